@@ -1,0 +1,251 @@
+"""What the repository promises about itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import scalable_nb
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = sorted((ROOT / "scalable_nb").rglob("*.py"))
+TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+# --- what is in the files ------------------------------------------------------
+
+
+def test_no_file_names_a_registry_or_a_place_on_somebodys_machine() -> None:
+    """No committed file holds a registry's address or an absolute path of this checkout."""
+    # Put together here, so that this file does not find itself.
+    hosts = [
+        ".".join(words)
+        for words in [
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("npmjs", "org"),
+            ("yarnpkg", "com"),
+            ("deb", "debian", "org"),
+            ("archive", "ubuntu", "com"),
+            ("conda", "anaconda", "org"),
+        ]
+    ]
+    options = ["--" + name for name in ("index-url", "extra-index-url", "find-links")]
+    places = ["file:" + "///", f"{ROOT}/", f"{Path.home()}/"]
+    found = [
+        f"{path.relative_to(ROOT)}: {needle}"
+        for path in _committed_files()
+        for text in [path.read_bytes().decode("utf-8", "replace")]
+        for needle in hosts + options + places
+        if needle in text
+    ]
+    assert found == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """Every relative link in a Markdown file names a file that exists."""
+    broken = [
+        f"{path.relative_to(ROOT)} -> {target}"
+        for path in _committed_files()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
+        if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_modules_are_named_after_their_subject() -> None:
+    """No module is a drawer for whatever is left over."""
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+    assert [path for path in MODULES if path.stem in drawers] == []
+
+
+def test_every_test_states_its_promise() -> None:
+    """Every test function has a docstring that says what is promised."""
+    silent = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in TEST_FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_make_help_lists_every_command() -> None:
+    """`make help` names every target that is a command for a person."""
+    makefile = (ROOT / "Makefile").read_text()
+    commands = set(re.findall(r"^\.PHONY: (\S+)$", makefile, re.M)) - {"chromium", "node"}
+    shown = _run(["make", "help"], cwd=ROOT).stdout
+    assert commands == set(re.findall(r"^  make (\S+)", shown, re.M))
+    for promised in ("demo", "test", "lab", "check", "bench"):
+        assert promised in commands
+
+
+def test_changelog_tells_of_this_version() -> None:
+    """The version of the package has a section in the changelog."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{scalable_nb.__version__}]" in changelog
+
+
+def test_decisions_are_complete_and_listed() -> None:
+    """Decision records are numbered without gaps, have all sections and stand in the index."""
+    folder = ROOT / "docs" / "adr"
+    records = sorted(folder.glob("[0-9]*.md"))
+    index = (folder / "README.md").read_text()
+    assert [path.name[:4] for path in records] == [f"{n + 1:04}" for n in range(len(records))]
+    for path in records:
+        sections = re.findall(r"^## (.+)$", path.read_text(), re.M)
+        assert sections == ["Context", "Verified facts", "Decision", "Consequences"], path.name
+        assert f"]({path.name})" in index, f"{path.name} is not in {folder / 'README.md'}"
+
+
+# --- what the package needs ----------------------------------------------------
+
+
+def test_constraints_pin_every_dependency() -> None:
+    """Each dependency has exactly one pinned version, and one that its requirement allows."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+    assert [str(pin) for pin in pins if not re.fullmatch(r"==[\w.+!]+", str(pin.specifier))] == []
+    version_of = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in pins}
+    assert len(version_of) == len(pins)
+
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for requirement in (Requirement(text) for group in groups for text in group):
+        name = canonicalize_name(requirement.name)
+        if name != "scalable-nb":
+            assert requirement.specifier.contains(version_of.get(name, "0")), str(requirement)
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What the package imports, installing the package installs."""
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    providers = importlib.metadata.packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in MODULES
+        for name in _imported_packages(path)
+        if name not in sys.stdlib_module_names and name != "scalable_nb"
+        if not declared & {canonicalize_name(provider) for provider in providers.get(name, [])}
+    }
+    assert missing == set()
+
+
+def test_importing_the_package_is_cheap() -> None:
+    """`import scalable_nb` loads neither Dask nor a notebook."""
+    code = "import sys, scalable_nb; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(_run([sys.executable, "-c", code], cwd=ROOT).stdout.split())
+    heavy = {"IPython", "dask", "distributed", "ipywidgets", "numpy", "pandas", "plotly"}
+    assert loaded & heavy == set()
+
+
+def test_every_public_name_resolves() -> None:
+    """Each name in `scalable_nb.__all__` can be used."""
+    for name in scalable_nb.__all__:
+        assert getattr(scalable_nb, name) is not None
+
+
+def test_distributions_hold_all_that_is_needed(tmp_path: Path) -> None:
+    """Wheel and source archive carry every module, the views' files, marker and license."""
+    source = tmp_path / "source"
+    keep_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "scalable_nb", source / "scalable_nb", ignore=keep_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    _run([sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"], cwd=source)
+
+    expected = {
+        path.relative_to(source).as_posix()
+        for path in (source / "scalable_nb").rglob("*")
+        if path.is_file()
+    }
+    assert "scalable_nb/py.typed" in expected
+    assert any(name.startswith("scalable_nb/widgets/static/") for name in expected)
+    (wheel,) = (source / "dist").glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    assert expected - packed == set()
+    assert any(name.endswith("/LICENSE") for name in packed)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        unpacked = {name.partition("/")[2] for name in tar.getnames()}
+    assert (expected | {"LICENSE", "pyproject.toml"}) - unpacked == set()
+
+
+# --- how it is tested ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"),
+    [
+        ("true", "1 failed, 1 passed, 1 xfailed, 2 errors"),
+        ("", "1 passed, 3 skipped, 1 xfailed"),
+    ],
+)
+def test_nothing_is_skipped_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
+    """Where CI=true a skipped test or module is a failure; elsewhere it is only skipped."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_parts.py").write_text(
+        "import pytest\n"
+        "def test_runs(): pass\n"
+        "def test_in_body(): pytest.skip('no such thing here')\n"
+        "@pytest.mark.skip(reason='no such thing here')\n"
+        "def test_by_mark(): pass\n"
+        "@pytest.mark.xfail\n"
+        "def test_known(): assert False\n"
+    )
+    (tmp_path / "test_whole.py").write_text("import pytest\npytest.importorskip('no_such_thing')\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--continue-on-collection-errors", "."],
+        cwd=tmp_path,
+        env={**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in run.stdout.splitlines()[-1], run.stdout
+
+
+# --- reading -------------------------------------------------------------------
+
+
+@cache
+def _committed_files() -> list[Path]:
+    """Every file under version control, and those that would be with the next commit."""
+    if not ((ROOT / ".git").exists() and shutil.which("git")):
+        pytest.skip("this is no git checkout, or git is missing: apt-get install git")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = _run(command, cwd=ROOT).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def _imported_packages(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def _run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{command} ended with {run.returncode}:\n{run.stdout}{run.stderr}"
+    return run
