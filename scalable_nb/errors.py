@@ -1,0 +1,198 @@
+"""Every error this package raises on purpose.
+
+Two families. Errors of *use* say what was asked, what was expected and what to
+type next. Errors of *tasks* (`TaskError`) are what a future raises when an
+attempt ended in a way that has no exception of its own: a lost worker, a
+timeout, an exception that could not travel.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from distributed.scheduler import KilledWorker
+
+__all__ = [
+    "HostDiedError",
+    "ManifestError",
+    "NoSessionError",
+    "OutOfMemoryError",
+    "PolicyError",
+    "RemoteError",
+    "ResultValidationError",
+    "RunFolderError",
+    "ScalableError",
+    "SessionConflictError",
+    "SessionError",
+    "SettingsError",
+    "StartError",
+    "SubmitError",
+    "TaskError",
+    "TaskTimeoutError",
+    "UnknownNameError",
+    "UnknownOutcomeError",
+    "WorkerLostError",
+]
+
+
+class ScalableError(Exception):
+    """Base of all errors raised by scalable_nb."""
+
+
+# --- errors of use -----------------------------------------------------------
+
+
+class SettingsError(ScalableError, ValueError):
+    """A setting (environment variable or file) has a value that cannot be used."""
+
+
+class ManifestError(ScalableError, ValueError):
+    """A manifest cannot be read; the message lists every problem at once.
+
+    Parameters
+    ----------
+    message : str
+        The whole text, one problem per line.
+    problems : sequence of str
+        The same problems one by one, each with file, line, key, value and what
+        was expected.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.problems)
+
+
+class UnknownNameError(ScalableError, KeyError):
+    """A name (target, component, task, tag, verb, run) that is not defined.
+
+    Parameters
+    ----------
+    kind : str
+        What the name should have been, e.g. ``"target"``.
+    name : str
+        The name as given.
+    known : iterable of str
+        The names that exist; the closest one is suggested.
+    hint : str, optional
+        The next thing to type.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.name, self.known, self.hint = kind, name, tuple(known), hint
+        super().__init__(kind, name, self.known, hint)
+
+    def __str__(self) -> str:
+        close = difflib.get_close_matches(str(self.name), self.known, n=1)
+        parts = [f"no {self.kind} named {self.name!r}."]
+        if close:
+            parts.append(f"Did you mean {close[0]!r}?")
+        listed = ", ".join(sorted(self.known)) or "none is defined"
+        parts.append(f"Known: {listed}.")
+        if self.hint:
+            parts.append(self.hint)
+        return " ".join(parts)
+
+
+class PolicyError(ScalableError, ValueError):
+    """A retry or task policy with a value that makes no sense."""
+
+
+class SubmitError(ScalableError, TypeError):
+    """A call that cannot be submitted: not callable, not picklable, ambiguous keyword."""
+
+
+class RunFolderError(ScalableError, OSError):
+    """A run or cache folder that cannot be used: missing, unwritable or not private."""
+
+
+class SessionError(ScalableError, RuntimeError):
+    """Something about the session: not started, already live, not reachable."""
+
+
+class NoSessionError(SessionError):
+    """A command that needs a live session was used without one."""
+
+
+class SessionConflictError(SessionError):
+    """Another target was asked for while a session is live."""
+
+
+class StartError(SessionError):
+    """The host of a session did not come up; the message carries its last log lines."""
+
+
+class HostDiedError(SessionError, ConnectionError):
+    """The process that owns the session ended while the session was in use."""
+
+
+# --- errors of tasks ---------------------------------------------------------
+
+
+class TaskError(ScalableError):
+    """Base of the errors with which a task can fail other than its own exception."""
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """An attempt ran longer than the ``timeout_s`` of its policy."""
+
+
+class ResultValidationError(TaskError, ValueError):
+    """The function returned, but ``validate`` refused the result."""
+
+
+class RemoteError(TaskError):
+    """Stand-in for an exception that could not be pickled or unpickled.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the original exception's class.
+    traceback_text : str
+        The traceback as the worker saw it.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(type_name, message, traceback_text)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"
+
+
+class WorkerLostError(TaskError, KilledWorker):
+    """The worker process ended while the task was executing on it.
+
+    The message says in words what is known: exit code or signal, the state of
+    the batch job, the last memory reading. Also caught by
+    ``except distributed.KilledWorker``.
+    """
+
+    def __init__(self, message: str) -> None:
+        # KilledWorker's own constructor wants scheduler objects that a reader of the
+        # journal no longer has; the sentence is what a person needs.
+        Exception.__init__(self, message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> Any:
+        return type(self), self.args
+
+
+class OutOfMemoryError(WorkerLostError, MemoryError):
+    """The worker was ended because it used more memory than its limit."""
+
+
+class UnknownOutcomeError(WorkerLostError):
+    """A non-idempotent task was executing when its worker was lost.
+
+    Nobody can know whether its side effects happened, so it is never called again.
+    """

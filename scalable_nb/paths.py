@@ -1,0 +1,186 @@
+"""The only place that knows what files are called and where they lie."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from scalable_nb.errors import RunFolderError, UnknownNameError
+
+MANIFEST_NAME: Final = "scalable.yaml"
+_RUN_ID: Final = re.compile(r"run-\d{8}T\d{6}Z-[A-Za-z0-9_.-]{1,64}-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where the files of one run lie.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder, named by the run's id.
+    """
+
+    folder: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def run_json(self) -> Path:
+        """Who started what, where and when."""
+        return self.folder / "run.json"
+
+    @property
+    def manifest_yaml(self) -> Path:
+        """The manifest as it was used, overlays applied."""
+        return self.folder / "manifest.yaml"
+
+    @property
+    def manifest_lock(self) -> Path:
+        """SHA-256 of the manifest."""
+        return self.folder / "manifest.lock"
+
+    @property
+    def plan_json(self) -> Path:
+        """What the start asked for."""
+        return self.folder / "plan.json"
+
+    @property
+    def session_json(self) -> Path:
+        """How to reach the host: address, pid, TLS files. Exists while the host lives."""
+        return self.folder / "session.json"
+
+    @property
+    def tasks(self) -> Path:
+        """One row per finished task."""
+        return self.folder / "tasks.jsonl"
+
+    @property
+    def failures(self) -> Path:
+        """One row per failed attempt."""
+        return self.folder / "failures.jsonl"
+
+    @property
+    def workers(self) -> Path:
+        """Workers that came and went."""
+        return self.folder / "workers.jsonl"
+
+    @property
+    def cache(self) -> Path:
+        """Results kept and results found."""
+        return self.folder / "cache.jsonl"
+
+    @property
+    def summary_json(self) -> Path:
+        """Counts at the end of the run."""
+        return self.folder / "summary.json"
+
+    @property
+    def host_log(self) -> Path:
+        """What the host, its scheduler and its local workers logged."""
+        return self.folder / "host.log"
+
+    @property
+    def tls(self) -> Path:
+        """Private folder of the session's certificate and key."""
+        return self.folder / "tls"
+
+    @property
+    def workspace(self) -> Path:
+        """Local directory of workers on this machine."""
+        return self.folder / "workspace"
+
+
+def create_run(runs_dir: Path, project: str) -> RunPaths:
+    """Make a new, private run folder.
+
+    Raises
+    ------
+    RunFolderError
+        When the folder cannot be made, or lies in one that others may write.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", project)[:64].strip("-.") or "project"
+    private_folder(runs_dir)
+    folder = runs_dir / f"run-{stamp}-{safe}-{secrets.token_hex(4)}"
+    return RunPaths(private_folder(folder))
+
+
+def list_runs(runs_dir: Path) -> list[RunPaths]:
+    """All runs below ``runs_dir``, oldest first."""
+    if not runs_dir.is_dir():
+        return []
+    names = sorted(p.name for p in runs_dir.iterdir() if _RUN_ID.fullmatch(p.name))
+    return [RunPaths(runs_dir / name) for name in names]
+
+
+def find_run(runs_dir: Path, run: str = "last") -> RunPaths:
+    """The run with this id, or the newest one for ``"last"``.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none. Ids are compared, never used as paths.
+    """
+    runs = list_runs(runs_dir)
+    if run == "last" and runs:
+        return runs[-1]
+    for paths in runs:
+        if paths.run_id == run:
+            return paths
+    hint = f"Looked in {runs_dir}; `%scalable start` begins a run."
+    raise UnknownNameError("run", run, [paths.run_id for paths in runs], hint)
+
+
+def private_folder(folder: Path) -> Path:
+    """Make ``folder`` (mode 0700) where it is missing, and refuse it where others may write.
+
+    Raises
+    ------
+    RunFolderError
+        Names the folder, what is wrong and how to mend it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot make the folder {str(folder)!r}: {error.strerror or error}. "
+            "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder you may write."
+        ) from error
+    if info.st_uid != os.getuid():
+        raise RunFolderError(
+            f"the folder {str(folder)!r} belongs to uid {info.st_uid}, not to you "
+            f"(uid {os.getuid()}): its contents cannot be trusted. "
+            "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder of your own."
+        )
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RunFolderError(
+            f"the folder {str(folder)!r} is writable by others (mode "
+            f"{stat.S_IMODE(info.st_mode):04o}): run `chmod go-w {folder}` first."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunFolderError(
+            f"the folder {str(folder)!r} is not writable (mode "
+            f"{stat.S_IMODE(info.st_mode):04o}): run `chmod u+wx {folder}`, or set "
+            "SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to another folder."
+        )
+    return folder
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 so that a reader sees all of it or nothing of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    part.replace(path)

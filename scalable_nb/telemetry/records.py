@@ -1,0 +1,118 @@
+"""The rows that are written and read, and the words for a task's state.
+
+Times are UTC. In the ledger they are seconds since the epoch (``_at``); in the
+journal they are ISO 8601 strings. Durations are seconds (``_s``).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any, Final, TypedDict
+
+SCHEMA_VERSION: Final = 1
+
+
+class TaskState(IntEnum):
+    """The disjoint states of a task; the value is what the ledger stores.
+
+    Every task submitted is in exactly one of them, so their counts always add up
+    to the number of tasks.
+    """
+
+    PENDING = 0  # known, but no worker can take it yet
+    WAITING = 1  # for its inputs
+    QUEUED = 2  # runnable, for a free slot
+    RUNNING = 3  # assigned to a worker
+    RETRYING = 4  # between two attempts, holding no slot
+    PAUSED = 5  # held back by the cascade brake
+    SUCCEEDED = 6
+    CACHED = 7  # answered by a kept result, the function was not called
+    FAILED = 8  # for good
+    CANCELLED = 9
+
+    @property
+    def label(self) -> str:
+        """The state as a person reads it."""
+        return self.name.lower()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self >= TaskState.SUCCEEDED
+
+
+STATE_LABELS: Final = tuple(state.label for state in TaskState)
+
+
+class FailureRow(TypedDict, total=False):
+    """One failed attempt: a line of ``failures.jsonl``.
+
+    The first nine names are those of the package `scalable`, whose files people
+    already have; the others are ours.
+    """
+
+    run_id: str
+    failure_class: str
+    message: str
+    timestamp: str
+    provider: str
+    task_id: str
+    details: dict[str, Any]
+    event_type: str
+    schema_version: int
+
+    task_name: str
+    function_name: str
+    component: str
+    tag: str
+    attempt: int
+    attempts_allowed: int
+    is_final: bool
+    will_retry: bool
+    retry_in_s: float | None
+    category: str
+    fingerprint: str
+    error_module: str
+    traceback: str
+    worker: str
+    host: str
+    job_id: str | None
+    job_state: str | None
+    exit_code: int | None
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+    queued_s: float | None
+    duration_s: float | None
+    args_preview: str
+
+
+class TaskRow(TypedDict, total=False):
+    """One finished task: a line of ``tasks.jsonl``."""
+
+    run_id: str
+    schema_version: int
+    event_type: str
+    timestamp: str
+    task_id: str
+    task_name: str
+    function_name: str
+    component: str
+    tag: str
+    batch: str
+    state: str
+    attempts: int
+    attempts_allowed: int
+    worker: str
+    submitted_at: str
+    started_at: str | None
+    duration_s: float | None
+    result_bytes: int | None
+    args_preview: str
+    failure_class: str | None
+    reason: str | None
+
+
+def utc_iso(at: float) -> str:
+    """Seconds since the epoch as UTC ISO 8601 with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
