@@ -1,0 +1,1 @@
+"""``scalable.yaml``: its schema, how it is read, and the plan made from it."""

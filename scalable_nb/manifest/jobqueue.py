@@ -1,0 +1,170 @@
+"""What dask-jobqueue knows: its keywords, and the script of a job, without any cluster.
+
+dask-jobqueue is imported when a manifest first names one of its systems, because its
+import reads and writes Dask's configuration folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shlex
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import dask
+
+from scalable_nb.manifest.schema import Component, Target
+
+if TYPE_CHECKING:
+    from dask_jobqueue.core import Job, JobQueueCluster
+
+_CLUSTERS: Final = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "htcondor": "HTCondorCluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+}
+
+#: Keywords that the session fills in, or that dask-jobqueue itself refuses.
+SESSION_OPTIONS: Final = frozenset(
+    {
+        "asynchronous",
+        "dashboard_address",
+        "job_cls",
+        "loop",
+        "n_workers",
+        "name",
+        "protocol",
+        "scheduler",
+        "scheduler_cls",
+        "security",
+    }
+)
+
+# Stands for the folder of job logs while a script is written: dask-jobqueue would make the
+# real one. It exists everywhere, and nobody has it in a manifest.
+_ANY_FOLDER: Final = "/./././././././."
+
+
+def cluster_class(provider: str) -> type[JobQueueCluster]:
+    """dask-jobqueue's cluster class of a provider."""
+    module = importlib.import_module("dask_jobqueue")
+    cls: type[JobQueueCluster] = getattr(module, _CLUSTERS[provider])
+    return cls
+
+
+def job_class(provider: str) -> type[Job]:
+    """dask-jobqueue's job class of a provider."""
+    # getattr: dask-jobqueue annotates the class attribute as if it were an instance's.
+    cls: type[Job] = getattr(cluster_class(provider), "job_cls")  # noqa: B009
+    return cls
+
+
+@cache
+def job_option_names(provider: str) -> frozenset[str]:
+    """Keywords of one job: what stands in its script."""
+    return _keywords(job_class(provider)) - SESSION_OPTIONS
+
+
+@cache
+def option_names(provider: str) -> frozenset[str]:
+    """All keywords that a target of this provider may have, those of the cluster included."""
+    return job_option_names(provider) | _keywords(cluster_class(provider)) - SESSION_OPTIONS
+
+
+def is_list_option(provider: str, name: str) -> bool:
+    """Whether dask-jobqueue wants a list, so that a bare text would be read by letters."""
+    cluster_class(provider)
+    default = dask.config.get(f"jobqueue.{provider}.{name.replace('_', '-')}", None)
+    return isinstance(default, list)
+
+
+def configured(target: Target, name: str) -> Any:
+    """A keyword as Dask's configuration (``jobqueue.<system>``) has it, or None."""
+    cluster_class(target.provider)
+    section = target.options.get("config_name") or target.provider
+    return dask.config.get(f"jobqueue.{section}.{name.replace('_', '-')}", None)
+
+
+def job_keywords(target: Target, component: Component) -> dict[str, Any]:
+    """Keywords of dask-jobqueue's job class for one worker of a component.
+
+    The component goes before the target's keywords, and these before Dask's
+    configuration. ``scheduler``, ``name`` and ``security`` are the session's and absent.
+
+    Raises
+    ------
+    ValueError
+        When neither of them says how much memory a worker needs.
+    """
+    known = job_option_names(target.provider)
+    keywords = {key: value for key, value in target.options.items() if key in known}
+
+    def option(name: str) -> Any:
+        value = keywords.get(name)
+        return configured(target, name) if value is None else value
+
+    keywords["cores"] = component.cpus or option("cores") or 1
+    keywords["memory"] = component.memory or option("memory")
+    # A component describes a worker, so one job is one worker unless somebody says
+    # otherwise; dask-jobqueue's own default would cut 16 cores into four.
+    keywords["processes"] = target.processes or configured(target, "processes") or 1
+    if keywords["memory"] is None:
+        raise ValueError("no memory given; add e.g. `memory: 4G` to the component")
+    if target.interface is not None:
+        keywords["interface"] = target.interface
+    arguments = []
+    if target.threads_per_worker is not None:
+        arguments += ["--nthreads", str(target.threads_per_worker)]
+    if component.preload_script is not None:
+        arguments += ["--preload", shlex.quote(component.preload_script)]
+    if arguments:
+        keywords["worker_extra_args"] = [*(option("worker_extra_args") or []), *arguments]
+    if component.env:
+        exports = [f"export {key}={shlex.quote(value)}" for key, value in component.env.items()]
+        keywords["job_script_prologue"] = [*(option("job_script_prologue") or []), *exports]
+    return keywords
+
+
+def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]:
+    """The script that a job is submitted with, and what dask-jobqueue warns about.
+
+    Nothing is submitted, started or written. The scheduler's address and the worker's
+    name, which a session fills in, are placeholders.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        Whatever dask-jobqueue has against the keywords.
+    """
+    cls: Any = job_class(provider)  # its methods have no types
+    section = keywords.get("config_name") or cls.default_config_name()
+    site = dask.config.get(f"jobqueue.{section}", None)
+    if site is None:
+        raise ValueError(f"Dask's configuration has no section 'jobqueue.{section}'")
+    folder = keywords.get("log_directory") or site.get("log-directory")
+    if folder is not None:
+        keywords = keywords | {"log_directory": _ANY_FOLDER}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        job = cls(scheduler="tls://<scheduler-address>", name="<worker-name>", **keywords)
+    script: str = job.job_script()
+    # LSF and HTCondor name a folder more than once; all of them are the placeholder.
+    script = script.replace(_ANY_FOLDER, str(folder))
+    return script.strip() + "\n", [str(warning.message) for warning in caught]
+
+
+def _keywords(cls: type) -> frozenset[str]:
+    names: set[str] = set()
+    for ancestor in cls.__mro__:
+        constructor = vars(ancestor).get("__init__")
+        if constructor is not None and ancestor.__module__.startswith("dask_jobqueue."):
+            for name, parameter in inspect.signature(constructor).parameters.items():
+                if parameter.kind is not parameter.VAR_KEYWORD:
+                    names.add(name)
+    return frozenset(names - {"self"})

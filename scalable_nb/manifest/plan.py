@@ -1,0 +1,194 @@
+"""The dry run: what a session would ask for. Nothing is started, asked or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dask.system
+import distributed.system
+from dask.utils import format_bytes, parse_bytes
+
+from scalable_nb.errors import ManifestError
+from scalable_nb.manifest import jobqueue
+from scalable_nb.manifest.load import LoadedManifest
+from scalable_nb.manifest.planned import ComponentPlan, Plan, count
+from scalable_nb.manifest.schema import Component
+from scalable_nb.paths import MANIFEST_NAME
+
+__all__ = ["ComponentPlan", "Plan", "make_plan"]
+
+
+def make_plan(loaded: LoadedManifest) -> Plan:
+    """What a session of this manifest's target would ask for.
+
+    Raises
+    ------
+    ManifestError
+        When dask-jobqueue cannot write a job's script with the options given.
+    """
+    if loaded.target.provider == "local":
+        return _plan_local(loaded)
+    return _plan_jobs(loaded)
+
+
+def _plan_local(loaded: LoadedManifest) -> Plan:
+    """All components share the same workers, so the largest one sets their memory."""
+    target = loaded.target
+    cpus, machine_bytes = dask.system.CPU_COUNT, distributed.system.MEMORY_LIMIT
+    processes = target.processes is not False
+    slots = _max_workers(loaded) or min(4, cpus)
+    threads = target.threads_per_worker or 1
+    sizes = [size for c in loaded.manifest.components.values() if (size := c.memory_bytes)]
+    slot_bytes = max(sizes) if sizes else machine_bytes // slots
+    notices = list(_notices(loaded))
+    if slots * slot_bytes > machine_bytes:
+        notices.append(
+            f"{count(slots, 'worker')} with {format_bytes(slot_bytes)} each can use more than "
+            f"the {format_bytes(machine_bytes)} of this machine"
+        )
+    if slots * threads > cpus:
+        notices.append(
+            f"{count(slots * threads, 'task')} at a time share the {count(cpus, 'core')} "
+            "of this machine"
+        )
+    # Without processes one worker stands in for all of them.
+    workers = slots if processes else 1
+    threads = threads if processes else slots * threads
+    worker_bytes = min(slot_bytes * slots // workers, machine_bytes)
+    if not processes:
+        notices.append(
+            f"processes: false is one worker process with {count(threads, 'thread')}: a task "
+            "that crashes it or exceeds its timeout makes the others start again"
+        )
+    return _plan(
+        loaded,
+        workers=workers,
+        threads_per_worker=threads,
+        processes=processes,
+        worker_memory_bytes=worker_bytes,
+        cores=workers * threads,
+        memory_bytes=min(workers * worker_bytes, machine_bytes),
+        components=[
+            ComponentPlan(name, component.cpus or threads, component.memory_bytes, component.image)
+            for name, component in loaded.manifest.components.items()
+        ],
+        notices=notices,
+    )
+
+
+def _plan_jobs(loaded: LoadedManifest) -> Plan:
+    """One job per worker (``processes: n``: per n workers), sized by its component."""
+    target = loaded.target
+    workers = _max_workers(loaded) or 1
+    notices = list(_notices(loaded))
+    if _max_workers(loaded) is None:
+        notices.append(
+            f"max_workers is not given: one worker; set targets.{loaded.target_name}.max_workers"
+        )
+    components, processes = [], 1
+    for name, component in loaded.manifest.components.items():
+        keywords = _job_keywords(loaded, name, component)
+        script, warned = _job_script(loaded, keywords)
+        processes = int(keywords["processes"])
+        notices += [warning for warning in warned if warning not in notices]
+        size = int(parse_bytes(keywords["memory"]))
+        components.append(
+            ComponentPlan(name, int(keywords["cores"]), size, component.image, script)
+        )
+    walltime = target.options.get("walltime")
+    if walltime is None:
+        walltime = jobqueue.configured(target, "walltime")
+        if walltime is not None:
+            notices.append(
+                f"walltime is not given: jobs end after {walltime} (Dask's configuration); "
+                f"set targets.{loaded.target_name}.walltime"
+            )
+    cores = max(component.cores for component in components)
+    job_bytes = max(component.memory_bytes or 0 for component in components)
+    jobs = -(-workers // processes)
+    return _plan(
+        loaded,
+        workers=workers,
+        threads_per_worker=target.threads_per_worker or max(1, cores // processes),
+        processes=True,
+        worker_memory_bytes=job_bytes // processes,
+        cores=jobs * cores,
+        memory_bytes=jobs * job_bytes,
+        walltime=None if walltime is None else str(walltime),
+        components=components,
+        script=_joined_scripts(components),
+        notices=notices,
+    )
+
+
+def _plan(
+    loaded: LoadedManifest,
+    *,
+    components: list[ComponentPlan],
+    notices: list[str],
+    walltime: str | None = None,
+    script: str | None = None,
+    **numbers: Any,
+) -> Plan:
+    return Plan(
+        project=loaded.manifest.project.name,
+        target=loaded.target_name,
+        provider=loaded.target.provider,
+        walltime=walltime,
+        components=tuple(components),
+        script=script,
+        lock=loaded.sha256,
+        manifest=None if loaded.source is None else str(loaded.source),
+        notices=tuple(notices),
+        **numbers,
+    )
+
+
+def _max_workers(loaded: LoadedManifest) -> int | None:
+    adaptive = loaded.target.adaptive
+    limit = adaptive.maximum if adaptive is not None else None
+    return limit or loaded.target.max_workers
+
+
+def _notices(loaded: LoadedManifest) -> Iterator[str]:
+    """What holds for every provider."""
+    if loaded.defaulted:
+        yield f"there is no {MANIFEST_NAME}: built-in defaults; `%scalable init` writes one to edit"
+    is_local = loaded.target.provider == "local"
+    for name, component in loaded.manifest.components.items():
+        for keys, reason in (
+            (("image", "runtime", "mounts"), "workers run without a container"),
+            (("env", "preload_script") if is_local else (), "components share the local workers"),
+        ):
+            given = [key for key in keys if getattr(component, key)]
+            if given:
+                verb = "is" if len(given) == 1 else "are"
+                yield f"component {name!r}: {', '.join(given)} {verb} not used, {reason}"
+
+
+def _job_keywords(loaded: LoadedManifest, name: str, component: Component) -> dict[str, Any]:
+    try:
+        return jobqueue.job_keywords(loaded.target, component)
+    except ValueError as error:
+        raise ManifestError(f"{_source(loaded)}: components.{name}: {error}") from None
+
+
+def _job_script(loaded: LoadedManifest, keywords: dict[str, Any]) -> tuple[str, list[str]]:
+    try:
+        return jobqueue.job_script(loaded.target.provider, keywords)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ManifestError(
+            f"{_source(loaded)}: targets.{loaded.target_name}: dask-jobqueue refuses these "
+            f"options: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _joined_scripts(components: list[ComponentPlan]) -> str:
+    if len(components) == 1:
+        return components[0].script or ""
+    return "\n".join(f"# --- component {c.name} ---\n{c.script}" for c in components)
+
+
+def _source(loaded: LoadedManifest) -> str:
+    return "the embedded default" if loaded.source is None else loaded.source.name
