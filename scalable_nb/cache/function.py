@@ -1,0 +1,220 @@
+"""A function whose results are kept: what `cacheable` makes of a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import cloudpickle
+
+from scalable_nb.cache.declared import check_type, convert
+from scalable_nb.cache.kept import kept_call
+from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.errors import SubmitError
+from scalable_nb.settings import load_settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CacheWarning(UserWarning):
+    """A result could not be looked up or kept; the call itself is fine."""
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """How the results of a function are kept.
+
+    Attributes
+    ----------
+    version : str, int or None
+        Goes into every key.
+    ignore : frozenset of str
+        Parameters that do not count.
+    recompute : bool
+        Whether the function is called although a result is kept; the new one replaces it.
+    store : Path or None
+        Folder of the results; None: the one of the settings.
+    arg_types : mapping
+        Parameter -> type its argument must have, or be convertible to without loss.
+    return_type : type or None
+        What the function must return.
+    """
+
+    version: str | int | None = None
+    ignore: frozenset[str] = frozenset()
+    recompute: bool = False
+    store: Path | None = None
+    arg_types: Mapping[str, Any] = field(default_factory=dict)
+    return_type: Any = None
+
+
+class CacheableFunction(Generic[P, T]):
+    """A function whose results are kept; made by `cacheable`.
+
+    Called directly it answers from the folder of kept results, and calls the function only
+    where there is none. Submitted to a session, the same results are used.
+
+    Attributes
+    ----------
+    cache_spec : CacheSpec
+        The options.
+    __wrapped__ : callable
+        The plain function.
+    """
+
+    cache_spec: CacheSpec
+    __wrapped__: Callable[P, T]
+    __name__: str
+    __qualname__: str
+
+    def __init__(self, func: Callable[P, T], spec: CacheSpec) -> None:
+        functools.update_wrapper(self, func)
+        self.cache_spec = spec
+        self._keys: CallKeys | None = None
+        self._identity: bytes | None = None  # taken where it was pickled
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The kept result of this call, or that of the function, which is then kept.
+
+        Raises
+        ------
+        SubmitError
+            When an argument has no value to key on.
+        TypeError
+            When an argument or the result is not of the declared type.
+        """
+        bound_args, bound_kwargs = self.convert(args, kwargs)
+        outcome = kept_call(
+            self.store(),
+            self._current_keys().key(bound_args, bound_kwargs),
+            lambda: self.compute(*bound_args, **bound_kwargs),
+            recompute=self.cache_spec.recompute,
+            meta={"function": f"{self.__module__}.{self.__qualname__}"},
+        )
+        if outcome.problem is not None:
+            warnings.warn(f"{self.__name__}(): {outcome.problem}", CacheWarning, stacklevel=2)
+        return self.check_result(outcome.value) if outcome.was_hit else outcome.value
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<cacheable {self.__module__}.{self.__qualname__}>"
+
+    def compute(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function, without a look at what is kept.
+
+        Raises
+        ------
+        TypeError
+            When the result is not of the declared type.
+        """
+        return self.check_result(self.__wrapped__(*args, **kwargs))
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key under which the result of this call is kept (64 hex digits).
+
+        Raises
+        ------
+        SubmitError
+            When an argument has no value to key on.
+        """
+        return self._current_keys().key(*self.convert(args, kwargs))
+
+    def call_keys(self) -> CallKeys:
+        """Makes keys for many calls; the function is looked at once, now."""
+        spec = self.cache_spec
+        return CallKeys(
+            self.__wrapped__, version=spec.version, ignore=spec.ignore, identity=self._identity
+        )
+
+    def store(self) -> ResultStore:
+        """The folder of results that a direct call uses."""
+        return ResultStore(self.cache_spec.store or load_settings().cache_dir)
+
+    def convert(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call with their declared types.
+
+        Raises
+        ------
+        SubmitError
+            When one is not of its type, nor convertible without loss; names it.
+        """
+        arg_types = self.cache_spec.arg_types
+        if not arg_types:
+            return args, dict(kwargs)
+        signature = inspect.signature(self.__wrapped__)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise SubmitError(
+                f"{self.__qualname__}() cannot be called like this: {error}"
+            ) from None
+        for name, declared in arg_types.items():
+            if name in bound.arguments:
+                bound.arguments[name] = convert(
+                    bound.arguments[name], declared, f"{self.__qualname__}(): argument {name!r}"
+                )
+        return bound.args, bound.kwargs
+
+    def check_result(self, result: T) -> T:
+        """The result, where it is of the declared type.
+
+        Raises
+        ------
+        TypeError
+            When it is not.
+        """
+        if self.cache_spec.return_type is not None:
+            what = f"the result of {self.__qualname__}(), declared with return_type=,"
+            check_type(result, self.cache_spec.return_type, what)
+        return result
+
+    def _current_keys(self) -> CallKeys:
+        if self._keys is None:
+            self._keys = self.call_keys()
+        else:
+            self._keys.refresh()
+        return self._keys
+
+    # --- travelling --------------------------------------------------------------------
+
+    def __reduce__(self) -> Any:
+        if _goes_by_name(self):
+            return self.__qualname__
+        # Empty at first, since the function may refer to this object.
+        return _empty, (), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where it arrives there is no source: its keys shall be those of here.
+        return {**self.__dict__, "_keys": None, "_identity": self._current_keys().identity}
+
+
+def _empty() -> CacheableFunction[Any, Any]:
+    return CacheableFunction.__new__(CacheableFunction)
+
+
+def _goes_by_name(function: CacheableFunction[Any, Any]) -> bool:
+    """Whether another process finds the function in its module."""
+    name = function.__module__
+    module = sys.modules.get(name)
+    if name == "__main__" or module is None:
+        return False
+    parents = {name.rsplit(".", count)[0] for count in range(name.count(".") + 1)}
+    if parents & cloudpickle.list_registry_pickle_by_value():
+        return False
+    found: Any = module
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is function

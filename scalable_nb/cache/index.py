@@ -1,0 +1,191 @@
+"""An index over the kept results, for questions about all of them at once.
+
+Nothing depends on it: the files are the truth, and it can be thrown away at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import diskcache
+
+from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
+from scalable_nb.errors import ScalableError
+from scalable_nb.paths import private_folder
+
+# One folder per machine: SQLite's locks do not reach from one to another.
+_FOLDER: Final = "index"
+_UNLIMITED_BYTES: Final = 1 << 62
+
+
+class IndexBusyError(ScalableError):
+    """Another process owns this machine's index; the results themselves can be used."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How much is kept.
+
+    Attributes
+    ----------
+    count : int
+        Number of results.
+    nbytes : int
+        Size of their files in bytes.
+    """
+
+    count: int
+    nbytes: int
+
+
+class ResultIndex:
+    """What is kept: key -> size and meta. One process per machine has it open.
+
+    Parameters
+    ----------
+    store : ResultStore
+        The results. An index that is new or damaged is built from their files.
+
+    Raises
+    ------
+    IndexBusyError
+        When another process has it open; names the process.
+    OSError
+        When its folder cannot be used.
+    """
+
+    def __init__(self, store: ResultStore) -> None:
+        self._store = store
+        machine = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip(".") or "host"
+        private_folder(store.folder)
+        private_folder(store.folder / _FOLDER)
+        self.folder: Final = private_folder(store.folder / _FOLDER / machine)
+        self._lock = _acquire(self.folder / "owner.lock")
+        try:
+            self._cache, is_new = self._open()
+            if is_new:
+                self.rebuild()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def record(self, stored: StoredResult) -> None:
+        """Note a result that was written."""
+        self._cache.set(stored.key, (stored.nbytes, dict(stored.meta)))
+
+    def forget(self, key: str) -> None:
+        """Note that a result is no longer there."""
+        self._cache.delete(key)
+
+    def find(self, key: str) -> StoredResult | None:
+        """What is known of a result."""
+        known = self._cache.get(key)
+        return None if known is None else self._entry(key, known)
+
+    def entries(self) -> Iterator[StoredResult]:
+        """Everything that is known, oldest note first."""
+        for key in self._cache:
+            known = self._cache.get(key)
+            if known is not None:
+                yield self._entry(key, known)
+
+    def total(self) -> Totals:
+        """How much is kept, as far as the index knows."""
+        sizes = [entry.nbytes for entry in self.entries()]
+        return Totals(len(sizes), sum(sizes))
+
+    def rebuild(self) -> int:
+        """Forget everything and read the files; gives the number of results.
+
+        Damaged files are set aside on the way.
+        """
+        self._cache.clear()
+        count = 0
+        with self._cache.transact():
+            for key in self._store.iter_keys():
+                try:
+                    self.record(self._store.meta(key))
+                except (KeyError, ResultStoreError, OSError):
+                    continue  # gone, damaged or unreadable: nothing that could be used
+                count += 1
+        return count
+
+    def close(self) -> None:
+        """Close it; another process may open it then."""
+        self._cache.close()
+        self._lock.close()
+
+    def __enter__(self) -> ResultIndex:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- internals -------------------------------------------------------------------
+
+    def _entry(self, key: str, known: Any) -> StoredResult:
+        nbytes, meta = known
+        return StoredResult(key, nbytes, self._store.path(key), meta)
+
+    def _open(self) -> tuple[Any, bool]:
+        folder = self.folder / "sqlite"
+        is_new = not folder.exists()
+        try:
+            return _open_cache(folder), is_new
+        except sqlite3.DatabaseError:
+            shutil.rmtree(folder)
+            return _open_cache(folder), True
+
+
+def _open_cache(folder: Path) -> Any:
+    cache = diskcache.Cache(
+        str(folder),
+        eviction_policy="none",
+        cull_limit=0,
+        size_limit=_UNLIMITED_BYTES,
+        # The write-ahead log needs shared memory, which a network folder does not have, and
+        # what is lost in a crash is in the files.
+        sqlite_journal_mode="truncate",
+        sqlite_synchronous=0,
+        sqlite_mmap_size=0,
+    )
+    cache.check()
+    return cache
+
+
+def _acquire(path: Path) -> Any:
+    """Lock the file of the owner; the lock goes with the process, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    file = os.fdopen(descriptor, "r+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise IndexBusyError(
+            f"the index of kept results {str(path.parent)!r} is in use by {owner}; "
+            "only one process of a machine has it open at a time"
+        ) from None
+    except BaseException:
+        file.close()
+        raise
+    file.truncate(0)
+    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    file.flush()
+    return file

@@ -1,0 +1,108 @@
+"""Look for a kept result, else call the function and keep what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KeptOutcome(Generic[T]):
+    """What became of a call whose result is kept.
+
+    Attributes
+    ----------
+    value : object
+        The result.
+    was_hit : bool
+        Whether it was kept before, so that the function was not called.
+    stored : StoredResult or None
+        What was written, where something was.
+    problem : str or None
+        Why the result could not be looked up or kept: for the journal and the person.
+    """
+
+    value: T
+    was_hit: bool
+    stored: StoredResult | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What was kept under a key.
+
+    Attributes
+    ----------
+    is_hit : bool
+        Whether there was a result that can be read.
+    value : object
+        The result, where there was one.
+    problem : str or None
+        Why a result that is there cannot be used.
+    """
+
+    is_hit: bool
+    value: T | None = None
+    problem: str | None = None
+
+
+def look_up(store: ResultStore, key: str) -> Found[Any]:
+    """Look for a kept result; trouble with the store is told, not raised."""
+    try:
+        return Found(is_hit=True, value=store.get(key))
+    except KeyError:
+        return Found(is_hit=False)
+    except (ResultStoreError, OSError) as error:
+        return Found(is_hit=False, problem=str(error))
+
+
+def keep(
+    store: ResultStore, key: str, value: object, meta: Mapping[str, Any] | None = None
+) -> StoredResult | str:
+    """Keep a result; gives what was written, or in words why it was not."""
+    try:
+        return store.put(key, value, meta=meta)
+    except (ResultStoreError, OSError) as error:
+        return str(error)
+
+
+def kept_call(
+    store: ResultStore,
+    key: str,
+    call: Callable[[], T],
+    *,
+    recompute: bool = False,
+    meta: Mapping[str, Any] | None = None,
+) -> KeptOutcome[T]:
+    """The kept result of a key, or that of the call, which is then kept.
+
+    Trouble with the store never fails the call: it is told in ``problem``. What the call
+    raises is raised, and nothing is kept.
+
+    Parameters
+    ----------
+    store : ResultStore
+    key : str
+        64 hex digits.
+    call : callable
+        Without arguments; called where there is no result that can be read.
+    recompute : bool
+        Call in any case, and keep the new result in place of the old one.
+    meta : mapping, optional
+        See `ResultStore.put`.
+    """
+    found: Found[Any] = Found(is_hit=False) if recompute else look_up(store, key)
+    if found.is_hit:
+        return KeptOutcome(cast(T, found.value), was_hit=True)
+    value = call()
+    stored = keep(store, key, value, meta)
+    if isinstance(stored, StoredResult):
+        return KeptOutcome(value, was_hit=False, stored=stored, problem=found.problem)
+    problems = filter(None, (found.problem, stored))
+    return KeptOutcome(value, was_hit=False, problem="; ".join(problems))

@@ -1,0 +1,227 @@
+"""The key of a call: which function, with which arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from scalable_nb.cache.content import Directory, File
+from scalable_nb.cache.encode import Encoder
+from scalable_nb.cache.identity import Identity, identity_of
+from scalable_nb.cache.writers import NotEncodableError
+from scalable_nb.errors import SubmitError, UnknownNameError
+
+__all__ = ["CallKeys", "Directory", "File", "call_key"]
+
+# Part of every key: another number where the meaning of a key's bytes changes.
+_FORMAT: Final = b"scalable_nb key 1\n"
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def call_key(
+    func: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    version: str | int | None = None,
+    ignore: Iterable[str] = (),
+) -> str:
+    """The key of one call; see `CallKeys`, which is faster for many calls of one function.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+
+    Raises
+    ------
+    SubmitError
+        When the arguments do not fit the function, or one of them has no value to key on.
+    UnknownNameError
+        When ``ignore`` names a parameter that the function does not have.
+
+    Examples
+    --------
+    >>> def area(width, height=1): return width * height
+    >>> call_key(area, (2,), {}) == call_key(area, (), {"height": 1, "width": 2})
+    True
+    >>> call_key(area, (1, 2), {}) == call_key(area, (2, 1), {})
+    False
+    """
+    return CallKeys(func, version=version, ignore=ignore).key(args, kwargs)
+
+
+class CallKeys:
+    """Makes the keys of calls of one function.
+
+    A key is a SHA-256 over the function (see `scalable_nb.cache.identity`), ``version`` and
+    the bound arguments with their names, types and values (see `scalable_nb.cache.encode`),
+    defaults filled in: how a call is spelled does not matter, neither does the order of
+    keywords. The function is looked at once, when this is made; `refresh` looks again.
+
+    Parameters
+    ----------
+    func : callable
+        The function. Of a `cacheable` one, the plain function inside it is taken.
+    version : str or int, optional
+        Goes into every key. To be changed for what the source does not show: a new release
+        of a library, other data on a server.
+    ignore : iterable of str
+        Parameters that do not count, such as ``verbose`` or ``n_jobs``.
+    identity : bytes, optional
+        The function's digest where it was taken before (by `identity`), in another process.
+
+    Raises
+    ------
+    SubmitError
+        When ``func`` cannot be called, or is an object without a value to key on.
+    UnknownNameError
+        When ``ignore`` names a parameter that the function does not have.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        version: str | int | None = None,
+        ignore: Iterable[str] = (),
+        identity: bytes | None = None,
+    ) -> None:
+        if not callable(func):
+            raise SubmitError(f"{func!r} is no function: a {type(func).__name__} cannot be called")
+        plain: Any = getattr(func, "__wrapped__", func) if hasattr(func, "cache_spec") else func
+        if isinstance(ignore, str):
+            ignore = (ignore,)
+        self._func = plain
+        self._name = getattr(plain, "__qualname__", None) or repr(plain)
+        self._version = version
+        self._ignore = frozenset(ignore)
+        self._signature = _signature(plain)
+        self._spread = _spread(self._signature)
+        self._check_ignored()
+        self._is_fixed = identity is not None
+        self._code: dict[int, tuple[Any, bytes]] = {}
+        self._start(self._identity() if identity is None else identity)
+
+    @property
+    def identity(self) -> bytes:
+        """Digest (32 bytes) of what the function is."""
+        return self._digest
+
+    def refresh(self) -> None:
+        """Look again at the function, its helpers and the variables it reads."""
+        if not self._is_fixed:
+            self._code.clear()
+            digest = self._identity()
+            if digest != self._digest:
+                self._start(digest)
+
+    def key(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NOTHING) -> str:
+        """The key of one call.
+
+        Returns
+        -------
+        str
+            64 hex digits.
+
+        Raises
+        ------
+        SubmitError
+            When the arguments do not fit the function, or one has no value to key on; names
+            the argument.
+        """
+        encoder = Encoder(self._describe, self._prefix.copy())
+        for name, value in self._bind(args, kwargs).items():
+            if name in self._ignore:
+                continue
+            try:
+                encoder.add(name)
+                encoder.add(value)
+            except OSError as error:  # of a File or Directory
+                raise SubmitError(
+                    f"no cache key for this call of {self._name}(): argument {name!r} cannot be "
+                    f"read: {error}"
+                ) from error
+            except NotEncodableError as error:
+                raise SubmitError(
+                    f"no cache key for this call of {self._name}(): argument {name!r} is a "
+                    f"{type(value).__name__} that cannot be compared by value: {error}. Pass "
+                    f"plain data instead, or leave it out of the key with ignore=[{name!r}]."
+                ) from error
+        return encoder.hexdigest()
+
+    # --- internals -------------------------------------------------------------------
+
+    def _start(self, digest: bytes) -> None:
+        self._digest = digest
+        prefix = Encoder(self._describe, hashlib.sha256(_FORMAT))
+        prefix.add(digest)
+        prefix.add(self._version)
+        self._prefix = hashlib.sha256(_FORMAT + prefix.digest())
+
+    def _identity(self) -> bytes:
+        try:
+            return identity_of(self._func)
+        except (NotEncodableError, OSError) as error:
+            raise SubmitError(
+                f"no cache key for calls of {self._name}: {error}. "
+                "Wrap the call in a plain function."
+            ) from error
+
+    def _describe(self, code: Any, is_in_set: bool) -> bytes:
+        """A function or class among the arguments: what it is counts, as for the function."""
+        known = self._code.get(id(code))
+        if known is None:
+            known = self._code[id(code)] = (code, Identity(code).digest)
+        return known[1]
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._signature is None:  # some C functions do not tell theirs
+            return {"*": tuple(args), **dict(sorted(kwargs.items()))}
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            # A decorated function shows the parameters of what it wraps, and may take others.
+            own = inspect.signature(self._func, follow_wrapped=False)
+            try:
+                bound = own.bind(*args, **kwargs)
+            except TypeError:
+                raise SubmitError(f"{self._name}() cannot be called like this: {error}") from None
+        bound.apply_defaults()
+        arguments = bound.arguments
+        if self._spread is not None and self._spread in arguments:
+            # Marked, since no other parameter's name begins with a star.
+            more = arguments.pop(self._spread)
+            for name in sorted(more.keys() - self._ignore):
+                arguments[f"**{name}"] = more[name]
+        return arguments
+
+    def _check_ignored(self) -> None:
+        if self._signature is None or self._spread is not None:
+            return
+        for name in sorted(self._ignore):
+            if name not in self._signature.parameters:
+                raise UnknownNameError(
+                    "parameter",
+                    name,
+                    self._signature.parameters,
+                    f"ignore= lists parameters of {self._name}().",
+                )
+
+
+def _signature(func: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(func)
+    except (ValueError, TypeError):
+        return None
+
+
+def _spread(signature: inspect.Signature | None) -> str | None:
+    """The name of ``**kwargs``."""
+    if signature is not None:
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                return name
+    return None

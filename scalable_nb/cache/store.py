@@ -1,0 +1,273 @@
+"""The folder of kept results. Its files are the truth; an index over them can be rebuilt."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from scalable_nb.cache.resultfile import (
+    BadResultFileError,
+    pack,
+    read_meta,
+    read_result,
+    write_result,
+)
+from scalable_nb.errors import ScalableError
+from scalable_nb.paths import private_folder
+
+_SUFFIX: Final = ".result"
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class ResultStoreError(ScalableError):
+    """A kept result that cannot be written or read; the call itself is not concerned."""
+
+
+class UnstorableResultError(ResultStoreError):
+    """A result cannot be pickled, so it cannot be kept."""
+
+
+class CorruptResultError(ResultStoreError):
+    """The file of a kept result is damaged; it was set aside and is never returned."""
+
+
+class UnreadableResultError(ResultStoreError):
+    """The file of a kept result is whole, but the result cannot be made from it here.
+
+    Mostly because a class it needs is not there in this process. The file stays.
+    """
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A result that was written.
+
+    Attributes
+    ----------
+    key : str
+        64 hex digits.
+    nbytes : int
+        Size of the file in bytes.
+    path : Path
+        The file.
+    meta : mapping
+        What the file says of itself: ``created_at`` (seconds since the epoch) and what was
+        given to `ResultStore.put`.
+    """
+
+    key: str
+    nbytes: int
+    path: Path
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ResultStore:
+    """Kept results, one file each: ``<folder>/<first two digits>/<key>.result``.
+
+    Any number of processes of this user, on any machines that see the folder, may read and
+    write at once. A file appears whole, by renaming, or not at all. It is not forced to the
+    disk (`fsync` costs more than many a task): after a power cut the last results may be
+    torn, which is noticed, and they are computed again; the death of a process, however
+    sudden, loses nothing that was renamed.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, with mode 0700, when the first result is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._is_checked = False
+
+    def __repr__(self) -> str:
+        return f"ResultStore({str(self.folder)!r})"
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it exists or not.
+
+        Raises
+        ------
+        ValueError
+            When it is no key: 64 hex digits.
+        """
+        return Path(self._file(key))
+
+    def contains(self, key: str) -> bool:
+        """Whether there is a file for a key; one system call."""
+        try:
+            os.stat(self._file(key))  # noqa: PTH116 - a Path costs more than the call
+        except OSError:
+            return False
+        return True
+
+    def put(
+        self, key: str, value: object, *, meta: Mapping[str, Any] | None = None
+    ) -> StoredResult:
+        """Keep a result, in place of an earlier one.
+
+        Parameters
+        ----------
+        key : str
+            64 hex digits, see `scalable_nb.cache.keys`.
+        value : object
+            Pickled with protocol 5, by cloudpickle where pickle fails.
+        meta : mapping, optional
+            What to remember of it, as JSON: function, label, duration.
+
+        Raises
+        ------
+        UnstorableResultError
+            When the value cannot be pickled; names its type.
+        OSError
+            When the file cannot be written: disk full, folder read-only (`RunFolderError`
+            where it is missing and cannot be made, or is not private). Nothing is left
+            behind, an earlier result stays.
+        """
+        file = self._file(key)
+        try:
+            packed = pack(value)
+        except Exception as error:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            raise UnstorableResultError(
+                f"a result of type {kind} cannot be kept, since it cannot be pickled: {error}"
+            ) from error
+        if not self._is_checked:
+            private_folder(self.folder)
+            self._is_checked = True
+        described = {**(meta or {}), "created_at": time.time()}
+        part = f"{file}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        try:
+            with self._create(part) as target:
+                nbytes = write_result(target, key, packed, described)
+            os.replace(part, file)  # noqa: PTH105
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+        return StoredResult(key, nbytes, Path(file), described)
+
+    def get(self, key: str) -> Any:
+        """The result that is kept under a key.
+
+        Raises
+        ------
+        KeyError
+            When there is none.
+        CorruptResultError
+            When its file is damaged; it has been renamed to ``<key>.result.corrupt``.
+        UnreadableResultError
+            When its file is whole, but cannot be unpickled here.
+        OSError
+            When the file is there and cannot be read, or is another user's.
+        """
+        descriptor, nbytes = self._open(key)
+        try:
+            pickled, buffers = read_result(descriptor, nbytes, key)
+        except BadResultFileError as error:
+            raise self._set_aside(key, descriptor, error) from error
+        finally:
+            os.close(descriptor)
+        try:
+            return pickle.loads(pickled, buffers=buffers)
+        except Exception as error:
+            raise UnreadableResultError(
+                f"the kept result {self._file(key)!r} cannot be unpickled in this process: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def meta(self, key: str) -> StoredResult:
+        """What is known of a kept result, without reading it.
+
+        Raises
+        ------
+        KeyError
+            When there is none.
+        CorruptResultError
+            When the header of its file is damaged; the file has been set aside.
+        """
+        descriptor, nbytes = self._open(key)
+        try:
+            meta = read_meta(descriptor, nbytes, key)
+        except BadResultFileError as error:
+            raise self._set_aside(key, descriptor, error) from error
+        finally:
+            os.close(descriptor)
+        return StoredResult(key, nbytes, self.path(key), meta)
+
+    def discard(self, key: str) -> bool:
+        """Remove a kept result; says whether there was one."""
+        try:
+            self.path(key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def iter_keys(self) -> Iterator[str]:
+        """The keys of all kept results, in no order."""
+        if not self.folder.is_dir():
+            return
+        for shelf in self.folder.iterdir():
+            if len(shelf.name) == 2 and shelf.is_dir():
+                for file in shelf.iterdir():
+                    key = file.name.removesuffix(_SUFFIX)
+                    if file.name.endswith(_SUFFIX) and _KEY.fullmatch(key):
+                        yield key
+
+    # --- internals -------------------------------------------------------------------
+
+    def _file(self, key: str) -> str:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no key of a result: expected 64 hex digits")
+        return f"{self.folder}/{key[:2]}/{key}{_SUFFIX}"
+
+    def _create(self, part: str) -> BinaryIO:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(part, flags, 0o600)
+        except FileNotFoundError:  # the first result on this shelf, or somebody cleared them all
+            private_folder(self.folder)
+            Path(part).parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(part, flags, 0o600)
+        return cast(BinaryIO, os.fdopen(descriptor, "wb"))
+
+    def _open(self, key: str) -> tuple[int, int]:
+        path = self._file(key)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        info = os.fstat(descriptor)
+        # Unpickling runs what the file says, so it must be ours.
+        if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            os.close(descriptor)
+            raise PermissionError(
+                f"the kept result {path!r} belongs to uid {info.st_uid} with mode "
+                f"{stat.S_IMODE(info.st_mode):04o}: a result that others can write is not "
+                "trusted. Remove it, or set SCALABLE_CACHE_DIR to a folder of your own."
+            )
+        return descriptor, info.st_size
+
+    def _set_aside(
+        self, key: str, descriptor: int, error: BadResultFileError
+    ) -> CorruptResultError:
+        path = self.path(key)
+        aside = path.with_name(f"{path.name}.corrupt")
+        done = "was set aside"
+        try:
+            # Another process may have written it anew in the meantime.
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                path.replace(aside)
+        except OSError as failed:
+            done = f"could not be set aside ({failed.strerror})"
+        return CorruptResultError(
+            f"the kept result {str(path)!r} is damaged ({error}) and {done}; "
+            "the call is computed again"
+        )
