@@ -1,0 +1,232 @@
+"""A call as opaque bytes: the function once, the arguments per task.
+
+The client packs, a worker unpacks, the host in between only passes on: it never imports
+or unpickles what belongs to the user.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import itertools
+import pickle
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Final
+
+import cloudpickle
+from dask.utils import funcname
+from distributed import Future
+
+from scalable_nb.errors import SubmitError
+from scalable_nb.project import ship_project_modules
+
+_PLAIN: Final = frozenset({int, float, bool, str, bytes, complex, type(None)})
+_CONTAINERS: Final = (list, tuple, set, frozenset)
+_PREVIEW_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a task calls.
+
+    Attributes
+    ----------
+    function : bytes
+        The pickled function; the same object for all tasks of a batch.
+    arguments : bytes
+        The pickled ``(args, kwargs)``; futures among them are numbers of inputs.
+    result_key : str
+        Under which the result is kept, and looked for before the call; empty where it is not.
+    """
+
+    function: bytes
+    arguments: bytes
+    result_key: str = ""
+
+    def load_function(self) -> Callable[..., Any]:
+        """Unpickle the function (once per worker process)."""
+        return _load_function(self.function)
+
+    def load_arguments(self, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments, with the results of other tasks put in their places."""
+        unpickler = _ArgumentsUnpickler(io.BytesIO(self.arguments))
+        unpickler.inputs = inputs
+        args, kwargs = unpickler.load()
+        return args, kwargs
+
+
+@functools.lru_cache(maxsize=256)
+def _load_function(pickled: bytes) -> Callable[..., Any]:
+    function: Callable[..., Any] = pickle.loads(pickled)
+    return function
+
+
+class _ArgumentsUnpickler(pickle.Unpickler):
+    inputs: Sequence[Any] = ()
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self.inputs[pid]
+
+
+class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Replaces the futures that are inputs of the task, and no others."""
+
+    def __init__(self, file: io.BytesIO, futures: Sequence[Future[Any]]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._number_of = {id(future): number for number, future in enumerate(futures)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._number_of.get(id(obj))
+
+
+def pack_function(function: Callable[..., Any]) -> bytes:
+    """Pickle a function; modules of the project folder travel by value.
+
+    Raises
+    ------
+    SubmitError
+        When it cannot be pickled; says which value stands in the way.
+    """
+    ship_project_modules()
+    try:
+        pickled: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise SubmitError(
+            f"the function {funcname(function)!r} cannot be sent to a worker: {error}. "
+            f"{_culprit(function)}Open such things (locks, files, connections) inside the "
+            "function instead."
+        ) from error
+    return pickled
+
+
+def pack_arguments(
+    args: Sequence[Any], kwargs: Mapping[str, Any], function: Callable[..., Any]
+) -> tuple[bytes, list[Future[Any]]]:
+    """Pickle the arguments and collect the futures among them, in order.
+
+    Futures are found where Dask finds them: as arguments and inside lists, tuples, sets
+    and dicts.
+    """
+    values = (tuple(args), dict(kwargs))
+    if all(type(value) in _PLAIN for value in itertools.chain(args, kwargs.values())):
+        return pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL), []
+    futures: list[Future[Any]] = []
+    _collect_futures(values, futures)
+    file = io.BytesIO()
+    try:
+        _ArgumentsPickler(file, futures).dump(values)
+    except Exception as error:
+        raise SubmitError(
+            f"an argument of {funcname(function)!r} cannot be sent to a worker: {error}. "
+            f"{_culprit_argument(values)}Pass what it is made from, and make it inside the "
+            "function."
+        ) from error
+    return file.getvalue(), futures
+
+
+def _collect_futures(value: Any, found: list[Future[Any]]) -> None:
+    if isinstance(value, Future):
+        if not any(future is value for future in found):
+            found.append(value)
+    elif type(value) is dict:
+        for item in value.values():
+            _collect_futures(item, found)
+    elif isinstance(value, _CONTAINERS):
+        for item in value:
+            if type(item) not in _PLAIN:
+                _collect_futures(item, found)
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+        return False
+    return True
+
+
+def _culprit(function: Callable[..., Any]) -> str:
+    try:
+        scope = inspect.getclosurevars(inspect.unwrap(function))
+    except (TypeError, ValueError):
+        return ""
+    for name, value in {**scope.globals, **scope.nonlocals}.items():
+        if not _is_picklable(value):
+            return f"It uses {name!r}, a {type(value).__name__}, which cannot be pickled. "
+    return ""
+
+
+def _culprit_argument(values: tuple[tuple[Any, ...], dict[str, Any]]) -> str:
+    named = [*enumerate(values[0]), *values[1].items()]
+    for name, value in named:
+        if not isinstance(value, Future) and not _is_picklable(value):
+            where = f"number {name + 1}" if isinstance(name, int) else repr(name)
+            return f"It is argument {where}, a {type(value).__name__}. "
+    return ""
+
+
+# --- what a person sees of a call ------------------------------------------------
+
+
+class Preview:
+    """Writes the arguments of a function's calls in a line, e.g. ``scenario_id=47``.
+
+    Nothing of the user's runs: objects show as their type, so that a slow or failing
+    ``__repr__`` cannot hurt, and no large array is formatted.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            self._names: list[str] = []
+        else:
+            self._names = [
+                parameter.name
+                for parameter in parameters
+                if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY)
+            ]
+
+    def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The arguments of one call as text, at most 200 characters."""
+        parts = [
+            f"{name}={_preview(value)}" if name else _preview(value)
+            for name, value in itertools.zip_longest(self._names[: len(args)], args)
+        ]
+        parts += [f"{name}={_preview(value)}" for name, value in kwargs.items()]
+        text = ", ".join(parts)
+        return text if len(text) <= _PREVIEW_CHARS else text[: _PREVIEW_CHARS - 1] + "…"
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = 60
+_SHORT.maxother = 60
+
+
+def _preview(value: Any, depth: int = 2) -> str:
+    if type(value) in _PLAIN:
+        return str(_SHORT.repr(value))
+    if isinstance(value, PurePath):
+        return str(_SHORT.repr(str(value)))
+    if isinstance(value, Future):
+        return f"<result of {str(value.key)[:40]}>"
+    if type(value) in (list, tuple, set, frozenset) and depth:
+        shown = [_preview(item, depth - 1) for item in itertools.islice(value, 4)]
+        if len(value) > len(shown):
+            shown.append("…")
+        opening, closing = "[]" if type(value) is list else "()" if type(value) is tuple else "{}"
+        return opening + ", ".join(shown) + closing
+    if type(value) is dict and depth:
+        items = itertools.islice(value.items(), 4)
+        shown = [f"{_preview(key, 0)}: {_preview(item, depth - 1)}" for key, item in items]
+        if len(value) > len(shown):
+            shown.append("…")
+        return "{" + ", ".join(shown) + "}"
+    shape = getattr(value, "shape", None)
+    if type(shape) is tuple and all(type(length) is int for length in shape):
+        return f"<{type(value).__name__} {'x'.join(map(str, shape))}>"
+    return f"<{type(value).__name__}>"

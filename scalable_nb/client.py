@@ -1,0 +1,416 @@
+"""A Dask client whose calls are attempts: counted, retried with patience, recorded."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dask
+from dask._expr import LLGExpr
+from dask._task_spec import Task, parse_input
+from dask.tokenize import tokenize
+from dask.utils import funcname
+from distributed import Client, Future
+from distributed.client import SpanMetadata
+
+from scalable_nb.calls import Call, Preview, pack_arguments, pack_function
+from scalable_nb.errors import HostDiedError, SubmitError
+from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
+from scalable_nb.futures import FutureList, PartialResult, error_of, partial
+from scalable_nb.host.attempt import run_async_attempt, run_attempt
+from scalable_nb.host.batches import ANNOTATION, Batch
+from scalable_nb.orders import Order
+from scalable_nb.project import warn_if_stale
+from scalable_nb.telemetry.ledger import Delta
+from scalable_nb.telemetry.records import FailureRow
+
+if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
+
+
+class ScalableClient(Client):
+    """A `distributed.Client` connected to a session's host.
+
+    Everything a Dask client does it does too, with the same signatures. `submit` and `map`
+    take a few more keywords and give every task attempts, a place in the ledger and a row
+    in ``failures.jsonl`` for each attempt that failed.
+
+    Parameters
+    ----------
+    session : ScalableSession
+        The session it belongs to.
+    **kwargs
+        As for `distributed.Client`.
+    """
+
+    def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
+        self.session = session
+        super().__init__(*args, **kwargs)
+
+    # --- submitting --------------------------------------------------------------
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        tag: str | None = None,
+        task: str | None = None,
+        n: int = 1,
+        retries: int | RetryPolicy | None = None,
+        policy: TaskPolicy | None = None,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        fifo_timeout: str = "100 ms",
+        allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        **kwargs: Any,
+    ) -> Future[Any]:
+        """Run a function on a worker.
+
+        Parameters
+        ----------
+        func : callable
+        *args, **kwargs
+            Arguments of the function; futures among them are replaced by their results.
+        tag : str, optional
+            A component, or one of its tags, on whose workers the task runs.
+        task : str, optional
+            A task of the manifest: gives component, retries, timeout and caching.
+        n : int
+            Slots (worker threads) the task takes.
+        retries : int or RetryPolicy, optional
+            Further attempts after a failed one; overrides policy and manifest.
+        policy : TaskPolicy, optional
+        key, workers, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure
+            As in `distributed.Client.submit`.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        SubmitError
+            When the call cannot be sent.
+        UnknownNameError
+            When the manifest has no such task or component.
+        """
+        _check_callable(func)
+        _check_options(func, {"tag": tag, "task": task, "n": n > 1, "retries": retries,
+                              "policy": policy})  # fmt: skip
+        if actor or actors:
+            return super().submit(
+                func, *args, key=key, workers=workers, resources=resources, priority=priority,
+                allow_other_workers=allow_other_workers, actor=True, **kwargs,
+            )  # fmt: skip
+        order = Order.resolve(
+            self.session, func, tag=tag, task=task, n=n, retries=retries, policy=policy
+        )
+        if key is None:
+            token = tokenize(func, kwargs, *args) if pure else str(uuid.uuid4())
+            key = f"{funcname(func)}-{token}"
+        futures = self._send_calls(
+            func, order, {key: (args, kwargs)}, workers=workers, resources=resources,
+            priority=priority, fifo_timeout=fifo_timeout, allow_other_workers=allow_other_workers,
+        )  # fmt: skip
+        return futures[0]
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        name: str | None = None,
+        tag: str | None = None,
+        task: str | None = None,
+        n: int = 1,
+        retries: int | RetryPolicy | None = None,
+        policy: TaskPolicy | None = None,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: str = "100 ms",
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> FutureList:
+        """Run a function on a worker for each item of the iterables.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Zipped, as in the built-in ``map``.
+        name : str, optional
+            Of the batch, under which ``session.batches`` gives it back.
+        key : str or list, optional
+            Prefix of the keys, or all of them.
+        batch_size : int, optional
+            Send the calls in batches of this many.
+        tag, task, n, retries, policy, **kwargs
+            As in `submit`.
+
+        Returns
+        -------
+        FutureList
+            A list of futures, in order, that draws itself as the live table.
+        """
+        _check_callable(func)
+        _check_options(func, {"tag": tag, "task": task, "n": n > 1, "retries": retries,
+                              "policy": policy, "name": name})  # fmt: skip
+        if actor or actors:
+            return FutureList(
+                super().map(func, *map(list, iterables), key=key, workers=workers,
+                            resources=dict(resources or {}), priority=priority, actor=True,
+                            **kwargs)
+            )  # fmt: skip
+        order = Order.resolve(
+            self.session, func, tag=tag, task=task, n=n, retries=retries, policy=policy
+        )
+        items = list(zip(*iterables, strict=False))
+        keys = _map_keys(func, items, kwargs, key, pure)
+        name = self.session.name_batch(name, order.task or funcname(func))
+        futures = FutureList(name=name)
+        size = batch_size or max(1, len(items))
+        for start in range(0, len(items), size):
+            calls = {
+                key: (args, kwargs)
+                for key, args in zip(
+                    keys[start : start + size], items[start : start + size], strict=True
+                )
+            }
+            sent = self._send_calls(
+                func, order, calls, name=name, workers=workers, resources=resources,
+                priority=priority, fifo_timeout=fifo_timeout,
+                allow_other_workers=allow_other_workers,
+            )  # fmt: skip
+            by_key = {future.key: future for future in sent}
+            # A call that occurs twice is one task with two futures, as in Dask.
+            futures.extend(by_key[key] for key in keys[start : start + size])
+        return futures
+
+    def _send_calls(
+        self,
+        func: Callable[..., Any],
+        order: Order,
+        calls: Mapping[Any, tuple[Sequence[Any], Mapping[str, Any]]],
+        *,
+        name: str = "",
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        fifo_timeout: str = "100 ms",
+        allow_other_workers: bool = False,
+    ) -> list[Future[Any]]:
+        self.session.check_alive()
+        with self._refcount_lock:
+            held: dict[Any, Future[Any]] = {
+                key: Future(key, self) for key in calls if key in self.futures
+            }
+        self._reopen([key for key, future in held.items() if future.status == "error"], order)
+        new = {key: call for key, call in calls.items() if key not in held}
+        if not new:
+            return list(held.values())
+        batch = order.batch(name, func)
+        preview = Preview(inspect.unwrap(func))
+        graph = _pack_calls(func, order, new, batch, preview)
+        self._send_to_scheduler({"op": "scalable-batch", **batch.to_wire()})
+        annotation = {**order.wire, "batch": batch.batch_id}
+        with dask.annotate(**{ANNOTATION: annotation}):
+            futures = self._graph_to_futures(
+                LLGExpr(graph, _determ_token=uuid.uuid4().hex),
+                list(new),
+                workers=[workers] if isinstance(workers, str) else workers,
+                allow_other_workers=allow_other_workers,
+                internal_priority=dict(zip(new, itertools.count(), strict=False)),
+                user_priority=priority,
+                resources={**(resources or {}), **order.resources} or None,
+                fifo_timeout=fifo_timeout,
+                span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
+            )
+        return [held[key] if key in held else futures[key] for key in calls]
+
+    def _reopen(self, keys: list[Any], order: Order) -> None:
+        """Run calls again whose failed futures are still held: same keys, fresh budgets."""
+        if not keys:
+            return
+        for key in keys:
+            self.futures[key].retry()
+        self._send_to_scheduler({"op": "scalable-reopen", "keys": keys, "terms": order.wire})
+
+    # --- gathering ---------------------------------------------------------------
+
+    def gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, asynchronous: Any = None
+    ) -> Any:
+        """Results of futures, in the shape they are given in.
+
+        Parameters
+        ----------
+        futures : Future or nested collection of futures
+        errors : {"raise", "skip", "return"}
+            ``"raise"`` the first failure; ``"skip"`` failed tasks in a list; ``"return"``
+            the exception in the place of the result (for a flat collection).
+        direct, asynchronous
+            As in `distributed.Client.gather`.
+        """
+        if errors != "return":
+            if errors not in ("raise", "skip"):
+                raise ValueError(
+                    f"errors={errors!r} is not known; expected 'raise', 'skip' or 'return'"
+                )
+            plain = _plain_lists(futures)
+            return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
+        if isinstance(futures, Future):
+            return self._results_or_errors([futures])[0]
+        return self._results_or_errors(list(futures))
+
+    def _results_or_errors(self, futures: list[Future[Any]]) -> list[Any]:
+        outcome = partial(FutureList(futures))
+        values = outcome.results
+        for failure in outcome.failures:
+            values[failure.index] = error_of(futures[failure.index])
+        return values
+
+    def partial(self, futures: Iterable[Future[Any]]) -> PartialResult:
+        """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
+        return partial(futures)
+
+    def attempts(self, future: Future[Any]) -> list[FailureRow]:
+        """The failed attempts of a task so far, oldest first, as rows of ``failures.jsonl``."""
+        key = future.key if isinstance(future.key, str) else repr(future.key)
+        return [row for row in self.session.failures() if row.get("task_id") == key]
+
+    # --- the host --------------------------------------------------------------------
+
+    def ask(self, handler: str, **values: Any) -> Any:
+        """Call a handler of the host and wait for its answer."""
+        return self.sync(self.ask_async, handler, **values)
+
+    async def ask_async(self, handler: str, **values: Any) -> Any:
+        """Call a handler of the host, in the client's event loop."""
+        return await getattr(self.scheduler, f"scalable_{handler}")(**values)
+
+    async def _reconnect(self) -> None:
+        """Called by Dask when the connection to the scheduler broke."""
+        if self.session.is_host_alive():
+            await super()._reconnect()
+            return
+        error = HostDiedError(self.session.obituary())
+        states = list(self.futures.values())
+        self.futures.clear()  # else closing would cancel them, without a reason
+        for state in states:
+            if state.status == "pending":
+                state.set_error(error, None)
+        self.session.mirror.end("lost")
+        await self._close(fast=True)
+
+
+class LedgerFeed:
+    """How the mirror asks the host for changes (`telemetry.mirror.LedgerSource`)."""
+
+    def __init__(self, client: ScalableClient) -> None:
+        self._client = client
+
+    async def fetch(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
+        """What changed, or None when nothing did within ``wait_s`` seconds."""
+        answer: Delta | None = await self._client.ask_async(
+            "ledger", ledger_id=ledger_id, since=since, wait_s=wait_s
+        )
+        return answer
+
+    def run(self, coroutine: Callable[[], Awaitable[Any]]) -> None:
+        """Start a coroutine in the client's IO thread."""
+        loop = self._client.loop
+        assert loop is not None  # a connected client has one
+        loop.add_callback(coroutine)
+
+    def run_sync(self, coroutine: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a coroutine in the client's IO thread and wait for its result."""
+        return self._client.sync(coroutine)
+
+
+def _plain_lists(futures: Any) -> Any:
+    """The same collection with plain lists, so that results come in those."""
+    if isinstance(futures, list):
+        return [_plain_lists(item) for item in futures]
+    if type(futures) is dict:
+        return {key: _plain_lists(item) for key, item in futures.items()}
+    return futures
+
+
+def _check_callable(func: Any) -> None:
+    if not callable(func):
+        raise SubmitError(
+            f"{func!r} (a {type(func).__name__}) is not callable; expected a function first, "
+            "then its arguments, as in client.submit(function, 1, 2)"
+        )
+
+
+def _check_options(func: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse an option that the function has a parameter of the same name for."""
+    given = [name for name, value in options.items() if value]
+    if not given:
+        return
+    try:
+        parameters = inspect.signature(func).parameters
+    except (TypeError, ValueError):
+        return
+    for name in given:
+        if name in parameters:
+            raise SubmitError(
+                f"{name}= is an option of submit and map, and {funcname(func)}() has a parameter "
+                f"of that name. To pass it to the function, bind it first: "
+                f"functools.partial({funcname(func)}, {name}=...)"
+            )
+
+
+def _map_keys(
+    func: Callable[..., Any],
+    items: Collection[tuple[Any, ...]],
+    kwargs: Mapping[str, Any],
+    key: Any,
+    pure: bool,
+) -> list[Any]:
+    """The keys that Dask itself would give."""
+    if isinstance(key, list):
+        if len(key) != len(items):
+            raise SubmitError(f"key= lists {len(key)} keys for {len(items)} calls")
+        return key
+    prefix = key or funcname(func)
+    if pure:
+        token = tokenize(func, dict(kwargs))
+        return [f"{prefix}-{tokenize(token, args)}" for args in items]
+    unique = uuid.uuid4()
+    return [f"{prefix}-{unique}-{number}" for number in range(len(items))]
+
+
+def _pack_calls(
+    func: Callable[..., Any],
+    order: Order,
+    calls: Mapping[Any, tuple[Sequence[Any], Mapping[str, Any]]],
+    batch: Batch,
+    preview: Preview,
+) -> dict[Any, Task]:
+    warn_if_stale(func)
+    function = pack_function(order.function)
+    runner = run_async_attempt if inspect.iscoroutinefunction(order.function) else run_attempt
+    graph = {}
+    for key, given in calls.items():
+        args, kwargs = order.arguments(*given)
+        arguments, inputs = pack_arguments(args, kwargs, func)
+        result_key = "" if inputs else order.result_key(args, kwargs)
+        call = Call(function, arguments, result_key)
+        graph[key] = Task(key, runner, key, call, *map(parse_input, inputs))
+        batch.previews[key] = preview(args, kwargs)
+    return graph

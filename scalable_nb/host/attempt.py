@@ -1,0 +1,204 @@
+"""What runs on a worker: one attempt of one task.
+
+The wrapper notes the attempt, looks for a kept result, calls the function, and on an
+exception asks the conductor whether to run again. A success costs no message.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+import psutil
+from distributed import Reschedule, Worker, get_worker
+from distributed.protocol import pickle as dask_pickle
+from distributed.utils import sync
+
+from scalable_nb.calls import Call
+from scalable_nb.errors import RemoteError, ResultValidationError
+from scalable_nb.faults.classify import classify, verdict
+from scalable_nb.faults.fingerprint import fingerprint_of
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.tracebacks import format_traceback, safe_message
+from scalable_nb.host.batches import ANNOTATION
+from scalable_nb.host.kept import Kept
+from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter
+
+_NO_RULES: Final[dict[str, Any]] = {}
+
+
+def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
+    """Run one attempt of a call in a worker's thread."""
+    attempt = _Attempt(key, call)
+    try:
+        with attempt.noted():
+            if attempt.has_kept_result():
+                return attempt.kept.value
+            function, args, kwargs = attempt.load(inputs)
+            return attempt.accept(function(*args, **kwargs))
+    except Reschedule:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        attempt.raise_outcome(error, attempt.ask(error))
+
+
+async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
+    """Run one attempt of a call whose function is a coroutine function."""
+    attempt = _Attempt(key, call)
+    try:
+        with attempt.noted():
+            if attempt.has_kept_result():
+                return attempt.kept.value
+            function, args, kwargs = attempt.load(inputs)
+            return attempt.accept(await function(*args, **kwargs))
+    except Reschedule:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        attempt.raise_outcome(error, await attempt.ask_async(error))
+
+
+class _Attempt:
+    def __init__(self, key: Any, call: Call) -> None:
+        self.key = key
+        self.call = call
+        self.worker: Worker = get_worker()
+        self.state = self.worker.state.tasks[self.key]
+        wire = (self.state.annotations or {}).get(ANNOTATION, {})
+        self.terms = PolicyTerms.from_wire(wire)
+        self.kept = Kept(
+            wire.get("store", ""), call.result_key, recompute=wire.get("recompute", False)
+        )
+        self.started_at = time()
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the attempt outside this process while it runs."""
+        writer = _slot_writer()
+        if writer is None:
+            yield
+            return
+        key = self.key if isinstance(self.key, str) else repr(self.key)
+        with writer.running(key, self.terms.timeout_s):
+            yield
+
+    def has_kept_result(self) -> bool:
+        """Whether the result is there already, so that the function is not called."""
+        is_hit = self.kept.is_hit()
+        self._tell_kept()
+        return is_hit
+
+    def _tell_kept(self) -> None:
+        # Travels with the message that the task is done: it costs no message of its own.
+        if self.kept.facts:
+            self.state.metadata[ANNOTATION] = self.kept.facts
+
+    def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
+        """Unpickle the call; the clock of the execution starts after that."""
+        function = self.call.load_function()
+        args, kwargs = self.call.load_arguments(inputs)
+        self.started_at = time()
+        return function, args, kwargs
+
+    def accept(self, result: Any) -> Any:
+        """Validate a result and keep it where that was asked for."""
+        validate = self.rules.get("validate")
+        if validate is not None and not _is_valid(validate, result):
+            name = getattr(validate, "__name__", repr(validate))
+            raise ResultValidationError(
+                f"validate={name} refused the result, a {type(result).__name__}"
+            )
+        self.kept.keep(result, {"task_id": str(self.key), "duration_s": time() - self.started_at})
+        self._tell_kept()
+        return result
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The policy's functions and exception types."""
+        return _load_rules(self.terms.code) if self.terms.code else _NO_RULES
+
+    # --- after an exception --------------------------------------------------------
+
+    def ask(self, error: BaseException) -> bool:
+        """Report the failed attempt and learn whether to run again."""
+        return bool(sync(self.worker.loop, self.ask_async, error))
+
+    async def ask_async(self, error: BaseException) -> bool:
+        """As `ask`, in the worker's event loop."""
+        try:
+            answer = await self.worker.scheduler.scalable_attempt_failed(
+                key=self.key,
+                worker=self.worker.address,
+                verdict=verdict(
+                    error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ())
+                ),
+                failure=self._describe(error),
+            )
+        except OSError:  # the host is gone, and with it everybody who could decide
+            return False
+        return bool(answer["retry"])
+
+    def raise_outcome(self, error: BaseException, will_retry: bool) -> None:
+        """Leave the task: to run again, or with an exception that can travel."""
+        if will_retry:
+            raise Reschedule from None
+        if isinstance(error, Exception) and _can_travel(error):
+            # Without this module's own frames, which would only be in the way.
+            traceback = error.__traceback__
+            raise error.with_traceback(traceback.tb_next if traceback else None)
+        raise RemoteError(
+            _class_name(error), safe_message(error), format_traceback(error)
+        ) from None
+
+    def _describe(self, error: BaseException) -> dict[str, Any]:
+        return {
+            "failure_class": type(error).__name__,
+            "error_module": type(error).__module__,
+            "message": safe_message(error),
+            "category": str(classify(error)),
+            "fingerprint": fingerprint_of(error),
+            "traceback": format_traceback(error),
+            "started_at": self.started_at,
+            "duration_s": time() - self.started_at,
+            "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
+            "pid": os.getpid(),
+            "memory_bytes": psutil.Process().memory_info().rss,
+            "memory_limit_bytes": self.worker.memory_manager.memory_limit,
+        }
+
+
+def _is_valid(validate: Callable[[Any], Any], result: Any) -> bool:
+    try:
+        return bool(validate(result))
+    except Exception as error:
+        name = getattr(validate, "__name__", repr(validate))
+        raise ResultValidationError(f"validate={name} raised {error!r}") from error
+
+
+def _class_name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+
+
+def _can_travel(error: Exception) -> bool:
+    try:
+        return type(dask_pickle.loads(dask_pickle.dumps(error))).__name__ == type(error).__name__
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+        return False
+
+
+@functools.lru_cache(maxsize=64)
+def _load_rules(code: bytes) -> dict[str, Any]:
+    rules: dict[str, Any] = pickle.loads(code)
+    return rules
+
+
+@functools.cache
+def _slot_writer() -> SlotWriter | None:
+    path = os.environ.get(SLOTS_VARIABLE)
+    return SlotWriter(Path(path)) if path else None

@@ -1,0 +1,47 @@
+"""What the client says of a batch of tasks before it sends their graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from scalable_nb.faults.policy import PolicyTerms
+
+#: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.
+ANNOTATION: Final = "scalable"
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the tasks of one ``submit`` or ``map`` have in common.
+
+    ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``terms`` are
+    read by the host from the first of them.
+    """
+
+    batch_id: str
+    name: str = ""
+    function: str = ""
+    task: str = ""
+    component: str = ""
+    tag: str = ""
+    previews: dict[Any, str] = field(default_factory=dict)
+    terms: PolicyTerms | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain values, keys and previews apart (keys may be tuples)."""
+        return {
+            "batch_id": self.batch_id,
+            "name": self.name,
+            "function": self.function,
+            "task": self.task,
+            "component": self.component,
+            "tag": self.tag,
+            "keys": list(self.previews),
+            "previews": list(self.previews.values()),
+        }
+
+    @classmethod
+    def from_wire(cls, *, keys: list[Any], previews: list[str], **values: Any) -> Batch:
+        """The inverse of `to_wire`."""
+        return cls(previews=dict(zip(keys, previews, strict=True)), **values)

@@ -1,0 +1,349 @@
+"""Keeps the ledger and the journal of a run in step, one task at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.batches import Batch
+from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.journal import JournalFile
+from scalable_nb.telemetry.ledger import Ledger
+from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, TaskState, utc_iso
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """What the host knows of one task.
+
+    Attributes
+    ----------
+    row : int
+        In the ledger.
+    attempts : int
+        Attempts that ended.
+    retries_used, losses_used : int
+        What they cost, since the task was submitted or resubmitted.
+    attempts_at_start : int
+        Attempts that had ended when it was last resubmitted.
+    worker : str
+        Address of the worker it was last sent to.
+    runnable_at : float
+        When it last began to wait for a slot; seconds since the epoch.
+    is_reported : bool
+        Whether the attempt that is ending has its row in ``failures.jsonl``.
+    """
+
+    key: Any
+    row: int
+    batch: Batch
+    preview: str
+    terms: PolicyTerms
+    attempts: int = 0
+    retries_used: int = 0
+    losses_used: int = 0
+    attempts_at_start: int = 0
+    worker: str = ""
+    runnable_at: float = 0.0
+    is_reported: bool = False
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The call as a person reads it."""
+        return f"{self.batch.function}({self.preview})"
+
+    def runtime_s(self, started_at: float | None) -> float | None:
+        """Seconds since an attempt's start, where that is known."""
+        return time() - started_at if started_at else None
+
+    @property
+    def attempts_allowed(self) -> int:
+        """How many attempts there may be, further worker losses not counted."""
+        return self.attempts_at_start + 1 + self.terms.retries + self.losses_used
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt failed, as far as it is known. Durations in seconds, sizes in bytes."""
+
+    failure_class: str
+    message: str
+    category: str
+    fingerprint: str
+    error_module: str = ""
+    traceback: str = ""
+    started_at: float | None = None
+    duration_s: float | None = None
+    worker: str = ""
+    host: str = ""
+    pid: int | None = None
+    exit_code: int | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+
+
+class Book:
+    """The ledger, the journal files and the sums of one run.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    provider : str
+        Of the target, e.g. ``"local"``.
+    """
+
+    def __init__(self, paths: RunPaths, provider: str) -> None:
+        self.run_id = paths.run_id
+        self.provider = provider
+        self.ledger = Ledger(paths.run_id)
+        self.failures = JournalFile(paths.failures)
+        self.tasks = JournalFile(paths.tasks)
+        self.workers = JournalFile(paths.workers)
+        self.cache = JournalFile(paths.cache)
+        self.failures_by_class: Counter[str] = Counter()
+        self.attempts = 0
+        self.retries = 0
+        self._worker_names: dict[str, str] = {}
+        self._worker_hosts: dict[str, str] = {}
+
+    def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TaskRecord:
+        """Enter a new task."""
+        now = time()
+        ledger = self.ledger
+        preview = batch.previews.pop(key, "")
+        row = ledger.add(
+            key if isinstance(key, str) else repr(key),
+            f"{batch.function}({preview})",
+            attempts_allowed=1 + terms.retries,
+            function=ledger.code(batch.function),
+            task=ledger.code(batch.task),
+            component=ledger.code(batch.component),
+            batch=ledger.code(batch.name),
+            submitted_at=now,
+        )
+        return TaskRecord(key, row, batch, preview, terms, runnable_at=now)
+
+    def reopen(self, record: TaskRecord, terms: PolicyTerms) -> None:
+        """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""
+        record.terms = terms
+        record.retries_used = record.losses_used = 0
+        record.attempts_at_start = record.attempts
+        record.runnable_at = time()
+        self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
+
+    def begin_attempt(self, record: TaskRecord, worker: str) -> None:
+        """The task was sent to a worker."""
+        record.worker = worker
+        record.is_reported = False
+        ledger = self.ledger
+        ledger.set_state(record.row, TaskState.RUNNING)
+        ledger.set(
+            record.row,
+            worker=ledger.code(self.worker_name(worker)),
+            attempt=record.attempts + 1,
+            started_at=time(),
+            retry_at=0.0,
+        )
+
+    def end_attempt(
+        self,
+        record: TaskRecord,
+        failure: Failure,
+        *,
+        retry_in_s: float | None,
+        is_final: bool,
+    ) -> None:
+        """An attempt failed: one row in ``failures.jsonl``."""
+        record.attempts += 1
+        record.is_reported = True
+        self.attempts += 1
+        self.retries += not is_final
+        self.failures_by_class[failure.failure_class] += 1
+        ledger = self.ledger
+        allowed = max(record.attempts_allowed, record.attempts)
+        values: dict[str, float] = {
+            "attempt": record.attempts,
+            "attempts_allowed": allowed,
+            "error": ledger.code(failure.failure_class),
+            "duration_s": failure.duration_s or 0.0,
+        }
+        if failure.started_at:
+            values["started_at"] = failure.started_at
+        ledger.set(record.row, **values)
+        self.failures.append(
+            self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
+        )
+
+    def finish(
+        self,
+        record: TaskRecord,
+        state: TaskState,
+        *,
+        started_at: float | None = None,
+        duration_s: float | None = None,
+        result_bytes: int | None = None,
+    ) -> None:
+        """The task reached a final state: one row in ``tasks.jsonl``."""
+        ledger = self.ledger
+        row = record.row
+        ledger.set_state(row, state)
+        if started_at is not None and duration_s is not None:
+            ledger.set(row, started_at=started_at, duration_s=duration_s)
+        if state is TaskState.SUCCEEDED:
+            record.attempts += 1
+            self.attempts += 1
+            ledger.set(row, attempt=record.attempts)
+        values = (state, record.attempts, ledger.columns["error"][row], record.reason)
+        now = time()
+        self.tasks.append(lambda: self._task_row(record, values, now, result_bytes))
+
+    def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
+        """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
+        now = time()
+        self.cache.append(
+            lambda: {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": f"cache-{facts.get('event', 'problem')}",
+                "timestamp": utc_iso(now),
+                "task_id": self.ledger.keys[record.row],
+                "function_name": record.batch.function,
+                "key": facts["key"],
+                "bytes": facts.get("bytes"),
+                "problem": facts.get("problem"),
+            }
+        )
+
+    def worker_name(self, address: str) -> str:
+        """The name of a worker, also after it left."""
+        return self._worker_names.get(address, address)
+
+    def worker_came(self, address: str, name: str, host: str, threads: int) -> None:
+        """A worker connected: one row in ``workers.jsonl``."""
+        self._worker_names[address] = name
+        self._worker_hosts[address] = host
+        self._worker_row("worker-connected", address, threads)
+
+    def worker_left(self, address: str) -> None:
+        """A worker is gone: one row in ``workers.jsonl``."""
+        self._worker_row("worker-left", address, None)
+
+    def _worker_row(self, event: str, worker: str, threads: int | None) -> None:
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": event,
+                "timestamp": utc_iso(time()),
+                "worker": self.worker_name(worker),
+                "address": worker,
+                "threads": threads,
+            }
+        )
+
+    def flush(self) -> None:
+        """Bring all files up to date."""
+        for file in (self.failures, self.tasks, self.workers, self.cache):
+            file.flush()
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        for file in (self.failures, self.tasks, self.workers, self.cache):
+            file.close()
+
+    def summary(self) -> dict[str, Any]:
+        """The sums of the run so far."""
+        counts = self.ledger.count()
+        return {
+            "run_id": self.run_id,
+            "schema_version": SCHEMA_VERSION,
+            "counts": counts,
+            "attempts": self.attempts,
+            "retries": self.retries,
+            "failures_by_class": dict(self.failures_by_class),
+            "cached": counts["cached"],
+        }
+
+    def _failure_row(
+        self,
+        record: TaskRecord,
+        failure: Failure,
+        attempts_allowed: int,
+        retry_in_s: float | None,
+        is_final: bool,
+        now: float,
+    ) -> FailureRow:
+        started_at = failure.started_at
+        return FailureRow(
+            run_id=self.run_id,
+            failure_class=failure.failure_class,
+            message=failure.message,
+            timestamp=utc_iso(now),
+            provider=self.provider,
+            task_id=self.ledger.keys[record.row],
+            details={"pid": failure.pid} if failure.pid else {},
+            event_type="failure",
+            schema_version=SCHEMA_VERSION,
+            task_name=record.batch.task or record.batch.function,
+            function_name=record.batch.function,
+            component=record.batch.component,
+            tag=record.batch.tag,
+            attempt=record.attempts,
+            attempts_allowed=attempts_allowed,
+            is_final=is_final,
+            will_retry=not is_final,
+            retry_in_s=retry_in_s,
+            category=failure.category,
+            fingerprint=failure.fingerprint,
+            error_module=failure.error_module,
+            traceback=failure.traceback,
+            worker=self.worker_name(failure.worker or record.worker),
+            host=failure.host or self._worker_hosts.get(failure.worker, ""),
+            job_id=None,
+            job_state=None,
+            exit_code=failure.exit_code,
+            memory_bytes=failure.memory_bytes,
+            memory_limit_bytes=failure.memory_limit_bytes,
+            queued_s=max(0.0, started_at - record.runnable_at) if started_at else None,
+            duration_s=failure.duration_s,
+            args_preview=record.preview,
+        )
+
+    def _task_row(
+        self,
+        record: TaskRecord,
+        values: tuple[TaskState, int, int, str | None],
+        finished_at: float,
+        result_bytes: int | None,
+    ) -> dict[str, Any]:
+        state, attempts, error, reason = values
+        columns, row = self.ledger.columns, record.row
+        started_at = columns["started_at"][row]
+        has_failed = state is TaskState.FAILED
+        return {
+            "run_id": self.run_id,
+            "schema_version": SCHEMA_VERSION,
+            "event_type": "task",
+            "timestamp": utc_iso(finished_at),
+            "task_id": self.ledger.keys[row],
+            "task_name": record.batch.task or record.batch.function,
+            "function_name": record.batch.function,
+            "component": record.batch.component,
+            "tag": record.batch.tag,
+            "batch": record.batch.name,
+            "state": state.label,
+            "attempts": attempts,
+            "attempts_allowed": columns["attempts_allowed"][row],
+            "worker": self.ledger.text("worker", row),
+            "submitted_at": utc_iso(columns["submitted_at"][row]),
+            "started_at": utc_iso(started_at) if started_at else None,
+            "duration_s": columns["duration_s"][row],
+            "result_bytes": result_bytes,
+            "args_preview": record.preview,
+            "failure_class": self.ledger.strings[error] if has_failed and error else None,
+            "reason": reason,
+        }

@@ -1,0 +1,38 @@
+"""Keeps the HTTP pages of scheduler and workers to those who were told where they are.
+
+Loopback does not separate the users of one machine, and Dask's pages ask for no
+password. So they live under a prefix that nobody can guess. A prefix alone is not
+enough: Dask redirects ``/`` to it and lists it in ``/sitemap.json``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from tornado.web import ErrorHandler
+
+
+def secret_prefix() -> str:
+    """A path component with 128 random bits."""
+    return f"/s-{secrets.token_hex(16)}"
+
+
+def confine(application: Any, prefix: str) -> None:
+    """Answer 404 for every path outside ``prefix``.
+
+    Parameters
+    ----------
+    application : distributed.http.routing.RoutingApplication
+    prefix : str
+        With a leading and no trailing slash.
+    """
+    find_handler = application.find_handler
+    inside = f"{prefix}/"
+
+    def find_confined_handler(request: Any, **kwargs: Any) -> Any:
+        if request.path.startswith(inside):
+            return find_handler(request, **kwargs)
+        return application.get_handler_delegate(request, ErrorHandler, {"status_code": 404})
+
+    application.find_handler = find_confined_handler

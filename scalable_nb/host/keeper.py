@@ -1,0 +1,70 @@
+"""Keeps what a vanished client wanted.
+
+Dask forgets a task as soon as no client wants it, so a dead kernel would end its run. The
+host therefore wants every task too, under a name of its own, until a live client releases
+or cancels it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from distributed.scheduler import Scheduler, TaskState
+
+HOST_CLIENT: Final = "scalable-host"
+
+
+class Keeper:
+    """The host's own wish for all tasks of the run.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        Its handlers for releasing and cancelling are wrapped.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._release = scheduler.stream_handlers["client-releases-keys"]
+        self._cancel = scheduler.stream_handlers["cancel-keys"]
+        scheduler.stream_handlers["client-releases-keys"] = self._client_releases
+        scheduler.stream_handlers["cancel-keys"] = self._client_cancels
+
+    def want(self, keys: Iterable[Any]) -> None:
+        """Want these tasks."""
+        self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
+
+    def _client_releases(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
+        keys = list(keys)
+        self._release(keys=keys, client=client, **kwargs)
+        if client != HOST_CLIENT and HOST_CLIENT in self._scheduler.clients:
+            unwanted = [key for key in keys if self._only_host_wants(key)]
+            if unwanted:
+                self._release(keys=unwanted, client=HOST_CLIENT)
+
+    def _client_cancels(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
+        # Dask cancels only what nobody else wants; the host must not count as somebody.
+        keys = list(keys)
+        host = self._scheduler.clients.get(HOST_CLIENT)
+        wanted = [ts for ts in self._with_dependents(keys) if host in (ts.who_wants or ())]
+        for ts in wanted:
+            ts.who_wants.discard(host)  # type: ignore[union-attr]
+            host.wants_what.discard(ts)  # type: ignore[union-attr]
+        self._cancel(keys=keys, client=client, **kwargs)
+        self.want(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
+
+    def _with_dependents(self, keys: Iterable[Any]) -> list[TaskState]:
+        found: dict[Any, TaskState] = {}
+        stack = [ts for key in keys if (ts := self._scheduler.tasks.get(key)) is not None]
+        while stack:
+            ts = stack.pop()
+            if ts.key not in found:
+                found[ts.key] = ts
+                stack += ts.dependents
+        return list(found.values())
+
+    def _only_host_wants(self, key: Any) -> bool:
+        ts = self._scheduler.tasks.get(key)
+        wanting = (ts.who_wants if ts is not None else None) or ()
+        return [cs.client_key for cs in wanting] == [HOST_CLIENT]

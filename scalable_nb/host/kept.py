@@ -1,0 +1,72 @@
+"""A task's kept result: looked for before the call, written before the task counts as done."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scalable_nb.cache.kept import keep, look_up
+from scalable_nb.cache.store import ResultStore, StoredResult
+
+
+class Kept:
+    """The place of one task's result.
+
+    Trouble with the store never fails the task; it is told in `facts`.
+
+    Parameters
+    ----------
+    folder : str
+        Of the store; empty where results are not kept.
+    key : str
+        Of the result; empty where this one is not kept.
+    recompute : bool
+        Pass over what is kept, and replace it.
+
+    Attributes
+    ----------
+    value : object
+        The kept result, after a hit.
+    facts : dict
+        What happened, in plain values: ``event`` ("hit" or "kept"), ``key``, ``bytes``,
+        ``problem``. Empty where results are not kept.
+    """
+
+    def __init__(self, folder: str, key: str, *, recompute: bool = False) -> None:
+        self._store = _store(folder) if folder and key else None
+        self._key = key
+        self._is_passed_over = recompute
+        self.value: Any = None
+        self.facts: dict[str, Any] = {}
+
+    def is_hit(self) -> bool:
+        """Look for the result."""
+        if self._store is None or self._is_passed_over:
+            return False
+        found = look_up(self._store, self._key)
+        if found.is_hit:
+            self.value = found.value
+            self._note(event="hit")
+        elif found.problem:
+            self._note(problem=found.problem)
+        return found.is_hit
+
+    def keep(self, value: Any, meta: Mapping[str, Any]) -> None:
+        """Write the result."""
+        if self._store is None:
+            return
+        stored = keep(self._store, self._key, value, meta)
+        if isinstance(stored, StoredResult):
+            self._note(event="kept", bytes=stored.nbytes)
+        else:
+            self._note(problem=stored)
+
+    def _note(self, **facts: Any) -> None:
+        self.facts.update(facts, key=self._key)
+
+
+@functools.lru_cache(maxsize=8)
+def _store(folder: str) -> ResultStore:
+    return ResultStore(Path(folder))

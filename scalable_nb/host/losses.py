@@ -1,0 +1,166 @@
+"""What the end of a worker means for the tasks that were on it.
+
+The scheduler notices that a worker is gone; what it was executing and what it died of is
+known to its nanny, whose word arrives a moment earlier or later. Until both are there the
+tasks are held.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dask.utils import format_bytes
+
+from scalable_nb.errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
+from scalable_nb.faults.fingerprint import fingerprint
+from scalable_nb.faults.policy import Loss
+from scalable_nb.host.book import Failure, TaskRecord
+
+if TYPE_CHECKING:
+    from scalable_nb.host.conductor import Conductor
+
+#: How long the nanny's word is waited for before nobody can know.
+REPORT_GRACE_S: Final = 5.0
+_REPORT_KEPT_S: Final = 60.0
+
+_LOSSES: Final = {
+    "memory": Loss.OUT_OF_MEMORY,
+    "timeout": Loss.NEIGHBOUR,
+    "exit": Loss.CRASH,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """A nanny's word on the end of its worker process."""
+
+    cause: str  # "memory", "timeout" or "exit"
+    exit_code: int | None
+    started_at: dict[str, float]  # of the attempts that were executing, by key
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+
+    def in_words(self) -> str:
+        """What ended the process."""
+        if self.cause == "memory":
+            used, limit = self.memory_bytes or 0, self.memory_limit_bytes or 0
+            return (
+                f"the worker used {format_bytes(used)} of its limit of {format_bytes(limit)} "
+                "and was ended"
+            )
+        code = self.exit_code or 0
+        if code >= 0:
+            return f"the worker process exited with code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", perhaps by the kernel for want of memory" if name == "SIGKILL" else ""
+        return f"the worker process was ended by {name}{hint}"
+
+
+class Losses:
+    """Settles the attempts that ended with their worker.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._lost: dict[str, list[TaskRecord]] = {}
+        self._unexpected: set[str] = set()
+        self._reports: dict[str, ExitReport] = {}
+
+    def suspect(self, record: TaskRecord, *, is_expected: bool) -> None:
+        """A task was on a worker that is gone: hold it until it is known what happened."""
+        key = record.key
+        if key in self._conductor.hold:
+            return  # its attempt had been settled before the worker went
+        self._conductor.hold.park(key, None)
+        self._lost.setdefault(record.worker, []).append(record)
+        if not is_expected:
+            self._unexpected.add(record.worker)
+
+    def on_removed(self, worker: str) -> None:
+        """The scheduler has removed a worker; all its tasks are suspect by now."""
+        if worker in self._reports or worker not in self._unexpected:
+            self._settle(worker)
+        else:
+            self._later(REPORT_GRACE_S, self._settle, worker)
+
+    def report(self, worker: str, executing: list[tuple[str, float]], **values: Any) -> None:
+        """A nanny tells how its worker process ended."""
+        self._reports[worker] = ExitReport(started_at=dict(executing), **values)
+        self._later(_REPORT_KEPT_S, self._reports.pop, worker, None)
+        if worker in self._lost:
+            self._settle(worker)
+
+    def fingerprint(self, failure_class: str, record: TaskRecord) -> str:
+        """Groups failures that have no frames of the user's: by class and function."""
+        return fingerprint(failure_class, record.batch.function, ())
+
+    def _later(self, delay_s: float, call: Any, *args: Any) -> None:
+        loop = self._conductor.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
+        loop.call_later(delay_s, call, *args)
+
+    def _settle(self, worker: str) -> None:
+        report = self._reports.get(worker)
+        is_unexpected = worker in self._unexpected or report is not None
+        self._unexpected.discard(worker)
+        for record in self._lost.pop(worker, ()):
+            if record.key not in self._conductor.hold:
+                continue  # cancelled meanwhile
+            if not is_unexpected or (report and not self._was_executing(record, report)):
+                self._conductor.hold.wake(record.key)
+            else:
+                self._settle_attempt(record, worker, report)
+
+    def _was_executing(self, record: TaskRecord, report: ExitReport) -> bool:
+        return self._text(record) in report.started_at
+
+    def _text(self, record: TaskRecord) -> str:
+        return self._conductor.book.ledger.keys[record.row]
+
+    def _settle_attempt(self, record: TaskRecord, worker: str, report: ExitReport | None) -> None:
+        is_memory = report is not None and report.cause == "memory"
+        error_type = OutOfMemoryError if is_memory else WorkerLostError
+        words = report.in_words() if report else "the worker was lost; nobody can say why"
+        if report and report.cause == "timeout":
+            words = "its worker was restarted because a neighbouring task exceeded its time limit"
+        message = f"{record.label}: {words}"
+        started_at = report.started_at.get(self._text(record)) if report else None
+        failure = Failure(
+            failure_class=error_type.__name__,
+            message=message,
+            category="resource" if is_memory else "infrastructure",
+            fingerprint=self.fingerprint(error_type.__name__, record),
+            error_module=error_type.__module__,
+            started_at=started_at,
+            duration_s=record.runtime_s(started_at),
+            worker=worker,
+            exit_code=report.exit_code if report else None,
+            memory_bytes=report.memory_bytes if report else None,
+            memory_limit_bytes=report.memory_limit_bytes if report else None,
+        )
+        loss = _LOSSES[report.cause] if report else Loss.CRASH
+        if not self._conductor.settle(record, failure, loss=loss):
+            self._conductor.fail(record, self._final_error(record, error_type, message))
+
+    def _final_error(
+        self, record: TaskRecord, error_type: type[WorkerLostError], message: str
+    ) -> WorkerLostError:
+        if not record.terms.idempotent:
+            return UnknownOutcomeError(
+                f"{message}. The task is not idempotent and may have done its work, so it is not "
+                "called again; `resubmit` leaves it out unless it is named."
+            )
+        lost = record.losses_used + 1
+        times = "" if lost == 1 else f", {lost} times"
+        if error_type is not OutOfMemoryError:
+            return error_type(f"{message}{times}.")
+        where = f" of component {record.batch.component!r}" if record.batch.component else ""
+        return error_type(
+            f"{message}{times}. Give it more: raise `memory:`{where} in scalable.yaml, or split "
+            "the task."
+        )

@@ -1,0 +1,177 @@
+"""The host: one process that owns a session's scheduler, cluster and journal.
+
+``python -m scalable_nb.host.process RUN_FOLDER`` is started detached by
+`scalable_nb.session`; what it needs to know lies in the run folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import pickle
+import platform
+import shutil
+import signal
+import sys
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+import dask
+import psutil
+from distributed import LocalCluster
+
+from scalable_nb.host.book import Book
+from scalable_nb.host.conductor import Conductor
+from scalable_nb.host.http import confine, secret_prefix
+from scalable_nb.host.tls import create_security
+from scalable_nb.host.workspace import Workspace
+from scalable_nb.manifest.load import load_manifest
+from scalable_nb.manifest.plan import Plan, make_plan
+from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.targets.local import DASK_CONFIG, start_local, worker_count
+from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_INTERVAL_S: Final = 0.25
+_IDLE_CHECK_S: Final = 0.5
+
+
+class Host:
+    """A running session.
+
+    Parameters
+    ----------
+    paths : RunPaths
+        The run folder, with ``run.json`` and ``manifest.yaml`` in it.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
+        loaded = load_manifest(paths.manifest_yaml, target=self.run["target"])
+        self.plan: Plan = make_plan(loaded)
+        self.book = Book(paths, self.plan.provider)
+        self.end_reason = "stopped"
+
+    async def serve(self) -> None:
+        """Start everything, tell the kernel, and stay until the end."""
+        prefix = secret_prefix()
+        security = create_security(self.paths.tls)
+        cluster = await start_local(
+            self.plan, security=security, http_prefix=prefix, workspace=self.paths.workspace
+        )
+        try:
+            await self._open_for_work(cluster, prefix)
+        finally:
+            self.paths.session_json.unlink(missing_ok=True)
+            await _closed(cluster)
+
+    async def _open_for_work(self, cluster: LocalCluster, prefix: str) -> None:
+        scheduler: Any = cluster.scheduler
+        confine(scheduler.http_application, prefix)
+        conductor = Conductor(scheduler, self.book)
+        scheduler.add_plugin(conductor)
+        workspace = Workspace(self.run["cwd"], self.run["python_path"], prefix)
+        await scheduler.register_worker_plugin(
+            comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
+        )
+        cluster.scale(worker_count(self.plan))
+        self._stop_on_signals(conductor)
+        self._announce(scheduler.address, scheduler.http_server.port, prefix)
+        flusher = asyncio.create_task(self._flush_often())
+        try:
+            await self._until_the_end(conductor)
+        finally:
+            flusher.cancel()
+            # What the closing workers drop is no part of the run any more.
+            scheduler.remove_plugin(conductor.name)
+            logger.info("ending: %s", self.end_reason)
+
+    def _announce(self, address: str, http_port: int, prefix: str) -> None:
+        session = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.paths.run_id,
+            "address": address,
+            "pid": os.getpid(),
+            "pid_started_at": psutil.Process().create_time(),
+            "host": platform.node(),
+            "tls": str(self.paths.tls),
+            "dashboard": f"http://127.0.0.1:{http_port}{prefix}/status",
+            "target": self.run["target"],
+            "started_at": utc_iso(time()),
+        }
+        write_private(self.paths.session_json, json.dumps(session, indent=1).encode())
+
+    async def _flush_often(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_INTERVAL_S)
+            try:
+                self.book.flush()
+            except OSError:
+                # The rows stay queued; a full disk may have room again later.
+                logger.exception("the journal cannot be written")
+
+    async def _until_the_end(self, conductor: Conductor) -> None:
+        """Wait for a stop, or for `linger_s` without client and without work."""
+        linger_s = self.run["linger_s"]
+        quiet_since = time()
+        while not conductor.stop_requested.is_set():
+            if conductor.has_clients() or conductor.has_work():
+                quiet_since = time()
+            elif time() - quiet_since > linger_s:
+                self.end_reason = f"no client and no work for {linger_s:g} s"
+                return
+            try:
+                await asyncio.wait_for(conductor.stop_requested.wait(), _IDLE_CHECK_S)
+            except TimeoutError:
+                continue
+
+    def _stop_on_signals(self, conductor: Conductor) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, conductor.stop)
+
+    def finish(self) -> None:
+        """Write the end of the run down and leave nothing but the records."""
+        ended_at = utc_iso(time())
+        summary = {
+            **self.book.summary(),
+            "started_at": self.run["started_at"],
+            "ended_at": ended_at,
+            "end_reason": self.end_reason,
+        }
+        self.book.close()
+        write_private(self.paths.summary_json, json.dumps(summary, indent=1).encode())
+        run = {**self.run, "ended_at": ended_at}
+        write_private(self.paths.run_json, json.dumps(run, indent=1).encode())
+        shutil.rmtree(self.paths.tls, ignore_errors=True)
+        shutil.rmtree(self.paths.workspace, ignore_errors=True)
+
+
+async def _closed(cluster: Any) -> None:
+    """End scheduler and workers."""
+    await cluster.close(timeout=10)
+
+
+def main() -> None:
+    """Run a host in this process."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    host = Host(RunPaths(Path(sys.argv[1])))
+    with dask.config.set(DASK_CONFIG):
+        try:
+            asyncio.run(host.serve())
+        except BaseException as error:
+            host.end_reason = f"failed: {error!r}"
+            raise
+        finally:
+            host.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Which attempts a worker process is executing, readable after its death.
+
+A worker that is killed, or that holds the GIL in C code, cannot say what it was
+doing. So every attempt notes itself in a small file mapped into memory before user
+code runs; the nanny, another process, reads the file whenever it likes.
+
+A slot is written by one thread at a time and its ``started_at`` is written last and
+cleared first, so a reader never takes a half-written slot for a running attempt.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Environment variable by which the nanny tells its worker process the file.
+SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
+
+_SLOT_COUNT: Final = 64
+_SLOT_BYTES: Final = 1024
+_HEAD: Final = struct.Struct("<dddqH")  # started_at, timeout_s (0: none), spare, run, key bytes
+_KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
+
+
+class RunningAttempt(NamedTuple):
+    """What a slot says of an attempt.
+
+    ``started_at`` is in seconds since the epoch; ``timeout_s`` is None without a limit;
+    ``serial`` tells two attempts of one key in one process apart.
+    """
+
+    key: str
+    started_at: float
+    timeout_s: float | None
+    serial: int
+
+
+class SlotWriter:
+    """The worker's side: notes attempts while they run.
+
+    Parameters
+    ----------
+    path : Path
+        File made by the nanny with `create_slots`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 0)
+        self._free = list(range(_SLOT_COUNT))
+        self._lock = threading.Lock()
+        self._serial = 0
+
+    @contextmanager
+    def running(self, key: str, timeout_s: float | None) -> Iterator[None]:
+        """Note an attempt for as long as the block runs."""
+        encoded = key.encode()[:_KEY_BYTES]
+        with self._lock:
+            # More threads than slots: the attempt runs, unwatched.
+            slot = self._free.pop() if self._free else None
+            self._serial += 1
+            serial = self._serial
+        if slot is None:
+            yield
+            return
+        start = slot * _SLOT_BYTES
+        key_at = start + _HEAD.size
+        self._map[key_at : key_at + len(encoded)] = encoded
+        _HEAD.pack_into(self._map, start, 0.0, timeout_s or 0.0, 0.0, serial, len(encoded))
+        struct.pack_into("<d", self._map, start, time.time())
+        try:
+            yield
+        finally:
+            struct.pack_into("<d", self._map, start, 0.0)
+            with self._lock:
+                self._free.append(slot)
+
+
+def create_slots(path: Path) -> None:
+    """Make an empty file of slots, replacing what a former worker process left."""
+    part = path.with_suffix(".part")
+    part.write_bytes(bytes(_SLOT_COUNT * _SLOT_BYTES))
+    part.chmod(0o600)
+    part.replace(path)
+
+
+def read_slots(path: Path) -> list[RunningAttempt]:
+    """The attempts that were noted as running when the file was last written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    attempts = []
+    for start in range(0, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
+        started_at, timeout_s, _, serial, length = _HEAD.unpack_from(data, start)
+        if started_at > 0 and length <= _KEY_BYTES:
+            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
+            attempts.append(RunningAttempt(key, started_at, timeout_s or None, serial))
+    return attempts

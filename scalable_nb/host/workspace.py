@@ -1,0 +1,43 @@
+"""Makes every worker feel at home in the notebook's folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from distributed import Worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from scalable_nb.host.http import confine
+
+
+class Workspace(WorkerPlugin):
+    """Gives workers the notebook's working directory and import path, and hides their pages.
+
+    Parameters
+    ----------
+    cwd : str
+        The notebook's working directory.
+    python_path : list of str
+        Its ``sys.path``; what a worker lacks is appended, so that nothing of the user's can
+        stand before what the worker itself needs.
+    http_prefix : str
+        Under which the worker's HTTP pages answer.
+    """
+
+    name = "scalable-workspace"
+
+    def __init__(self, cwd: str, python_path: list[str], http_prefix: str) -> None:
+        self.cwd = cwd
+        self.python_path = python_path
+        self.http_prefix = http_prefix
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker process before it gets tasks."""
+        confine(worker.http_application, self.http_prefix)
+        sys.path += [entry for entry in self.python_path if entry not in sys.path]
+        os.chdir(self.cwd)
+
+    def teardown(self, worker: Any) -> None:
+        """Nothing to undo: the process ends."""

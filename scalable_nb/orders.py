@@ -1,0 +1,171 @@
+"""What the manifest and the arguments of ``submit`` together say about a call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+from dask.utils import funcname
+
+from scalable_nb.cache.function import CacheableFunction
+from scalable_nb.cache.keys import CallKeys
+from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
+from scalable_nb.host.batches import Batch
+from scalable_nb.manifest.schema import Manifest
+from scalable_nb.settings import load_settings
+
+if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
+
+
+@dataclass(frozen=True)
+class Order:
+    """A function, and on what terms it is called.
+
+    Attributes
+    ----------
+    function : callable
+        What a worker calls; it looks for a kept result by itself.
+    cacheable : CacheableFunction or None
+        The function as given, where it is one.
+    task, component, tag : str
+        Names of the manifest; empty where none was given.
+    wire : dict
+        The policy in plain values, and the folder of kept results, for the annotation.
+    resources : dict
+        Dask resources that a task takes.
+    call_keys : CallKeys or None
+        Makes the keys of kept results; None where they are not kept.
+    """
+
+    function: Callable[..., Any]
+    cacheable: CacheableFunction[..., Any] | None
+    task: str
+    component: str
+    tag: str
+    wire: dict[str, Any]
+    resources: dict[str, float]
+    call_keys: CallKeys | None
+
+    @classmethod
+    def resolve(
+        cls,
+        session: ScalableSession,
+        func: Callable[..., Any],
+        *,
+        tag: str | None,
+        task: str | None,
+        n: int,
+        retries: int | RetryPolicy | None,
+        policy: TaskPolicy | None,
+    ) -> Order:
+        """Look names up in the session's manifest and settle the policy.
+
+        Raises
+        ------
+        UnknownNameError, PolicyError, SubmitError
+        """
+        manifest = session.manifest.manifest
+        component = _component(manifest, task, tag)
+        entry = manifest.tasks[task] if task else None
+        terms = resolve_policy(
+            retries=retries,
+            policy=policy,
+            task=TaskPolicy(
+                retries=entry.retries, timeout_s=entry.timeout_s, idempotent=entry.idempotent
+            )
+            if entry
+            else None,
+            defaults=_defaults(manifest),
+        )
+        if policy is not None and policy.rules:
+            terms = replace(terms, code=_pack_rules(policy))
+        cacheable = func if isinstance(func, CacheableFunction) else None
+        wire = terms.to_wire()
+        call_keys = None
+        if cacheable is not None:
+            call_keys = cacheable.call_keys()
+            wire["store"] = str(cacheable.store().folder)
+            wire["recompute"] = cacheable.cache_spec.recompute
+        elif entry is not None and entry.cache:
+            call_keys = CallKeys(func)
+            wire["store"] = str(load_settings().cache_dir)
+        return cls(
+            function=cacheable.compute if cacheable is not None else func,
+            cacheable=cacheable,
+            task=task or "",
+            component=component,
+            tag=tag or "",
+            wire=wire,
+            resources=_resources(n, session),
+            call_keys=call_keys,
+        )
+
+    def batch(self, name: str, func: Callable[..., Any]) -> Batch:
+        """A new batch of calls on these terms."""
+        return Batch(
+            batch_id=uuid.uuid4().hex,
+            name=name,
+            function=funcname(func),
+            task=self.task,
+            component=self.component,
+            tag=self.tag,
+        )
+
+    def arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments with the types that a `cacheable` function declares."""
+        return self.cacheable.convert(tuple(args), kwargs) if self.cacheable else (args, kwargs)
+
+    def result_key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Under which the result of a call is kept; empty where it is not."""
+        return self.call_keys.key(args, kwargs) if self.call_keys else ""
+
+
+def _component(manifest: Manifest, task: str | None, tag: str | None) -> str:
+    hint = "`scalable.yaml` defines them; `%scalable init` writes one to start from."
+    if task is not None and task not in manifest.tasks:
+        raise UnknownNameError("task", task, manifest.tasks, hint)
+    if tag is None:
+        return (manifest.tasks[task].component or "") if task else ""
+    if tag in manifest.components:
+        return tag
+    tags = {name: key for key, item in manifest.components.items() for name in item.tags}
+    if tag not in tags:
+        raise UnknownNameError("tag or component", tag, [*manifest.components, *tags], hint)
+    return tags[tag]
+
+
+def _defaults(manifest: Manifest) -> TaskPolicy:
+    defaults = manifest.defaults
+    return TaskPolicy(retries=defaults.retries, backoff=Backoff(**defaults.backoff.model_dump()))
+
+
+def _resources(n: int, session: ScalableSession) -> dict[str, float]:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise SubmitError(f"n={n!r} is not a number of slots; expected an integer from 1, as n=1")
+    if n == 1:
+        return {}
+    slots = session.worker_threads
+    if n > slots:
+        raise SubmitError(
+            f"n={n} slots, but a worker of target {session.target_name!r} has {slots}; raise "
+            "`threads_per_worker:` in scalable.yaml"
+        )
+    return {"slots": n}
+
+
+def _pack_rules(policy: TaskPolicy) -> bytes:
+    try:
+        packed: bytes = cloudpickle.dumps(policy.rules)
+    except Exception as error:
+        raise SubmitError(
+            f"the rules of the policy (retry_on, give_up_on, validate) cannot be sent to a "
+            f"worker: {error}"
+        ) from error
+    return packed

@@ -1,0 +1,94 @@
+"""The user's own modules: those of the project folder, which travel by value.
+
+A module beside the notebook does not exist on a worker of another machine, and one that
+was edited would be stale on every worker. So functions of such modules are pickled with
+their code, as those of the notebook are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import cloudpickle
+
+_OWN_PACKAGE = __name__.partition(".")[0]
+_seen_modules: dict[str, ModuleType] = {}
+_compared: set[tuple[CodeType, float]] = set()
+
+
+class StaleModuleWarning(UserWarning):
+    """A module's file was edited after the kernel imported it."""
+
+
+def ship_project_modules() -> None:
+    """Register every imported module of the project folder to travel by value.
+
+    Cheap when nothing new was imported; called before each pickling of a function.
+    """
+    root = Path.cwd().resolve()
+    for name, module in list(sys.modules.items()):
+        if _seen_modules.get(name) is not module:
+            _seen_modules[name] = module
+            if is_project_module(module, root):
+                cloudpickle.register_pickle_by_value(module)
+
+
+def is_project_module(module: ModuleType, root: Path) -> bool:
+    """Whether a module's file lies in the project folder and is nobody's installed package."""
+    name = getattr(module, "__name__", "")
+    file = getattr(module, "__file__", None)
+    if not file or name == "__main__" or name.partition(".")[0] == _OWN_PACKAGE:
+        return False
+    path = Path(file).resolve()
+    if path.suffix != ".py" or not path.is_relative_to(root):
+        return False
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    stdlib = Path(sysconfig.get_path("stdlib")).resolve()
+    return not installed and not path.is_relative_to(stdlib)
+
+
+def warn_if_stale(function: object) -> None:
+    """Warn when the file of a function's module was edited since it was imported.
+
+    What travels is what the kernel holds; a person who edited the file expects the file.
+    """
+    function = inspect.unwrap(function) if callable(function) else function
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    if not isinstance(function, FunctionType) or module is None or module.__name__ == "__main__":
+        return
+    file = getattr(module, "__file__", None)
+    if not file or not is_project_module(module, Path.cwd().resolve()):
+        return
+    path = Path(file)
+    try:
+        mark = (function.__code__, path.stat().st_mtime)
+        if mark in _compared:
+            return
+        _compared.add(mark)
+        code = compile(path.read_bytes(), file, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        return  # unreadable or half-edited: the kernel's version is the only one there is
+    if function.__code__ not in _codes(code):
+        warnings.warn(
+            f"{path.name} was edited after this kernel imported it, and the kernel's version of "
+            f"{function.__qualname__!r} is what runs. To use the edited one: "
+            f"import importlib; importlib.reload({module.__name__})",
+            StaleModuleWarning,
+            stacklevel=4,
+        )
+
+
+def _codes(code: CodeType) -> set[CodeType]:
+    found = set()
+    stack = [code]
+    while stack:
+        for constant in stack.pop().co_consts:
+            if isinstance(constant, CodeType):
+                found.add(constant)
+                stack.append(constant)
+    return found

@@ -1,0 +1,461 @@
+"""A session: a target that was started, and the kernel's connection to its host."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+from distributed import Future
+
+from scalable_nb.client import LedgerFeed, ScalableClient
+from scalable_nb.errors import HostDiedError, NoSessionError, RunFolderError, StartError
+from scalable_nb.futures import FutureList
+from scalable_nb.host.tls import load_security
+from scalable_nb.manifest.load import LoadedManifest, load_manifest
+from scalable_nb.manifest.plan import Plan, make_plan
+from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
+from scalable_nb.settings import load_settings
+from scalable_nb.telemetry.mirror import Mirror
+from scalable_nb.telemetry.reader import JournalTail
+from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+
+_POLL_S: Final = 0.02
+_STOP_TIMEOUT_S: Final = 20.0
+_LOG_LINES: Final = 15
+
+_live: list[ScalableSession] = []
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """What a session is doing.
+
+    Attributes
+    ----------
+    state : str
+        ``"running"`` or ``"ended"``.
+    workers : list of dict
+        Each with ``name, state, threads, memory_bytes, memory_limit_bytes, host``.
+    counts : dict
+        Number of tasks in each state; they add up to the number of tasks.
+    """
+
+    run_id: str
+    target: str
+    state: str
+    host_pid: int
+    workers: list[dict[str, Any]]
+    counts: dict[str, int]
+    dashboard_link: str
+    folder: Path
+    started_at: str
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
+        busy = sum(worker["state"] == "busy" for worker in self.workers)
+        return (
+            f"session {self.run_id} on target {self.target!r}: {self.state}\n"
+            f"workers: {len(self.workers)} ({busy} busy)\n"
+            f"tasks: {counts or 'none yet'}\n"
+            f"dashboard: {self.dashboard_link}\n"
+            f"run folder: {self.folder}"
+        )
+
+
+class ScalableSession:
+    """A target, before, while and after it runs.
+
+    Made by `from_yaml` or `attach`; a context manager that closes it at the end.
+
+    Examples
+    --------
+    >>> session = ScalableSession.from_yaml("./scalable.yaml", target="local")
+    >>> client = session.start()
+    >>> client.submit(sum, [1, 2, 3]).result()
+    6
+    >>> session.close()
+    """
+
+    client: ScalableClient
+    mirror: Mirror
+
+    def __init__(self, loaded: LoadedManifest) -> None:
+        self.manifest = loaded
+        self.paths: RunPaths | None = None
+        self._contact: dict[str, Any] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tail: JournalTail | None = None
+        self._failures: list[FailureRow] = []
+        self._batch_names: set[str] = set()
+        self._is_open = False
+
+    @classmethod
+    def from_yaml(cls, path: str | Path | None = None, *, target: str | None = None) -> Self:
+        """A session from a manifest, not started yet.
+
+        Parameters
+        ----------
+        path : path, optional
+            ``SCALABLE_MANIFEST``, else ``./scalable.yaml``, else an embedded default.
+        target : str, optional
+            ``SCALABLE_TARGET``, else the manifest's only one or ``"local"``.
+
+        Raises
+        ------
+        ManifestError
+            Lists everything that is wrong with the manifest.
+        UnknownNameError
+            When there is no such target.
+        """
+        return cls(load_manifest(None if path is None else Path(path), target=target))
+
+    @classmethod
+    def attach(cls, run: str | None = None) -> Self:
+        """Join the live host of a run, from another kernel than the one that started it.
+
+        Parameters
+        ----------
+        run : str, optional
+            The run's id; the newest live run where it is not given.
+
+        Raises
+        ------
+        NoSessionError
+            When no host is alive.
+        """
+        runs_dir = load_settings().runs_dir
+        runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
+        for paths in runs:
+            contact = _read_contact(paths)
+            if contact is not None and _is_alive(contact):
+                target = contact["target"]
+                session = cls(load_manifest(paths.manifest_yaml, target=target))
+                session.paths = paths
+                session._contact = contact
+                session._connect()
+                return session
+        which = f"run {run!r}" if run else f"any run in {runs_dir}"
+        raise NoSessionError(f"no host of {which} is alive; `%scalable start` begins a new one")
+
+    # --- start and end -----------------------------------------------------------
+
+    @property
+    def target_name(self) -> str:
+        """The target's name in the manifest."""
+        return self.manifest.target_name
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run; empty before the start."""
+        return self.paths.run_id if self.paths else ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it was started and not closed."""
+        return self._is_open
+
+    def plan(self) -> Plan:
+        """What a start would ask for; touches nothing."""
+        return make_plan(self.manifest)
+
+    def start(self, plan: Plan | None = None) -> ScalableClient:
+        """Start the target and connect to it.
+
+        Parameters
+        ----------
+        plan : Plan, optional
+            As given by `plan`; made here where it is not given.
+
+        Raises
+        ------
+        StartError
+            When the host does not come up; carries its log lines. Nothing stays behind.
+        RunFolderError
+            When the run folder cannot be made.
+        """
+        if self._is_open:
+            return self.client
+        plan = plan or self.plan()
+        settings = load_settings()
+        project = self.manifest.manifest.project.name
+        self.paths = create_run(settings.runs_dir, project)
+        _prepare_run(self.paths, self.manifest, plan, settings.linger_s)
+        self._process = _spawn_host(self.paths)
+        try:
+            self._contact = _await_contact(self.paths, self._process, settings.start_timeout_s)
+            self._connect()
+        except BaseException:
+            _kill(self._process)
+            raise
+        return self.client
+
+    def close(self) -> None:
+        """End the host and its workers; closing twice is harmless."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self in _live:
+            _live.remove(self)
+        with suppress(Exception):  # a host that is gone already needs no asking
+            self.client.ask("stop")
+        self.mirror.end("closed")
+        self.client.close(timeout=2)
+        self._await_end()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _connect(self) -> None:
+        assert self.paths is not None
+        security = load_security(Path(self._contact["tls"]))
+        self.client = ScalableClient(
+            self._contact["address"], security=security, session=self, set_as_default=True
+        )
+        self.mirror = Mirror(LedgerFeed(self.client), "")
+        self._tail = JournalTail(self.paths.failures)
+        self._is_open = True
+        _live.append(self)
+
+    def _await_end(self) -> None:
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while _is_alive(self._contact) and time.monotonic() < deadline:
+            if self._process is not None:
+                self._process.poll()  # reaps it, so that it does not look alive
+            time.sleep(_POLL_S)
+        if _is_alive(self._contact) and self._contact["host"] == platform.node():
+            os.kill(self._contact["pid"], signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    # --- what goes on --------------------------------------------------------------
+
+    @property
+    def worker_threads(self) -> int:
+        """Slots of one worker."""
+        plan = self.plan()
+        return plan.threads_per_worker * (1 if plan.processes else plan.workers)
+
+    @property
+    def dashboard_link(self) -> str:
+        """Dask's dashboard, under a prefix that only this user can read."""
+        return str(self._contact.get("dashboard", ""))
+
+    def status(self) -> SessionStatus:
+        """Workers and tasks as the host sees them now."""
+        self.check_alive()
+        assert self.paths is not None
+        answer = self.client.ask("status")
+        return SessionStatus(
+            run_id=self.run_id,
+            target=self.target_name,
+            state="running",
+            host_pid=self._contact["pid"],
+            workers=answer["workers"],
+            counts=answer["counts"],
+            dashboard_link=self.dashboard_link,
+            folder=self.paths.folder,
+            started_at=self._contact["started_at"],
+        )
+
+    def failures(self) -> list[FailureRow]:
+        """All failed attempts of the run so far, oldest first."""
+        if self._tail is None:
+            raise NoSessionError("the session was not started; `session.start()` starts it")
+        if self._is_open and self.is_host_alive():
+            self.client.ask("flush")
+        self._failures += self._tail.poll()  # type: ignore[arg-type]
+        return list(self._failures)
+
+    def tasks(self) -> FutureList:
+        """All tasks of the run that this kernel still holds, in the order of their submission."""
+        self.check_alive()
+        self.mirror.refresh()
+        held = {key if isinstance(key, str) else repr(key): key for key in self.client.futures}
+        with self.mirror.lock:
+            keys = [held[text] for text in self.mirror.ledger.keys if text in held]
+        return FutureList(Future(key, self.client) for key in keys)
+
+    def name_batch(self, name: str | None, default: str) -> str:
+        """A name for a batch that no other batch of this session has."""
+        if name is not None:
+            self._batch_names.add(name)
+            return name
+        number = 1
+        while (candidate := default if number == 1 else f"{default}-{number}") in self._batch_names:
+            number += 1
+        self._batch_names.add(candidate)
+        return candidate
+
+    # --- the host's health ---------------------------------------------------------
+
+    def is_host_alive(self) -> bool:
+        """Whether the host's process exists (asked on the machine it runs on)."""
+        if self._process is not None:
+            self._process.poll()
+        return _is_alive(self._contact)
+
+    def check_alive(self) -> None:
+        """Raise where the session cannot take work.
+
+        Raises
+        ------
+        NoSessionError
+            When it was closed or never started.
+        HostDiedError
+            When its host is gone.
+        """
+        if not self._contact:
+            raise NoSessionError("the session was not started; `session.start()` starts it")
+        if not self._is_open:
+            raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
+        if self.client.status == "closed" or not self.is_host_alive():
+            raise HostDiedError(self.obituary())
+
+    def obituary(self) -> str:
+        """What to say of a host that died."""
+        assert self.paths is not None
+        return (
+            f"the host of session {self.run_id} (pid {self._contact.get('pid')}) is gone. "
+            f"Kept results and the records are in {self.paths.folder}; `%scalable stop`, then "
+            f"`%scalable start` begins a new session. The host's last words:\n"
+            f"{_last_lines(self.paths.host_log)}"
+        )
+
+    def __repr__(self) -> str:
+        state = "running" if self._is_open else ("closed" if self._contact else "not started")
+        return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
+
+
+def live_sessions() -> list[ScalableSession]:
+    """The sessions of this kernel that are live, oldest first."""
+    return list(_live)
+
+
+def current_session() -> ScalableSession:
+    """The session that was started last and is live.
+
+    Raises
+    ------
+    NoSessionError
+        When there is none.
+    """
+    if not _live:
+        raise NoSessionError("no session is live; `%scalable start` starts one")
+    return _live[-1]
+
+
+def _prepare_run(paths: RunPaths, loaded: LoadedManifest, plan: Plan, linger_s: float) -> None:
+    run = {
+        "run_id": paths.run_id,
+        "schema_version": SCHEMA_VERSION,
+        "project": loaded.manifest.project.name,
+        "target": loaded.target_name,
+        "provider": plan.provider,
+        "manifest": str(loaded.source) if loaded.source else None,
+        "cwd": str(Path.cwd()),
+        "python_path": [entry for entry in sys.path if entry],
+        "python": sys.executable,
+        "user": getpass.getuser(),
+        "hostname": platform.node(),
+        "linger_s": linger_s,
+        "started_at": utc_iso(time.time()),
+    }
+    write_private(paths.run_json, json.dumps(run, indent=1).encode())
+    write_private(paths.manifest_yaml, loaded.text.encode())
+    write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
+    write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
+    for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
+        path.touch(mode=0o600)
+
+
+def _spawn_host(paths: RunPaths) -> subprocess.Popen[bytes]:
+    # -P: the notebook's folder must not shadow what the host imports.
+    command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
+    descriptor = os.open(paths.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _await_contact(
+    paths: RunPaths, process: subprocess.Popen[bytes], timeout_s: float
+) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        contact = _read_contact(paths)
+        if contact is not None:
+            return contact
+        if process.poll() is not None:
+            raise StartError(
+                f"the host of run {paths.run_id} ended with exit code {process.returncode} while "
+                f"it started. Its log ({paths.host_log}) says:\n{_last_lines(paths.host_log)}"
+            )
+        time.sleep(_POLL_S)
+    raise StartError(
+        f"the host of run {paths.run_id} did not come up within {timeout_s:g} s "
+        f"(SCALABLE_START_TIMEOUT_S). Its log ({paths.host_log}) says:\n"
+        f"{_last_lines(paths.host_log)}"
+    )
+
+
+def _read_contact(paths: RunPaths) -> dict[str, Any] | None:
+    """``session.json``, where it is there and whole."""
+    try:
+        info = paths.session_json.stat()
+        contact: dict[str, Any] = json.loads(paths.session_json.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if info.st_uid != os.getuid():
+        raise RunFolderError(
+            f"{paths.session_json} belongs to uid {info.st_uid}, not to you: not read"
+        )
+    return contact
+
+
+def _is_alive(contact: dict[str, Any]) -> bool:
+    """Whether a host's process exists; assumed of a host on another machine."""
+    if not contact:
+        return False
+    if contact["host"] != platform.node():
+        return True
+    try:
+        process = psutil.Process(contact["pid"])
+        # Process ids are used again; the start tells two of them apart.
+        is_same = abs(process.create_time() - contact["pid_started_at"]) < 1.0
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_S / 2)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_lines(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "  (no log)"
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"

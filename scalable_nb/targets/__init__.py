@@ -1,0 +1,1 @@
+"""Where a session runs: each target makes a Dask cluster of its workers."""

@@ -1,0 +1,59 @@
+"""The local target: worker processes on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from distributed import LocalCluster
+from distributed.security import Security
+
+from scalable_nb.host.nanny import ScalableNanny
+from scalable_nb.manifest.plan import Plan
+
+#: Configuration of the host's Dask. Worker losses have budgets of our own; a task held between
+#: two attempts must not be taken for one that will never find a worker; and a worker that its
+#: nanny is just restarting must not be closed because it was lost once, some time ago. Whoever
+#: fetches a result from a worker that has just died tries to connect for the whole timeout.
+DASK_CONFIG: Final[dict[str, Any]] = {
+    "distributed.scheduler.allowed-failures": 1_000_000_000,
+    "distributed.scheduler.no-workers-timeout": None,
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    "distributed.comm.timeouts.connect": "5s",
+    "distributed.worker.http.routes": [],
+}
+
+
+async def start_local(
+    plan: Plan, *, security: Security, http_prefix: str, workspace: Path
+) -> LocalCluster:
+    """Start the scheduler of a local target, without workers yet.
+
+    ``processes: false`` means one worker process with as many threads; never a worker inside
+    the host, which runs no user code.
+    """
+    threads = plan.threads_per_worker * (1 if plan.processes else plan.workers)
+    cluster: LocalCluster = await LocalCluster(
+        name="scalable",
+        n_workers=0,
+        threads_per_worker=threads,
+        worker_class=ScalableNanny,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        security=security,
+        protocol="tls://",
+        scheduler_kwargs={"http_prefix": http_prefix},
+        silence_logs=False,
+        asynchronous=True,
+        memory_limit=plan.worker_memory_bytes or 0,
+        local_directory=str(workspace),
+        http_prefix=http_prefix,
+        resources={"slots": threads},
+    )
+    return cluster
+
+
+def worker_count(plan: Plan) -> int:
+    """How many worker processes the plan asks for."""
+    return plan.workers if plan.processes else 1
