@@ -291,6 +291,22 @@ class ScalableClient(Client):
         key = future.key if isinstance(future.key, str) else repr(future.key)
         return [row for row in self.session.failures() if row.get("task_id") == key]
 
+    # --- tasks that wait for a retry ---------------------------------------------------
+
+    def retry_now(self, futures: Iterable[Future[Any]]) -> int:
+        """End the pause of tasks that wait for their next attempt; returns how many did."""
+        return len(self.ask("retry_now", keys=[future.key for future in futures]))
+
+    def give_up(self, futures: Iterable[Future[Any]]) -> int:
+        """Let tasks that wait for their next attempt fail now, with their last error.
+
+        Returns
+        -------
+        int
+            How many were waiting; others are left alone.
+        """
+        return len(self.ask("give_up", keys=[future.key for future in futures]))
+
     # --- the host --------------------------------------------------------------------
 
     def ask(self, handler: str, **values: Any) -> Any:

@@ -16,7 +16,6 @@ from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
 from scalable_nb.host.batches import Batch
 from scalable_nb.manifest.schema import Manifest
-from scalable_nb.settings import load_settings
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
@@ -89,11 +88,11 @@ class Order:
         call_keys = None
         if cacheable is not None:
             call_keys = cacheable.call_keys()
-            wire["store"] = str(cacheable.store().folder)
+            wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
             wire["recompute"] = cacheable.cache_spec.recompute
         elif entry is not None and entry.cache:
-            call_keys = CallKeys(func)
-            wire["store"] = str(load_settings().cache_dir)
+            call_keys = CallKeys(func, version=entry.version)
+            wire["store"] = str(session.settings.cache_dir)
         return cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,

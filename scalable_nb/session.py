@@ -25,7 +25,7 @@ from scalable_nb.host.tls import load_security
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
-from scalable_nb.settings import load_settings
+from scalable_nb.settings import Settings, load_settings
 from scalable_nb.telemetry.mirror import Mirror
 from scalable_nb.telemetry.reader import JournalTail
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
@@ -156,6 +156,14 @@ class ScalableSession:
         return self.manifest.target_name
 
     @property
+    def settings(self) -> Settings:
+        """The settings, with what the manifest says."""
+        return load_settings(
+            local_cache=self.manifest.manifest.project.local_cache,
+            linger_s=self.manifest.target.linger_s,
+        )
+
+    @property
     def run_id(self) -> str:
         """Id of the run; empty before the start."""
         return self.paths.run_id if self.paths else ""
@@ -187,7 +195,7 @@ class ScalableSession:
         if self._is_open:
             return self.client
         plan = plan or self.plan()
-        settings = load_settings()
+        settings = self.settings
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         _prepare_run(self.paths, self.manifest, plan, settings.linger_s)

@@ -1,4 +1,7 @@
-"""Settings from the environment, read when they are needed and never cached."""
+"""Settings: the environment says first, then the manifest, then a default.
+
+Read when they are needed and never cached.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from scalable_nb.errors import SettingsError
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; each value is None or a default where it is silent.
+    """What holds now.
 
     Attributes
     ----------
@@ -22,11 +25,13 @@ class Settings:
     runs_dir : Path
         ``SCALABLE_RUNS_DIR``: where run folders go; ``.scalable/runs``.
     cache_dir : Path
-        ``SCALABLE_CACHE_DIR``: where kept results go; ``.scalable/cache``.
+        ``SCALABLE_CACHE_DIR``, else ``project: {local_cache: ...}``: where kept results go;
+        ``.scalable/cache``.
     start_timeout_s : float
         ``SCALABLE_START_TIMEOUT_S``: how long a host may take to come up; 60.
     linger_s : float
-        ``SCALABLE_LINGER_S``: how long a host without client and work stays; 600.
+        ``SCALABLE_LINGER_S``, else the target's ``linger_s:``: how long a host without client
+        and work stays; 600.
     """
 
     manifest: Path | None
@@ -37,8 +42,15 @@ class Settings:
     linger_s: float
 
 
-def load_settings() -> Settings:
+def load_settings(*, local_cache: str | None = None, linger_s: float | None = None) -> Settings:
     """Read the settings; relative folders start at the working directory.
+
+    Parameters
+    ----------
+    local_cache : str, optional
+        What the manifest says of ``cache_dir``.
+    linger_s : float, optional
+        What the manifest says of ``linger_s``.
 
     Raises
     ------
@@ -50,9 +62,9 @@ def load_settings() -> Settings:
         manifest=Path(manifest).expanduser().absolute() if manifest else None,
         target=os.environ.get("SCALABLE_TARGET") or None,
         runs_dir=_folder("SCALABLE_RUNS_DIR", ".scalable/runs"),
-        cache_dir=_folder("SCALABLE_CACHE_DIR", ".scalable/cache"),
+        cache_dir=_folder("SCALABLE_CACHE_DIR", local_cache or ".scalable/cache"),
         start_timeout_s=_seconds("SCALABLE_START_TIMEOUT_S", 60.0),
-        linger_s=_seconds("SCALABLE_LINGER_S", 600.0),
+        linger_s=_seconds("SCALABLE_LINGER_S", 600.0 if linger_s is None else linger_s),
     )
 
 

@@ -31,6 +31,8 @@ from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept
 from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter
 
+_MAX_EXCEPTION_BYTES: Final = 1_000_000
+
 _NO_RULES: Final[dict[str, Any]] = {}
 
 
@@ -139,6 +141,7 @@ class _Attempt:
                     error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ())
                 ),
                 failure=self._describe(error),
+                exception=_portable(error),
             )
         except OSError:  # the host is gone, and with it everybody who could decide
             return False
@@ -148,13 +151,11 @@ class _Attempt:
         """Leave the task: to run again, or with an exception that can travel."""
         if will_retry:
             raise Reschedule from None
-        if isinstance(error, Exception) and _can_travel(error):
+        if _can_travel(error):
             # Without this module's own frames, which would only be in the way.
             traceback = error.__traceback__
             raise error.with_traceback(traceback.tb_next if traceback else None)
-        raise RemoteError(
-            _class_name(error), safe_message(error), format_traceback(error)
-        ) from None
+        raise _stand_in(error) from None
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         return {
@@ -185,9 +186,24 @@ def _class_name(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 
-def _can_travel(error: Exception) -> bool:
+def _stand_in(error: BaseException) -> RemoteError:
+    return RemoteError(_class_name(error), safe_message(error), format_traceback(error))
+
+
+def _portable(error: BaseException) -> bytes:
+    """The exception, or its stand-in, as the host may have to deliver it."""
+    pickled: bytes = dask_pickle.dumps(error if _can_travel(error) else _stand_in(error))
+    return pickled
+
+
+def _can_travel(error: BaseException) -> bool:
+    if not isinstance(error, Exception):
+        return False  # SystemExit and the like would end whoever receives them
     try:
-        return type(dask_pickle.loads(dask_pickle.dumps(error))).__name__ == type(error).__name__
+        pickled = dask_pickle.dumps(error)
+        if len(pickled) > _MAX_EXCEPTION_BYTES:
+            return False
+        return type(dask_pickle.loads(pickled)).__name__ == type(error).__name__
     except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
         return False
 

@@ -35,6 +35,9 @@ class TaskRecord:
         When it last began to wait for a slot; seconds since the epoch.
     is_reported : bool
         Whether the attempt that is ending has its row in ``failures.jsonl``.
+    exception : bytes
+        The last attempt's exception, pickled by the worker, while the task waits for its
+        retry; empty at all other times.
     """
 
     key: Any
@@ -49,6 +52,7 @@ class TaskRecord:
     worker: str = ""
     runnable_at: float = 0.0
     is_reported: bool = False
+    exception: bytes = b""
     reason: str | None = None
 
     @property
@@ -139,6 +143,7 @@ class Book:
         """The task was sent to a worker."""
         record.worker = worker
         record.is_reported = False
+        record.exception = b""
         ledger = self.ledger
         ledger.set_state(record.row, TaskState.RUNNING)
         ledger.set(

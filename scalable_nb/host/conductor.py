@@ -73,6 +73,8 @@ class Conductor(SchedulerPlugin):
             scalable_attempt_expired=self.attempt_expired,
             scalable_worker_exited=self.losses.report,
             scalable_resubmit=self.resubmit,
+            scalable_retry_now=self.retry_now,
+            scalable_give_up=self.give_up,
             scalable_ledger=self.ledger_delta,
             scalable_flush=self.flush,
             scalable_status=self.status,
@@ -194,13 +196,19 @@ class Conductor(SchedulerPlugin):
     # --- attempts fail -----------------------------------------------------------
 
     def attempt_failed(
-        self, key: Any, worker: str, verdict: str | None, failure: dict[str, Any]
+        self,
+        key: Any,
+        worker: str,
+        verdict: str | None,
+        failure: dict[str, Any],
+        exception: bytes,
     ) -> dict[str, Any]:
         """A worker asks what to do about an exception; answers ``{"retry": bool}``."""
         record = self._running_record(key, worker)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
         will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
+        record.exception = exception if will_retry else b""
         return {"retry": will_retry}
 
     def attempt_expired(
@@ -260,16 +268,17 @@ class Conductor(SchedulerPlugin):
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
         return decision.will_retry
 
-    def fail(self, record: TaskRecord, error: Exception) -> None:
-        """End a task for good with an error of ours."""
+    def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
+        """End a task for good, with an error of ours or one that a worker pickled."""
         self.hold.drop(record.key)
+        text = "" if isinstance(error, bytes) else repr(error)
         recommendations = self.scheduler.transition(
             record.key,
             "erred",
             stimulus_id=f"scalable-fail-{time()}",
-            exception=pickle.dumps(error),
+            exception=error if isinstance(error, bytes) else pickle.dumps(error),
             cause=record.key,
-            exception_text=repr(error),
+            exception_text=text,
             traceback_text="",
         )
         self.scheduler.transitions(recommendations, f"scalable-fail-{time()}")
@@ -331,6 +340,27 @@ class Conductor(SchedulerPlugin):
                 {key: {**self.records[key].terms.to_wire(), **changes} for key in chosen}
             )
         return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
+
+    def retry_now(self, keys: Iterable[Any]) -> list[Any]:
+        """End the waiting of tasks between two attempts; returns their keys."""
+        waiting = [key for key in keys if self._is_waiting(key)]
+        for key in waiting:
+            self.hold.wake(key)
+        return waiting
+
+    def give_up(self, keys: Iterable[Any]) -> list[Any]:
+        """Let tasks between two attempts fail with their last error; returns their keys."""
+        waiting = [key for key in keys if self._is_waiting(key)]
+        for key in waiting:
+            record = self.records[key]
+            record.reason = "given up by a person"
+            error = record.exception or TaskTimeoutError(f"{record.label} was given up")
+            self.fail(record, error)
+        return waiting
+
+    def _is_waiting(self, key: Any) -> bool:
+        ts = self.scheduler.tasks.get(key)
+        return self.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
 
     def _run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
         for key in self._with_failed_inputs(wires):

@@ -48,6 +48,11 @@ class Hold:
     def __len__(self) -> int:
         return len(self._held)
 
+    def is_timed(self, key: Any) -> bool:
+        """Whether a task waits for its time, and not for a word about what happened to it."""
+        held = self._held.get(key)
+        return held is not None and held.timer is not None
+
     def park(self, key: Any, delay_s: float | None) -> None:
         """Hold a task that is about to leave its worker, or change how long it is held.
 

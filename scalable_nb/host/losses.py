@@ -28,6 +28,7 @@ _REPORT_KEPT_S: Final = 60.0
 _LOSSES: Final = {
     "memory": Loss.OUT_OF_MEMORY,
     "timeout": Loss.NEIGHBOUR,
+    "stopped": Loss.CRASH,
     "exit": Loss.CRASH,
 }
 
@@ -36,7 +37,7 @@ _LOSSES: Final = {
 class ExitReport:
     """A nanny's word on the end of its worker process."""
 
-    cause: str  # "memory", "timeout" or "exit"
+    cause: str  # "memory", "timeout", "stopped" or "exit"
     exit_code: int | None
     started_at: dict[str, float]  # of the attempts that were executing, by key
     memory_bytes: int | None
@@ -50,6 +51,8 @@ class ExitReport:
                 f"the worker used {format_bytes(used)} of its limit of {format_bytes(limit)} "
                 "and was ended"
             )
+        if self.cause == "stopped":
+            return "the worker process was stopped, did not go on, and was ended"
         code = self.exit_code or 0
         if code >= 0:
             return f"the worker process exited with code {code}"

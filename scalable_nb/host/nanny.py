@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Any, Final
@@ -14,11 +15,20 @@ from distributed import Nanny
 from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
 
-from scalable_nb.host.slots import SLOTS_VARIABLE, RunningAttempt, create_slots, read_slots
+from scalable_nb.host.slots import (
+    SLOTS_VARIABLE,
+    RunningAttempt,
+    create_slots,
+    read_owner,
+    read_slots,
+)
 
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_S: Final = 0.2
+
+#: A worker process that is stopped (SIGSTOP, a debugger, a frozen cgroup) for longer is ended.
+STOPPED_GRACE_S: Final = 10.0
 
 
 class ScalableNanny(Nanny):
@@ -33,11 +43,10 @@ class ScalableNanny(Nanny):
         super().__init__(*args, **kwargs)
         self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
         self.env[SLOTS_VARIABLE] = str(self._slots)
-        self._worker_pid: int | None = None
-        self._last_address = ""
         self._peak_bytes = 0
         self._expired: set[RunningAttempt] = set()
-        self._killed_for_timeout: int | None = None
+        self._killed: dict[int, str] = {}  # pid -> why we ended it
+        self._stopped_since: float | None = None
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
             self._watch, _WATCH_INTERVAL_S * 1000
         )
@@ -48,14 +57,14 @@ class ScalableNanny(Nanny):
         create_slots(self._slots)
         self._peak_bytes = 0
         self._expired.clear()
-        status = await super().instantiate()
-        # Both are gone from the nanny by the time it learns of the process's end.
-        self._worker_pid, self._last_address = self.pid, self.worker_address or ""
-        return status
+        return await super().instantiate()
 
     async def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close as Dask does and leave no file."""
         result = await super().close(*args, **kwargs)
+        owner = read_owner(self._slots)
+        if owner is not None:
+            _kill_group(owner.pid)
         self._slots.unlink(missing_ok=True)
         return result
 
@@ -79,9 +88,23 @@ class ScalableNanny(Nanny):
         if self.pid is None:
             return
         try:
-            self._peak_bytes = max(self._peak_bytes, psutil.Process(self.pid).memory_info().rss)
+            process = psutil.Process(self.pid)
+            self._peak_bytes = max(self._peak_bytes, process.memory_info().rss)
+            is_stopped = process.status() == psutil.STATUS_STOPPED
         except psutil.Error:
             logger.debug("worker process %s ended while it was measured", self.pid)
+            return
+        if not is_stopped:
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = time()
+        elif time() - self._stopped_since > STOPPED_GRACE_S:
+            self._kill(self.pid, "stopped")
+
+    def _kill(self, pid: int, cause: str) -> None:
+        self._killed[pid] = cause
+        self._stopped_since = None
+        _kill_group(pid)
 
     async def _end(self, attempt: RunningAttempt, duration_s: float) -> None:
         pid = self.pid
@@ -93,8 +116,7 @@ class ScalableNanny(Nanny):
             memory_bytes=self._peak_bytes,
         )
         if answer["kill"] and pid is not None and pid == self.pid:
-            self._killed_for_timeout = pid
-            os.kill(pid, signal.SIGKILL)
+            self._kill(pid, "timeout")
 
     async def _on_worker_exit(self, exitcode: int) -> None:
         if self.status == Status.running:  # otherwise somebody ended it on purpose
@@ -102,16 +124,16 @@ class ScalableNanny(Nanny):
         await super()._on_worker_exit(exitcode)
 
     async def _report_exit(self, exitcode: int) -> None:
-        pid = self._worker_pid
-        if pid is not None and pid == self.memory_manager._last_terminated_pid:
+        owner = read_owner(self._slots)
+        if owner is None:
+            return  # it died before it could get tasks
+        _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
+        cause = self._killed.pop(owner.pid, "exit")
+        if owner.pid == self.memory_manager._last_terminated_pid:
             cause = "memory"
-        elif pid is not None and pid == self._killed_for_timeout:
-            cause = "timeout"
-        else:
-            cause = "exit"
         try:
             await self.scheduler.scalable_worker_exited(
-                worker=self._last_address,
+                worker=owner.address,
                 cause=cause,
                 exit_code=exitcode,
                 executing=[attempt[:2] for attempt in read_slots(self._slots)],
@@ -120,4 +142,15 @@ class ScalableNanny(Nanny):
             )
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
-            logger.exception("could not tell the scheduler of the end of worker %s", pid)
+            logger.exception("could not tell the scheduler of the end of %s", owner)
+
+
+def _kill_group(pid: int) -> None:
+    """End a worker process and every process that its tasks started.
+
+    Each worker leads a process group (see `Workspace.setup`); one that died before it could
+    become a leader has started nothing.
+    """
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)

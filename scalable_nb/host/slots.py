@@ -4,7 +4,8 @@ A worker that is killed, or that holds the GIL in C code, cannot say what it was
 doing. So every attempt notes itself in a small file mapped into memory before user
 code runs; the nanny, another process, reads the file whenever it likes.
 
-A slot is written by one thread at a time and its ``started_at`` is written last and
+The first block says whose file it is: a process may have come, worked and died before its
+nanny was told its address. A slot is written by one thread at a time and its ``started_at`` is written last and
 cleared first, so a reader never takes a half-written slot for a running attempt.
 """
 
@@ -26,6 +27,7 @@ SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
 
 _SLOT_COUNT: Final = 64
 _SLOT_BYTES: Final = 1024
+_OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
 _HEAD: Final = struct.Struct("<dddqH")  # started_at, timeout_s (0: none), spare, run, key bytes
 _KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
 
@@ -43,6 +45,13 @@ class RunningAttempt(NamedTuple):
     serial: int
 
 
+class Owner(NamedTuple):
+    """Whose file it is: a worker process, and its address as the scheduler knows it."""
+
+    pid: int
+    address: str
+
+
 class SlotWriter:
     """The worker's side: notes attempts while they run.
 
@@ -55,7 +64,7 @@ class SlotWriter:
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        self._free = list(range(_SLOT_COUNT))
+        self._free = list(range(1, _SLOT_COUNT + 1))
         self._lock = threading.Lock()
         self._serial = 0
 
@@ -87,9 +96,27 @@ class SlotWriter:
 def create_slots(path: Path) -> None:
     """Make an empty file of slots, replacing what a former worker process left."""
     part = path.with_suffix(".part")
-    part.write_bytes(bytes(_SLOT_COUNT * _SLOT_BYTES))
+    part.write_bytes(bytes((_SLOT_COUNT + 1) * _SLOT_BYTES))
     part.chmod(0o600)
     part.replace(path)
+
+
+def note_owner(path: Path, owner: Owner) -> None:
+    """Say whose file it is; by the worker process, before it gets tasks."""
+    address = owner.address.encode()
+    with path.open("r+b") as file:
+        file.write(_OWNER.pack(owner.pid, len(address)) + address)
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Whose file it is; None as long as no worker has connected."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_SLOT_BYTES)
+    except FileNotFoundError:
+        return None
+    pid, length = _OWNER.unpack_from(data)
+    return Owner(pid, data[_OWNER.size : _OWNER.size + length].decode()) if pid else None
 
 
 def read_slots(path: Path) -> list[RunningAttempt]:
@@ -99,7 +126,7 @@ def read_slots(path: Path) -> list[RunningAttempt]:
     except FileNotFoundError:
         return []
     attempts = []
-    for start in range(0, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
+    for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         started_at, timeout_s, _, serial, length = _HEAD.unpack_from(data, start)
         if started_at > 0 and length <= _KEY_BYTES:
             key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")

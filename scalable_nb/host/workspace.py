@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.host.http import confine
+from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
 
 
 class Workspace(WorkerPlugin):
@@ -35,6 +37,11 @@ class Workspace(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker process before it gets tasks."""
+        # A group of its own, so that the nanny can end what the tasks have started with it.
+        os.setpgid(0, 0)
+        slots = os.environ.get(SLOTS_VARIABLE)
+        if slots:
+            note_owner(Path(slots), Owner(os.getpid(), worker.address))
         confine(worker.http_application, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)

@@ -1,0 +1,133 @@
+"""Every way in which a worker ends, and what it costs whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from counting import calls, mark
+from distributed import KilledWorker
+from waiting import until
+
+from scalable_nb import ScalableSession, TaskPolicy, errors
+
+Start = Callable[..., ScalableSession]
+
+
+def segfault(_: object) -> None:
+    """End the process as a faulty extension does."""
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+@pytest.mark.parametrize(
+    ("end", "words", "exit_code"),
+    [
+        (segfault, "SIGSEGV", -signal.SIGSEGV),
+        (os._exit, "exited with code 3", 3),
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL", -signal.SIGKILL),
+    ],
+    ids=["segfault", "exit", "kill"],
+)
+def test_a_crash_is_said_in_words_after_the_losses_are_used(
+    shared_session: ScalableSession, end: Callable[[int], None], words: str, exit_code: int
+) -> None:
+    """Never a bare KilledWorker: the error says what ended the process, and how often."""
+    policy = TaskPolicy(worker_losses=1)
+    future = shared_session.client.submit(end, 3, policy=policy, pure=False)
+    with pytest.raises(KilledWorker) as lost:
+        future.result(timeout=60)
+    assert isinstance(lost.value, errors.WorkerLostError)
+    assert words in str(lost.value)
+    assert "2 times" in str(lost.value)
+    rows = shared_session.client.attempts(future)
+    assert [row["exit_code"] for row in rows] == [exit_code] * 2
+    assert [row["is_final"] for row in rows] == [False, True]
+
+
+def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path) -> None:
+    """Tasks that merely stood in line on a dying worker have no failed attempt."""
+    session = start()
+
+    def function(x: int) -> int:
+        if x == 5 and mark(folder, x) < 3:
+            os._exit(1)
+        return x
+
+    futures = session.client.map(function, range(40))
+    assert futures.results() == list(range(40))
+    assert {row["args_preview"] for row in session.failures()} == {"x=5"}
+
+
+def test_a_stopped_worker_is_ended_and_its_task_runs_elsewhere(start: Start, folder: Path) -> None:
+    """SIGSTOP, as a debugger or a frozen container: the task goes on within half a minute."""
+    session = start()
+
+    def function(x: int) -> int:
+        if mark(folder, x) == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(60)  # the signal may take a moment to stop this thread too
+        return x
+
+    future = session.client.submit(function, 1)
+    assert future.result(timeout=60) == 1
+    (row,) = session.client.attempts(future)
+    assert "was stopped" in row["message"]
+
+
+def test_a_timeout_ends_what_the_task_had_started(start: Start, folder: Path) -> None:
+    """A program that the task runs dies with the attempt."""
+    session = start()
+
+    def function(seconds: int) -> int:
+        program = subprocess.Popen(["sleep", str(seconds)])
+        (folder / "pid").write_text(str(program.pid))
+        return program.wait()
+
+    future = session.client.submit(function, 654, policy=TaskPolicy(timeout_s=1))
+    with pytest.raises(errors.TaskTimeoutError):
+        future.result(timeout=30)
+    pid = int((folder / "pid").read_text())
+    until(lambda: not psutil.pid_exists(pid) or _is_zombie(pid), timeout_s=10)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_timeout_is_retried_and_may_succeed(start: Start, folder: Path) -> None:
+    """The second attempt of a task that hung once gives its result."""
+    session = start()
+
+    def function(x: int) -> int:
+        if mark(folder, x) == 0:
+            time.sleep(100)
+        return x
+
+    future = session.client.submit(function, 1, retries=1, policy=TaskPolicy(timeout_s=1))
+    assert future.result(timeout=30) == 1
+    assert calls(folder, 1) == 2
+    (row,) = session.client.attempts(future)
+    assert (row["category"], row["will_retry"]) == ("timeout", True)
+    assert 1 <= (row["duration_s"] or 0) < 3
+
+
+def test_lost_workers_are_replaced(start: Start) -> None:
+    """The target keeps the number of workers that was asked for."""
+    session = start()
+    before = set(session.client.map(lambda _: os.getpid(), range(8), pure=False).results())
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(session.status().workers) == 2)
+    after = set(session.client.map(lambda _: os.getpid(), range(8), pure=False).results())
+    assert not before & after
