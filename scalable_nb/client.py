@@ -307,6 +307,16 @@ class ScalableClient(Client):
         """
         return len(self.ask("give_up", keys=[future.key for future in futures]))
 
+    def resume(self, futures: Iterable[Future[Any]]) -> int:
+        """Let the paused tasks of a batch go on although all before them failed alike.
+
+        Returns
+        -------
+        int
+            How many were paused.
+        """
+        return len(self.ask("resume", keys=[future.key for future in futures]))
+
     # --- the host --------------------------------------------------------------------
 
     def ask(self, handler: str, **values: Any) -> Any:

@@ -221,6 +221,10 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         name = f" {self.name!r}" if self.name else ""
         return f"<FutureList{name}: {len(self)} tasks{': ' if counts else ''}{counts}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # A terminal would otherwise print it as it prints any list.
+        printer.text(self._repr_mimebundle_()["text/plain"])
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         if _view is None or not self:
             return {"text/plain": repr(self)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import platform
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,6 +22,7 @@ from distributed import Future
 from scalable_nb.client import LedgerFeed, ScalableClient
 from scalable_nb.errors import HostDiedError, NoSessionError, RunFolderError, StartError
 from scalable_nb.futures import FutureList
+from scalable_nb.host.conductor import NOTICE_TOPIC
 from scalable_nb.host.tls import load_security
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
@@ -33,6 +35,8 @@ from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
 _LOG_LINES: Final = 15
+
+logger = logging.getLogger(__name__)
 
 _live: list[ScalableSession] = []
 
@@ -49,6 +53,8 @@ class SessionStatus:
         Each with ``name, state, threads, memory_bytes, memory_limit_bytes, host``.
     counts : dict
         Number of tasks in each state; they add up to the number of tasks.
+    notices : list of str
+        What a person should know, oldest first.
     """
 
     run_id: str
@@ -60,6 +66,7 @@ class SessionStatus:
     dashboard_link: str
     folder: Path
     started_at: str
+    notices: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
@@ -236,6 +243,7 @@ class ScalableSession:
         )
         self.mirror = Mirror(LedgerFeed(self.client), "")
         self._tail = JournalTail(self.paths.failures)
+        self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._is_open = True
         _live.append(self)
 
@@ -278,6 +286,7 @@ class ScalableSession:
             dashboard_link=self.dashboard_link,
             folder=self.paths.folder,
             started_at=self._contact["started_at"],
+            notices=answer["notices"],
         )
 
     def failures(self) -> list[FailureRow]:
@@ -347,6 +356,12 @@ class ScalableSession:
     def __repr__(self) -> str:
         state = "running" if self._is_open else ("closed" if self._contact else "not started")
         return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
+
+
+def _show_notice(event: tuple[float, str]) -> None:
+    # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
+    # logging, Python shows warnings on stderr, which a notebook shows under the cell.
+    logger.warning(event[1])
 
 
 def live_sessions() -> list[ScalableSession]:

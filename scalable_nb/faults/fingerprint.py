@@ -23,9 +23,7 @@ _PATHS: Final = re.compile(f"{_QUOTED_PATH}|{_URL}|{_PATH}")
 _UUID: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ADDRESS: Final = r"0[xX][0-9a-fA-F]+"
 # Of eight digits or more, letters and figures both: neither a number nor a word.
-_HEX: Final = (
-    r"(?<![0-9A-Za-z])(?=[0-9]*[a-fA-F])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![0-9A-Za-z])"
-)
+_HEX: Final = r"(?<![0-9A-Za-z])(?=[0-9]*[a-fA-F])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![0-9A-Za-z])"
 _UNIT: Final = r"(?:\s?(?:(?:[kKMGTP]i?)?B|[Bb]ytes)\b)?"
 _NUMBER: Final = rf"(?:(?<!\w)[-+])?\d+(?:[.,_]\d+)*\.?(?:[eE][-+]?\d+)?{_UNIT}"
 _IDS: Final = re.compile(f"{_UUID}|{_ADDRESS}|{_HEX}|{_NUMBER}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from random import random
 from time import time
 from typing import Any, Final
@@ -22,16 +22,17 @@ from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms, decide
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.host.book import Book, Failure, TaskRecord
+from scalable_nb.host.brakes import Brakes
 from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
-from scalable_nb.telemetry.ledger import Delta
+from scalable_nb.host.requests import Requests
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
 
-#: A reader gets a new delta at most this often.
-DELTA_INTERVAL_S: Final = 0.25
+#: Where kernels listen for notices.
+NOTICE_TOPIC: Final = "scalable-notice"
 
 
 class Conductor(SchedulerPlugin):
@@ -42,17 +43,21 @@ class Conductor(SchedulerPlugin):
     scheduler : distributed.Scheduler
     book : Book
         Where everything is written down.
+    brake_limit : int
+        Equal failures in a row that pause a batch; 0: never.
     """
 
     name = "scalable-conductor"
 
-    def __init__(self, scheduler: Scheduler, book: Book) -> None:
+    def __init__(self, scheduler: Scheduler, book: Book, *, brake_limit: int = 0) -> None:
         self.scheduler = scheduler
         self.book = book
         self.records: dict[Any, TaskRecord] = {}
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
         self.losses = Losses(self)
+        self.brakes = Brakes(self, brake_limit)
+        self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
         self._keys_by_text: dict[str, Any] = {}
@@ -67,19 +72,12 @@ class Conductor(SchedulerPlugin):
             "forgotten": self._on_forgotten,
         }
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
-        scheduler.stream_handlers["scalable-reopen"] = self.reopen
         scheduler.handlers.update(
             scalable_attempt_failed=self.attempt_failed,
             scalable_attempt_expired=self.attempt_expired,
             scalable_worker_exited=self.losses.report,
-            scalable_resubmit=self.resubmit,
-            scalable_retry_now=self.retry_now,
-            scalable_give_up=self.give_up,
-            scalable_ledger=self.ledger_delta,
-            scalable_flush=self.flush,
-            scalable_status=self.status,
-            scalable_stop=self.stop,
         )
+        self.requests = Requests(self)
 
     # --- tasks arrive ------------------------------------------------------------
 
@@ -100,24 +98,25 @@ class Conductor(SchedulerPlugin):
         """Enter the tasks of a graph before any of them becomes runnable."""
         ours = annotations.get(ANNOTATION)
         if ours:
-            for key, terms in ours.items():
-                if key not in self.records:
-                    self._open(key, terms)
+            self._open_all(ours)
         self.keeper.want(key for key in keys if key in self.records)
-        again = {key: (ours or {}).get(key) for key in keys if self._is_failed(key)}
+        again = {key: (ours or {}).get(key) for key in keys if self.requests.is_failed(key)}
         if again:
             # A fresh submission of a call that failed before: Dask would hand out the old error.
-            self._run_again(again)
+            self.requests.run_again(again)
 
-    def _open(self, key: Any, annotation: dict[str, Any]) -> None:
-        batch = self._batches[annotation["batch"]]
-        if batch.terms is None:
-            batch.terms = PolicyTerms.from_wire(annotation)
-        self.records[key] = self.book.open(key, batch, batch.terms)
-        if not isinstance(key, str):
-            self._keys_by_text[repr(key)] = key
-        if not batch.previews:
-            self._batches.pop(batch.batch_id, None)
+    def _open_all(self, annotations: dict[Any, dict[str, Any]]) -> None:
+        # In the order of the client's call; Dask's own is that of a set.
+        for batch_id in dict.fromkeys(terms.get("batch") for terms in annotations.values()):
+            batch = self._batches.pop(batch_id, None)
+            if batch is None:
+                continue
+            for key in list(batch.previews):
+                if key in annotations and key not in self.records:
+                    terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
+                    self.records[key] = self.book.open(key, batch, terms)
+                    if not isinstance(key, str):
+                        self._keys_by_text[repr(key)] = key
 
     # --- tasks move --------------------------------------------------------------
 
@@ -144,6 +143,7 @@ class Conductor(SchedulerPlugin):
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
+        self.brakes.on_success(record)
         self.book.finish(
             record,
             TaskState.CACHED if kept.get("event") == "hit" else TaskState.SUCCEEDED,
@@ -180,6 +180,7 @@ class Conductor(SchedulerPlugin):
 
     def _on_forgotten(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         self.hold.drop(record.key)
+        self.brakes.forget(record.key)
         del self.records[record.key]
         state = TaskState(self.book.ledger.columns["state"][record.row])
         if not state.is_final:
@@ -187,7 +188,7 @@ class Conductor(SchedulerPlugin):
 
     def _set_state(self, record: TaskRecord, state: TaskState) -> None:
         if record.key in self.hold:
-            state = TaskState.RETRYING
+            state = TaskState.PAUSED if record.key in self.brakes else TaskState.RETRYING
         self.book.ledger.set_state(record.row, state)
 
     def _on_wake(self, key: Any) -> None:
@@ -266,6 +267,8 @@ class Conductor(SchedulerPlugin):
             delay_s = decision.retry_in_s or 0.0
             self.hold.park(record.key, delay_s)
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
+        else:
+            self.brakes.on_failure(record, failure.fingerprint, failure.message)
         return decision.will_retry
 
     def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
@@ -315,118 +318,17 @@ class Conductor(SchedulerPlugin):
             error = self.book.ledger.columns["error"][cause.row]
             self.book.ledger.set(record.row, error=error)
 
-    # --- a person asks -----------------------------------------------------------
-
-    def _is_failed(self, key: Any) -> bool:
-        ts = self.scheduler.tasks.get(key)
-        return key in self.records and ts is not None and ts.state == "erred"
-
-    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
-        """A client submitted calls again whose failed futures it still holds."""
-        self._run_again({key: terms for key in keys if self._is_failed(key)})
-
-    def resubmit(
-        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
-    ) -> dict[str, list[Any]]:
-        """Run failed tasks again under their own keys, with changed terms.
-
-        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
-        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
-        """
-        failed = [key for key in keys if self._is_failed(key)]
-        chosen = [k for k in failed if self.records[k].terms.idempotent or k in named]
-        if not dry_run:
-            self._run_again(
-                {key: {**self.records[key].terms.to_wire(), **changes} for key in chosen}
-            )
-        return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
-
-    def retry_now(self, keys: Iterable[Any]) -> list[Any]:
-        """End the waiting of tasks between two attempts; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
-        for key in waiting:
-            self.hold.wake(key)
-        return waiting
-
-    def give_up(self, keys: Iterable[Any]) -> list[Any]:
-        """Let tasks between two attempts fail with their last error; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
-        for key in waiting:
-            record = self.records[key]
-            record.reason = "given up by a person"
-            error = record.exception or TaskTimeoutError(f"{record.label} was given up")
-            self.fail(record, error)
-        return waiting
-
-    def _is_waiting(self, key: Any) -> bool:
-        ts = self.scheduler.tasks.get(key)
-        return self.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
-
-    def _run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
-        for key in self._with_failed_inputs(wires):
-            record, ts = self.records[key], self.scheduler.tasks[key]
-            wire = wires.get(key)
-            if wire is not None:
-                annotation = dict(ts.annotations or {}).get(ANNOTATION, {})
-                kept = {
-                    name: annotation[name] for name in ("store", "recompute") if name in annotation
-                }
-                ts.annotations = {**(ts.annotations or {}), ANNOTATION: {**kept, **wire}}
-            self.book.reopen(record, record.terms if wire is None else PolicyTerms.from_wire(wire))
-            ts.suspicious = 0
-        if wires:
-            self.scheduler.stimulus_retry(list(wires))
-
-    def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
-        # Dask retries the failed inputs of a task with it.
-        found: dict[Any, None] = {}
-        stack = list(keys)
-        while stack:
-            key = stack.pop()
-            if key not in found and self._is_failed(key):
-                found[key] = None
-                stack += [dts.key for dts in self.scheduler.tasks[key].dependencies]
-        return list(found)
-
-    async def ledger_delta(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
-        """What changed since a sequence number; waits for a change, None when there is none."""
-        ledger = self.book.ledger
-        if ledger_id != ledger.ledger_id:
-            since = 0
-        deadline = time() + wait_s
-        while not ledger.has_changed(since):
-            if time() >= deadline:
-                return None
-            await asyncio.sleep(DELTA_INTERVAL_S)
-        return ledger.delta(since)
-
-    async def flush(self) -> None:
-        """Bring the journal on disk up to date."""
-        self.book.flush()
-
-    def status(self) -> dict[str, Any]:
-        """Workers and counts, as plain values."""
-        return {
-            "counts": self.book.ledger.count(),
-            "workers": [
-                {
-                    "name": self.book.worker_name(ws.address),
-                    "address": ws.address,
-                    "state": "busy" if ws.processing else "idle",
-                    "threads": ws.nthreads,
-                    "memory_bytes": ws.metrics.get("memory", 0),
-                    "memory_limit_bytes": ws.memory_limit,
-                    "host": ws.host,
-                }
-                for ws in self.scheduler.workers.values()
-            ],
-        }
+    # --- the session -----------------------------------------------------------------
 
     def stop(self) -> None:
         """End the host."""
         self.stop_requested.set()
 
-    # --- clients and workers come and go -----------------------------------------
+    def notify(self, notice: str) -> None:
+        """Tell every kernel something a person should know."""
+        logger.warning(notice)
+        self.notices.append(notice)
+        self.scheduler.log_event(NOTICE_TOPIC, notice)
 
     def has_clients(self) -> bool:
         """Whether a kernel is connected."""

@@ -98,12 +98,16 @@ class Hold:
         if finish == "no-worker":
             self._nudge_queue()
         elif finish in ("released", "waiting"):
-            held = self._held[key]
-            if not held.is_restricted:
-                ts = self._scheduler.tasks[key]
-                held.own_resources = ts.resource_restrictions
-                ts.resource_restrictions = {**(held.own_resources or {}), **_NOWHERE}
-                held.is_restricted = True
+            self.restrict(key)
+
+    def restrict(self, key: Any) -> None:
+        """Keep a held task from every worker; only while it is not on one."""
+        held = self._held[key]
+        if not held.is_restricted:
+            ts = self._scheduler.tasks[key]
+            held.own_resources = ts.resource_restrictions
+            ts.resource_restrictions = {**(held.own_resources or {}), **_NOWHERE}
+            held.is_restricted = True
 
     def _unrestrict(self, held: _Held, ts: TaskState) -> None:
         if held.is_restricted:

@@ -54,6 +54,7 @@ class Host:
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
         loaded = load_manifest(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(loaded)
+        self.brake_limit = loaded.manifest.defaults.max_identical_failures
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"
 
@@ -73,7 +74,7 @@ class Host:
     async def _open_for_work(self, cluster: LocalCluster, prefix: str) -> None:
         scheduler: Any = cluster.scheduler
         confine(scheduler.http_application, prefix)
-        conductor = Conductor(scheduler, self.book)
+        conductor = Conductor(scheduler, self.book, brake_limit=self.brake_limit)
         scheduler.add_plugin(conductor)
         workspace = Workspace(self.run["cwd"], self.run["python_path"], prefix)
         await scheduler.register_worker_plugin(

@@ -5,8 +5,9 @@ doing. So every attempt notes itself in a small file mapped into memory before u
 code runs; the nanny, another process, reads the file whenever it likes.
 
 The first block says whose file it is: a process may have come, worked and died before its
-nanny was told its address. A slot is written by one thread at a time and its ``started_at`` is written last and
-cleared first, so a reader never takes a half-written slot for a running attempt.
+nanny was told its address. A slot is written by one thread at a time and its ``started_at``
+is written last and cleared first, so a reader never takes a half-written slot for a running
+attempt.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import shlex
+import signal
 import warnings
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
@@ -53,9 +55,18 @@ _ANY_FOLDER: Final = "/./././././././."
 
 def cluster_class(provider: str) -> type[JobQueueCluster]:
     """dask-jobqueue's cluster class of a provider."""
-    module = importlib.import_module("dask_jobqueue")
-    cls: type[JobQueueCluster] = getattr(module, _CLUSTERS[provider])
+    cls: type[JobQueueCluster] = getattr(_dask_jobqueue(), _CLUSTERS[provider])
     return cls
+
+
+@cache
+def _dask_jobqueue() -> ModuleType:
+    # Its import replaces the handler of SIGINT (dask-jobqueue 0.9.0, runner.py), after which
+    # Ctrl-C would end the interpreter instead of interrupting it.
+    handler = signal.getsignal(signal.SIGINT)
+    module = importlib.import_module("dask_jobqueue")
+    signal.signal(signal.SIGINT, handler)
+    return module
 
 
 def job_class(provider: str) -> type[Job]:

@@ -1,0 +1,164 @@
+"""What kernels ask of the host: run again, hurry, give up, go on, tell, stop.
+
+The functions are handlers on the scheduler; a client calls them with its `ask`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.errors import TaskTimeoutError
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.batches import ANNOTATION
+from scalable_nb.telemetry.ledger import Delta
+
+if TYPE_CHECKING:
+    from scalable_nb.host.conductor import Conductor
+
+#: A reader gets a new delta at most this often.
+DELTA_INTERVAL_S: Final = 0.25
+
+#: What of a task's annotation is not policy and survives a resubmission.
+_KEPT_ANNOTATIONS: Final = ("store", "recompute")
+
+
+class Requests:
+    """The handlers for kernels.
+
+    Parameters
+    ----------
+    conductor : Conductor
+        Its scheduler gets the handlers.
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._scheduler = conductor.scheduler
+        self._scheduler.stream_handlers["scalable-reopen"] = self.reopen
+        self._scheduler.handlers.update(
+            scalable_resubmit=self.resubmit,
+            scalable_retry_now=self.retry_now,
+            scalable_give_up=self.give_up,
+            scalable_resume=conductor.brakes.resume,
+            scalable_ledger=self.ledger_delta,
+            scalable_flush=self.flush,
+            scalable_status=self.status,
+            scalable_stop=conductor.stop,
+        )
+
+    # --- run again -----------------------------------------------------------------
+
+    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
+        """A client submitted calls again whose failed futures it still holds."""
+        self.run_again({key: terms for key in keys if self.is_failed(key)})
+
+    def resubmit(
+        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
+    ) -> dict[str, list[Any]]:
+        """Run failed tasks again under their own keys, with changed terms.
+
+        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
+        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
+        """
+        records = self._conductor.records
+        failed = [key for key in keys if self.is_failed(key)]
+        chosen = [key for key in failed if records[key].terms.idempotent or key in named]
+        if not dry_run:
+            self.run_again({key: {**records[key].terms.to_wire(), **changes} for key in chosen})
+        return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
+
+    def is_failed(self, key: Any) -> bool:
+        """Whether a task of ours failed for good."""
+        ts = self._scheduler.tasks.get(key)
+        return key in self._conductor.records and ts is not None and ts.state == "erred"
+
+    def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
+        """Run failed tasks and their failed inputs again; None keeps a task's terms."""
+        for key in self._with_failed_inputs(wires):
+            record, ts = self._conductor.records[key], self._scheduler.tasks[key]
+            terms, wire = record.terms, wires.get(key)
+            if wire is not None:
+                terms = PolicyTerms.from_wire(wire)
+                annotations = ts.annotations or {}
+                before = annotations.get(ANNOTATION, {})
+                kept = {name: before[name] for name in _KEPT_ANNOTATIONS if name in before}
+                ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
+            self._conductor.book.reopen(record, terms)
+            ts.suspicious = 0
+        if wires:
+            self._scheduler.stimulus_retry(list(wires))
+
+    def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
+        # Dask retries the failed inputs of a task with it.
+        found: dict[Any, None] = {}
+        stack = list(keys)
+        while stack:
+            key = stack.pop()
+            if key not in found and self.is_failed(key):
+                found[key] = None
+                stack += [dts.key for dts in self._scheduler.tasks[key].dependencies]
+        return list(found)
+
+    # --- between two attempts --------------------------------------------------------
+
+    def retry_now(self, keys: Iterable[Any]) -> list[Any]:
+        """End the waiting of tasks between two attempts; returns their keys."""
+        waiting = [key for key in keys if self._is_waiting(key)]
+        for key in waiting:
+            self._conductor.hold.wake(key)
+        return waiting
+
+    def give_up(self, keys: Iterable[Any]) -> list[Any]:
+        """Let tasks between two attempts fail with their last error; returns their keys."""
+        waiting = [key for key in keys if self._is_waiting(key)]
+        for key in waiting:
+            record = self._conductor.records[key]
+            record.reason = "given up by a person"
+            error = record.exception or TaskTimeoutError(f"{record.label} was given up")
+            self._conductor.fail(record, error)
+        return waiting
+
+    def _is_waiting(self, key: Any) -> bool:
+        ts = self._scheduler.tasks.get(key)
+        return self._conductor.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
+
+    # --- tell ------------------------------------------------------------------------
+
+    async def ledger_delta(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
+        """What changed since a sequence number; waits for a change, None when there is none."""
+        ledger = self._conductor.book.ledger
+        if ledger_id != ledger.ledger_id:
+            since = 0
+        deadline = time() + wait_s
+        while not ledger.has_changed(since):
+            if time() >= deadline:
+                return None
+            await asyncio.sleep(DELTA_INTERVAL_S)
+        return ledger.delta(since)
+
+    async def flush(self) -> None:
+        """Bring the journal on disk up to date."""
+        self._conductor.book.flush()
+
+    def status(self) -> dict[str, Any]:
+        """Workers, counts and notices, as plain values."""
+        book = self._conductor.book
+        return {
+            "counts": book.ledger.count(),
+            "notices": list(self._conductor.notices),
+            "workers": [
+                {
+                    "name": book.worker_name(ws.address),
+                    "address": ws.address,
+                    "state": "busy" if ws.processing else "idle",
+                    "threads": ws.nthreads,
+                    "memory_bytes": ws.metrics.get("memory", 0),
+                    "memory_limit_bytes": ws.memory_limit,
+                    "host": ws.host,
+                }
+                for ws in self._scheduler.workers.values()
+            ],
+        }
