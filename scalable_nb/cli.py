@@ -1,0 +1,72 @@
+"""The command line ``scalable``: the verbs of the table that need no notebook.
+
+click speaks with the shell (completion, pipes, exit codes: 0 well, 1 an error of ours,
+2 wrong use); words are understood by the same parser as those of the magic.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+from click.shell_completion import CompletionItem
+
+from scalable_nb import __version__
+from scalable_nb.magics.completion import complete_words
+from scalable_nb.magics.helptext import verb_help
+from scalable_nb.magics.parser import parse
+from scalable_nb.magics.table import SHELL
+from scalable_nb.magics.verb import Context, WrongUse
+
+
+class _UsageError(click.ClickException):
+    """Wrong use, without the lines click would put before our own words."""
+
+    exit_code = 2
+
+
+class _Command(click.Command):
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer what fits after the words so far, of our options and of everything else."""
+        offer = complete_words(list(ctx.params["words"] or ()), incomplete, SHELL)
+        return [CompletionItem(word) for word in offer.words]
+
+
+def _complete(ctx: click.Context, param: click.Parameter, beginning: str) -> list[CompletionItem]:
+    return ctx.command.shell_complete(ctx, beginning)
+
+
+@click.command(
+    cls=_Command,
+    # From the first word on, every word goes to our own parser as it is.
+    context_settings={
+        "allow_interspersed_args": False,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+)
+@click.version_option(__version__, prog_name="scalable-nb")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
+def main(words: tuple[str, ...]) -> None:
+    """Run a verb, e.g. ``scalable report --last --failures``."""
+    try:
+        verb, options = parse(words, SHELL)
+        say = partial(click.echo, err=True)
+        value = verb_help(verb, SHELL) if options.help else verb.run(Context(SHELL, say), options)
+    except WrongUse as error:
+        raise _UsageError(str(error)) from error
+    except Exception as error:
+        from scalable_nb.errors import ScalableError
+
+        if isinstance(error, ScalableError):
+            raise click.ClickException(str(error)) from error
+        raise
+    click.echo(_shown(value))
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

@@ -1,0 +1,53 @@
+"""Names that exist here and now, for the Tab key.
+
+A completion must never fail: where a manifest or a folder cannot be read, there is
+nothing to offer, and the verb itself will say what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+
+def targets(words: list[str]) -> Iterable[str]:
+    """The targets of the manifest that the line uses."""
+    from scalable_nb.errors import ScalableError, UnknownNameError
+    from scalable_nb.manifest.load import load_manifest
+
+    named = dict(pairwise(words))
+    path = named.get("--manifest") or named.get("-m")
+    try:
+        # No target can have this name, and the error lists those that exist: also where the
+        # manifest has several and a plain load would ask for a choice.
+        load_manifest(path, target="?")
+    except UnknownNameError as error:
+        return error.known
+    except (ScalableError, OSError):
+        return []
+    return []
+
+
+def run_ids(words: list[str]) -> Iterable[str]:
+    """The runs of the runs folder, newest first."""
+    from scalable_nb.errors import ScalableError
+    from scalable_nb.paths import list_runs
+    from scalable_nb.settings import load_settings
+
+    try:
+        return [paths.run_id for paths in reversed(list_runs(load_settings().runs_dir))]
+    except (ScalableError, OSError):
+        return []
+
+
+def failures(words: list[str]) -> Iterable[str]:
+    """The categories of failures, and the classes of those in the live session."""
+    from scalable_nb.errors import ScalableError
+    from scalable_nb.faults.classify import Category
+    from scalable_nb.session import live_sessions
+
+    try:
+        rows = [row for session in live_sessions()[-1:] for row in session.failures()]
+    except (ScalableError, OSError):
+        rows = []
+    return [*Category, *sorted({row["failure_class"] for row in rows})]

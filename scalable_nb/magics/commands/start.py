@@ -1,0 +1,83 @@
+"""``start``: begin a session and put it into the notebook's namespace."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from scalable_nb.magics.commands.plan import MANIFEST, TARGET
+from scalable_nb.magics.runs import live_session
+from scalable_nb.magics.verb import Context, Example, Verb
+
+if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
+
+
+def _run(context: Context, options: Namespace) -> ScalableSession:
+    from scalable_nb.session import ScalableSession
+
+    session = live_session(context)
+    if session is None:
+        session = ScalableSession.from_yaml(options.manifest, target=options.target)
+        session.start()
+        context.say(f"Started target {session.target_name!r}.")
+    else:
+        notice = _notice_of_joining(session, options)
+        context.say(f"Target {session.target_name!r} is live already: this is its session.{notice}")
+    _publish(context, session)
+    return session
+
+
+def _notice_of_joining(live: ScalableSession, options: Namespace) -> str:
+    """Check that the live session is what was asked for; says where it is not quite."""
+    from scalable_nb.errors import SessionConflictError
+    from scalable_nb.manifest.load import load_manifest
+
+    live.check_alive()
+    source = options.manifest or live.manifest.source
+    if options.target is None and (source is None or not source.exists()):
+        return ""
+    asked = load_manifest(source, target=options.target or live.target_name)
+    if asked.target_name != live.target_name:
+        raise SessionConflictError(
+            f"cannot start target {asked.target_name!r}: a session on target "
+            f"{live.target_name!r} is live (run {live.run_id}). `%scalable stop` ends it."
+        )
+    if asked.sha256 == live.manifest.sha256:
+        return ""
+    return (
+        f" It has the manifest of its start; {asked.source or 'the default'} now differs: "
+        "`%scalable stop`, then `%scalable start` takes that."
+    )
+
+
+def _publish(context: Context, session: ScalableSession) -> None:
+    from scalable_nb.client import ScalableClient
+    from scalable_nb.session import ScalableSession
+
+    variables = context.variables
+    if variables is None or session.paths is None:
+        return
+    replaced = [
+        f"`{name}` (a {type(variables[name]).__name__})"
+        for name, ours in (("session", ScalableSession), ("client", ScalableClient))
+        if name in variables and not isinstance(variables[name], ours)
+    ]
+    variables["session"], variables["client"] = session, session.client
+    context.say(f"`session` and `client` are in the namespace. Files: {session.paths.folder}")
+    if replaced:
+        context.say(f"They replace variables of yours: {' and '.join(replaced)}.")
+
+
+VERB = Verb(
+    name="start",
+    summary="start a target, and put `session` and `client` into the namespace",
+    run=_run,
+    options=(TARGET, MANIFEST),
+    examples=(
+        Example("start", "the only target, or `local`; works without any file"),
+        Example("start --target slurm", "the target `slurm` of ./scalable.yaml"),
+        Example("start -t $where", "the target named by a variable"),
+    ),
+    python="session = ScalableSession.from_yaml(target='slurm'); client = session.start()",
+)

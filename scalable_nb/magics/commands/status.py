@@ -1,0 +1,31 @@
+"""``status``: how the session is."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from scalable_nb.magics.runs import RUN, reach_session
+from scalable_nb.magics.verb import Context, Example, Verb
+
+if TYPE_CHECKING:
+    from scalable_nb.session import SessionStatus
+
+
+def _run(context: Context, options: Namespace) -> SessionStatus:
+    session = reach_session(context, options.run)
+    status = session.status()
+    if context.variables is None:
+        session.client.close()  # a look from a shell: the session itself goes on
+    return status
+
+
+VERB = Verb(
+    name="status",
+    summary="show the session: target, workers, tasks by state, dashboard",
+    run=_run,
+    options=(RUN,),
+    examples=(Example("status", "of the live session"),),
+    python="session.status()",
+    on_command_line=True,
+)

@@ -1,0 +1,86 @@
+"""What the Tab key offers on a ``%scalable`` line, and in a shell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scalable_nb.magics.verb import Option, Surface, Verb
+
+_OUR_LINE = re.compile(r"(?:^|=)\s*%scalable\s+(?P<rest>.*)$")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Words that can stand in place of the fragment before the cursor."""
+
+    fragment: str = ""
+    words: tuple[str, ...] = ()
+
+
+def complete_line(text_until_cursor: str, surface: Surface) -> Offer:
+    """What fits at the cursor of a notebook's line; nothing on lines that are not ours.
+
+    Parameters
+    ----------
+    text_until_cursor : str
+        The line up to the cursor, e.g. ``"results = %scalable resubmit --o"``.
+    """
+    ours = _OUR_LINE.search(text_until_cursor)
+    if ours is None:
+        return Offer()
+    *words, fragment = re.split(r"\s+", ours["rest"])
+    return complete_words(words, fragment, surface)
+
+
+def complete_words(words: list[str], fragment: str, surface: Surface) -> Offer:
+    """What fits after ``words``: a verb, an option of the verb, a value of the option.
+
+    Parameters
+    ----------
+    words : list of str
+        The whole words after ``%scalable``.
+    fragment : str
+        The beginning of the next one, maybe empty; also ``--option=beginning``.
+    """
+    if not words:
+        return _offer(fragment, surface.verbs)
+    verb, rest = surface.verbs.get(words[0]), words[1:]
+    if verb is None:
+        return Offer()
+    spelling, equals, beginning = fragment.partition("=")
+    if equals:
+        named = surface.option(verb, spelling)
+        return _offer(beginning, _values(named, rest))
+    if not fragment.startswith("-") and (awaiting := _awaiting_value(verb, rest, surface)):
+        return _offer(fragment, _values(awaiting, rest))
+    return _offer(fragment, _next_words(verb, rest, fragment, surface))
+
+
+def _values(option: Option | None, words: list[str]) -> Iterable[str]:
+    return option.candidates(words) if option and option.candidates else ()
+
+
+def _awaiting_value(verb: Verb, words: list[str], surface: Surface) -> Option | None:
+    """The option whose value stands at the cursor."""
+    for distance, word in enumerate(reversed(words)):
+        option = surface.option(verb, word)
+        if option is not None:
+            takes_one = not option.is_flag and (distance == 0 or option.is_repeated)
+            return option if takes_one else None
+    return None
+
+
+def _next_words(verb: Verb, words: list[str], fragment: str, surface: Surface) -> Iterable[str]:
+    if not fragment.startswith("-"):
+        given = [word for word in words if not word.startswith("-")]
+        for argument in verb.arguments[len(given) :]:
+            yield from argument.candidates(words) if argument.candidates else ()
+    for option in surface.options(verb):
+        if option.is_repeated or not any(name in words for name in option.names):
+            yield from (name for name in option.names if name.startswith("--"))
+
+
+def _offer(fragment: str, words: Iterable[str]) -> Offer:
+    return Offer(fragment, tuple(word for word in words if word.startswith(fragment)))

@@ -1,0 +1,205 @@
+"""What a verb is: the entry of the table from which everything else is made."""
+
+from __future__ import annotations
+
+import keyword
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Gives the words that may follow, e.g. the targets of the manifest. Called with the
+#: words of the line so far, so that ``--manifest other.yaml --target <TAB>`` is right.
+Candidates = Callable[[list[str]], Iterable[str]]
+
+
+class WrongUse(Exception):
+    """A line that cannot be understood; the message is for the person who typed it."""
+
+
+class Text(str):
+    """Text that a notebook shows as it is: without quotes, with its line ends."""
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a verb.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Spellings; the first one names the value (``--run-id`` becomes ``run_id``).
+    summary : str
+        One line for the help.
+    value : str
+        What stands for the value in the help, e.g. ``"NAME"``; empty for a flag.
+    kind : callable
+        Makes the value from its text; raises ValueError saying what was expected.
+    is_repeated : bool
+        Whether several values may be given; the value is then a list.
+    default : object
+        The value when the option is not given; flags are False.
+    candidates : callable, optional
+        Gives the values to offer at the Tab key.
+    """
+
+    names: tuple[str, ...]
+    summary: str
+    value: str = ""
+    kind: Callable[[str], object] = str
+    is_repeated: bool = False
+    default: object = None
+    candidates: Candidates | None = None
+
+    @property
+    def name(self) -> str:
+        """The spelling shown first."""
+        return self.names[0]
+
+    @property
+    def attribute(self) -> str:
+        """Its name in the namespace that a verb gets."""
+        return self.name.lstrip("-").replace("-", "_")
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it stands alone, without a value."""
+        return not self.value
+
+    @property
+    def usage(self) -> str:
+        """As in ``[--target NAME]``."""
+        words = [self.name, self.value + " ..." if self.is_repeated else self.value]
+        return "[" + " ".join(word for word in words if word) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A word that may follow the verb without an option's name."""
+
+    attribute: str
+    value: str
+    summary: str
+    candidates: Candidates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A line to type, and what it does."""
+
+    line: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """An entry of the table.
+
+    Parameters
+    ----------
+    name, summary : str
+        The word to type, and one line about it.
+    run : callable
+        ``run(context, options) -> object``; the object is the cell's value.
+    options : tuple of Option
+        The first one that takes a value is suggested when somebody types a bare word.
+    arguments : tuple of Argument
+        Optional words after the verb.
+    examples : tuple of Example
+        At least one; typed after ``%scalable``.
+    python : str
+        The same in Python.
+    on_command_line : bool
+        Whether the verb makes sense without a notebook's session.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[Context, Namespace], object]
+    examples: tuple[Example, ...]
+    python: str
+    options: tuple[Option, ...] = ()
+    arguments: tuple[Argument, ...] = ()
+    on_command_line: bool = False
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A place where verbs are typed.
+
+    Parameters
+    ----------
+    prompt : str
+        What stands before a verb: ``"%scalable"`` or ``"scalable"``.
+    verbs : mapping of str to Verb
+        The verbs that make sense there.
+    shared : tuple of Option
+        What every verb takes there besides its own options.
+    """
+
+    prompt: str
+    verbs: Mapping[str, Verb]
+    shared: tuple[Option, ...]
+
+    def options(self, verb: Verb) -> tuple[Option, ...]:
+        """All options that a verb takes here."""
+        return (*verb.options, *self.shared)
+
+    def option(self, verb: Verb, spelling: str) -> Option | None:
+        """The option that is spelled so, if there is one."""
+        return next((o for o in self.options(verb) if spelling in o.names), None)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and for whom a verb runs.
+
+    Parameters
+    ----------
+    surface : Surface
+        Where the verb was typed.
+    say : callable
+        Tells the person something in passing.
+    variables : mutable mapping, optional
+        The notebook's variables; None on the command line.
+    """
+
+    surface: Surface
+    say: Callable[[str], None]
+    variables: MutableMapping[str, Any] | None = None
+
+
+def variable_name(text: str) -> str:
+    """A name that can be assigned to."""
+    if not text.isidentifier() or keyword.iskeyword(text):
+        raise ValueError("expected the name of a variable, e.g. results")
+    return text
+
+
+def whole_number(text: str) -> int:
+    """0, 1, 2, ..."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ValueError("expected a whole number, 0 or more")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A duration: ``90``, ``90s`` or ``5m``."""
+    from dask.utils import parse_timedelta
+
+    try:
+        duration_s = float(parse_timedelta(text, default="s"))
+    except (ValueError, KeyError, IndexError, OverflowError):
+        duration_s = 0.0
+    if not 0 < duration_s < float("inf"):
+        raise ValueError("expected a time above zero, e.g. 90, 90s or 5m")
+    return duration_s

@@ -1,0 +1,179 @@
+"""The command line: the table's verbs in a shell, with exit codes for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from scalable_nb import __version__
+from scalable_nb.cli import main
+from scalable_nb.magics.helptext import overview, verb_help
+from scalable_nb.magics.table import SHELL, VERBS
+
+RUN = "run-20260101T000000Z-demo-00000001"
+NEWER = "run-20260102T000000Z-demo-00000002"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, nothing set in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SCALABLE_MANIFEST", "SCALABLE_TARGET", "SCALABLE_RUNS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(project: Path) -> Path:
+    """Two runs; in each one of two tasks failed, with a different error."""
+    for run, error in ((RUN, "KeyError"), (NEWER, "MemoryError")):
+        folder = project / ".scalable" / "runs" / run
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_bytes(
+            orjson.dumps({"run_id": run, "project": "demo", "ended_at": "2026-01-01T00:00:00Z"})
+        )
+        call = {"function_name": "simulate", "args_preview": "47"}
+        failed = {"task_id": "a", "attempt": 1, "is_final": True, "failure_class": error, **call}
+        rows = [{"task_id": "a", "state": "failed"}, {"task_id": "b", "state": "succeeded"}]
+        (folder / "failures.jsonl").write_bytes(orjson.dumps(failed) + b"\n")
+        (folder / "tasks.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return project
+
+
+def scalable(*words: str) -> Result:
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, words)
+
+
+def test_verbs_of_the_shell_are_those_of_the_table() -> None:
+    """What the help lists is what the table marks, each with the help of the table."""
+    assert list(SHELL.verbs) == [name for name, verb in VERBS.items() if verb.on_command_line]
+    assert scalable().output == scalable("--help").output == overview(SHELL) + "\n"
+    for name, verb in SHELL.verbs.items():
+        text = verb_help(verb, SHELL) + "\n"
+        assert scalable("help", name).output == scalable(name, "--help").output == text
+        assert "%scalable" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["reprot"],
+            "no verb named 'reprot'. Did you mean 'report'? Known: help, init, plan, "
+            "report, status, stop. `scalable help` explains them.",
+        ),
+        (
+            ["report", "--lats"],
+            "no option of `report` named '--lats'. Did you mean '--last'? Known: --failures, "
+            "--format, --help, --last, --run. `scalable report --help` explains them.",
+        ),
+        (
+            ["plan", "slurm"],
+            "`scalable plan` has no place for 'slurm'. Did you mean `scalable plan --target "
+            "slurm`? `scalable plan --help` explains what it takes.",
+        ),
+        (["plan", "--target"], "--target needs a value: `scalable plan --target NAME`."),
+        (
+            ["start"],
+            "`start` needs a notebook: type `%scalable start` there. In a script: "
+            "`session = ScalableSession.from_yaml(target='slurm'); client = session.start()`.",
+        ),
+    ],
+)
+def test_wrong_use_is_exit_code_2(words: list[str], message: str) -> None:
+    """Mistakes go to standard error in one line that names the way out."""
+    result = scalable(*words)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"Error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report"], "no run named 'last'. Known: none is defined."),
+        (["status"], "no host of any run in "),
+        (["stop", "--run", RUN], f"no run named '{RUN}'. Known: none is defined."),
+        (["report", "--run-id", "../../etc"], "no run named '../../etc'."),
+        (["plan", "--target", "locla"], "no target named 'locla'. Did you mean 'local'?"),
+    ],
+)
+def test_our_errors_are_exit_code_1(words: list[str], message: str) -> None:
+    """What cannot be done is told on standard error, without a traceback."""
+    result = scalable(*words)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {message}")
+    assert "Traceback" not in result.stderr
+
+
+def test_version_is_told() -> None:
+    """`--version` prints the package's version."""
+    assert scalable("--version").output == f"scalable-nb, version {__version__}\n"
+
+
+@pytest.mark.parametrize("newest", ["--last", "--latest", "-l"])
+def test_report_of_the_newest_run(runs: Path, newest: str) -> None:
+    """`scalable report --last --failures` lists what failed in the newest run."""
+    result = scalable("report", newest, "--failures")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Failures (1 of 2 tasks):\n\n1. simulate(47)\n")
+    assert "MemoryError" in result.stdout and "KeyError" not in result.stdout
+
+
+def test_report_of_a_named_run_as_json(runs: Path) -> None:
+    """`--format json` gives the whole report as data."""
+    report = json.loads(scalable("report", "--run-id", RUN, "--format", "json").stdout)
+    assert report["run_id"] == RUN
+    assert [task["failure_class"] for task in report["failed"]] == ["KeyError"]
+
+
+def test_init_and_plan_follow_each_other(project: Path) -> None:
+    """A first manifest is written, can be planned, and is not overwritten."""
+    Path("made").mkdir()
+    written = scalable("init", "--path", "made/scalable.yaml")
+    assert written.exit_code == 0 and "`scalable plan`" in written.stderr
+    path = Path(written.stdout.strip())
+    assert path.is_file() and path.name == "scalable.yaml"
+    planned = scalable("plan", "--manifest", str(path), "--target", "local")
+    assert planned.exit_code == 0 and "local" in planned.stdout
+    assert scalable("init", "--path", "made/scalable.yaml").exit_code == 1
+
+
+def test_module_runs_as_a_program(runs: Path) -> None:
+    """`python -m scalable_nb` is the same command, and a closed pipe is no error."""
+    command = f"{sys.executable} -m scalable_nb report --last | head -c 10"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"Run {NEWER}"[:10], "")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("scalable re", ["report"]),
+        ("scalable report --la", ["--last", "--latest"]),
+        ("scalable report --run run-20260101", [RUN]),
+        ("scalable plan --target lo", ["local"]),
+    ],
+)
+def test_shell_completion(runs: Path, line: str, words: list[str]) -> None:
+    """The Tab key of bash gets the same words as the notebook's."""
+    parts = line.split()
+    env = {
+        "_SCALABLE_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(parts) - 1),
+    }
+    result = CliRunner(env=env).invoke(main, [], prog_name="scalable")
+    assert [one.partition(",")[2] for one in result.output.splitlines()] == words
