@@ -27,6 +27,7 @@ from scalable_nb.project import ship_project_modules
 _PLAIN: Final = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _CONTAINERS: Final = (list, tuple, set, frozenset)
 _PREVIEW_CHARS: Final = 200
+_PREVIEW_BITS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,9 @@ def pack_arguments(
     values = (tuple(args), dict(kwargs))
     if all(type(value) in _PLAIN for value in itertools.chain(args, kwargs.values())):
         return pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL), []
-    futures: list[Future[Any]] = []
-    _collect_futures(values, futures)
+    found: dict[int, Future[Any]] = {}
+    _collect_futures(values, found)
+    futures = list(found.values())
     file = io.BytesIO()
     try:
         _ArgumentsPickler(file, futures).dump(values)
@@ -128,11 +130,10 @@ def pack_arguments(
     return file.getvalue(), futures
 
 
-def _collect_futures(value: Any, found: list[Future[Any]]) -> None:
+def _collect_futures(value: Any, found: dict[int, Future[Any]]) -> None:
     if isinstance(value, Future):
-        if not any(future is value for future in found):
-            found.append(value)
-    elif type(value) is dict:
+        found.setdefault(id(value), value)
+    elif isinstance(value, dict):
         for item in value.values():
             _collect_futures(item, found)
     elif isinstance(value, _CONTAINERS):
@@ -208,6 +209,10 @@ _SHORT.maxother = 60
 
 
 def _preview(value: Any, depth: int = 2) -> str:
+    if type(value) is bytes and len(value) > _SHORT.maxother:
+        return f"<bytes {len(value)}>"
+    if type(value) is int and value.bit_length() > _PREVIEW_BITS:
+        return f"<int of {value.bit_length()} bits>"  # Python refuses to write very long ones
     if type(value) in _PLAIN:
         return str(_SHORT.repr(value))
     if isinstance(value, PurePath):
@@ -226,7 +231,14 @@ def _preview(value: Any, depth: int = 2) -> str:
         if len(value) > len(shown):
             shown.append("…")
         return "{" + ", ".join(shown) + "}"
-    shape = getattr(value, "shape", None)
+    shape = _shape(value)
     if type(shape) is tuple and all(type(length) is int for length in shape):
         return f"<{type(value).__name__} {'x'.join(map(str, shape))}>"
     return f"<{type(value).__name__}>"
+
+
+def _shape(value: Any) -> Any:
+    try:
+        return getattr(value, "shape", None)
+    except Exception:  # noqa: BLE001 - a property of the user's may raise anything
+        return None

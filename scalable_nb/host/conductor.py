@@ -107,7 +107,7 @@ class Conductor(SchedulerPlugin):
 
     def _open_all(self, annotations: dict[Any, dict[str, Any]]) -> None:
         # In the order of the client's call; Dask's own is that of a set.
-        for batch_id in dict.fromkeys(terms.get("batch") for terms in annotations.values()):
+        for batch_id in dict.fromkeys(terms.get("batch", "") for terms in annotations.values()):
             batch = self._batches.pop(batch_id, None)
             if batch is None:
                 continue

@@ -67,11 +67,11 @@ class JournalFile:
 
 def _line(row: Row) -> bytes:
     values = row() if callable(row) else row
-    # Error text may hold lone surrogates, which are no valid UTF-8.
+    # Error text and paths may hold lone surrogates, which are no valid UTF-8.
     try:
         return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE, default=str)
     except orjson.JSONEncodeError:
-        return orjson.dumps(_encodable(values), option=orjson.OPT_APPEND_NEWLINE, default=str)
+        return orjson.dumps(_encodable(values), option=orjson.OPT_APPEND_NEWLINE, default=_text)
 
 
 def _encodable(value: Any) -> Any:
@@ -82,5 +82,10 @@ def _encodable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_encodable(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return float(value)
+        # Beyond what a float can say there is only text, and decimal digits are limited too.
+        return float(value) if value.bit_length() < 1024 else hex(value)
     return value
+
+
+def _text(value: Any) -> Any:
+    return _encodable(str(value))
