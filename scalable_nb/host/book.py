@@ -139,20 +139,19 @@ class Book:
         record.runnable_at = time()
         self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
 
-    def begin_attempt(self, record: TaskRecord, worker: str) -> None:
-        """The task was sent to a worker."""
+    def assign(self, record: TaskRecord, worker: str) -> None:
+        """The task was sent to a worker, and stands in line there."""
         record.worker = worker
         record.is_reported = False
         record.exception = b""
         ledger = self.ledger
-        ledger.set_state(record.row, TaskState.RUNNING)
-        ledger.set(
-            record.row,
-            worker=ledger.code(self.worker_name(worker)),
-            attempt=record.attempts + 1,
-            started_at=time(),
-            retry_at=0.0,
-        )
+        ledger.set_state(record.row, TaskState.QUEUED)
+        ledger.set(record.row, worker=ledger.code(self.worker_name(worker)), retry_at=0.0)
+
+    def begin_attempt(self, record: TaskRecord) -> None:
+        """The task has a thread."""
+        self.ledger.set_state(record.row, TaskState.RUNNING)
+        self.ledger.set(record.row, attempt=record.attempts + 1, started_at=time())
 
     def end_attempt(
         self,

@@ -27,6 +27,7 @@ from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.requests import Requests
+from scalable_nb.host.seats import Seats
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Conductor(SchedulerPlugin):
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
         self.losses = Losses(self)
+        self.seats = Seats()
         self.brakes = Brakes(self, brake_limit)
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
@@ -127,13 +129,23 @@ class Conductor(SchedulerPlugin):
         record = self.records.get(key)
         if record is None:
             return
+        if start == "processing":
+            self._leave_seat(record)
         self._on_finish[finish](record, start, stimulus_id, kwargs)
         if key in self.hold:
             self.hold.on_transition(key, finish)
 
     def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         ws = self.scheduler.tasks[record.key].processing_on
-        self.book.begin_attempt(record, ws.address if ws else "")
+        assert ws is not None  # that is what processing means
+        self.book.assign(record, ws.address)
+        if self.seats.take(ws.address, ws.nthreads, record.key):
+            self.book.begin_attempt(record)
+
+    def _leave_seat(self, record: TaskRecord) -> None:
+        following = self.records.get(self.seats.leave(record.worker, record.key))
+        if following is not None:
+            self.book.begin_attempt(following)
 
     def _on_memory(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
@@ -350,8 +362,22 @@ class Conductor(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""
+        self.seats.close(worker)
         self.book.worker_left(worker)
         self.losses.on_removed(worker)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Learn which tasks a worker takes with it, just before they are released.
+
+        Work stealing moves tasks between workers without a transition, so the worker a task
+        was sent to may not be the one it is on.
+        """
+        if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+            for key in msg["processing-tasks"]:
+                record = self.records.get(key)
+                if record is not None and record.worker != msg["worker"]:
+                    self._leave_seat(record)
+                    record.worker = msg["worker"]
 
 
 #: Stimuli by which Dask removes a worker that did not say goodbye (distributed 2026.8.0).

@@ -1,0 +1,43 @@
+"""Who is shown as running on a worker."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalable_nb.host.seats import Seats
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 9), max_size=60))
+def test_as_many_run_as_there_are_threads(threads: int, moves: list[int]) -> None:
+    """At every moment the tasks with a thread are min(threads, tasks on the worker)."""
+    seats, on_worker, running = Seats(), [], set()
+    for key in moves:
+        if key in on_worker:
+            on_worker.remove(key)
+            running.discard(key)
+            following = seats.leave("w", key)
+            if following is not None:
+                assert following in on_worker
+                running.add(following)
+        else:
+            on_worker.append(key)
+            if seats.take("w", threads, key):
+                running.add(key)
+        assert len(running) == min(threads, len(on_worker))
+
+
+def test_whoever_stood_longest_comes_next() -> None:
+    """Tasks get threads in the order in which they were sent."""
+    seats = Seats()
+    assert [seats.take("w", 1, key) for key in "abc"] == [True, False, False]
+    assert [seats.leave("w", key) for key in "abc"] == ["b", "c", None]
+
+
+def test_a_task_that_leaves_the_line_is_forgotten() -> None:
+    """A task that was stolen while it stood in line never gets the thread."""
+    seats = Seats()
+    for key in "abc":
+        seats.take("w", 1, key)
+    assert seats.leave("w", "b") is None
+    assert seats.leave("w", "a") == "c"
