@@ -10,6 +10,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class ScalableSession:
         self._process: subprocess.Popen[bytes] | None = None
         self._tail: JournalTail | None = None
         self._failures: list[FailureRow] = []
+        self._failures_lock = threading.Lock()
         self._batch_names: set[str] = set()
         self._is_open = False
 
@@ -295,8 +297,9 @@ class ScalableSession:
             raise NoSessionError("the session was not started; `session.start()` starts it")
         if self._is_open and self.is_host_alive():
             self.client.ask("flush")
-        self._failures += self._tail.poll()  # type: ignore[arg-type]
-        return list(self._failures)
+        with self._failures_lock:  # a view may ask from a thread of its own
+            self._failures += self._tail.poll()  # type: ignore[arg-type]
+            return list(self._failures)
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""

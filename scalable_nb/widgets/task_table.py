@@ -1,0 +1,313 @@
+"""The live table of tasks under a cell."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+from weakref import WeakSet
+
+import anywidget
+import traitlets
+
+from scalable_nb.telemetry.ledger import Delta, Ledger
+from scalable_nb.telemetry.records import FailureRow
+from scalable_nb.widgets.picture import Picture, picture_text, take_picture
+from scalable_nb.widgets.row_stream import RowStream
+from scalable_nb.widgets.saved_output import SavedOutputs
+from scalable_nb.widgets.static_view import picture_html
+
+logger = logging.getLogger(__name__)
+
+_STATIC: Final = Path(__file__).parent / "static"
+
+FRAME_INTERVAL_S: Final = 0.25  # the Jupyter server drops what comes too fast, silently
+#: A snapshot follows the frames within this time, so that a page that lost one is healed
+#: though the kernel is too busy to hear it ask. Large tables: less often, see `_snapshot_due_s`.
+_SNAPSHOT_AFTER_S: Final = 3.0
+_SNAPSHOT_CPU_SHARE: Final = 0.02
+_SNAPSHOT_BYTES_PER_S: Final = 200_000
+
+Attempts = Callable[[str], Sequence[FailureRow]]
+
+
+class LedgerMirror(Protocol):
+    """What the table follows; `scalable_nb.telemetry.mirror.Mirror` is one."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The copy."""
+        ...
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Guards the copy."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """``"live"``, ``"lost"`` or ``"closed"``."""
+        ...
+
+    def subscribe(self, callback: Callable[[Delta], None]) -> Callable[[], None]:
+        """Follow the ledger."""
+        ...
+
+
+class TaskTable(anywidget.AnyWidget):
+    """Every task of a batch or a run, live: state, attempt, worker, duration, error.
+
+    What changes is pushed to the page by a thread, so the table also moves while a cell
+    runs; sorting, filtering and scrolling need no kernel at all.
+
+    Parameters
+    ----------
+    mirror : LedgerMirror
+        The kernel's copy of the ledger.
+    keys : sequence of str, optional
+        The tasks to show, in this order; all where not given.
+    title : str
+        Shown above the table.
+    attempts : callable, optional
+        Gives the failed attempts of a task's key; asked when a person selects a task.
+
+    Attributes
+    ----------
+    title : str
+        Written by Python.
+    status : str
+        ``"live"``, ``"lost"``, ``"closed"`` or ``"finished"``. Written by Python.
+    problem : str
+        What went wrong in a callback, shown under the table. Written by Python.
+    can_ask : bool
+        Whether attempts can be asked for. Written by Python.
+    snapshot : bytes
+        The whole table as a frame, made when it is sent. Written by Python.
+    """
+
+    _is_closed = True  # until there is something to close: ipywidgets closes what it deletes
+    _esm = _STATIC / "task_table.js"
+    _css = _STATIC / "task_table.css"
+
+    title = traitlets.Unicode("").tag(sync=True)
+    status = traitlets.Unicode("live").tag(sync=True)
+    problem = traitlets.Unicode("").tag(sync=True)
+    can_ask = traitlets.Bool(False).tag(sync=True)
+    snapshot = traitlets.Bytes(b"").tag(sync=True, to_json=lambda _, self: self._make_snapshot())
+
+    def __init__(
+        self,
+        mirror: LedgerMirror,
+        *,
+        keys: Sequence[str] | None = None,
+        title: str = "",
+        attempts: Attempts | None = None,
+    ) -> None:
+        self._mirror = mirror
+        self._attempts = attempts
+        self._lock = threading.RLock()  # of everything below; taken before the mirror's
+        self._stream = RowStream(mirror.ledger, mirror.lock, keys)
+        self._snapshot_cost_s = 0.0
+        self._snapshot_bytes = 0
+        self._snapshot_seq = 0
+        self._snapshot_at = 0.0
+        self._outputs = SavedOutputs(self._render)
+        self._wake = threading.Event()
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._is_closed = False
+        super().__init__(title=title, can_ask=attempts is not None, status=mirror.status)
+        _let_callbacks_run_in_subshells(self.comm)
+        self.on_msg(self._answer)
+        self._unsubscribe = mirror.subscribe(self._note)
+        _open_tables.add(self)
+        if mirror.status == "live":
+            threading.Thread(target=self._follow, name="scalable-task-table", daemon=True).start()
+
+    @classmethod
+    def of_ledger(
+        cls, ledger: Ledger, *, title: str = "", attempts: Attempts | None = None
+    ) -> Self:
+        """The table of a finished run, whose ledger does not change any more."""
+        return cls(_Finished(ledger), title=title, attempts=attempts)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed."""
+        return not self._is_closed
+
+    def close(self) -> None:
+        """Take the table away, here and in every page; closing twice is harmless."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._unsubscribe()
+            self._wake.set()
+            _open_tables.discard(self)
+        super().close()
+
+    # --- following the ledger -----------------------------------------------------
+
+    def _note(self, delta: Delta) -> None:
+        # In the client's IO thread, which must not wait for this one.
+        self._stream.clock_offset_s = delta["now_at"] - time.time()
+        self._wake.set()
+
+    def _follow(self) -> None:
+        while not self._is_closed:
+            self._wake.wait(self._rest_s())
+            self._wake.clear()
+            try:
+                self._push()
+            except Exception as error:
+                # A thread's exception is seen by nobody; the table says that it stopped.
+                logger.exception("the task table no longer follows its run")
+                self._tell_problem("the table no longer follows the run", error)
+                return
+            if self.status != "live":
+                return  # and was told so
+            time.sleep(FRAME_INTERVAL_S)
+
+    def _rest_s(self) -> float | None:
+        """How long there is nothing to do, unless something changes."""
+        with self._lock:
+            due = [] if self._outputs.due_at is None else [self._outputs.due_at]
+            if self._snapshot_seq != self._stream.seq:
+                due.append(self._snapshot_at + self._snapshot_due_s())
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _push(self, *, at_once: bool = False) -> None:
+        """Send what changed; ``at_once``: without sparing the page."""
+        with self._lock:
+            if self._is_closed:
+                return
+            frame = self._stream.frame()
+            if frame is not None:
+                self.send({"type": "delta"}, buffers=[frame.data])
+            if self.status != self._mirror.status:
+                self.status = self._mirror.status
+            picture = self._picture()
+            has_ended = self.status != "live"
+            is_over = has_ended or picture.done == len(picture.states) > 0
+            is_due = time.monotonic() >= self._snapshot_at + self._snapshot_due_s()
+            if self._snapshot_seq != self._stream.seq and (is_over or is_due):
+                self.send_state("snapshot")
+            if is_over:
+                self._outputs.update(picture, at_once=at_once or has_ended)
+
+    def _snapshot_due_s(self) -> float:
+        return max(
+            _SNAPSHOT_AFTER_S,
+            self._snapshot_cost_s / _SNAPSHOT_CPU_SHARE,
+            self._snapshot_bytes / _SNAPSHOT_BYTES_PER_S,
+        )
+
+    def _make_snapshot(self) -> bytes:
+        with self._lock:
+            began = time.thread_time()
+            frame = self._stream.snapshot()
+            self._snapshot_cost_s = time.thread_time() - began
+            self._snapshot_bytes = len(frame.data)
+            self._snapshot_seq = frame.seq
+            self._snapshot_at = time.monotonic()
+            return frame.data
+
+    # --- what the page asks -------------------------------------------------------
+
+    def _answer(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        try:
+            if content.get("type") == "resync":
+                self.send_state("snapshot")
+            elif content.get("type") == "attempts":
+                self._send_attempts(int(content["row"]))
+            else:
+                raise ValueError(f"expected a message resync or attempts, got {content!r:.200}")
+        except Exception as error:
+            # ipywidgets would write it to a log that nobody reads.
+            logger.exception("a request of the task table failed")
+            self._tell_problem("the kernel could not answer the table", error)
+        else:
+            self.problem = ""
+
+    def _send_attempts(self, row: int) -> None:
+        key = self._stream.key(row)
+        rows = list(self._attempts(key)) if self._attempts else []
+        self.send({"type": "attempts", "row": row, "key": key, "rows": rows})
+
+    def _tell_problem(self, what: str, error: Exception) -> None:
+        self.problem = f"{what}: {type(error).__name__}: {error}"[:1000]
+
+    # --- showing ------------------------------------------------------------------
+
+    def _picture(self) -> Picture:
+        with self._lock, self._mirror.lock:
+            return take_picture(
+                self._mirror.ledger,
+                self._stream.ledger_rows(),
+                title=self.title,
+                status=self._mirror.status,
+                at=time.time(),
+            )
+
+    def __repr__(self) -> str:
+        return picture_text(self._picture())
+
+    def mimebundle(self) -> dict[str, Any]:
+        """The widget, with its present state as HTML and as text for where it cannot live."""
+        return self._render(self._picture())
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.mimebundle(), {}
+
+    def _ipython_display_(self) -> None:
+        """Show the table in an output that is written again when the work is over."""
+        with self._lock:
+            self._outputs.show(self._picture())
+
+    def _render(self, picture: Picture) -> dict[str, Any]:
+        return {
+            "text/plain": picture_text(picture),
+            "text/html": picture_html(picture),
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self.model_id,
+            },
+        }
+
+
+class _Finished:
+    """A ledger that nobody changes any more, in the shape of a mirror."""
+
+    status = "finished"
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.lock: AbstractContextManager[Any] = nullcontext()
+
+    def subscribe(self, callback: Callable[[Delta], None]) -> Callable[[], None]:
+        """Nothing will ever happen."""
+        return lambda: None
+
+
+_open_tables: WeakSet[TaskTable] = WeakSet()
+
+
+def finish_outputs(*_: Any) -> None:
+    """Bring the outputs of tables whose work is over up to date, without waiting.
+
+    For IPython's ``post_run_cell``: where a notebook is executed without a browser, what
+    comes after the end of a cell is nobody's.
+    """
+    for table in list(_open_tables):
+        table._push(at_once=True)
+
+
+def _let_callbacks_run_in_subshells(comm: Any) -> None:
+    # ipykernel 7.4 sends a page's message to the shell that last published on the comm; with
+    # JupyterLab's subshells it would be answered while a cell runs. Checked on 7.4.0; where
+    # the method is missing, messages wait for the end of the cell, and the table says so.
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default

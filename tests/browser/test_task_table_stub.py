@@ -1,0 +1,399 @@
+"""The live table in chromium, its kernel played by the test."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+from stub_page import StubPage, chromium, server
+
+from scalable_nb.telemetry.ledger import Ledger
+from scalable_nb.telemetry.records import TaskState
+from scalable_nb.widgets.row_stream import RowStream
+
+SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
+EVIL = "<script>window.wasHacked = true</script><img src=x onerror='window.wasHacked = true'>"
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def stub(browser: Browser, address: str) -> Iterator[StubPage]:
+    page = browser.new_page(viewport={"width": 1000, "height": 800}, device_scale_factor=1.5)
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    running = StubPage(page, address)
+    yield running
+    is_hacked = page.evaluate("window.wasHacked === true")
+    page.close()
+    assert running.asked_elsewhere == []
+    assert running.errors == []
+    assert not is_hacked
+
+
+class Run:
+    """A ledger, as a host changes it, and the frames of a table of all its tasks."""
+
+    def __init__(self, tasks: int) -> None:
+        self.ledger = Ledger("run")
+        self.stream = RowStream(self.ledger, threading.RLock())
+        self.codes = {
+            text: self.ledger.code(text)
+            for text in ("worker-1", "worker-2", "node-é", "ConnectionError", "ValueError", EVIL)
+        }
+        self.began_at = time.time() - 100
+        for number in range(tasks):
+            self.ledger.add(
+                f"key-{number}",
+                f"simulate(scenario={number})",
+                state=TaskState.QUEUED,
+                attempts_allowed=4,
+                submitted_at=self.began_at,
+            )
+
+    def snapshot(self) -> bytes:
+        return self.stream.snapshot().data
+
+    def delta(self) -> bytes:
+        frame = self.stream.frame()
+        assert frame is not None
+        return frame.data
+
+    def become(self, row: int, state: TaskState, **values: Any) -> None:
+        for name in ("worker", "error"):
+            if name in values:
+                values[name] = self.codes[values[name]]
+        self.ledger.set(row, **values)
+        self.ledger.set_state(row, state)
+
+    def work_off(self, share: float) -> None:
+        """Bring the first tasks to the states of a run in its midst."""
+        chance = random.Random(7)
+        last = int(len(self.ledger) * share)
+        for row in range(last):
+            started_at = self.began_at + 98 * row / last
+            state = chance.choices(
+                [TaskState.SUCCEEDED, TaskState.CACHED, TaskState.FAILED, TaskState.RETRYING],
+                [88, 6, 5, 1],
+            )[0]
+            if state == TaskState.CACHED:
+                self.become(row, state)
+                continue
+            values: dict[str, Any] = {
+                "attempt": chance.choice([1, 1, 1, 2, 4]),
+                "worker": chance.choice(["worker-1", "worker-2", "node-é"]),
+                "started_at": started_at,
+                "duration_s": chance.expovariate(0.7),
+            }
+            if state != TaskState.SUCCEEDED:
+                values["error"] = chance.choice(["ConnectionError", "ValueError"])
+            if state == TaskState.RETRYING:
+                values["retry_at"] = time.time() + 20 + chance.random() * 20
+            self.become(row, state, **values)
+        for row in range(last, min(last + 12, len(self.ledger))):
+            self.become(
+                row, TaskState.RUNNING, attempt=1, worker="worker-1", started_at=time.time() - 3
+            )
+
+
+def shown_rows(stub: StubPage) -> list[int]:
+    """The rows in the page from top to bottom."""
+    rows: list[int] = stub.page.evaluate(
+        """() => [...document.querySelectorAll(".snb-body .snb-row:not([hidden])")]
+            .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex).map(row => Number(row.dataset.row))"""
+    )
+    return rows
+
+
+def test_100000_tasks_appear_with_few_elements_and_scroll_to_the_last(stub: StubPage) -> None:
+    """A table of 100,000 tasks is there at once, holds few rows, and reaches the last one."""
+    run = Run(100_000)
+    run.work_off(0.6)
+    stub.open(run.snapshot(), title="sweep")
+    counts = run.ledger.count()
+    expect(stub.table.get_by_text(f"{counts['failed']:,}", exact=True)).to_be_visible()
+    expect(stub.table.locator(".snb-share")).to_have_text(re.compile(r"of 100,000 done"))
+    grid = stub.page.get_by_role("grid", name="Tasks")
+    expect(grid).to_have_attribute("aria-rowcount", "100001")
+    for share in (0.25, 0.5, 1.0):
+        grid.evaluate("(grid, share) => { grid.scrollTop = grid.scrollHeight * share }", share)
+        expect(stub.table.locator(".snb-body .snb-row").first).to_be_attached()
+        assert stub.table.locator(".snb-row").count() < 200
+    expect(grid.get_by_text("simulate(scenario=99999)")).to_be_visible()
+
+
+def test_deltas_change_counts_rows_and_progress(stub: StubPage) -> None:
+    """What the kernel pushes is seen in the counts, the bar and the rows."""
+    run = Run(200)
+    stub.open(run.snapshot(), title="sweep")
+    expect(stub.table.get_by_role("button", name="queued")).to_contain_text("200")
+    run.become(3, TaskState.RUNNING, attempt=2, worker="node-é", started_at=time.time() - 65)
+    run.become(0, TaskState.SUCCEEDED, attempt=1, worker="worker-1", duration_s=1.25)
+    run.become(1, TaskState.FAILED, attempt=4, worker="worker-2", error="ValueError")
+    stub.send_delta(run.delta())
+    expect(stub.table.get_by_role("button", name="queued")).to_contain_text("197")
+    expect(stub.table.get_by_role("button", name="failed")).to_contain_text("1")
+    expect(stub.table.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "1")
+    failed, running = (stub.table.locator(f'[data-row="{row}"]') for row in (1, 3))
+    for text in ("failed", "4/4", "worker-2", "ValueError"):
+        expect(failed).to_contain_text(text)
+    for text in ("running", "2/4", "node-é", "1 min"):
+        expect(running).to_contain_text(text)
+    before = running.locator(".snb-duration").inner_text()
+    expect(running.locator(".snb-duration")).not_to_have_text(before)  # it counts by itself
+
+
+def test_a_retry_counts_down(stub: StubPage) -> None:
+    """A task between two attempts says when the next one may begin, and the time runs."""
+    run = Run(3)
+    run.become(
+        1, TaskState.RETRYING, attempt=1, error="ConnectionError", retry_at=time.time() + 300
+    )
+    stub.open(run.snapshot())
+    cell = stub.table.locator('[data-row="1"] .snb-retry')
+    expect(cell).to_have_text(re.compile(r"^[45] min \d\d s$"))
+    before = cell.inner_text()
+    expect(cell).not_to_have_text(before)
+    assert cell.inner_text() < before
+
+
+def test_headers_sort_up_down_and_back(stub: StubPage) -> None:
+    """A click on a header sorts up, a second one down, a third one gives the table's order."""
+    run = Run(50)
+    for row in range(50):
+        run.become(row, TaskState.SUCCEEDED, attempt=1, duration_s=(row * 37) % 50 + 1)
+    stub.open(run.snapshot())
+    expect(stub.table.locator(".snb-body .snb-row").first).to_be_visible()
+    head = stub.page.get_by_role("columnheader", name="Duration")
+    by_duration = sorted(range(50), key=lambda row: (row * 37) % 50)
+    for order, expected in (
+        ("ascending", by_duration),
+        ("descending", by_duration[::-1]),
+        ("none", list(range(50))),
+    ):
+        head.get_by_role("button").click()
+        expect(head).to_have_attribute("aria-sort", order)
+        shown = shown_rows(stub)
+        assert shown == expected[: len(shown)]
+
+
+def test_words_and_states_filter_without_the_kernel(stub: StubPage) -> None:
+    """Words typed and states pressed narrow the table, and nothing is asked of the kernel."""
+    run = Run(1000)
+    run.become(7, TaskState.FAILED, attempt=1, worker="node-é", error="ValueError")
+    run.become(77, TaskState.FAILED, attempt=1, worker="worker-1", error="ValueError")
+    run.become(78, TaskState.SUCCEEDED, attempt=1, worker="node-é")
+    stub.open(run.snapshot())
+    stub.table.get_by_role("button", name="failed").click()
+    expect(stub.table.locator(".snb-shown")).to_have_text("2 of 1,000 shown")
+    stub.table.get_by_role("searchbox").fill("NODE-É 7)")
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 1,000 shown")
+    assert shown_rows(stub) == [7]
+    stub.table.get_by_role("searchbox").fill("nothing of the kind")
+    expect(stub.table.get_by_text("No task matches the filter.")).to_be_visible()
+    stub.table.get_by_role("button", name="Show all").click()
+    expect(stub.table.locator(".snb-shown")).to_have_text("1,000 tasks")
+    assert stub.sent == []
+
+
+def test_sorted_and_filtered_rows_follow_what_comes_in(stub: StubPage) -> None:
+    """A filter by state takes in tasks that reach that state later."""
+    run = Run(100)
+    run.become(5, TaskState.FAILED, attempt=1, error="ValueError")
+    stub.open(run.snapshot())
+    stub.table.get_by_role("button", name="failed").click()
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 100 shown")
+    run.become(50, TaskState.FAILED, attempt=1, error="ValueError")
+    stub.send_delta(run.delta())
+    expect(stub.table.locator(".snb-shown")).to_have_text("2 of 100 shown")
+
+
+def test_selecting_asks_for_attempts_and_says_that_the_kernel_is_busy(stub: StubPage) -> None:
+    """A chosen task shows its attempts when the kernel answers, and until then why it waits."""
+    run = Run(10)
+    run.become(2, TaskState.FAILED, attempt=2, error="ValueError")
+    stub.open(run.snapshot())
+    stub.table.locator('[data-row="2"]').click()
+    details = stub.page.get_by_role("region", name="Task details")
+    expect(details.get_by_text("The kernel is busy; attempts appear when the cell ends.")
+    ).to_be_visible()  # fmt: skip
+    assert stub.sent == [{"type": "attempts", "row": 2}]
+    rows = [
+        {"attempt": 1, "failure_class": "ConnectionError", "message": "503", "will_retry": True,
+         "retry_in_s": 2.0, "category": "transient", "duration_s": 0.3, "worker": "worker-1"},
+        {"attempt": 2, "failure_class": EVIL, "message": f"{EVIL}{'x' * 10_000}",
+         "is_final": True, "traceback": f"File {EVIL}", "category": "permanent"},
+    ]  # fmt: skip
+    stub.send(type="attempts", row=2, key="key-2", rows=rows)
+    expect(details.get_by_role("article")).to_have_count(2)
+    for text in ("Attempt 1", "503", "tried again after 2.0 s", "key-2", EVIL, f"File {EVIL}"):
+        expect(details).to_contain_text(text)
+    assert len(stub.sent) == 1
+    stub.page.get_by_role("grid").press("Escape")
+    expect(details).to_be_hidden()
+
+
+def test_a_task_that_fails_again_is_asked_for_again(stub: StubPage) -> None:
+    """Attempts shown are those of now: a further failure of the chosen task asks once more."""
+    run = Run(4)
+    run.become(1, TaskState.RETRYING, attempt=1, error="ValueError", retry_at=time.time() + 60)
+    stub.open(run.snapshot())
+    stub.table.locator('[data-row="1"]').click()
+    stub.page.wait_for_function("stub.model.sent.length === 1")
+    stub.send(type="attempts", row=1, key="key-1", rows=[{"attempt": 1, "failure_class": "A"}])
+    expect(stub.page.get_by_role("article")).to_have_count(1)
+    run.become(1, TaskState.FAILED, attempt=2, error="ValueError")
+    stub.send_delta(run.delta())
+    stub.page.wait_for_function("stub.model.sent.length === 2")
+
+
+def test_texts_of_others_are_shown_as_text(stub: StubPage) -> None:
+    """Markup in labels, workers, errors and problems is text in the page."""
+    run = Run(2)
+    run.ledger.labels[0] = EVIL
+    run.become(0, TaskState.FAILED, attempt=1, worker=EVIL, error=EVIL)
+    stub.open(run.snapshot(), title=EVIL)
+    row = stub.table.locator('[data-row="0"]')
+    for part in (".snb-label", ".snb-worker", ".snb-error"):
+        expect(row.locator(part)).to_have_text(EVIL)
+    expect(stub.table.locator(".snb-title")).to_have_text(EVIL)
+    stub.set("problem", f"the kernel could not answer: {EVIL}")
+    expect(stub.page.get_by_role("alert")).to_contain_text(EVIL)
+
+
+def test_a_lost_frame_is_noticed_and_healed_by_a_snapshot(stub: StubPage) -> None:
+    """A gap makes the page say that it catches up and ask once; a snapshot sets it right."""
+    run = Run(20)
+    stub.open(run.snapshot())
+    expect(stub.table.get_by_role("button", name="queued")).to_contain_text("20")
+    for row in range(3):
+        run.become(row, TaskState.SUCCEEDED, attempt=1)
+        frame = run.delta()
+        if row != 1:  # the second one is lost
+            stub.send_delta(frame)
+    expect(stub.table.get_by_text("catching up")).to_be_visible()
+    assert stub.sent == [{"type": "resync"}]
+    stub.send_snapshot(run.snapshot())
+    expect(stub.table.get_by_role("button", name="succeeded")).to_contain_text("3")
+    expect(stub.table.get_by_text("catching up")).to_have_count(0)
+    run.become(3, TaskState.SUCCEEDED, attempt=1)
+    stub.send_delta(run.delta())
+    expect(stub.table.get_by_role("button", name="succeeded")).to_contain_text("4")
+
+
+def test_the_keyboard_reaches_every_task(stub: StubPage) -> None:
+    """Arrows, Page Down and End move through the rows, and the active one is announced."""
+    run = Run(500)
+    stub.open(run.snapshot())
+    grid = stub.page.get_by_role("grid")
+    expect(stub.table.locator('[data-row="0"]')).to_be_visible()
+    for key, row in (
+        ("ArrowDown", 0),
+        ("ArrowDown", 1),
+        ("End", 499),
+        ("ArrowUp", 498),
+        ("Home", 0),
+    ):
+        grid.press(key)
+        active = stub.table.locator('.snb-row[aria-selected="true"]')
+        expect(active).to_have_attribute("data-row", str(row))
+        expect(active).to_be_in_viewport()
+        expect(grid).to_have_attribute("aria-activedescendant", active.get_attribute("id") or "")
+
+
+def test_the_strip_tells_and_selects_a_task(stub: StubPage) -> None:
+    """The cell below the pointer says its task, and a click on it shows the task."""
+    run = Run(300)
+    run.become(0, TaskState.FAILED, attempt=4, error="ValueError")
+    stub.open(run.snapshot())
+    strip = stub.table.locator("canvas")
+    strip.hover(position={"x": 4, "y": 4})
+    tip = stub.table.locator(".snb-tip")
+    for text in ("#0", "simulate(scenario=0)", "failed", "4/4", "ValueError"):
+        expect(tip).to_contain_text(text)
+    strip.click(position={"x": 4, "y": 4})
+    expect(stub.table.locator('[data-row="0"]')).to_have_attribute("aria-selected", "true")
+
+
+def test_the_end_of_the_session_is_told_and_time_stands_still(stub: StubPage) -> None:
+    """A table whose session ended or was lost says so, and nothing in it counts on."""
+    run = Run(5)
+    run.become(1, TaskState.RUNNING, attempt=1, started_at=time.time() - 5)
+    stub.open(run.snapshot())
+    expect(stub.table.get_by_text("live")).to_be_visible()
+    stub.set("status", "lost")
+    expect(stub.table.get_by_text("lost contact with the host")).to_be_visible()
+    cell = stub.table.locator('[data-row="1"] .snb-duration')
+    before = cell.inner_text()
+    stub.page.wait_for_function(
+        "began => performance.now() > began + 2500", arg=stub.page.evaluate("performance.now()")
+    )
+    assert cell.inner_text() == before
+    stub.set("status", "closed")
+    expect(stub.table.get_by_text("the session has ended")).to_be_visible()
+
+
+def test_a_view_drawn_again_keeps_its_filter_and_a_closed_one_leaves_nothing(
+    stub: StubPage,
+) -> None:
+    """Jupyter draws a widget anew when its output changes: what a person did stays."""
+    run = Run(100)
+    run.become(9, TaskState.FAILED, attempt=1, error="ValueError")
+    stub.open(run.snapshot())
+    stub.table.get_by_role("searchbox").fill("scenario=9)")
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 100 shown")
+    stub.table.locator('[data-row="9"]').click()
+    stub.page.evaluate("stub.draw_again()")
+    expect(stub.table).to_have_count(1)
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 100 shown")
+    expect(stub.table.get_by_role("searchbox")).to_have_value("scenario=9)")
+    expect(stub.page.get_by_role("region", name="Task details")).to_be_visible()
+    stub.page.evaluate("stub.close()")
+    expect(stub.table).to_have_count(0)
+    assert stub.page.evaluate("stub.model.listeners()") == 0
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("tasks", [1_000, 100_000])
+def test_it_can_be_looked_at(stub: StubPage, tasks: int, is_dark: bool) -> None:
+    """In both themes every state is there in words, and a picture is kept for people."""
+    run = Run(tasks)
+    run.work_off(0.62)
+    stub.dress(is_dark=is_dark)
+    stub.open(run.snapshot(), title="simulate")
+    stub.table.get_by_role("columnheader", name="State").get_by_role("button").click()
+    stub.table.locator(".snb-body .snb-row").first.click()
+    stub.page.wait_for_function("stub.model.sent.length === 1")
+    row = stub.sent[0]["row"]
+    trace = 'Traceback (most recent call last):\n  File "model.py", line 31, in simulate\n'
+    attempts = [
+        {"attempt": n, "failure_class": "ConnectionError", "message": "503 Service Unavailable",
+         "category": "transient", "duration_s": 0.31, "worker": "worker-2", "will_retry": n < 2,
+         "retry_in_s": 1.1, "is_final": n == 2, "traceback": trace}
+        for n in (1, 2)
+    ]  # fmt: skip
+    stub.send(type="attempts", row=row, key="simulate-3f1c", rows=attempts)
+    expect(stub.page.get_by_role("article")).to_have_count(2)
+    for word in ("succeeded", "cached", "failed", "running", "retrying", "queued"):
+        expect(stub.table.get_by_role("button", name=word)).to_be_visible()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    theme = "dark" if is_dark else "light"
+    stub.page.screenshot(path=SCREENSHOTS / f"task-table-{tasks}-{theme}.png", full_page=True)

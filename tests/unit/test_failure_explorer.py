@@ -1,0 +1,250 @@
+"""The failure explorer without a browser: what it shows, and what follows a choice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given, settings
+from ipywidgets import HTML, Button, Dropdown, Select, Widget
+from journal_rows import RUN_ID, attempts, failure, tutorial_failures, tutorial_tasks, write_run
+from plotly.callbacks import InputDeviceState, Points
+from test_figures import HOSTILE
+from test_reader import ANY_ROWS
+
+from scalable_nb.errors import UnknownNameError
+from scalable_nb.widgets.failure_explorer import FailureExplorer
+
+
+def parts(widget: Widget, kind: type) -> list[Any]:
+    """All widgets of a kind within another, in their order."""
+    found = [widget] if isinstance(widget, kind) else []
+    for child in getattr(widget, "children", ()):
+        found += parts(child, kind)
+    return found
+
+
+def charts(explorer: FailureExplorer) -> list[Any]:
+    return parts(explorer, go.FigureWidget)
+
+
+def html_of(explorer: FailureExplorer) -> str:
+    return "\n".join(part.value for part in parts(explorer, HTML))
+
+
+def click(explorer: FailureExplorer, trace: int, point: int) -> None:
+    """What plotly does when a person clicks."""
+    shown = charts(explorer)[0].data[trace]
+    points = Points([point], [shown.x[point]], [shown.y[point]], shown.name, trace)
+    shown._dispatch_on_click(points, InputDeviceState())
+
+
+@pytest.fixture
+def explorer() -> FailureExplorer:
+    made = FailureExplorer(tutorial_failures(), title="My sweep", tasks=tutorial_tasks)
+    made._repr_mimebundle_()  # shown
+    return made
+
+
+def test_it_tells_what_failed(explorer: FailureExplorer) -> None:
+    """Title, numbers, diagnosis, kinds and the first kind's traceback are there at once."""
+    text = html_of(explorer)
+    assert "My sweep" in text
+    assert "9 failed attempts of 5 tasks; 3 tasks failed for good. 4 kinds of failure." in text
+    assert "Raise <code>memory</code> of component <code>analysis</code>" in text
+    labels = [label for label, _ in parts(explorer, Select)[0].options]
+    assert labels[0] == "4 × (44%)  MemoryError: unable to allocate 4.2GB"
+    assert len(labels) == 4
+    assert "grid = np.zeros(shape)" in text
+    assert "worker-3" in text
+    assert [item.rule for item in explorer.findings][:2] == ["out_of_memory", "timeout"]
+    assert explorer.groups["attempts"].tolist() == [4, 3, 1, 1]
+    assert list(explorer.figures) == ["error_classes", "execution_times", "explorer"]
+
+
+def test_choosing_a_kind_shows_its_traceback(explorer: FailureExplorer) -> None:
+    """The traceback, call and worker below the list are those of the chosen kind."""
+    explorer.selected = "ValueError-permanent"
+    assert parts(explorer, Select)[0].value == "ValueError-permanent"
+    detail = parts(explorer, HTML)[-1].value
+    assert "run_simulation(scenario_id=13)" in detail
+    assert "ValueError: invalid input data" in detail
+    assert "MemoryError" not in detail
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'ValueError-permanent'\?"):
+        explorer.selected = "ValueError-permanant"
+
+
+def test_a_click_on_a_class_shows_only_its_kinds(explorer: FailureExplorer) -> None:
+    """A click on a bar filters the kinds and marks the class; a second click shows all again."""
+    click(explorer, 0, 1)
+    assert explorer.error_class == "ConnectionError"
+    assert [value for _, value in parts(explorer, Select)[0].options] == [
+        "ConnectionError-transient"
+    ]
+    assert explorer.selected == "ConnectionError-transient"
+    assert list(charts(explorer)[0].data[0].selectedpoints) == [1]
+    click(explorer, 1, 1)
+    assert explorer.error_class is None
+    assert len(parts(explorer, Select)[0].options) == 4
+    assert charts(explorer)[0].data[0].selectedpoints is None
+
+
+def test_a_click_on_an_attempt_chooses_its_class(explorer: FailureExplorer) -> None:
+    """A point of the execution times knows its class too."""
+    ticks = charts(explorer)[0].layout.yaxis.ticktext
+    place = next(n for n, y in enumerate(charts(explorer)[0].data[3].y) if round(y) == 2)
+    click(explorer, 3, place)
+    assert explorer.error_class == ticks[2] == "TimeoutError"
+
+
+def test_the_list_of_classes_filters_like_a_click(explorer: FailureExplorer) -> None:
+    """Whoever cannot click finds the classes with their counts in a list."""
+    chooser = parts(explorer, Dropdown)[0]
+    assert [label for label, _ in chooser.options][:2] == ["all", "MemoryError (4)"]
+    chooser.value = "MemoryError"
+    assert explorer.selected == "MemoryError-resource"
+    assert list(charts(explorer)[0].data[1].selectedpoints) == [0]
+    with pytest.raises(UnknownNameError, match="MemoryError"):
+        explorer.error_class = "MemryError"
+
+
+def test_the_chart_is_made_when_shown_and_kept() -> None:
+    """No chart before the explorer is shown, one after it, and the same one after any refresh."""
+    rows = tutorial_failures()
+    explorer = FailureExplorer(source=lambda: rows, title="live")
+    explorer.refresh()
+    assert charts(explorer) == []
+    explorer._repr_mimebundle_()
+    first = charts(explorer)
+    rows += [failure(n, failure_class="KeyError", category="permanent") for n in range(200, 230)]
+    explorer.refresh()
+    explorer._repr_mimebundle_()
+    assert [chart.model_id for chart in charts(explorer)] == [first[0].model_id]
+    shown = charts(explorer)[0]
+    assert next(iter(shown.layout.yaxis.ticktext)) == "KeyError"
+    assert list(shown.data[0].x) == [30, 1, 0, 1, 1]
+    assert len(shown.data[3].x) == 39
+    click(explorer, 0, 0)
+    assert explorer.error_class == "KeyError"
+
+
+def test_a_refresh_keeps_what_was_chosen() -> None:
+    """New rows change numbers and order, not the choice of the person who looks."""
+    rows = tutorial_failures()
+    explorer = FailureExplorer(rows, source=lambda: rows)
+    explorer._repr_mimebundle_()
+    explorer.error_class = "ConnectionError"
+    rows += attempts(300, 9, False, failure_class="ConnectionError", category="transient",
+                     fingerprint="other", worker="worker-7")  # fmt: skip
+    explorer.selected = "ConnectionError-transient"
+    parts(explorer, Button)[0].click()
+    assert explorer.error_class == "ConnectionError"
+    assert explorer.selected == "ConnectionError-transient"
+    assert [value for _, value in parts(explorer, Select)[0].options] == [
+        "other", "ConnectionError-transient",
+    ]  # fmt: skip
+    assert list(charts(explorer)[0].data[0].selectedpoints) == [0]
+
+
+def test_a_refresh_that_fails_is_shown() -> None:
+    """When the source is gone, the button says so below it and what was there stays."""
+    rows: list[Any] = tutorial_failures()
+
+    def source() -> list[Any]:
+        raise ConnectionError("the host <died>")
+
+    explorer = FailureExplorer(rows, source=source)
+    parts(explorer, Button)[0].click()
+    assert "ConnectionError: the host &lt;died&gt;" in html_of(explorer)
+    assert len(explorer.frame) == 9
+
+
+def test_nothing_failed_says_so_and_the_first_failure_appears() -> None:
+    """Without failures there is one sentence and no chart; the first failure brings all."""
+    rows: list[Any] = []
+    explorer = FailureExplorer(source=lambda: rows)
+    bundle = explorer._repr_mimebundle_()
+    assert "Nothing failed" in bundle["text/html"]
+    assert "Nothing failed" in bundle["text/plain"]
+    assert parts(explorer, Select) == charts(explorer) == []
+    rows.append(failure(1))
+    explorer.refresh()
+    assert len(parts(explorer, Select)) == len(charts(explorer)) == 1
+
+
+def test_a_run_is_followed(tmp_path: Path) -> None:
+    """Given a run or its session, the explorer reads its folder, and again at a refresh."""
+    run = write_run(tmp_path, tutorial_failures(), tutorial_tasks())
+    explorer = FailureExplorer(run)
+    assert RUN_ID in html_of(explorer)
+    assert "retries_helped" in [item.rule for item in explorer.findings]
+    with run.failures.open("a") as file:
+        file.write(json.dumps(failure(77)) + "\n")
+    explorer.refresh()
+    assert len(explorer.frame) == 10
+
+    class Session:
+        paths = run
+
+    assert len(FailureExplorer(Session()).frame) == 10
+
+
+def test_a_saved_notebook_still_tells_the_story(explorer: FailureExplorer) -> None:
+    """Beside the widget there is static HTML and text with kinds, traceback and diagnosis."""
+    bundle = explorer._repr_mimebundle_()
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == explorer.model_id
+    for words in ("unable to allocate 4.2GB", "3 tasks failed for good", "44%"):
+        assert words in bundle["text/html"]
+        assert words in bundle["text/plain"]
+    assert "grid = np.zeros(shape)" in bundle["text/html"]
+    assert "<script" not in bundle["text/html"]
+
+
+def hostile_rows() -> list[dict[str, Any]]:
+    names = ("failure_class", "message", "args_preview", "function_name", "worker", "host",
+             "traceback", "task_id", "component", "category")  # fmt: skip
+    return [
+        failure(n, fingerprint=f"{n}", **dict.fromkeys(names, f"{n}{HOSTILE}")) for n in range(30)
+    ]
+
+
+def test_error_text_is_shown_as_text() -> None:
+    """Tags, terminal escapes, directional marks and megabytes never act, and are cut."""
+    explorer = FailureExplorer(hostile_rows(), title=HOSTILE)
+    bundle = explorer._repr_mimebundle_()
+    html = html_of(explorer) + bundle["text/html"]
+    for tag in ("<script", "<img", "<a ", "</a", "<br><br>"):
+        assert tag not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    allowed = {"div", "b", "br", "ul", "li", "span", "code", "pre", "table", "thead", "tbody",
+               "tr", "th", "td"}  # fmt: skip
+    assert set(re.findall(r"</?(\w+)", html)) <= allowed
+    labels = [label for label, _ in parts(explorer, Select)[0].options]
+    everything = "\n".join([html, bundle["text/plain"], repr(explorer), *labels])
+    assert "\x1b" not in everything
+    assert "\u202e" not in everything
+    assert len(everything) < 200_000
+    assert len(bundle["text/html"]) < 30_000
+    assert len(bundle["text/plain"]) < 30_000
+
+
+def test_markup_in_static_html_is_closed_where_it_is_cut() -> None:
+    """However much is left out of the static form, every tag that it opens is closed."""
+    html = FailureExplorer(hostile_rows())._repr_mimebundle_()["text/html"]
+    for tag in ("div", "ul", "li", "table", "tr", "td", "pre", "code"):
+        assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>")
+
+
+@given(rows=ANY_ROWS)
+@settings(max_examples=40)
+def test_no_row_is_fatal_to_the_explorer(rows: list[dict[str, Any]]) -> None:
+    """Any JSON objects can be explored."""
+    explorer = FailureExplorer(rows)
+    assert len(explorer.frame) == len(rows)
+    assert parts(explorer, HTML)
+    explorer.close()

@@ -1,0 +1,153 @@
+"""How futures, sessions and clients come to draw themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_mirror import FakeMirror
+from IPython.core.interactiveshell import InteractiveShell
+
+from scalable_nb import widgets
+from scalable_nb.errors import HostDiedError
+from scalable_nb.futures import FutureList, set_view
+from scalable_nb.session import SessionStatus
+from scalable_nb.telemetry.records import TaskState
+
+STATUS = SessionStatus(
+    run_id="run-1",
+    target="local",
+    state="running",
+    host_pid=1,
+    workers=[],
+    counts={"failed": 2},
+    dashboard_link="http://127.0.0.1:1/x/status",
+    folder=Path("/runs/run-1"),
+    started_at="2026-03-01T12:00:00+00:00",
+)
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+    set_view(None)
+
+
+def bundle_of(shell: InteractiveShell, value: Any) -> dict[str, Any]:
+    bundle, _ = shell.display_formatter.format(value)  # type: ignore[union-attr]
+    return bundle
+
+
+def test_importing_the_widgets_loads_no_widget_library() -> None:
+    """Loading the front end costs nothing before something is shown."""
+    heavy = ("anywidget", "ipywidgets", "IPython", "numpy", "plotly")
+    code = f"import scalable_nb.widgets, sys; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_status_is_shown_as_a_card(shell: InteractiveShell) -> None:
+    """After `install`, however often, a session's status is a card with an HTML form."""
+    widgets.install()
+    widgets.install()
+    bundle = bundle_of(shell, STATUS)
+    assert "Session on target 'local': running" in bundle["text/plain"]
+    assert "<table" in bundle["text/html"]
+
+
+def test_a_session_is_shown_by_its_status_or_by_what_happened_to_it() -> None:
+    """A live session is its card, one whose host died says so, a closed one is its name."""
+
+    class Session:
+        is_live = True
+
+        def status(self) -> SessionStatus:
+            return STATUS
+
+        def __repr__(self) -> str:
+            return "<session>"
+
+    session: Any = Session()
+    assert "text/html" in widgets._session_bundle(session)
+    assert "text/html" in widgets._client_bundle(SimpleNamespace(session=session))  # type: ignore[arg-type]
+
+    def fail() -> SessionStatus:
+        raise HostDiedError("its last words")
+
+    session.status = fail
+    assert widgets._session_bundle(session) == {"text/plain": "<session>\nits last words"}
+    session.is_live = False
+    assert widgets._session_bundle(session) == {"text/plain": "<session>"}
+
+
+def test_futures_of_others_are_shown_as_the_list_they_are(shell: InteractiveShell) -> None:
+    """An empty list, or one without a session, is text and no error."""
+    widgets.install()
+    assert bundle_of(shell, FutureList()) == {"text/plain": "<FutureList: 0 tasks>"}
+
+
+def test_in_a_kernel_outputs_are_brought_up_to_date_after_each_cell(
+    shell: InteractiveShell,
+) -> None:
+    """With a kernel the hook that ends the saved outputs is there, and once."""
+    shell.kernel = object()  # type: ignore[attr-defined]
+    widgets.install()
+    widgets.install()
+    callbacks = shell.events.callbacks["post_run_cell"]
+    assert callbacks.count(widgets._finish_outputs) == 1
+    formatter = shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
+    assert formatter.lookup_by_type(FutureList) is widgets.show
+
+
+class Batch(SimpleNamespace):
+    """What a table needs of a `FutureList`."""
+
+    name = "sweep"
+
+    @property
+    def keys(self) -> list[str]:
+        return self.session.mirror.ledger.keys[:2]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def batch() -> Iterator[Any]:
+    mirror: Any = FakeMirror()
+    mirror.refresh = lambda: None
+    mirror.add(3)
+    rows = [{"task_id": "key-0", "attempt": 1}, {"task_id": "key-1", "attempt": 1}]
+    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror, failures=lambda: rows))
+
+
+def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
+    """One stream serves all outputs of a list; a closed table is replaced."""
+    first = widgets.table(batch)
+    assert widgets.table(batch) is first
+    assert "sweep: 2 tasks" in repr(first)
+    first.close()
+    second = widgets.table(batch)
+    assert second is not first
+    second.close()
+
+
+def test_the_attempts_of_a_task_are_the_rows_of_its_key(batch: Any) -> None:
+    """The table finds the failed attempts of a task among those of the run."""
+    assert widgets._attempts_of(batch.session, "key-1") == [{"task_id": "key-1", "attempt": 1}]
+
+
+def test_a_host_that_cannot_be_reached_does_not_hide_the_last_state(batch: Any) -> None:
+    """The table of a lost session shows what was known."""
+
+    def fail() -> None:
+        raise OSError("connection lost")
+
+    batch.session.mirror.refresh = fail
+    batch.session.mirror.change(0, TaskState.SUCCEEDED)
+    table = widgets.table(batch)
+    assert "50 % done" in repr(table)
+    table.close()

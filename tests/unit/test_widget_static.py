@@ -1,0 +1,209 @@
+"""What a saved notebook and a terminal show of a table of tasks, and of a session."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_mirror import FakeMirror
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalable_nb.telemetry.records import TaskState
+from scalable_nb.widgets.picture import (
+    Picture,
+    duration_text,
+    picture_text,
+    take_picture,
+)
+from scalable_nb.widgets.session_card import card_html, card_text, dashboard_url
+from scalable_nb.widgets.static_view import column_heights, picture_html
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+STATES = st.lists(st.sampled_from(list(TaskState)), max_size=300)
+
+
+class Tags(HTMLParser):
+    """Which tags a text has, and what a person reads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def picture_of(states: list[TaskState], **options: Any) -> Picture:
+    mirror = FakeMirror()
+    mirror.add(len(states))
+    for row, state in enumerate(states):
+        mirror.change(row, state)
+    return take_picture(mirror.ledger, at=time.time(), **options)
+
+
+@given(STATES)
+def test_counts_always_add_up_to_the_number_of_tasks(states: list[TaskState]) -> None:
+    """Whatever the states, their counts add up, and the HTML says each of them."""
+    picture = picture_of(states)
+    assert sum(picture.counts.values()) == len(states)
+    words = Tags(picture_html(picture)).words.replace("\xa0", " ")
+    for state in TaskState:
+        assert picture.counts.get(state, 0) == states.count(state)
+        assert (f"{state.label} {states.count(state)}" in words) == (state in states)
+
+
+@given(STATES)
+def test_a_share_is_never_rounded_to_all_or_nothing(states: list[TaskState]) -> None:
+    """The text says 100 % only when all is done and 0 % only when nothing is."""
+    picture = picture_of(states)
+    found = re.search(r"(\d+) % done", picture_text(picture))
+    if not states:
+        assert found is None
+        return
+    assert found is not None
+    assert (found[1] == "100") == (picture.done == len(states))
+    assert (found[1] == "0") == (picture.done == 0)
+
+
+def test_the_texts_of_others_are_escaped() -> None:
+    """Markup in labels, workers, error names and titles reaches the page as text."""
+    mirror = FakeMirror()
+    mirror.add(1)
+    mirror.ledger.labels[0] = EVIL
+    mirror.change(0, TaskState.FAILED, attempt=1, worker=EVIL, error=EVIL)
+    found = Tags(picture_html(take_picture(mirror.ledger, title=EVIL, at=0)))
+    assert not {"script", "img"} & set(found.tags)
+    assert found.words.count("<script>alert(1)</script>") == 4
+
+
+def test_100000_tasks_stay_below_30_kb() -> None:
+    """The saved form is small however many tasks there are and however long their texts."""
+    mirror = FakeMirror()
+    mirror.add(100_000)
+    for row in range(0, 100_000, 3):
+        mirror.ledger.labels[row] = "&" * 10_000 if row < 300 else "é" * 200
+        mirror.change(
+            row, TaskState(row % 10), attempt=4, worker="&" * 1000, error="&" * 1000, duration_s=9e9
+        )
+    saved = picture_html(take_picture(mirror.ledger, title="&" * 5000, at=time.time()))
+    assert len(saved.encode()) < 30_000
+    assert "100,000 tasks" in saved
+
+
+def test_failed_tasks_come_first_and_the_rest_is_counted() -> None:
+    """The rows that need attention are listed, failures before retries, and no more than fit."""
+    states = [TaskState.RETRYING] * 10 + [TaskState.SUCCEEDED] * 10 + [TaskState.FAILED] * 10
+    picture = picture_of(states)
+    assert [line.position for line in picture.lines] == [*range(20, 30), 0, 1]
+    assert picture.hidden == 8
+    assert "8 more" in picture_html(picture)
+    assert "8 more" in picture_text(picture)
+
+
+def test_a_table_of_chosen_tasks_shows_only_these_in_their_order() -> None:
+    """Rows chosen are the rows shown; what the ledger does not know yet counts as pending."""
+    mirror = FakeMirror()
+    mirror.add(10)
+    mirror.change(7, TaskState.FAILED, attempt=2, worker="w", error="ValueError", duration_s=65.2)
+    picture = take_picture(mirror.ledger, [3, -1, 7], title="sweep", status="closed", at=0)
+    assert picture_text(picture).splitlines() == [
+        "sweep: 3 tasks, 33 % done (the session has ended)",
+        "  1 failed, 1 queued, 1 pending",
+        "  [2] simulate(scenario=7): failed, attempt 2/4, 1 min 05 s, ValueError on w",
+    ]
+
+
+@given(STATES.filter(bool), st.integers(1, 40))
+def test_columns_of_many_tasks_are_full_and_hide_no_failure(
+    states: list[TaskState], columns: int
+) -> None:
+    """Every column is filled by its tasks' states, and one failed task of many is seen."""
+    heights = column_heights(np.array(states, np.uint8), columns, 42)
+    assert len(heights) <= columns
+    assert (heights.sum(axis=1) == 42).all()
+    assert (heights >= 0).all()
+    per_column = -(-len(states) // columns)
+    for column, parts in enumerate(heights):
+        part = states[column * per_column : (column + 1) * per_column]
+        assert (parts[TaskState.FAILED] > 0) == (TaskState.FAILED in part)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.9994, "999 ms"),
+        (0.9999, "1.0 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+        (400_000, "111 h 06 min"),
+    ],
+)
+def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
+    """Each length of time has the unit that suits it."""
+    assert duration_text(seconds) == text
+
+
+# --- the card of a session -----------------------------------------------------
+
+
+@dataclass
+class Status:
+    """As `scalable_nb.session.SessionStatus`."""
+
+    run_id: str = "run-20260301T120000Z-demo-0123abcd"
+    target: str = "local"
+    state: str = "running"
+    host_pid: int = 4711
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    dashboard_link: str = "http://127.0.0.1:40123/3f1c/status"
+    folder: Path = Path("/tmp/runs/run-1")
+    started_at: str = "2026-03-01T12:00:00.000+00:00"
+
+
+def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
+    """The card has workers by state with threads and memory, counts, dashboard and folder."""
+    worker = {"threads": 2, "memory_bytes": 2**30, "memory_limit_bytes": 2**31}
+    status: Any = Status(
+        workers=[{**worker, "state": "busy"}, {**worker, "state": "idle"}],
+        counts={"succeeded": 1200, "failed": 0, "running": 3},
+    )
+    for text in (card_text(status), Tags(card_html(status)).words):
+        for part in (
+            "2 (1 busy, 1 idle), 4 threads, 2.00 GiB of 4.00 GiB memory",
+            "1,200 succeeded, 3 running",
+            "/tmp/runs/run-1",
+            "http://127.0.0.1:40123/3f1c/status",
+        ):
+            assert part in text
+
+
+def test_a_card_of_an_empty_session_says_so_and_escapes_names() -> None:
+    """Nothing there yet is said in words; names are text."""
+    status: Any = Status(target=EVIL, folder=Path(EVIL), dashboard_link="javascript:alert(1)")
+    found = Tags(card_html(status))
+    assert not {"script", "img", "a"} & set(found.tags)
+    assert found.words.count("none yet") == 2
+
+
+def test_the_dashboard_is_reached_through_the_hub() -> None:
+    """Behind JupyterHub the link leads through the person's own server, elsewhere directly."""
+    link = "http://127.0.0.1:40123/3f1c/status"
+    hub = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}
+    assert dashboard_url(link, hub) == "/user/ada/proxy/40123/3f1c/status"
+    assert dashboard_url(link, {}) == link
+    assert dashboard_url("", hub) == ""

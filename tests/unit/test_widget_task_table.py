@@ -1,0 +1,322 @@
+"""The kernel's side of the live table."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_mirror import FakeMirror
+from frame_reader import FrameReader
+from IPython.core.interactiveshell import InteractiveShell
+
+from scalable_nb.telemetry.ledger import Ledger
+from scalable_nb.telemetry.records import FailureRow, TaskState
+from scalable_nb.widgets import saved_output
+from scalable_nb.widgets import task_table as module
+from scalable_nb.widgets.task_table import TaskTable
+
+WAIT_S = 20
+
+
+class Comm:
+    """The line to a page, which keeps what is sent."""
+
+    comm_id = "0123"
+
+    def __init__(self, data: dict[str, Any], buffers: list[bytes], **_: Any) -> None:
+        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
+        self.arrived = threading.Condition()
+        self.handler: Callable[[dict[str, Any]], None] | None = None
+        self.send({"method": "update", **data}, buffers)
+
+    def send(self, data: dict[str, Any], buffers: list[bytes] | None = None) -> None:
+        with self.arrived:
+            self.sent.append((data, list(buffers or ())))
+            self.arrived.notify_all()
+
+    def on_msg(self, handler: Callable[[dict[str, Any]], None]) -> None:
+        self.handler = handler
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+
+    def ask(self, content: dict[str, Any]) -> None:
+        """What the page sends."""
+        assert self.handler is not None
+        data = {"method": "custom", "content": content}
+        self.handler({"content": {"data": data}, "buffers": []})
+
+    def frames(self) -> Iterator[bytes]:
+        """What a page that hears everything takes in."""
+        for data, buffers in list(self.sent):
+            if data["method"] == "custom" and data["content"]["type"] == "delta":
+                yield buffers[0]
+            elif ["snapshot"] in data.get("buffer_paths", []):
+                yield buffers[data["buffer_paths"].index(["snapshot"])]
+
+    def states(self, name: str) -> list[Any]:
+        """The values a trait had."""
+        updates = [data["state"] for data, _ in list(self.sent) if data["method"] == "update"]
+        return [state[name] for state in updates if name in state]
+
+    def messages(self, kind: str) -> list[dict[str, Any]]:
+        """Custom messages of a kind."""
+        contents = [data.get("content", {}) for data, _ in list(self.sent)]
+        return [content for content in contents if content.get("type") == kind]
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Until something sent fulfils a condition."""
+        with self.arrived:
+            assert self.arrived.wait_for(condition, WAIT_S)
+
+    def page(self) -> FrameReader:
+        """The table as the page holds it."""
+        reader = FrameReader()
+        for frame in self.frames():
+            reader.read(frame)
+        return reader
+
+
+@pytest.fixture(autouse=True)
+def _comms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comm.create_comm", Comm)
+
+
+@pytest.fixture
+def mirror() -> FakeMirror:
+    mirror = FakeMirror()
+    mirror.add(5)
+    return mirror
+
+
+@pytest.fixture
+def make(mirror: FakeMirror) -> Iterator[Callable[..., TaskTable]]:
+    made: list[TaskTable] = []
+
+    def make_table(**options: Any) -> TaskTable:
+        made.append(TaskTable(mirror, **options))
+        return made[-1]
+
+    yield make_table
+    for table in made:
+        table.close()
+
+
+def has_state(comm: Comm, row: int, state: TaskState) -> Callable[[], bool]:
+    return lambda: comm.page().rows[row].get("state") == state
+
+
+def test_changes_are_pushed_while_nobody_asks(mirror: FakeMirror, make: Any) -> None:
+    """What the mirror tells on another thread reaches the page without a message from it."""
+    table = make()
+    assert [row["label"] for row in table.comm.page().rows] == list(mirror.ledger.labels)
+    mirror.change(3, TaskState.FAILED, attempt=2, error="ValueError", worker="w1")
+    mirror.tell()
+    table.comm.wait(has_state(table.comm, 3, TaskState.FAILED))
+    page = table.comm.page()
+    assert (page.text(3, "error"), page.text(3, "worker")) == ("ValueError", "w1")
+
+
+def test_a_page_that_lost_a_frame_is_healed_though_it_cannot_ask(
+    mirror: FakeMirror, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames are followed by a snapshot by itself, then there is silence."""
+    monkeypatch.setattr(module, "_SNAPSHOT_AFTER_S", 0.05)
+    table = make()
+    comm = table.comm
+    snapshots = len(comm.states("snapshot")) + sum("snapshot" in str(d) for d, _ in comm.sent)
+    mirror.change(0, TaskState.RUNNING)
+    mirror.tell()
+    comm.wait(lambda: sum("snapshot" in str(data) for data, _ in comm.sent) > snapshots)
+    late = FrameReader()
+    assert late.read(list(comm.frames())[-1])
+    assert late.rows[0]["state"] == TaskState.RUNNING
+    assert table._rest_s() is None  # nothing more to do until something changes
+
+
+def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, make: Any) -> None:
+    """A table of keys has these rows in this order; keys not known yet are filled in later."""
+    table = make(keys=["key-4", "later-5", "key-0", "key-4"])
+    assert [row["label"] for row in table.comm.page().rows] == [
+        "simulate(scenario=4)",
+        "later-5",
+        "simulate(scenario=0)",
+    ]
+    mirror.add(1, prefix="later")
+    mirror.tell()
+    table.comm.wait(lambda: table.comm.page().rows[1]["label"] == "simulate(scenario=5)")
+
+
+def test_attempts_are_answered(mirror: FakeMirror, make: Any) -> None:
+    """The page names a row and gets the failed attempts of that task."""
+    asked: list[str] = []
+
+    def attempts(key: str) -> list[FailureRow]:
+        asked.append(key)
+        return [{"attempt": 1, "failure_class": "ValueError"}]
+
+    table = make(keys=["key-2", "key-1"], attempts=attempts)
+    table.comm.ask({"type": "attempts", "row": 1})
+    assert asked == ["key-1"]
+    assert table.comm.messages("attempts") == [
+        {
+            "type": "attempts",
+            "row": 1,
+            "key": "key-1",
+            "rows": [{"attempt": 1, "failure_class": "ValueError"}],
+        }
+    ]
+
+
+def test_an_error_in_a_callback_is_shown_and_goes_away(mirror: FakeMirror, make: Any) -> None:
+    """A request that fails says so under the table; one that works clears it."""
+
+    def attempts(key: str) -> list[FailureRow]:
+        raise OSError(f"no journal for {key}")
+
+    table = make(attempts=attempts)
+    table.comm.ask({"type": "attempts", "row": 1})
+    assert table.problem.endswith("OSError: no journal for key-1")
+    table.comm.ask({"type": "attempts", "row": 99})
+    assert "no row 99 in a table of 5 tasks" in table.problem
+    table.comm.ask({"type": "what?"})
+    assert "what?" in table.problem
+    table.comm.ask({"type": "resync"})
+    assert table.problem == ""
+
+
+def test_a_page_that_asks_gets_a_snapshot(mirror: FakeMirror, make: Any) -> None:
+    """A reloaded page, or one that noticed a gap, gets what is true now."""
+    table = make()
+    mirror.change(1, TaskState.CACHED)
+    table.comm.ask({"type": "resync"})
+    late = FrameReader()
+    assert late.read(list(table.comm.frames())[-1])
+    assert late.rows[1]["state"] == TaskState.CACHED
+
+
+@pytest.mark.parametrize("status", ["lost", "closed"])
+def test_the_end_of_the_session_is_told(mirror: FakeMirror, make: Any, status: str) -> None:
+    """The page hears that the session ended, with the last state as a snapshot."""
+    table = make()
+    mirror.change(0, TaskState.SUCCEEDED, attempt=1)
+    mirror.end(status)
+    table.comm.wait(lambda: status in table.comm.states("status"))
+    table.comm.wait(has_state(table.comm, 0, TaskState.SUCCEEDED))
+    words = {"lost": "lost contact with the host", "closed": "the session has ended"}
+    assert words[status] in repr(table)
+
+
+def test_a_closed_table_follows_nothing(mirror: FakeMirror, make: Any) -> None:
+    """Closing ends the subscription and the thread."""
+    before = set(threading.enumerate())
+    table = make()
+    (thread,) = set(threading.enumerate()) - before
+    table.close()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert mirror.callbacks == []
+    table.close()
+
+
+def test_a_finished_run_needs_no_mirror(mirror: FakeMirror) -> None:
+    """The table of a ledger that nobody changes shows it and starts nothing."""
+    threads = threading.active_count()
+    table = TaskTable.of_ledger(mirror.ledger, title="run-1")
+    assert table.status == "finished"
+    assert len(FrameReader().rows) == 0
+    assert len(table.comm.page().rows) == 5  # type: ignore[attr-defined]
+    assert threading.active_count() == threads
+    table.close()
+
+
+def test_an_empty_table_is_shown_and_filled(make: Any) -> None:
+    """A table can be shown before the first task, and before the ledger has its name."""
+    mirror = FakeMirror("")
+    table = TaskTable(mirror)
+    assert "0 tasks" in repr(table)
+    host = Ledger("run")
+    host.add("a", "f(a)", state=TaskState.RUNNING)
+    with mirror.lock:
+        mirror.ledger.apply(host.delta())
+    mirror.tell()
+    comm: Any = table.comm
+    comm.wait(lambda: [row["label"] for row in comm.page().rows] == ["f(a)"])
+    table.close()
+
+
+def test_the_bundle_has_a_live_a_static_and_a_text_form(mirror: FakeMirror, make: Any) -> None:
+    """What is saved beside the widget stands for itself where no widget can live."""
+    table = make(title="sweep")
+    mirror.change(0, TaskState.FAILED, attempt=1, error="ValueError")
+    bundle, _ = table._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == table.model_id
+    assert "sweep: 5 tasks, 20 % done" in bundle["text/plain"]
+    assert "simulate(scenario=0)" in bundle["text/html"]
+
+
+# --- the saved output ------------------------------------------------------------
+
+
+@pytest.fixture
+def outputs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, bool]]]:
+    """What a kernel displays: (display_id, text, is_update)."""
+    shell = InteractiveShell.instance()
+    shown: list[tuple[str, str, bool]] = []
+
+    def publish(data: Any, *, transient: Any = None, update: bool = False, **_: Any) -> None:
+        shown.append(((transient or {}).get("display_id", ""), data["text/plain"], update))
+
+    monkeypatch.setattr(shell.display_pub, "publish", publish)
+    monkeypatch.setattr(saved_output, "in_notebook", lambda: True)
+    yield shown
+    InteractiveShell.clear_instance()
+
+
+def test_the_saved_output_ends_with_the_last_state(
+    mirror: FakeMirror, make: Any, outputs: list[tuple[str, str, bool]]
+) -> None:
+    """The output written when the run began is written again when the work is over."""
+    table = make(keys=["key-0", "key-1"])
+    table._ipython_display_()
+    mirror.change(0, TaskState.SUCCEEDED, attempt=1)
+    mirror.tell()
+    table.comm.wait(has_state(table.comm, 0, TaskState.SUCCEEDED))
+    assert [is_update for _, _, is_update in outputs] == [False]
+    mirror.change(1, TaskState.FAILED, attempt=1, error="ValueError")
+    module.finish_outputs()  # the end of a cell, before the mirror's thread says anything
+    (first, begun, _), (second, ended, is_update) = outputs
+    assert "0 % done" in begun
+    assert "100 % done" in ended
+    assert "ValueError" in ended
+    assert is_update
+    assert first == second != ""
+    module.finish_outputs()
+    assert len(outputs) == 2
+
+
+def test_the_saved_output_of_an_ended_session_is_the_last_one(
+    mirror: FakeMirror, make: Any, outputs: list[tuple[str, str, bool]]
+) -> None:
+    """Where the session ends before its work, the saved output says how far it came."""
+    table = make()
+    table._ipython_display_()
+    mirror.change(0, TaskState.SUCCEEDED, attempt=1)
+    mirror.end("closed")
+    table.comm.wait(lambda: "closed" in table.comm.states("status"))
+    module.finish_outputs()
+    assert "20 % done (the session has ended)" in outputs[-1][1]
+
+
+def test_a_terminal_gets_text_once(
+    mirror: FakeMirror, make: Any, outputs: list[tuple[str, str, bool]], monkeypatch: Any
+) -> None:
+    """Without a kernel nothing can be updated, so nothing is printed a second time."""
+    monkeypatch.setattr(saved_output, "in_notebook", lambda: False)
+    table = make()
+    table._ipython_display_()
+    mirror.end("closed")
+    module.finish_outputs()
+    assert [(name, is_update) for name, _, is_update in outputs] == [("", False)]
