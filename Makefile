@@ -49,6 +49,10 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 test-slow: $(VENV)/.stamp-dev chromium ## Run the tests on real clusters, in the browser and of the notebooks
 	$(PYTEST) tests/integration tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
+.PHONY: screenshots
+screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
+	$(PYTEST) tests/browser/test_lab_live.py --update-images
+
 .PHONY: test-js
 test-js: node ## Run the tests of the views' JavaScript
 	@files=$$(find tests/js -name '*.test.js' -o -name '*.test.mjs' | sort); \

@@ -6,14 +6,13 @@ or unpickles what belongs to the user.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import io
 import itertools
 import pickle
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -44,13 +43,15 @@ class Call:
         Under which the result is kept, and looked for before the call; empty where it is not.
     """
 
-    function: bytes
-    arguments: bytes
+    # Dask logs the representation of tasks that fail.
+    function: bytes = field(repr=False)
+    arguments: bytes = field(repr=False)
     result_key: str = ""
 
     def load_function(self) -> Callable[..., Any]:
-        """Unpickle the function (once per worker process)."""
-        return _load_function(self.function)
+        """Unpickle the function, for one attempt: what it keeps in itself stays in there."""
+        function: Callable[..., Any] = pickle.loads(self.function)
+        return function
 
     def load_arguments(self, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments, with the results of other tasks put in their places."""
@@ -58,12 +59,6 @@ class Call:
         unpickler.inputs = inputs
         args, kwargs = unpickler.load()
         return args, kwargs
-
-
-@functools.lru_cache(maxsize=256)
-def _load_function(pickled: bytes) -> Callable[..., Any]:
-    function: Callable[..., Any] = pickle.loads(pickled)
-    return function
 
 
 class _ArgumentsUnpickler(pickle.Unpickler):
@@ -232,13 +227,17 @@ def _preview(value: Any, depth: int = 2) -> str:
             shown.append("…")
         return "{" + ", ".join(shown) + "}"
     shape = _shape(value)
-    if type(shape) is tuple and all(type(length) is int for length in shape):
+    if shape:
         return f"<{type(value).__name__} {'x'.join(map(str, shape))}>"
+    if shape == () and type(value).__module__ == "numpy" and type(value.item()) in _PLAIN:
+        return _preview(value.item())  # a scalar, e.g. one of `numpy.linspace`
     return f"<{type(value).__name__}>"
 
 
-def _shape(value: Any) -> Any:
+def _shape(value: Any) -> tuple[int, ...] | None:
     try:
-        return getattr(value, "shape", None)
+        shape = getattr(value, "shape", None)
     except Exception:  # noqa: BLE001 - a property of the user's may raise anything
         return None
+    is_shape = type(shape) is tuple and all(type(length) is int for length in shape)
+    return shape if is_shape else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -19,7 +21,7 @@ from distributed.client import SpanMetadata
 from scalable_nb.calls import Call, Preview, pack_arguments, pack_function
 from scalable_nb.errors import HostDiedError, SubmitError
 from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
-from scalable_nb.futures import FutureList, PartialResult, error_of, partial
+from scalable_nb.futures import Failed, FutureList, PartialResult, partial
 from scalable_nb.host.attempt import run_async_attempt, run_attempt
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.orders import Order
@@ -29,6 +31,16 @@ from scalable_nb.telemetry.records import FailureRow
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
+
+
+class _Unset:
+    """Tells an option that was not given from one that was given as None or 1."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_UNSET: Any = _Unset()
 
 
 class ScalableClient(Client):
@@ -56,11 +68,11 @@ class ScalableClient(Client):
         self,
         func: Callable[..., Any],
         *args: Any,
-        tag: str | None = None,
-        task: str | None = None,
-        n: int = 1,
-        retries: int | RetryPolicy | None = None,
-        policy: TaskPolicy | None = None,
+        tag: str | None = _UNSET,
+        task: str | None = _UNSET,
+        n: int = _UNSET,
+        retries: int | RetryPolicy | None = _UNSET,
+        policy: TaskPolicy | None = _UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -103,16 +115,13 @@ class ScalableClient(Client):
             When the manifest has no such task or component.
         """
         _check_callable(func)
-        _check_options(func, {"tag": tag, "task": task, "n": n > 1, "retries": retries,
-                              "policy": policy})  # fmt: skip
+        options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy)
         if actor or actors:
             return super().submit(
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        order = Order.resolve(
-            self.session, func, tag=tag, task=task, n=n, retries=retries, policy=policy
-        )
+        order = Order.resolve(self.session, func, **options)
         if key is None:
             token = tokenize(func, kwargs, *args) if pure else str(uuid.uuid4())
             key = f"{funcname(func)}-{token}"
@@ -126,12 +135,12 @@ class ScalableClient(Client):
         self,
         func: Callable[..., Any],
         *iterables: Iterable[Any],
-        name: str | None = None,
-        tag: str | None = None,
-        task: str | None = None,
-        n: int = 1,
-        retries: int | RetryPolicy | None = None,
-        policy: TaskPolicy | None = None,
+        name: str | None = _UNSET,
+        tag: str | None = _UNSET,
+        task: str | None = _UNSET,
+        n: int = _UNSET,
+        retries: int | RetryPolicy | None = _UNSET,
+        policy: TaskPolicy | None = _UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -166,17 +175,15 @@ class ScalableClient(Client):
             A list of futures, in order, that draws itself as the live table.
         """
         _check_callable(func)
-        _check_options(func, {"tag": tag, "task": task, "n": n > 1, "retries": retries,
-                              "policy": policy, "name": name})  # fmt: skip
+        options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy, name=name)
+        name = options.pop("name", None)
         if actor or actors:
             return FutureList(
                 super().map(func, *map(list, iterables), key=key, workers=workers,
                             resources=dict(resources or {}), priority=priority, actor=True,
                             **kwargs)
             )  # fmt: skip
-        order = Order.resolve(
-            self.session, func, tag=tag, task=task, n=n, retries=retries, policy=policy
-        )
+        order = Order.resolve(self.session, func, **options)
         items = list(zip(*iterables, strict=False))
         keys = _map_keys(func, items, kwargs, key, pure)
         name = self.session.name_batch(name, order.task or funcname(func))
@@ -271,16 +278,39 @@ class ScalableClient(Client):
                 )
             plain = _plain_lists(futures)
             return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
-        if isinstance(futures, Future):
-            return self._results_or_errors([futures])[0]
-        return self._results_or_errors(list(futures))
+        return self.sync(self._results_or_errors, futures, asynchronous=asynchronous)
 
-    def _results_or_errors(self, futures: list[Future[Any]]) -> list[Any]:
-        outcome = partial(FutureList(futures))
-        values = outcome.results
-        for failure in outcome.failures:
-            values[failure.index] = error_of(futures[failure.index])
-        return values
+    async def _results_or_errors(self, futures: Any) -> Any:
+        listed = [futures] if isinstance(futures, Future) else list(futures)
+        values = [
+            each.error if isinstance(each, Failed) else each for each in await self.outcomes(listed)
+        ]
+        return values[0] if isinstance(futures, Future) else values
+
+    async def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
+        """Wait for all futures; gives each one's result, or `Failed` in its place."""
+        while True:
+            await asyncio.gather(*(_ended(future) for future in futures))
+            finished = [future for future in futures if future.status == "finished"]
+            try:
+                # "skip": what is lost at this very moment is no news for the notebook.
+                gathered = await self._gather(finished, errors="skip")
+                values = dict(zip(finished, gathered, strict=True))
+            except Exception:  # noqa: BLE001 - one result is not to be had: ask for each alone
+                values = {future: await self._outcome(future) for future in finished}
+            if not any(future.status == "pending" for future in futures):
+                # Otherwise lost with its worker meanwhile, and computed again.
+                return [
+                    values[future] if future in values else Failed(await _error_of(future))
+                    for future in futures
+                ]
+
+    async def _outcome(self, future: Future[Any]) -> Any:
+        try:
+            (value,) = await self._gather([future])
+        except Exception as error:  # noqa: BLE001 - whatever kept it from coming
+            return Failed(error)
+        return value
 
     def partial(self, futures: Iterable[Future[Any]]) -> PartialResult:
         """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
@@ -342,6 +372,17 @@ class ScalableClient(Client):
         await self._close(fast=True)
 
 
+async def _ended(future: Future[Any]) -> None:
+    """Wait for a future; one that was cancelled has ended too."""
+    await future._state.wait()  # type: ignore[union-attr]
+
+
+async def _error_of(future: Future[Any]) -> BaseException:
+    """What a failed or cancelled future raises."""
+    error = await future._exception()
+    return error if isinstance(error, BaseException) else CancelledError(str(future.key))
+
+
 class LedgerFeed:
     """How the mirror asks the host for changes (`telemetry.mirror.LedgerSource`)."""
 
@@ -383,15 +424,13 @@ def _check_callable(func: Any) -> None:
         )
 
 
-def _check_options(func: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an option that the function has a parameter of the same name for."""
-    given = [name for name, value in options.items() if value]
-    if not given:
-        return
+def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """The options that were given; none may have the name of a parameter of the function."""
+    given = {name: value for name, value in options.items() if value is not _UNSET}
     try:
-        parameters = inspect.signature(func).parameters
+        parameters = inspect.signature(func).parameters if given else {}
     except (TypeError, ValueError):
-        return
+        return given
     for name in given:
         if name in parameters:
             raise SubmitError(
@@ -399,6 +438,7 @@ def _check_options(func: Callable[..., Any], options: Mapping[str, Any]) -> None
                 f"of that name. To pass it to the function, bind it first: "
                 f"functools.partial({funcname(func)}, {name}=...)"
             )
+    return given
 
 
 def _map_keys(
@@ -435,7 +475,7 @@ def _pack_calls(
     for key, given in calls.items():
         args, kwargs = order.arguments(*given)
         arguments, inputs = pack_arguments(args, kwargs, func)
-        result_key = "" if inputs else order.result_key(args, kwargs)
+        result_key = "" if inputs and order.call_keys else order.result_key(key, args, kwargs)
         call = Call(function, arguments, result_key)
         graph[key] = Task(key, runner, key, call, *map(parse_input, inputs))
         batch.previews[key] = preview(args, kwargs)

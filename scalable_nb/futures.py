@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from distributed import Future, as_completed
+from distributed import Future
 
-from scalable_nb.errors import SessionError
+from scalable_nb.errors import RemoteError, SessionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,9 @@ class TaskFailure:
 
     @property
     def failure_class(self) -> str:
-        """Name of the error's class."""
+        """Name of the error's class; the original's where a stand-in came."""
+        if isinstance(self.error, RemoteError):
+            return self.error.type_name.rpartition(".")[2]
         return type(self.error).__name__
 
     def __str__(self) -> str:
@@ -245,54 +247,40 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
     listed = futures if isinstance(futures, FutureList) else FutureList(futures)
     if not listed:
         return PartialResult([], [])
-    values = _gather_finished(listed)
-    states = listed.to_dataframe() if len(values) < len(listed) else None
-    attempts = [int(count or 0) for count in states["attempt"]] if states is not None else []
-    results: list[Any] = []
-    failures: list[TaskFailure] = []
-    for index, future in enumerate(listed):
-        results.append(values.get(index))
-        if index not in values:
-            assert states is not None
-            failures.append(
-                TaskFailure(
-                    index=index,
-                    key=_key_text(future),
-                    label=str(states["label"].iat[index]),
-                    error=error_of(future),
-                    attempts=attempts[index],
-                )
+    client = listed._client()
+    if client.asynchronous:
+        raise SessionError(
+            "partial() waits, which an asynchronous client must not; use "
+            "`await client.gather(futures, errors='return')`"
+        )
+    outcomes = client.sync(client.outcomes, list(listed))
+    failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Failed)]
+    states = listed.to_dataframe() if failed else None
+    failures = []
+    for index in failed:
+        assert states is not None
+        failures.append(
+            TaskFailure(
+                index=index,
+                key=_key_text(listed[index]),
+                label=str(states["label"].iat[index]),
+                error=outcomes[index].error,
+                attempts=_count(states["attempt"].iat[index]),
             )
+        )
+    results = [None if isinstance(each, Failed) else each for each in outcomes]
     return PartialResult(results, failures)
 
 
-def _gather_finished(futures: FutureList) -> dict[int, Any]:
-    """The results of those that succeeded, by position, once all have ended."""
-    client = futures._client()
-    while True:
-        for _ in as_completed(list(futures)):
-            """Wait for the slowest; unlike `wait`, this does not stop at a cancelled one."""
-        if any(future.status == "pending" for future in futures):
-            continue  # lost with its worker meanwhile, and computed again
-        chosen = [index for index, future in enumerate(futures) if future.status == "finished"]
-        try:
-            values = client.gather([futures[index] for index in chosen])
-        except Exception:
-            # A result was lost with its worker and computing it again failed: look anew.
-            if all(futures[index].status == "finished" for index in chosen):
-                raise
-        else:
-            return dict(zip(chosen, values, strict=True))
+def _count(value: Any) -> int:
+    return int(value or 0)
 
 
-def error_of(future: Future[Any]) -> BaseException:
-    """What a failed or cancelled future raises."""
-    from concurrent.futures import CancelledError
+@dataclass(frozen=True)
+class Failed:
+    """Stands for the result of a task that has none; no result is ever one of these."""
 
-    if future.status == "cancelled":
-        return CancelledError(f"the task {future.key} was cancelled")
-    error = future.exception()
-    return error if isinstance(error, BaseException) else RuntimeError(str(error))
+    error: BaseException
 
 
 _FRAME_COLUMNS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,11 +57,11 @@ class Order:
         session: ScalableSession,
         func: Callable[..., Any],
         *,
-        tag: str | None,
-        task: str | None,
-        n: int,
-        retries: int | RetryPolicy | None,
-        policy: TaskPolicy | None,
+        tag: str | None = None,
+        task: str | None = None,
+        n: int = 1,
+        retries: int | RetryPolicy | None = None,
+        policy: TaskPolicy | None = None,
     ) -> Order:
         """Look names up in the session's manifest and settle the policy.
 
@@ -93,6 +94,8 @@ class Order:
         elif entry is not None and entry.cache:
             call_keys = CallKeys(func, version=entry.version)
             wire["store"] = str(session.settings.cache_dir)
+        elif not terms.idempotent and session.paths is not None:
+            wire["store"] = str(session.paths.results)
         return cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,
@@ -121,9 +124,15 @@ class Order:
         """The arguments with the types that a `cacheable` function declares."""
         return self.cacheable.convert(tuple(args), kwargs) if self.cacheable else (args, kwargs)
 
-    def result_key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Under which the result of a call is kept; empty where it is not."""
-        return self.call_keys.key(args, kwargs) if self.call_keys else ""
+    def result_key(self, key: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Under which the result of a task is kept; empty where it is not.
+
+        What is not idempotent is kept by the task's own key: Dask may ask for a lost result
+        again, but the function must not be called for it.
+        """
+        if self.call_keys is not None:
+            return self.call_keys.key(args, kwargs)
+        return hashlib.sha256(repr(key).encode()).hexdigest() if "store" in self.wire else ""
 
 
 def _component(manifest: Manifest, task: str | None, tag: str | None) -> str:

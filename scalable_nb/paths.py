@@ -95,6 +95,11 @@ class RunPaths:
         return self.folder / "tls"
 
     @property
+    def results(self) -> Path:
+        """Results of tasks that must not be called twice."""
+        return self.folder / "results"
+
+    @property
     def workspace(self) -> Path:
         """Local directory of workers on this machine."""
         return self.folder / "workspace"

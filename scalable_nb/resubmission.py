@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from distributed import Future
 
@@ -76,10 +76,13 @@ def plan_resubmission(
     choices = list(only) if only is not None else None
     failed = [key for key, status in statuses.items() if status in ("error", "lost")]
     if choices:
-        _check_choices(choices, [last_failures.get(_text(key), {}) for key in failed])
+        texts = map(_text, failed)
+        _check_choices(choices, [last_failures[text] for text in texts if text in last_failures])
     to_run, left_out = [], {}
     for key in failed:
-        if choices is None or _is_chosen(last_failures.get(_text(key), {}), choices):
+        # A task that failed with one of its inputs has no failed attempt of its own.
+        row = last_failures.get(_text(key))
+        if choices is None or (row is not None and _is_chosen(row, choices)):
             to_run.append(key)
         else:
             left_out[key] = "not chosen by only="
@@ -173,8 +176,11 @@ def _is_chosen(row: FailureRow, choices: Iterable[Choice]) -> bool:
     return any(choice(row) if callable(choice) else choice in _words(row) for choice in choices)
 
 
+_SHOWN: Final = ("failure_class", "category")
+
+
 def _words(row: FailureRow) -> set[str]:
-    names = ("failure_class", "category", "fingerprint", "task_id")
+    names = (*_SHOWN, "fingerprint", "task_id")
     return {str(row[name]) for name in names if name in row}  # type: ignore[literal-required]
 
 
@@ -183,9 +189,7 @@ def _check_choices(choices: list[Choice], rows: list[FailureRow]) -> None:
     for choice in choices:
         if isinstance(choice, str):
             if choice not in known:
-                shown = {
-                    str(row.get(name)) for row in rows for name in ("failure_class", "category")
-                }
+                shown = {str(row[name]) for row in rows for name in _SHOWN if name in row}
                 raise UnknownNameError("failure", choice, shown, "Nothing was run.")
         elif not callable(choice):
             raise SubmitError(

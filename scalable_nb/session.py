@@ -224,11 +224,21 @@ class ScalableSession:
         self._is_open = False
         if self in _live:
             _live.remove(self)
-        with suppress(Exception):  # a host that is gone already needs no asking
-            self.client.ask("stop")
+        self._ask_to_stop()
         self.mirror.end("closed")
         self.client.close(timeout=2)
         self._await_end()
+
+    def _ask_to_stop(self) -> None:
+        if self.client.status == "running":
+            try:
+                self.client.ask("stop")
+            except OSError:
+                logger.debug("the host went before it could be asked to", exc_info=True)
+            else:
+                return
+        if self._contact["host"] == platform.node() and _is_alive(self._contact):
+            os.kill(self._contact["pid"], signal.SIGTERM)
 
     def __enter__(self) -> Self:
         self.start()
@@ -324,10 +334,12 @@ class ScalableSession:
     # --- the host's health ---------------------------------------------------------
 
     def is_host_alive(self) -> bool:
-        """Whether the host's process exists (asked on the machine it runs on)."""
+        """Whether the host is there for us: not dead, nor about to end."""
         if self._process is not None:
             self._process.poll()
-        return _is_alive(self._contact)
+        # The first thing a host does at its end is to remove its address.
+        is_open = self.paths is not None and self.paths.session_json.exists()
+        return is_open and _is_alive(self._contact)
 
     def check_alive(self) -> None:
         """Raise where the session cannot take work.

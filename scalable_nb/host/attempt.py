@@ -18,20 +18,18 @@ from typing import Any, Final
 
 import psutil
 from distributed import Reschedule, Worker, get_worker
-from distributed.protocol import pickle as dask_pickle
 from distributed.utils import sync
 
 from scalable_nb.calls import Call
-from scalable_nb.errors import RemoteError, ResultValidationError
-from scalable_nb.faults.classify import classify, verdict
+from scalable_nb.errors import ResultValidationError
+from scalable_nb.faults.classify import Category, classify, verdict
 from scalable_nb.faults.fingerprint import fingerprint_of
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept
-from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter
-
-_MAX_EXCEPTION_BYTES: Final = 1_000_000
+from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter, slot_name
+from scalable_nb.host.travel import pickled, travelling
 
 _NO_RULES: Final[dict[str, Any]] = {}
 
@@ -47,8 +45,10 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             return attempt.accept(function(*args, **kwargs))
     except Reschedule:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is recorded and passed on
-        attempt.raise_outcome(error, attempt.ask(error))
+    except BaseException as caught:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        error = caught
+    # Outside of `except`, so that what is raised does not drag the original along.
+    raise sync(attempt.worker.loop, attempt.outcome, error)
 
 
 async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
@@ -62,8 +62,9 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             return attempt.accept(await function(*args, **kwargs))
     except Reschedule:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is recorded and passed on
-        attempt.raise_outcome(error, await attempt.ask_async(error))
+    except BaseException as caught:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        error = caught
+    raise await attempt.outcome(error)
 
 
 class _Attempt:
@@ -86,8 +87,7 @@ class _Attempt:
         if writer is None:
             yield
             return
-        key = self.key if isinstance(self.key, str) else repr(self.key)
-        with writer.running(key, self.terms.timeout_s):
+        with writer.running(slot_name(self.key), self.terms.timeout_s):
             yield
 
     def has_kept_result(self) -> bool:
@@ -127,42 +127,33 @@ class _Attempt:
 
     # --- after an exception --------------------------------------------------------
 
-    def ask(self, error: BaseException) -> bool:
-        """Report the failed attempt and learn whether to run again."""
-        return bool(sync(self.worker.loop, self.ask_async, error))
-
-    async def ask_async(self, error: BaseException) -> bool:
-        """As `ask`, in the worker's event loop."""
+    async def outcome(self, error: BaseException) -> Exception:
+        """Report the failed attempt; gives what to raise: to run again, or what can travel."""
+        failure = self._describe(error)
+        # Without this module's own frame, which would only be in the way.
+        own = error.__traceback__
+        exception = travelling(error.with_traceback(own.tb_next if own else None))
         try:
             answer = await self.worker.scheduler.scalable_attempt_failed(
                 key=self.key,
                 worker=self.worker.address,
-                verdict=verdict(
-                    error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ())
-                ),
-                failure=self._describe(error),
-                exception=_portable(error),
+                verdict=self._verdict(error),
+                failure=failure,
+                exception=pickled(exception),
             )
         except OSError:  # the host is gone, and with it everybody who could decide
-            return False
-        return bool(answer["retry"])
+            return exception
+        return Reschedule() if answer["retry"] else exception
 
-    def raise_outcome(self, error: BaseException, will_retry: bool) -> None:
-        """Leave the task: to run again, or with an exception that can travel."""
-        if will_retry:
-            raise Reschedule from None
-        if _can_travel(error):
-            # Without this module's own frames, which would only be in the way.
-            traceback = error.__traceback__
-            raise error.with_traceback(traceback.tb_next if traceback else None)
-        raise _stand_in(error) from None
+    def _verdict(self, error: BaseException) -> str | None:
+        return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
         return {
             "failure_class": type(error).__name__,
             "error_module": type(error).__module__,
             "message": safe_message(error),
-            "category": str(classify(error)),
+            "category": str(_category(error)),
             "fingerprint": fingerprint_of(error),
             "traceback": format_traceback(error),
             "started_at": self.started_at,
@@ -174,38 +165,17 @@ class _Attempt:
         }
 
 
+def _category(error: BaseException) -> Category:
+    # SystemExit, KeyboardInterrupt: somebody wanted an end, not another attempt.
+    return classify(error) if isinstance(error, Exception) else Category.PERMANENT
+
+
 def _is_valid(validate: Callable[[Any], Any], result: Any) -> bool:
     try:
         return bool(validate(result))
     except Exception as error:
         name = getattr(validate, "__name__", repr(validate))
         raise ResultValidationError(f"validate={name} raised {error!r}") from error
-
-
-def _class_name(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-
-
-def _stand_in(error: BaseException) -> RemoteError:
-    return RemoteError(_class_name(error), safe_message(error), format_traceback(error))
-
-
-def _portable(error: BaseException) -> bytes:
-    """The exception, or its stand-in, as the host may have to deliver it."""
-    pickled: bytes = dask_pickle.dumps(error if _can_travel(error) else _stand_in(error))
-    return pickled
-
-
-def _can_travel(error: BaseException) -> bool:
-    if not isinstance(error, Exception):
-        return False  # SystemExit and the like would end whoever receives them
-    try:
-        pickled = dask_pickle.dumps(error)
-        if len(pickled) > _MAX_EXCEPTION_BYTES:
-            return False
-        return type(dask_pickle.loads(pickled)).__name__ == type(error).__name__
-    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
-        return False
 
 
 @functools.lru_cache(maxsize=64)

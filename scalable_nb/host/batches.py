@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from scalable_nb.faults.brake import Brake
 from scalable_nb.faults.policy import PolicyTerms
 
 #: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.
@@ -16,7 +17,7 @@ class Batch:
     """What the tasks of one ``submit`` or ``map`` have in common.
 
     ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``terms`` are
-    read by the host from the first of them.
+    read by the host from the first of them, ``brake`` is the host's.
     """
 
     batch_id: str
@@ -27,6 +28,7 @@ class Batch:
     tag: str = ""
     previews: dict[Any, str] = field(default_factory=dict)
     terms: PolicyTerms | None = None
+    brake: Brake | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values, keys and previews apart (keys may be tuples)."""

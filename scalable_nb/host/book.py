@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from dataclasses import dataclass
 from time import time
@@ -144,14 +145,19 @@ class Book:
         record.worker = worker
         record.is_reported = False
         record.exception = b""
-        ledger = self.ledger
-        ledger.set_state(record.row, TaskState.QUEUED)
-        ledger.set(record.row, worker=ledger.code(self.worker_name(worker)), retry_at=0.0)
+        self.ledger.set_state(record.row, TaskState.QUEUED)
+        self.ledger.set(record.row, retry_at=0.0)
 
     def begin_attempt(self, record: TaskRecord) -> None:
         """The task has a thread."""
-        self.ledger.set_state(record.row, TaskState.RUNNING)
-        self.ledger.set(record.row, attempt=record.attempts + 1, started_at=time())
+        ledger = self.ledger
+        ledger.set_state(record.row, TaskState.RUNNING)
+        ledger.set(
+            record.row,
+            worker=ledger.code(self.worker_name(record.worker)),
+            attempt=record.attempts + 1,
+            started_at=time(),
+        )
 
     def end_attempt(
         self,
@@ -229,7 +235,8 @@ class Book:
     def worker_came(self, address: str, name: str, host: str, threads: int) -> None:
         """A worker connected: one row in ``workers.jsonl``."""
         self._worker_names[address] = name
-        self._worker_hosts[address] = host
+        is_here = host.startswith("127.") or host == "::1"
+        self._worker_hosts[address] = platform.node() if is_here else host
         self._worker_row("worker-connected", address, threads)
 
     def worker_left(self, address: str) -> None:

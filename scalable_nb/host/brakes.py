@@ -27,7 +27,6 @@ class Brakes:
     def __init__(self, conductor: Conductor, limit: int) -> None:
         self._conductor = conductor
         self._limit = limit
-        self._brakes: dict[str, Brake] = {}
         self._paused: set[Any] = set()
 
     def __contains__(self, key: Any) -> bool:
@@ -35,17 +34,17 @@ class Brakes:
 
     def on_success(self, record: TaskRecord) -> None:
         """A task of a batch succeeded."""
-        brake = self._brakes.get(record.batch.batch_id)
-        if brake is not None:
-            brake.succeed()
+        if record.batch.brake is not None:
+            record.batch.brake.succeed()
 
     def on_failure(self, record: TaskRecord, fingerprint: str, message: str) -> None:
         """A task failed for good; pauses the rest of its batch where that is due."""
         batch = record.batch
         if not batch.name:
             return  # a single submit has no rest
-        brake = self._brakes.setdefault(batch.batch_id, Brake(self._limit))
-        if not brake.fail(fingerprint):
+        if batch.brake is None:
+            batch.brake = Brake(self._limit)
+        if not batch.brake.fail(fingerprint):
             return
         paused = [r for r in self._conductor.records.values() if r.batch is batch]
         count = sum(self._pause(r) for r in paused)
@@ -62,7 +61,8 @@ class Brakes:
         for key in chosen:
             record = self._conductor.records[key]
             self._paused.discard(key)
-            self._brakes[record.batch.batch_id].release()
+            if record.batch.brake is not None:
+                record.batch.brake.release()
             self._conductor.hold.wake(key)
         return chosen
 

@@ -28,9 +28,15 @@ from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.seats import Seats
+from scalable_nb.host.slots import slot_name
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
+
+#: Why a task that had succeeded has a further attempt: its result was lost with a worker.
+RECOMPUTED: Final = "recomputed"
+
+_MAX_PENDING_BATCHES: Final = 10_000
 
 #: Where kernels listen for notices.
 NOTICE_TOPIC: Final = "scalable-notice"
@@ -62,7 +68,7 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
-        self._keys_by_text: dict[str, Any] = {}
+        self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
             "memory": self._on_memory,
@@ -87,6 +93,9 @@ class Conductor(SchedulerPlugin):
         """A client is about to send a graph: what its tasks have in common."""
         batch = Batch.from_wire(**values)
         self._batches[batch.batch_id] = batch
+        if len(self._batches) > _MAX_PENDING_BATCHES:
+            # Batches of calls that another client had submitted before are never entered.
+            del self._batches[next(iter(self._batches))]
 
     def update_graph(
         self,
@@ -117,8 +126,8 @@ class Conductor(SchedulerPlugin):
                 if key in annotations and key not in self.records:
                     terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
                     self.records[key] = self.book.open(key, batch, terms)
-                    if not isinstance(key, str):
-                        self._keys_by_text[repr(key)] = key
+                    if slot_name(key) != key:
+                        self._keys_by_slot[slot_name(key)] = key
 
     # --- tasks move --------------------------------------------------------------
 
@@ -136,7 +145,10 @@ class Conductor(SchedulerPlugin):
             self.hold.on_transition(key, finish)
 
     def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        ws = self.scheduler.tasks[record.key].processing_on
+        ts = self.scheduler.tasks[record.key]
+        # Worker losses have budgets of our own: Dask is not to count them as well.
+        ts.suspicious = 0
+        ws = ts.processing_on
         assert ws is not None  # that is what processing means
         self.book.assign(record, ws.address)
         if self.seats.take(ws.address, ws.nthreads, record.key):
@@ -156,15 +168,22 @@ class Conductor(SchedulerPlugin):
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
         self.brakes.on_success(record)
+        is_hit = kept.get("event") == "hit"
+        if is_hit and record.reason == RECOMPUTED:
+            # Dask asked again for what this very run had computed and kept.
+            self.book.ledger.set_state(record.row, TaskState.SUCCEEDED)
+            return
         self.book.finish(
             record,
-            TaskState.CACHED if kept.get("event") == "hit" else TaskState.SUCCEEDED,
+            TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
             started_at=started_at,
             duration_s=duration_s,
             result_bytes=kwargs.get("nbytes"),
         )
 
     def _on_erred(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        self.hold.drop(record.key)
+        self.brakes.forget(record.key)
         blame = self.scheduler.tasks[record.key].exception_blame
         if blame is not None and blame.key != record.key:
             self._fail_with_input(record, blame.key)
@@ -176,7 +195,7 @@ class Conductor(SchedulerPlugin):
         record.runnable_at = time()
         if start == "memory" and self.scheduler.tasks[record.key].who_wants:
             # Dask computes a lost result again; to the person that is another attempt.
-            record.reason = "recomputed"
+            record.reason = RECOMPUTED
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
 
@@ -193,6 +212,7 @@ class Conductor(SchedulerPlugin):
     def _on_forgotten(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         self.hold.drop(record.key)
         self.brakes.forget(record.key)
+        self._keys_by_slot.pop(slot_name(record.key), None)
         del self.records[record.key]
         state = TaskState(self.book.ledger.columns["state"][record.row])
         if not state.is_final:
@@ -225,15 +245,41 @@ class Conductor(SchedulerPlugin):
         return {"retry": will_retry}
 
     def attempt_expired(
-        self, key: str, worker: str, started_at: float, duration_s: float, memory_bytes: int
-    ) -> dict[str, Any]:
-        """A nanny says that an attempt exceeded its limit; answers whether to kill the worker."""
-        key = self._keys_by_text.get(key, key)
-        record = self._running_record(key, worker)
-        if record is None or record.is_reported:
-            return {"kill": False}
-        limit_s = record.terms.timeout_s
-        message = f"{record.label} ran longer than its limit of {limit_s:g} s"
+        self,
+        key: str,
+        worker: str,
+        started_at: float,
+        duration_s: float,
+        memory_bytes: int,
+        neighbours: list[str],
+    ) -> dict[str, bool]:
+        """A nanny says that an attempt exceeded its limit.
+
+        Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
+        that. A neighbour that must not be called twice is waited for: the nanny asks again.
+        """
+        record = self._running_record(self._key_of(key), worker)
+        if record is not None and record.is_reported:
+            return {"kill": False, "is_settled": False}  # it has just ended by itself
+        is_harmless = not any(map(self._is_precious, neighbours))
+        if record is None:  # cancelled or settled: it only blocks its thread
+            return {"kill": is_harmless, "is_settled": False}
+        if is_harmless:
+            # Nothing more for a worker that is about to end.
+            stimulus = f"scalable-timeout-{time()}"
+            self.scheduler.handle_worker_status_change("paused", worker, stimulus)
+        self._time_out(record, worker, started_at, duration_s, memory_bytes)
+        return {"kill": is_harmless, "is_settled": True}
+
+    def _time_out(
+        self,
+        record: TaskRecord,
+        worker: str,
+        started_at: float,
+        duration_s: float,
+        memory_bytes: int,
+    ) -> None:
+        message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
         failure = Failure(
             failure_class="TaskTimeoutError",
             message=message,
@@ -244,12 +290,19 @@ class Conductor(SchedulerPlugin):
             duration_s=duration_s,
             worker=worker,
             memory_bytes=memory_bytes or None,
+            memory_limit_bytes=self.scheduler.workers[worker].memory_limit,
         )
         if self.settle(record, failure):
-            self.scheduler.transitions({key: "released"}, f"scalable-timeout-{time()}")
+            self.scheduler.transitions({record.key: "released"}, f"scalable-timeout-{time()}")
         else:
             self.fail(record, TaskTimeoutError(f"{message} (attempt {record.attempts})"))
-        return {"kill": True}
+
+    def _key_of(self, name: str) -> Any:
+        return self._keys_by_slot.get(name, name)
+
+    def _is_precious(self, name: str) -> bool:
+        record = self.records.get(self._key_of(name))
+        return record is not None and not record.terms.idempotent
 
     def settle(
         self,
@@ -341,6 +394,12 @@ class Conductor(SchedulerPlugin):
         logger.warning(notice)
         self.notices.append(notice)
         self.scheduler.log_event(NOTICE_TOPIC, notice)
+
+    def release_everything(self) -> None:
+        """Let go of all results, so that closing workers do not compute for each other."""
+        for client, cs in list(self.scheduler.clients.items()):
+            keys = [ts.key for ts in cs.wants_what]
+            self.scheduler.client_releases_keys(keys=keys, client=client)
 
     def has_clients(self) -> bool:
         """Whether a kernel is connected."""

@@ -17,6 +17,7 @@ from scalable_nb.errors import OutOfMemoryError, UnknownOutcomeError, WorkerLost
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.faults.policy import Loss
 from scalable_nb.host.book import Failure, TaskRecord
+from scalable_nb.host.slots import slot_name
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
@@ -108,7 +109,7 @@ class Losses:
         loop.call_later(delay_s, call, *args)
 
     def _settle(self, worker: str) -> None:
-        report = self._reports.get(worker)
+        report = self._reports.pop(worker, None)
         is_unexpected = worker in self._unexpected or report is not None
         self._unexpected.discard(worker)
         for record in self._lost.pop(worker, ()):
@@ -120,10 +121,7 @@ class Losses:
                 self._settle_attempt(record, worker, report)
 
     def _was_executing(self, record: TaskRecord, report: ExitReport) -> bool:
-        return self._text(record) in report.started_at
-
-    def _text(self, record: TaskRecord) -> str:
-        return self._conductor.book.ledger.keys[record.row]
+        return slot_name(record.key) in report.started_at
 
     def _settle_attempt(self, record: TaskRecord, worker: str, report: ExitReport | None) -> None:
         is_memory = report is not None and report.cause == "memory"
@@ -132,7 +130,7 @@ class Losses:
         if report and report.cause == "timeout":
             words = "its worker was restarted because a neighbouring task exceeded its time limit"
         message = f"{record.label}: {words}"
-        started_at = report.started_at.get(self._text(record)) if report else None
+        started_at = report.started_at.get(slot_name(record.key)) if report else None
         failure = Failure(
             failure_class=error_type.__name__,
             message=message,

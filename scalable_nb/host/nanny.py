@@ -44,7 +44,6 @@ class ScalableNanny(Nanny):
         self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
         self.env[SLOTS_VARIABLE] = str(self._slots)
         self._peak_bytes = 0
-        self._expired: set[RunningAttempt] = set()
         self._killed: dict[int, str] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
@@ -56,7 +55,6 @@ class ScalableNanny(Nanny):
         self._slots.parent.mkdir(parents=True, exist_ok=True)
         create_slots(self._slots)
         self._peak_bytes = 0
-        self._expired.clear()
         return await super().instantiate()
 
     async def close(self, *args: Any, **kwargs: Any) -> Any:
@@ -77,12 +75,11 @@ class ScalableNanny(Nanny):
     async def _watch(self) -> None:
         self._measure()
         now = time()
-        for attempt in read_slots(self._slots):
+        executing = read_slots(self._slots)
+        for attempt in executing:
             limit_s = attempt.timeout_s
-            is_over = limit_s is not None and now - attempt.started_at > limit_s
-            if is_over and attempt not in self._expired:
-                self._expired.add(attempt)
-                await self._end(attempt, now - attempt.started_at)
+            if limit_s is not None and now - attempt.started_at > limit_s:
+                await self._end(attempt, now - attempt.started_at, executing)
 
     def _measure(self) -> None:
         if self.pid is None:
@@ -106,16 +103,23 @@ class ScalableNanny(Nanny):
         self._stopped_since = None
         _kill_group(pid)
 
-    async def _end(self, attempt: RunningAttempt, duration_s: float) -> None:
+    async def _end(
+        self, attempt: RunningAttempt, duration_s: float, executing: list[RunningAttempt]
+    ) -> None:
         pid = self.pid
+        if pid is None or pid in self._killed:
+            return
         answer = await self.scheduler.scalable_attempt_expired(
             key=attempt.key,
             worker=self.worker_address,
             started_at=attempt.started_at,
             duration_s=duration_s,
             memory_bytes=self._peak_bytes,
+            neighbours=[other.key for other in executing if other != attempt],
         )
-        if answer["kill"] and pid is not None and pid == self.pid:
+        # An attempt that the scheduler knows nothing of may have ended in this very moment.
+        is_there = answer["is_settled"] or attempt in read_slots(self._slots)
+        if answer["kill"] and is_there and pid == self.pid:
             self._kill(pid, "timeout")
 
     async def _on_worker_exit(self, exitcode: int) -> None:

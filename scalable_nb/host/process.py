@@ -31,13 +31,16 @@ from scalable_nb.host.workspace import Workspace
 from scalable_nb.manifest.load import load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.targets.local import DASK_CONFIG, start_local, worker_count
+from scalable_nb.targets.local import DASK_CONFIG, replace_dead, start_local, worker_count
 from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_INTERVAL_S: Final = 0.25
 _IDLE_CHECK_S: Final = 0.5
+
+#: Workers that may die while they start, where the target does not say.
+DEFAULT_REPLACEMENTS: Final = 20
 
 
 class Host:
@@ -56,6 +59,9 @@ class Host:
         self.plan: Plan = make_plan(loaded)
         self.brake_limit = loaded.manifest.defaults.max_identical_failures
         self.book = Book(paths, self.plan.provider)
+        self.replacements = 0
+        limit = loaded.target.max_worker_replacements
+        self.max_replacements = DEFAULT_REPLACEMENTS if limit is None else limit
         self.end_reason = "stopped"
 
     async def serve(self) -> None:
@@ -85,11 +91,12 @@ class Host:
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
         flusher = asyncio.create_task(self._flush_often())
         try:
-            await self._until_the_end(conductor)
+            await self._until_the_end(cluster, conductor)
         finally:
             flusher.cancel()
             # What the closing workers drop is no part of the run any more.
             scheduler.remove_plugin(conductor.name)
+            conductor.release_everything()
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:
@@ -116,11 +123,24 @@ class Host:
                 # The rows stay queued; a full disk may have room again later.
                 logger.exception("the journal cannot be written")
 
-    async def _until_the_end(self, conductor: Conductor) -> None:
+    def _heal(self, cluster: LocalCluster, conductor: Conductor) -> None:
+        """Keep the number of workers that was asked for."""
+        if self.replacements > self.max_replacements:
+            return
+        replaced = replace_dead(cluster, self.plan)
+        self.replacements += replaced
+        if replaced and self.replacements > self.max_replacements:
+            conductor.notify(
+                f"{self.replacements} workers died while they started; no more are replaced. "
+                f"Their last words are in {self.paths.host_log}."
+            )
+
+    async def _until_the_end(self, cluster: LocalCluster, conductor: Conductor) -> None:
         """Wait for a stop, or for `linger_s` without client and without work."""
         linger_s = self.run["linger_s"]
         quiet_since = time()
         while not conductor.stop_requested.is_set():
+            self._heal(cluster, conductor)
             if conductor.has_clients() or conductor.has_work():
                 quiet_since = time()
             elif time() - quiet_since > linger_s:

@@ -47,6 +47,7 @@ class Seats:
         return following
 
     def close(self, worker: str) -> None:
-        """A worker is gone, and all its tasks have left it."""
+        """A worker is gone; a task that was stolen from it may still be seated there."""
         self._free.pop(worker, None)
         self._standing.pop(worker, None)
+        self._seated = {key: where for key, where in self._seated.items() if where != worker}

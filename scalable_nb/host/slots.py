@@ -12,13 +12,14 @@ attempt.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 #: Environment variable by which the nanny tells its worker process the file.
 SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
 
-_SLOT_COUNT: Final = 64
+_SLOT_COUNT: Final = 256  # more threads than any worker has
 _SLOT_BYTES: Final = 1024
 _OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
 _HEAD: Final = struct.Struct("<dddqH")  # started_at, timeout_s (0: none), spare, run, key bytes
@@ -36,14 +37,23 @@ _KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
 class RunningAttempt(NamedTuple):
     """What a slot says of an attempt.
 
-    ``started_at`` is in seconds since the epoch; ``timeout_s`` is None without a limit;
-    ``serial`` tells two attempts of one key in one process apart.
+    ``key`` is the `slot_name`; ``started_at`` is in seconds since the epoch; ``timeout_s`` is
+    None without a limit; ``serial`` tells two attempts of one key in one process apart.
     """
 
     key: str
     started_at: float
     timeout_s: float | None
     serial: int
+
+
+def slot_name(key: Any) -> str:
+    """How a key is noted; long ones by their digest."""
+    text = key if isinstance(key, str) else repr(key)
+    encoded = text.encode(errors="surrogatepass")
+    if len(encoded) <= _KEY_BYTES:
+        return text
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 class Owner(NamedTuple):
@@ -70,9 +80,9 @@ class SlotWriter:
         self._serial = 0
 
     @contextmanager
-    def running(self, key: str, timeout_s: float | None) -> Iterator[None]:
-        """Note an attempt for as long as the block runs."""
-        encoded = key.encode()[:_KEY_BYTES]
+    def running(self, name: str, timeout_s: float | None) -> Iterator[None]:
+        """Note an attempt, by its `slot_name`, for as long as the block runs."""
+        encoded = name.encode(errors="surrogatepass")
         with self._lock:
             # More threads than slots: the attempt runs, unwatched.
             slot = self._free.pop() if self._free else None
@@ -130,6 +140,8 @@ def read_slots(path: Path) -> list[RunningAttempt]:
     for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         started_at, timeout_s, _, serial, length = _HEAD.unpack_from(data, start)
         if started_at > 0 and length <= _KEY_BYTES:
-            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
+            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(
+                errors="surrogatepass"
+            )
             attempts.append(RunningAttempt(key, started_at, timeout_s or None, serial))
     return attempts

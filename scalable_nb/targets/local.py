@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from distributed import LocalCluster
+from distributed.core import Status
 from distributed.security import Security
 
 from scalable_nb.host.nanny import ScalableNanny
 from scalable_nb.manifest.plan import Plan
 
-#: Configuration of the host's Dask. Worker losses have budgets of our own; a task held between
-#: two attempts must not be taken for one that will never find a worker; and a worker that its
-#: nanny is just restarting must not be closed because it was lost once, some time ago. Whoever
-#: fetches a result from a worker that has just died tries to connect for the whole timeout.
+#: Configuration of the host's Dask. A task held between two attempts must not be taken for one
+#: that will never find a worker; and a worker that its nanny is just restarting must not be
+#: closed because it was lost once, some time ago. Whoever fetches a result from a worker that
+#: has just died tries to connect for the whole timeout.
 DASK_CONFIG: Final[dict[str, Any]] = {
-    "distributed.scheduler.allowed-failures": 1_000_000_000,
     "distributed.scheduler.no-workers-timeout": None,
     "distributed.deploy.lost-worker-timeout": "1000 days",
     "distributed.comm.timeouts.connect": "5s",
     "distributed.worker.http.routes": [],
 }
+
+
+_ENDED: Final = (Status.closed, Status.failed)
 
 
 async def start_local(
@@ -52,6 +55,21 @@ async def start_local(
         resources={"slots": threads},
     )
     return cluster
+
+
+def replace_dead(cluster: LocalCluster, plan: Plan) -> int:
+    """Replace workers whose nanny gave up, and return how many there were.
+
+    A nanny restarts its worker process whatever it died of, except during its first start:
+    then it closes, and the cluster goes on without it (distributed 2026.8.0).
+    """
+    dead = [name for name, nanny in cluster.workers.items() if nanny.status in _ENDED]
+    for name in dead:
+        del cluster.workers[name]
+        cluster.worker_spec.pop(name, None)
+    if dead:
+        cluster.scale(worker_count(plan))
+    return len(dead)
 
 
 def worker_count(plan: Plan) -> int:

@@ -177,12 +177,15 @@ class Ledger:
             False when the delta does not continue what is here (another ledger, or a
             gap); nothing is changed then and the reader asks for a snapshot.
         """
-        if delta["base"] == 0:
+        if delta["ledger_id"] != self.ledger_id:
+            if delta["base"] != 0:
+                return False
             self.__init__(delta["ledger_id"])  # type: ignore[misc]
-        elif delta["ledger_id"] != self.ledger_id or delta["base"] > self.seq:
-            return False
         elif delta["seq"] <= self.seq:
             return True  # overtaken by another reader's answer
+        elif delta["base"] > self.seq:
+            return False
+        self.seq = delta["seq"] - 1  # so that what is added now counts as new at its `seq`
         self._extend_strings(delta["first_string"], delta["strings"])
         for key, label in zip(
             delta["keys"][len(self.keys) - delta["first_new"] :],

@@ -111,8 +111,9 @@ class Mirror:
 
     def _take(self, delta: Delta) -> bool:
         with self.lock:
+            before = self.ledger.ledger_id, self.ledger.seq
             is_next = self.ledger.apply(delta)
-            if is_next:
+            if (self.ledger.ledger_id, self.ledger.seq) != before:
                 self._tell(delta)
             return is_next
 
@@ -123,4 +124,4 @@ class Mirror:
             except Exception:
                 # One broken view must not stop the others; it is dropped and said so.
                 logger.exception("a view failed and no longer follows the ledger")
-                self._callbacks.remove(callback)
+                self._unsubscribe(callback)

@@ -34,6 +34,15 @@ def test_whoever_stood_longest_comes_next() -> None:
     assert [seats.leave("w", key) for key in "abc"] == ["b", "c", None]
 
 
+def test_a_task_that_was_stolen_from_a_worker_that_is_gone_leaves_quietly() -> None:
+    """Work stealing moves tasks unseen; what is left of them ends with the worker."""
+    seats = Seats()
+    seats.take("w", 1, "a")
+    seats.close("w")
+    assert seats.leave("w", "a") is None
+    assert seats.take("w", 1, "b")
+
+
 def test_a_task_that_leaves_the_line_is_forgotten() -> None:
     """A task that was stolen while it stood in line never gets the thread."""
     seats = Seats()
