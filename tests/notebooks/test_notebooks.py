@@ -1,0 +1,240 @@
+"""The notebooks do what they promise to a reader who runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nbformat
+import psutil
+import pytest
+
+from scalable_nb.paths import list_runs
+from scalable_nb.report import Report, build_report
+from scalable_nb.telemetry.reader import read_rows
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+# The tour takes about a minute on two cores that have nothing else to do.
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_kept_without_outputs(path: Path) -> None:
+    """A notebook in the repository is a valid one that was never run."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.id for cell in cells if cell.outputs or cell.execution_count] == []
+    assert notebook.metadata.keys() <= {"kernelspec", "language_info"}
+
+
+# --- the tour ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The tour, executed as `make demo` does it."""
+
+    output: Path
+    exit_code: int
+    printed: str
+    notebook: Any
+
+    def cell(self, name: str) -> list[Any]:
+        """The outputs of a code cell."""
+        (outputs,) = [cell.outputs for cell in self.notebook.cells if cell.id == name]
+        found: list[Any] = outputs
+        return found
+
+    def text(self, name: str) -> str:
+        """What a code cell printed, and its value as text."""
+        return "".join(
+            output.text if output.output_type == "stream" else output.data.get("text/plain", "")
+            for output in self.cell(name)
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the tour itself worked."""
+        (folder,) = self.output.glob("tour-*")
+        return folder
+
+    @property
+    def reports(self) -> list[Report]:
+        """Of both of its sessions."""
+        return [build_report(run) for run in list_runs(self.folder / ".scalable" / "runs")]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The tour, executed once for all tests."""
+    output = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, NOTEBOOKS / "run_tour.py", "--output", output]
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    notebook = nbformat.read(output / "00_tour.ipynb", as_version=4)
+    return Demo(output, run.returncode, run.stdout, notebook)
+
+
+def test_tour_keeps_its_promises(demo: Demo) -> None:
+    """The tour runs to its end and its runner is content with it."""
+    assert demo.exit_code == 0, demo.printed
+
+
+def test_tour_shows_no_error_and_no_warning(demo: Demo) -> None:
+    """No cell ends with an error, and nobody is warned of anything."""
+    outputs = [
+        (cell.id, output)
+        for cell in demo.notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    ]
+    assert [name for name, output in outputs if output.output_type == "error"] == []
+    errors = "".join(output.text for _, output in outputs if output.get("name") == "stderr")
+    # Dask says so when results were lost with their worker while they were being fetched.
+    notes = [line for line in errors.splitlines() if "Couldn't gather" not in line]
+    assert notes == []
+
+
+def test_tour_meets_every_kind_of_failure(demo: Demo) -> None:
+    """Of 152 models 135 get a score; what remains is refused settings and want of memory."""
+    first, _ = demo.reports
+    assert sum(first.tasks.values()) == 152
+    assert Counter(task.category for task in first.failed) == {"permanent": 16, "resource": 1}
+    assert {"HTTPError", "ValueError", "TaskTimeoutError", "OutOfMemoryError"} <= set(
+        first.failures_by_class
+    )
+    assert first.retries_helped >= 10
+
+
+def test_tour_resubmits_what_can_be_mended(demo: Demo) -> None:
+    """Ten models on the noisy data and the patient forest fail at first and succeed later."""
+    rows = read_rows(list_runs(demo.folder / ".scalable" / "runs")[0].failures).rows
+    first = {row["task_id"]: row for row in reversed(rows) if row["is_final"]}
+    mended = [row for row in first.values() if row["category"] in ("transient", "timeout")]
+    noisy = [row for row in mended if "noisy-digits" in row["args_preview"]]
+    slow = [row for row in mended if row["category"] == "timeout"]
+    assert len(noisy) == 10
+    assert ["patient forest" in row["args_preview"] for row in slow] == [True]
+    assert f"{len(mended)} tasks to run again" in demo.text("plan")
+    assert "135 succeeded, 17 failed" in demo.text("resubmit").splitlines()[-1]
+
+
+def test_tour_computes_nothing_twice(demo: Demo) -> None:
+    """Each of the 135 scores was computed once, by the files that the function left."""
+    computed = Counter(path.read_text() for path in (demo.folder / "computed").iterdir())
+    assert len(computed) == 135
+    assert set(computed.values()) == {1}
+    assert "scores that were computed twice: 0" in demo.text("proof")
+
+    _, second = demo.reports
+    assert second.tasks == {"cached": 135}
+    assert demo.text("again").splitlines() == ["the same scores: True", "computed now: 0"]
+
+
+def test_tour_finds_a_good_model_and_tells_what_failed(demo: Demo) -> None:
+    """The best model knows 99 % of the digits, and the table of failures says why of each."""
+    assert float(demo.text("best").splitlines()[1].split()[-1]) > 0.985
+    (table,) = [output.data["text/html"] for output in demo.cell("failed")]
+    assert table.count("<tr") - 1 == 17
+    assert "must be a str among" in table
+    assert "raise `memory:` of component &#x27;fitting&#x27;" in table.replace("'", "&#x27;")
+
+
+def test_tour_leaves_a_table_in_the_saved_notebook(demo: Demo) -> None:
+    """The live table is a widget in JupyterLab, and plain HTML with the last state elsewhere."""
+    (table,) = demo.cell("table")
+    view = table.data["application/vnd.jupyter.widget-view+json"]
+    widgets = demo.notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]
+    assert view["model_id"] in widgets["state"]
+    html = table.data["text/html"]
+    assert "<script" not in html
+    text = re.sub(r"<[^>]+>", "", html).replace("&nbsp;", " ")
+    for shown in ("sweep: 152 tasks, 100 % done", "failed 17", "InvalidParameterError"):
+        assert shown in text
+
+
+def test_tour_is_told_in_words(demo: Demo) -> None:
+    """The runner prints the numbers and where things lie, and writes the report."""
+    first, _ = demo.reports
+    assert re.search(rf"^ +attempts: +{first.attempts}$", demo.printed, re.M)
+    assert re.search(rf"^ +retries: +{first.retries} ", demo.printed, re.M)
+    assert re.search(r"^ +failed attempts: .*\d+ HTTPError", demo.printed, re.M)
+    assert re.search(r"^ +resubmitted: +\d+ \(\d+ succeeded", demo.printed, re.M)
+    for path in (demo.output / "00_tour.ipynb", demo.output / "report.txt", demo.folder):
+        assert str(path) in demo.printed
+    report = (demo.output / "report.txt").read_text()
+    assert first.run_id in report
+    assert "Failures (17 of 152 tasks):" in report
+
+
+def test_tour_leaves_no_process(demo: Demo) -> None:
+    """Host, workers and kernel are gone when the tour is over."""
+    assert _processes_left(demo.output) == []
+
+
+def test_a_tour_that_breaks_off_fails_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error in a cell is told, is a failure of the runner, and ends the session."""
+    run_tour = _load_run_tour()
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_code_cell(source)
+        for source in (
+            'import os, tempfile; os.chdir(tempfile.mkdtemp("", "tour-", "."))',
+            "%load_ext scalable_nb",
+            "%scalable start",
+            "1 / 0",
+        )
+    ]
+    broken = tmp_path / "broken.ipynb"
+    nbformat.write(notebook, broken)
+    monkeypatch.setattr(run_tour, "TOUR", broken)
+
+    output = tmp_path / "output"
+    assert run_tour.main(["--output", str(output)]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    (folder,) = output.glob("tour-*")
+    (run,) = list_runs(folder / ".scalable" / "runs")
+    assert build_report(run).state == "finished"
+    assert _processes_left(output) == []
+
+
+def _processes_left(folder: Path, within_s: float = 10) -> list[str]:
+    """Command lines of processes that work in a folder and do not end by themselves soon."""
+    deadline = time.monotonic() + within_s
+    while (found := _processes_in(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _processes_in(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), process.cwd()]
+        except psutil.Error:
+            continue  # it ended meanwhile, or belongs to somebody else
+        if any(str(folder) in word for word in words):
+            found.append(" ".join(words))
+    return found
+
+
+def _load_run_tour() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_tour", NOTEBOOKS / "run_tour.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
