@@ -1,0 +1,1 @@
+"""Measurements against plain Dask, side by side. Run with ``python -m benchmarks``."""
