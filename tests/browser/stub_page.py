@@ -10,24 +10,13 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Page
+from quiet_page import QuietPage
 
 import scalable_nb
 
 STATIC = Path(scalable_nb.__file__).parent / "widgets" / "static"
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-]
 
 # A few of the colours that JupyterLab's two themes set.
 LIGHT = {
@@ -104,7 +93,7 @@ window.stub = {
 """
 
 
-class StubPage:
+class StubPage(QuietPage):
     """The page under test and the kernel's side of its model.
 
     Parameters
@@ -115,25 +104,9 @@ class StubPage:
     """
 
     def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.asked_elsewhere: list[str] = []
-        self.errors: list[str] = []
-        page.route("**/*", self._judge)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on(
-            "console",
-            lambda message: message.type == "error" and self.errors.append(message.text),
-        )
+        super().__init__(page)
         page.goto(address)
         page.wait_for_function("window.stub !== undefined")
-
-    def _judge(self, route: Route) -> None:
-        address = urlsplit(route.request.url)
-        if address.hostname == "127.0.0.1" or address.scheme in ("data", "blob"):
-            route.continue_()
-        else:
-            self.asked_elsewhere.append(route.request.url)
-            route.abort()
 
     def open(self, snapshot: bytes, **traits: Any) -> None:
         """Show the widget with this state."""
@@ -180,17 +153,6 @@ class StubPage:
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """Debian's chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @contextmanager
