@@ -1,0 +1,282 @@
+"""The user's own modules travel with their code, and an edited file is noticed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import scalable_nb
+from scalable_nb import project
+from scalable_nb.calls import pack_function
+from scalable_nb.project import StaleModuleWarning, is_project_module, warn_if_stale
+
+MODEL = """\
+import math
+
+LIMIT = 10
+
+
+def simulate(n):
+    if n > LIMIT:
+        return None
+    total = 0
+    for i in range(n):
+        total += math.floor(scale(i))
+    return total
+
+
+def scale(x):
+    return 2.5 * x
+"""
+
+Load = Callable[..., ModuleType]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project folder; what a test imports and registers is forgotten afterwards."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(project, "_seen_modules", dict(sys.modules))
+    monkeypatch.setattr(project, "_compared", set())
+    before, registered = set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
+    yield folder
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    for name in cloudpickle.list_registry_pickle_by_value() - registered:
+        cloudpickle.unregister_pickle_by_value(ModuleType(name))
+
+
+@pytest.fixture
+def load(folder: Path) -> Load:
+    """Writes a module into the project folder and imports it."""
+
+    def load(text: str = MODEL, name: str = "model") -> ModuleType:
+        edit(folder / f"{name}.py", text)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    return load
+
+
+def edit(path: Path, text: str) -> None:
+    """Write a file, a second later than it was written before."""
+    at = path.stat().st_mtime + 1 if path.exists() else 1.7e9
+    path.write_text(text)
+    os.utime(path, (at, at))
+
+
+def stale(function: Any) -> list[str]:
+    """The warnings about a function."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_stale(function)
+    assert {warning.category for warning in caught} <= {StaleModuleWarning}
+    return [str(warning.message) for warning in caught]
+
+
+# --- which modules are the user's ----------------------------------------------------
+
+
+def module(name: str, file: object) -> ModuleType:
+    made = ModuleType(name)
+    made.__file__ = file  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "is_own"),
+    [
+        ("model", "{root}/model.py", True),
+        ("lib.model", "{root}/src/lib/model.py", True),
+        ("lib", "{root}/lib/__init__.py", True),
+        ("linked", "{root}/../project/model.py", True),
+        ("model", "{root}/../other/model.py", False),
+        ("model", "{root}-2/model.py", False),
+        ("fast", "{root}/fast.cpython-311-x86_64-linux-gnu.so", False),
+        ("numpy", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
+        ("yaml", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
+        ("__main__", "{root}/script.py", False),
+        ("scalable_nb.calls", "{root}/scalable_nb/calls.py", False),
+        ("builtin", None, False),
+    ],
+)
+def test_which_modules_are_the_projects(
+    folder: Path, name: str, file: str | None, is_own: bool
+) -> None:
+    """Python files of the project folder count; installed packages and this one do not."""
+    path = file and file.format(root=folder)
+    assert is_project_module(module(name, path), folder.resolve()) is is_own
+
+
+def test_the_standard_library_is_never_the_projects() -> None:
+    """Also where the project folder is the root of the disk, Python's own modules stay out."""
+    path = Path(sysconfig.get_path("stdlib")) / "json" / "__init__.py"
+    assert not is_project_module(module("json", str(path)), Path("/"))
+
+
+def test_a_module_behind_a_link_is_where_it_really_lies(folder: Path, tmp_path: Path) -> None:
+    """A link in the project folder to a file elsewhere makes nobody else's module the user's."""
+    elsewhere = tmp_path / "elsewhere.py"
+    elsewhere.write_text(MODEL)
+    (folder / "linked.py").symlink_to(elsewhere)
+    assert not is_project_module(module("linked", folder / "linked.py"), folder.resolve())
+
+
+def test_a_function_of_the_project_runs_where_its_file_is_missing(
+    load: Load, folder: Path, tmp_path: Path
+) -> None:
+    """A worker elsewhere runs a module's function, with all it calls, without the module."""
+    packed = tmp_path / "function.pickle"
+    packed.write_bytes(pack_function(load().simulate))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))(5))"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(packed)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.stdout, run.stderr) == ("24\n", "")
+
+
+def test_a_module_that_is_imported_later_travels_too(load: Load) -> None:
+    """Before each function is packed, what was imported since the last one is looked at."""
+    pack_function(len)
+    function = load(name="late").simulate
+    assert b"late.py" in pack_function(function)
+    assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate)
+
+
+def test_functions_of_installed_packages_travel_by_name() -> None:
+    """What every worker has installed is sent as a name."""
+    assert len(pack_function(scalable_nb.partial)) < 100
+
+
+# --- what was edited since ------------------------------------------------------------
+
+
+def test_an_edited_function_is_warned_of(load: Load, folder: Path) -> None:
+    """The warning says the file, the function, and how to use the edited one."""
+    model = load()
+    assert stale(model.scale) == []
+    edit(folder / "model.py", MODEL.replace("2.5", "3.5"))
+    assert stale(model.scale) == [
+        "model.py was edited after this kernel imported it, and the kernel's version of 'scale' "
+        "is what runs. To use the edited one: import importlib; importlib.reload(model)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edited", "warned"),
+    [
+        (MODEL, []),
+        (MODEL.replace("2.5", "3.5"), ["scale"]),
+        (MODEL.replace("return total", "return  total  # the sum"), ["simulate"]),
+        (MODEL.replace("return total", "return total  # the sum"), []),
+        (MODEL + "\n\ndef another():\n    pass\n", []),
+        (MODEL.replace("LIMIT = 10", "LIMIT = 20"), []),
+        (MODEL.replace("def scale", "# doubles and more\ndef scale"), ["scale"]),
+        (f"# a title\n{MODEL}", ["simulate", "scale"]),
+        (MODEL.replace("def scale(x)", "def scale(y)").replace("* x", "* y"), ["scale"]),
+        (MODEL.replace("def scale", "def rescale"), ["scale"]),
+        ("", ["simulate", "scale"]),
+        (MODEL.replace("return 2.5 * x", "return 2.5 *"), []),
+        (MODEL.replace("LIMIT = 10", "LIMIT = '\0'"), []),
+    ],
+    ids=[
+        "saved unchanged", "another number", "moved within the line", "comment behind",
+        "new function below", "a global alone", "comment above", "line above all", "renamed local",
+        "renamed function", "emptied", "half-edited", "damaged",
+    ],
+)  # fmt: skip
+def test_what_counts_as_edited(load: Load, folder: Path, edited: str, warned: list[str]) -> None:
+    """A function is stale when its code or its lines differ from the file's: tracebacks would."""
+    model = load()
+    for _ in range(50):  # a warm function is the same function
+        model.simulate(10)
+    edit(folder / "model.py", edited)
+    names = ["simulate", "scale"]
+    assert [name for name in names if stale(getattr(model, name))] == warned
+
+
+def test_a_reloaded_module_is_up_to_date(load: Load, folder: Path) -> None:
+    """After the advice was followed there is no warning, and the old function is still stale."""
+    model = load()
+    former = model.scale
+    edit(folder / "model.py", MODEL.replace("2.5", "3.5"))
+    importlib.reload(model)
+    assert model.scale(2) == 7
+    assert stale(model.scale) == []
+    assert len(stale(former)) == 1
+
+
+def test_one_edit_is_warned_of_once(load: Load, folder: Path) -> None:
+    """The file is compared once for each time it was saved, however often is submitted."""
+    model = load()
+    edit(folder / "model.py", MODEL.replace("2.5", "3.5"))
+    assert len(stale(model.scale)) == 1
+    assert stale(model.scale) == []
+    edit(folder / "model.py", MODEL.replace("2.5", "4.5"))
+    assert len(stale(model.scale)) == 1
+    edit(folder / "model.py", MODEL)
+    assert stale(model.scale) == []
+
+
+def test_nested_and_wrapped_functions_are_found(load: Load, folder: Path) -> None:
+    """Methods, closures and what a decorator wraps are compared with their own code."""
+    text = (
+        "import functools\n"
+        "def plain(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def wrapper(*args):\n"
+        "        return function(*args)\n"
+        "    return wrapper\n"
+        "def maker():\n"
+        "    def made(x):\n"
+        "        return 1\n"
+        "    return made\n"
+        "class Model:\n"
+        "    @staticmethod\n"
+        "    def run(x):\n"
+        "        return 2\n"
+        "@plain\n"
+        "def wrapped(x):\n"
+        "    return 3\n"
+        "anonymous = lambda x: 4\n"
+    )
+    module = load(text)
+    functions = [module.maker(), module.Model.run, module.wrapped, module.anonymous]
+    assert [stale(function) for function in functions] == [[], [], [], []]
+    for number, function in enumerate(functions, start=1):
+        edit(folder / "model.py", text.replace(str(number), "99"))
+        assert [len(stale(other)) for other in functions] == [
+            int(other is function) for other in functions
+        ]
+
+
+@pytest.mark.parametrize("function", [len, str.upper, print, int, subprocess.run, 42, object()])
+def test_other_peoples_functions_are_not_compared(function: Any) -> None:
+    """Built-ins, types and functions of installed packages give no warning."""
+    assert stale(function) == []
+
+
+def test_a_file_that_is_gone_gives_no_warning(load: Load, folder: Path) -> None:
+    """Where there is no file to prefer, the kernel's version is the only one."""
+    model = load()
+    (folder / "model.py").unlink()
+    assert stale(model.scale) == []

@@ -1,0 +1,248 @@
+"""What a worker process was executing can be read while it runs, and after its death."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalable_nb.host import slots
+from scalable_nb.host.slots import (
+    Owner,
+    SlotWriter,
+    create_slots,
+    note_owner,
+    read_owner,
+    read_slots,
+    slot_name,
+)
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from scalable_nb.host.slots import Owner, SlotWriter, note_owner
+path = Path(sys.argv[1])
+note_owner(path, Owner(os.getpid(), "tcp://127.0.0.1:4321"))
+writer = SlotWriter(path)
+with writer.running("ended-before", 5.0):
+    pass
+with writer.running("simulate-é", 2.5), writer.running("('block', 1)", None):
+    print("running", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An empty file of slots."""
+    path = tmp_path / "slots-1-abc"
+    create_slots(path)
+    return path
+
+
+def keys(path: Path) -> list[str]:
+    return sorted(attempt.key for attempt in read_slots(path))
+
+
+def test_an_attempt_is_noted_exactly_while_it_runs(path: Path) -> None:
+    """From the first line of the block to its end, and no longer, the attempt can be read."""
+    writer = SlotWriter(path)
+    assert read_slots(path) == []
+    before = time.time()
+    with writer.running("key-1", 2.5):
+        (attempt,) = read_slots(path)
+        assert before <= attempt.started_at <= time.time()
+        assert (attempt.key, attempt.timeout_s, attempt.serial) == ("key-1", 2.5, 1)
+    assert read_slots(path) == []
+
+
+def test_an_attempt_that_fails_is_noted_no_longer(path: Path) -> None:
+    """An exception ends the note as a return does, also one that ends the thread."""
+    writer = SlotWriter(path)
+    for error in (ValueError, SystemExit):
+        with pytest.raises(error), writer.running("key-1", None):
+            raise error
+        assert read_slots(path) == []
+
+
+def test_threads_note_their_attempts_side_by_side(path: Path) -> None:
+    """What each of several threads executes is read by another one, whoever ends first."""
+    writer = SlotWriter(path)
+    begun = threading.Barrier(5)
+    ends = [threading.Event() for _ in range(4)]
+
+    def work(number: int) -> None:
+        with writer.running(f"key-{number}", float(number)):
+            begun.wait()
+            ends[number].wait()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    assert keys(path) == ["key-0", "key-1", "key-2", "key-3"]
+    assert {a.key: a.timeout_s for a in read_slots(path)}["key-3"] == 3.0
+    for number in (2, 0, 3, 1):
+        assert f"key-{number}" in keys(path)
+        ends[number].set()
+        threads[number].join()
+        assert f"key-{number}" not in keys(path)
+
+
+def test_two_attempts_of_one_key_are_told_apart(path: Path) -> None:
+    """A second attempt in the same process has another number than the first."""
+    writer = SlotWriter(path)
+    serials = []
+    for _ in range(2):
+        with writer.running("key-1", None):
+            serials += [attempt.serial for attempt in read_slots(path)]
+    assert len(set(serials)) == 2
+
+
+KEYS = st.one_of(
+    st.text(alphabet=st.characters(), max_size=2000),
+    st.tuples(st.text(max_size=1000), st.integers()),
+)
+
+
+@given(keys=st.lists(KEYS, max_size=5, unique=True))
+def test_any_key_fits_a_slot(tmp_path_factory: pytest.TempPathFactory, keys: list[Any]) -> None:
+    """However long, and whatever its type, a key is recognised and touches no other slot."""
+    path = tmp_path_factory.mktemp("slots") / "slots"
+    create_slots(path)
+    writer = SlotWriter(path)
+    with ExitStack() as stack:
+        for key in keys:
+            stack.enter_context(writer.running(slot_name(key), None))
+        found = {attempt.serial: attempt.key for attempt in read_slots(path)}
+        assert found == {number: slot_name(key) for number, key in enumerate(keys, start=1)}
+    assert read_slots(path) == []
+
+
+@pytest.mark.parametrize("end", ["", "é"])
+def test_long_keys_keep_apart(end: str) -> None:
+    """A key that fits is noted as it is; longer ones differ although they begin alike."""
+    fitting = "k" * (slots._KEY_BYTES - len(end.encode())) + end
+    assert slot_name(fitting) == fitting
+    assert slot_name(("block", 1)) == "('block', 1)"
+    longer = {slot_name(fitting + more) for more in ("a", "b", "ab")}
+    assert len(longer) == 3
+    assert all(len(name.encode()) <= slots._KEY_BYTES for name in longer)
+
+
+def test_a_short_key_in_the_slot_of_a_long_one(path: Path) -> None:
+    """A slot that is used again shows nothing of what it held before."""
+    writer = SlotWriter(path)
+    with writer.running("a-very-long-key-of-a-task", None):
+        pass
+    with writer.running("b", None):
+        assert keys(path) == ["b"]
+
+
+def test_more_attempts_than_slots_run_unwatched(path: Path) -> None:
+    """Where all slots are taken an attempt runs all the same, and the others stay readable."""
+    writer = SlotWriter(path)
+    with ExitStack() as stack:
+        for number in range(slots._SLOT_COUNT):
+            stack.enter_context(writer.running(f"key-{number}", None))
+        with writer.running("one too many", None):
+            found = keys(path)
+            assert len(found) == slots._SLOT_COUNT
+            assert "one too many" not in found
+        assert keys(path) == found
+    assert read_slots(path) == []
+    with writer.running("after", None):
+        assert keys(path) == ["after"]
+
+
+def test_a_slot_that_is_being_written_is_no_attempt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a slot is complete, and from the moment its block ends, a reader passes over it."""
+    writer = SlotWriter(path)
+    with writer.running("former attempt in the same slot", None):
+        pass
+    seen: list[list[str]] = []
+
+    def clock() -> float:
+        seen.append(keys(path))  # all but the start is written by now
+        return 1.7e9
+
+    monkeypatch.setattr(slots, "time", SimpleNamespace(time=clock))
+    with writer.running("next", 3.0):
+        assert seen == [[]]
+        assert [a[:3] for a in read_slots(path)] == [("next", 1.7e9, 3.0)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 1023, 1024, 1025, 1500, 2047, 2048, 3000])
+def test_a_file_that_was_cut_short_is_read_as_far_as_it_goes(path: Path, length: int) -> None:
+    """Half a file yields whole slots or nothing, and is no error."""
+    writer = SlotWriter(path)
+    with ExitStack() as stack:
+        for number in range(slots._SLOT_COUNT):
+            stack.enter_context(writer.running(f"key-{number}", 1.0))
+        data = path.read_bytes()
+    cut = path.with_name("cut")
+    cut.write_bytes(data[:length])
+    whole = max(0, length // 1024 - 1)
+    assert len(read_slots(cut)) == whole
+    assert set(keys(cut)) <= {f"key-{number}" for number in range(slots._SLOT_COUNT)}
+
+
+def test_a_missing_file_has_no_attempts(tmp_path: Path) -> None:
+    """A worker that has not come up yet executes nothing and belongs to nobody."""
+    assert read_slots(tmp_path / "nothing") == []
+    assert read_owner(tmp_path / "nothing") is None
+
+
+def test_a_new_file_forgets_the_former_worker(path: Path) -> None:
+    """The next worker process of a nanny begins with an empty, private file without owner."""
+    writer = SlotWriter(path)
+    note_owner(path, Owner(123, "tls://10.0.0.1:8786"))
+    with writer.running("key-1", None):
+        create_slots(path)
+        assert (read_slots(path), read_owner(path)) == ([], None)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_the_owner_is_named_beside_the_attempts(path: Path) -> None:
+    """Process and address of the worker are read back, and the attempts stay what they are."""
+    writer = SlotWriter(path)
+    owner = Owner(2**31, "tls://[fe80::1%eth0]:40123")
+    with writer.running("key-1", None):
+        note_owner(path, owner)
+        assert read_owner(path) == owner
+        assert keys(path) == ["key-1"]
+    assert read_owner(path) == owner
+
+
+def test_a_killed_process_leaves_what_it_was_executing(path: Path) -> None:
+    """After SIGKILL another process reads exactly the attempts that were running."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        alive = read_slots(path)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert read_slots(path) == alive
+    assert sorted((a.key, a.timeout_s) for a in alive) == [
+        ("('block', 1)", None),
+        ("simulate-é", 2.5),
+    ]
+    assert read_owner(path) == Owner(process.pid, "tcp://127.0.0.1:4321")
