@@ -17,6 +17,7 @@ from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
 from scalable_nb.host.batches import Batch
 from scalable_nb.manifest.schema import Manifest
+from scalable_nb.project import ship_project_modules
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
@@ -169,6 +170,7 @@ def _resources(n: int, session: ScalableSession) -> dict[str, float]:
 
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
+    ship_project_modules()
     try:
         packed: bytes = cloudpickle.dumps(policy.rules)
     except Exception as error:

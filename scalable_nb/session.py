@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import json
 import logging
 import os
@@ -15,23 +16,23 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
-from distributed import Future
 
-from scalable_nb.client import LedgerFeed, ScalableClient
 from scalable_nb.errors import HostDiedError, NoSessionError, RunFolderError, StartError
-from scalable_nb.futures import FutureList
-from scalable_nb.host.conductor import NOTICE_TOPIC
-from scalable_nb.host.tls import load_security
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.mirror import Mirror
 from scalable_nb.telemetry.reader import JournalTail
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+
+# What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
+if TYPE_CHECKING:
+    from scalable_nb.client import ScalableClient
+    from scalable_nb.futures import FutureList
+    from scalable_nb.telemetry.mirror import Mirror
 
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
@@ -203,13 +204,14 @@ class ScalableSession:
         """
         if self._is_open:
             return self.client
-        plan = plan or self.plan()
         settings = self.settings
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
-        _prepare_run(self.paths, self.manifest, plan, settings.linger_s)
+        _prepare_run(self.paths, self.manifest, settings.linger_s)
         self._process = _spawn_host(self.paths)
         try:
+            _write_plan(self.paths, plan or self.plan())
+            _load_dask()
             self._contact = _await_contact(self.paths, self._process, settings.start_timeout_s)
             self._connect()
         except BaseException:
@@ -248,6 +250,11 @@ class ScalableSession:
         self.close()
 
     def _connect(self) -> None:
+        from scalable_nb.client import LedgerFeed, ScalableClient
+        from scalable_nb.host.conductor import NOTICE_TOPIC
+        from scalable_nb.host.tls import load_security
+        from scalable_nb.telemetry.mirror import Mirror
+
         assert self.paths is not None
         security = load_security(Path(self._contact["tls"]))
         self.client = ScalableClient(
@@ -313,6 +320,10 @@ class ScalableSession:
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""
+        from distributed import Future
+
+        from scalable_nb.futures import FutureList
+
         self.check_alive()
         self.mirror.refresh()
         held = {key if isinstance(key, str) else repr(key): key for key in self.client.futures}
@@ -373,6 +384,10 @@ class ScalableSession:
         return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
 
 
+def _load_dask() -> None:
+    importlib.import_module("scalable_nb.client")
+
+
 def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
     # logging, Python shows warnings on stderr, which a notebook shows under the cell.
@@ -397,13 +412,13 @@ def current_session() -> ScalableSession:
     return _live[-1]
 
 
-def _prepare_run(paths: RunPaths, loaded: LoadedManifest, plan: Plan, linger_s: float) -> None:
+def _prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> None:
     run = {
         "run_id": paths.run_id,
         "schema_version": SCHEMA_VERSION,
         "project": loaded.manifest.project.name,
         "target": loaded.target_name,
-        "provider": plan.provider,
+        "provider": loaded.target.provider,
         "manifest": str(loaded.source) if loaded.source else None,
         "cwd": str(Path.cwd()),
         "python_path": [entry for entry in sys.path if entry],
@@ -416,9 +431,12 @@ def _prepare_run(paths: RunPaths, loaded: LoadedManifest, plan: Plan, linger_s: 
     write_private(paths.run_json, json.dumps(run, indent=1).encode())
     write_private(paths.manifest_yaml, loaded.text.encode())
     write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
-    write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
     for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
         path.touch(mode=0o600)
+
+
+def _write_plan(paths: RunPaths, plan: Plan) -> None:
+    write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
 
 
 def _spawn_host(paths: RunPaths) -> subprocess.Popen[bytes]:

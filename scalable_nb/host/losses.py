@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
 
-from scalable_nb.errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
+from scalable_nb.errors.workers import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.faults.policy import Loss
 from scalable_nb.host.book import Failure, TaskRecord

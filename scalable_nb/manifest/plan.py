@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dask.system
-import distributed.system
 from dask.utils import format_bytes, parse_bytes
 
 from scalable_nb.errors import ManifestError
@@ -34,6 +33,8 @@ def make_plan(loaded: LoadedManifest) -> Plan:
 
 def _plan_local(loaded: LoadedManifest) -> Plan:
     """All components share the same workers, so the largest one sets their memory."""
+    import distributed.system  # takes a third of a second, and only this plan needs it
+
     target = loaded.target
     cpus, machine_bytes = dask.system.CPU_COUNT, distributed.system.MEMORY_LIMIT
     processes = target.processes is not False

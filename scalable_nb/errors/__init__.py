@@ -9,10 +9,16 @@ timeout, an exception that could not travel.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distributed.scheduler import KilledWorker
+if TYPE_CHECKING:
+    from scalable_nb.errors.workers import (
+        OutOfMemoryError,
+        UnknownOutcomeError,
+        WorkerLostError,
+    )
 
 __all__ = [
     "HostDiedError",
@@ -167,32 +173,9 @@ class RemoteError(TaskError):
         return f"{self.type_name}: {self.message}"
 
 
-class WorkerLostError(TaskError, KilledWorker):
-    """The worker process ended while the task was executing on it.
-
-    The message says in words what is known: exit code or signal, the state of
-    the batch job, the last memory reading. Also caught by
-    ``except distributed.KilledWorker``.
-    """
-
-    def __init__(self, message: str) -> None:
-        # KilledWorker's own constructor wants scheduler objects that a reader of the
-        # journal no longer has; the sentence is what a person needs.
-        Exception.__init__(self, message)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    def __reduce__(self) -> Any:
-        return type(self), self.args
-
-
-class OutOfMemoryError(WorkerLostError, MemoryError):
-    """The worker was ended because it used more memory than its limit."""
-
-
-class UnknownOutcomeError(WorkerLostError):
-    """A non-idempotent task was executing when its worker was lost.
-
-    Nobody can know whether its side effects happened, so it is never called again.
-    """
+def __getattr__(name: str) -> Any:
+    # These derive from a class of Dask's. Importing that takes a third of a second, which
+    # would stand between a person and the start of a session.
+    if name in ("OutOfMemoryError", "UnknownOutcomeError", "WorkerLostError"):
+        return getattr(importlib.import_module("scalable_nb.errors.workers"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
