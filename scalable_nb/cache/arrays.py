@@ -106,16 +106,20 @@ def _write_series(encoder: Encoder, value: Any) -> None:
 
 
 def _write_column(encoder: Encoder, column: Any) -> None:
-    array = column.array
-    is_plain = isinstance(array, sys.modules["pandas"].arrays.NumpyExtensionArray)
+    array, pandas = column.array, sys.modules["pandas"]
+    # Without pyarrow an array of texts is one of numpy's, too.
+    is_plain = isinstance(array, pandas.arrays.NumpyExtensionArray) and not isinstance(
+        array.dtype, pandas.StringDtype
+    )
     encoder.write(array.to_numpy() if is_plain else array)
 
 
 def _write_extension_array(encoder: Encoder, value: Any) -> None:
     if isinstance(value.dtype, sys.modules["pandas"].StringDtype):
-        # Arrow keeps texts in chunks and slices of larger buffers, which say nothing.
+        # Arrow keeps texts in chunks and slices of larger buffers, which say nothing; nor does
+        # whether it is Arrow that keeps them.
         encoder.feed(b"ST")
-        encoder.write(repr(value.dtype))
+        encoder.write(repr(value.dtype.na_value))
         encoder.write(value.to_numpy(dtype=object))
     else:
         write_object(encoder, value)

@@ -46,6 +46,11 @@ __all__ = [
 class ScalableError(Exception):
     """Base of all errors raised by scalable_nb."""
 
+    def __reduce__(self) -> Any:
+        # Its own, and be it the inherited one: for a class without, tblib (which Dask installs
+        # for all exceptions) goes round the constructor, and fails where it has several bases.
+        return super().__reduce__()
+
 
 # --- errors of use -----------------------------------------------------------
 
@@ -179,3 +184,7 @@ def __getattr__(name: str) -> Any:
     if name in ("OutOfMemoryError", "UnknownOutcomeError", "WorkerLostError"):
         return getattr(importlib.import_module("scalable_nb.errors.workers"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
 """What a task fails with when its worker was lost.
 
-Apart from the other errors because they derive from one of Dask's.
+Apart from the other errors because they derive from one of Dask's; their home, to whoever
+reads or pickles their names, is `scalable_nb.errors`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class WorkerLostError(TaskError, KilledWorker):
     ``except distributed.KilledWorker``.
     """
 
+    __module__ = "scalable_nb.errors"
+
     def __init__(self, message: str) -> None:
         # KilledWorker's own constructor wants scheduler objects that a reader of the
         # journal no longer has; the sentence is what a person needs.
@@ -35,9 +38,13 @@ class WorkerLostError(TaskError, KilledWorker):
 class OutOfMemoryError(WorkerLostError, MemoryError):
     """The worker was ended because it used more memory than its limit."""
 
+    __module__ = "scalable_nb.errors"
+
 
 class UnknownOutcomeError(WorkerLostError):
     """A non-idempotent task was executing when its worker was lost.
 
     Nobody can know whether its side effects happened, so it is never called again.
     """
+
+    __module__ = "scalable_nb.errors"

@@ -25,7 +25,7 @@ from distributed import LocalCluster
 
 from scalable_nb.host.book import Book
 from scalable_nb.host.conductor import Conductor
-from scalable_nb.host.http import confine, secret_prefix
+from scalable_nb.host.http import confine, open_dashboard, secret_prefix
 from scalable_nb.host.tls import create_security
 from scalable_nb.host.workspace import Workspace
 from scalable_nb.manifest.load import load_manifest
@@ -91,6 +91,7 @@ class Host:
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
         flusher = asyncio.create_task(self._flush_often())
         try:
+            await open_dashboard(scheduler, prefix)
             await self._until_the_end(cluster, conductor)
         finally:
             flusher.cancel()

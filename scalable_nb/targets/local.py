@@ -46,7 +46,8 @@ async def start_local(
         dashboard_address="127.0.0.1:0",
         security=security,
         protocol="tls://",
-        scheduler_kwargs={"http_prefix": http_prefix},
+        # The dashboard comes while the workers start: see `host.http.open_dashboard`.
+        scheduler_kwargs={"http_prefix": http_prefix, "dashboard": False},
         silence_logs=False,
         asynchronous=True,
         memory_limit=plan.worker_memory_bytes or 0,

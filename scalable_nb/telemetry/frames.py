@@ -166,10 +166,10 @@ def _texts(values: list[Any]) -> pd.Series[Any]:
     if not set(map(type, values)) <= {str}:
         values = ["" if value is None else str(value) for value in values]
     try:
-        return pd.Series(values, dtype="str")
-    except UnicodeEncodeError:  # lone surrogates, which no file holds
+        "".join(values).encode()
+    except UnicodeEncodeError:  # lone surrogates, which neither a file nor Arrow holds
         values = [text.encode("utf-8", "backslashreplace").decode() for text in values]
-        return pd.Series(values, dtype="str")
+    return pd.Series(values, dtype="str")
 
 
 def _time(value: object) -> datetime | None:

@@ -41,13 +41,24 @@ def test_the_pages_answer_under_their_secret_prefix_only(start: Start) -> None:
     """The dashboard opens by its link; neither `/` nor the map of the site betrays it."""
     session = start()
     link = session.dashboard_link
+    until(lambda: _answers(link))
     with urllib.request.urlopen(link) as page:
         assert "Dask Diagnostic UI" in page.read().decode()
     root = link.split("/s-")[0]
     for path in ("/", "/status", "/sitemap.json", "/info/main/workers.html", "/json/counts.json"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(root + path)
-        assert refused.value.code == 404
+        with refused.value as answer:
+            assert answer.code == 404
+
+
+def _answers(link: str) -> bool:
+    try:
+        with urllib.request.urlopen(link):
+            return True
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return False
 
 
 def test_files_that_hold_secrets_are_private(start: Start) -> None:

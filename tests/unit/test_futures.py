@@ -57,7 +57,7 @@ def test_it_is_a_list(mixed: FutureList) -> None:
     assert (mixed[0], mixed[-1], len(mixed)) == (plain[0], plain[-1], 5)
     assert mixed[1:3] == plain[1:3]
     assert mixed + plain == plain + plain
-    for part in (mixed[1:3], mixed[::-1], mixed + [plain[0]], mixed[:0]):
+    for part in (mixed[1:3], mixed[::-1], mixed + plain[:1], mixed[:0]):
         assert type(part) is FutureList
         assert part.name == "study"
 

@@ -94,6 +94,10 @@ class Copies(RuleBasedStateMachine):
     def ask_for_a_snapshot(self) -> None:
         self.under_way.append(self.host.delta(0))
 
+    @rule(data=st.data())
+    def another_reader_asks(self, data: st.DataObject) -> None:
+        self.under_way.append(self.host.delta(data.draw(st.integers(0, self.host.seq))))
+
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), is_kept=st.booleans())
     def deliver(self, data: st.DataObject, is_kept: bool) -> None:
@@ -199,6 +203,22 @@ def test_a_delta_of_another_ledger_is_refused_and_its_snapshot_taken() -> None:
     assert copy.apply(second.delta(0))
     assert contents(copy) == contents(second)
     assert "worker of a" not in copy.strings
+
+
+def test_a_reader_that_missed_a_delta_notices() -> None:
+    """What does not continue the copy is refused whole; asking with one's own number heals it."""
+    host, copy = Ledger("run"), Ledger("")
+    for name in "abc":
+        host.add(name, f"f({name})")
+        delta = host.delta(host.seq)
+        if name == "a":
+            assert copy.apply(host.delta(0))
+    before = contents(copy)
+    assert delta["base"] == 2
+    assert not copy.apply(delta)
+    assert contents(copy) == before
+    assert copy.apply(host.delta(copy.seq))
+    assert contents(copy) == contents(host)
 
 
 def test_a_snapshot_that_was_overtaken_does_not_turn_back_time() -> None:

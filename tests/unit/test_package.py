@@ -66,6 +66,18 @@ def test_importing_is_light_and_silent() -> None:
     assert HEAVY.isdisjoint(modules)
 
 
+def test_the_errors_are_light_too() -> None:
+    """Whoever only wants to name our errors does not wait for Dask, and sees all of them."""
+    code = (
+        "import sys; from scalable_nb import errors\n"
+        "print(set(errors.__all__) <= set(dir(errors)))\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    is_listed, *modules = run(code).split()
+    assert is_listed == "True"
+    assert HEAVY.isdisjoint(modules)
+
+
 def test_every_name_resolves_in_a_fresh_python() -> None:
     """Each public name is listed and can be used, without a session or a notebook."""
     code = (
@@ -110,6 +122,21 @@ def test_every_error_is_tried_here() -> None:
     """The list above has one of each public error, and all are of one family."""
     assert sorted(type(error).__name__ for error in ERRORS) == sorted(errors.__all__)
     assert all(isinstance(error, errors.ScalableError) for error in ERRORS)
+
+
+def test_errors_that_were_there_before_dask_survive_too() -> None:
+    """Dask changes how exceptions are pickled while it is imported, in whatever order."""
+    code = (
+        "import pickle; from scalable_nb import errors\n"
+        "early = [errors.HostDiedError('gone'), errors.RunFolderError('x'),"
+        " errors.ManifestError('two', ['1', '2']), errors.UnknownNameError('run', 'x', ['y'])]\n"
+        "import distributed\n"
+        "for error in early:\n"
+        "    again = pickle.loads(pickle.dumps(error))\n"
+        "    assert (type(again), str(again)) == (type(error), str(error))\n"
+        "    assert vars(again) == vars(error), vars(again)\n"
+    )
+    assert run(code) == ""
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -19,6 +19,8 @@ import pytest
 import scalable_nb
 from scalable_nb import project
 from scalable_nb.calls import pack_function
+from scalable_nb.faults.policy import TaskPolicy
+from scalable_nb.orders import _pack_rules
 from scalable_nb.project import StaleModuleWarning, is_project_module, warn_if_stale
 
 MODEL = """\
@@ -160,6 +162,12 @@ def test_a_module_that_is_imported_later_travels_too(load: Load) -> None:
     function = load(name="late").simulate
     assert b"late.py" in pack_function(function)
     assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate)
+
+
+def test_the_rules_of_a_policy_travel_with_their_code(load: Load) -> None:
+    """A validating function of a project module need not exist on a worker either."""
+    packed = _pack_rules(TaskPolicy(validate=load(name="rules").scale))
+    assert b"rules.py" in packed
 
 
 def test_functions_of_installed_packages_travel_by_name() -> None:

@@ -100,7 +100,7 @@ def test_a_word_that_names_no_failure_is_an_error(word: str) -> None:
 def test_without_failures_there_is_nothing_to_choose() -> None:
     """A word is unknown where nothing failed, or only what took a failed result."""
     for statuses in ({"fine": "finished"}, {"downstream": "error"}):
-        with pytest.raises(UnknownNameError, match="Known: none is defined. Nothing was run."):
+        with pytest.raises(UnknownNameError, match=r"Known: none is defined\. Nothing was run\."):
             plan_resubmission(statuses, ROWS, ["ValueError"])
         assert plan_resubmission(statuses, ROWS, [is_slow]).to_run == []
 

@@ -36,7 +36,7 @@ def test_defaults_lie_in_the_working_directory(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "name", "value"),
     [
-        ("SCALABLE_MANIFEST", "/work/a b.yaml", "manifest", Path("/work/a b.yaml")),
+        ("SCALABLE_MANIFEST", "/data/a b.yaml", "manifest", Path("/data/a b.yaml")),
         ("SCALABLE_MANIFEST", "~/scalable.yaml", "manifest", Path("/home/ada/scalable.yaml")),
         ("SCALABLE_MANIFEST", "", "manifest", None),
         ("SCALABLE_TARGET", "slurm", "target", "slurm"),
