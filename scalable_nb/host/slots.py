@@ -48,10 +48,10 @@ class RunningAttempt(NamedTuple):
 
 
 def slot_name(key: Any) -> str:
-    """How a key is noted; long ones by their digest."""
+    """How a key is noted; by its digest where it is long, or no text for a file."""
     text = key if isinstance(key, str) else repr(key)
-    encoded = text.encode(errors="surrogatepass")
-    if len(encoded) <= _KEY_BYTES:
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= _KEY_BYTES and len(encoded.decode()) == len(text):
         return text
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
@@ -82,7 +82,7 @@ class SlotWriter:
     @contextmanager
     def running(self, name: str, timeout_s: float | None) -> Iterator[None]:
         """Note an attempt, by its `slot_name`, for as long as the block runs."""
-        encoded = name.encode(errors="surrogatepass")
+        encoded = name.encode()
         with self._lock:
             # More threads than slots: the attempt runs, unwatched.
             slot = self._free.pop() if self._free else None
@@ -140,8 +140,6 @@ def read_slots(path: Path) -> list[RunningAttempt]:
     for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         started_at, timeout_s, _, serial, length = _HEAD.unpack_from(data, start)
         if started_at > 0 and length <= _KEY_BYTES:
-            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(
-                errors="surrogatepass"
-            )
+            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
             attempts.append(RunningAttempt(key, started_at, timeout_s or None, serial))
     return attempts

@@ -91,16 +91,21 @@ class Mirror:
                 self._callbacks.remove(callback)
 
     async def _follow(self) -> None:
-        while True:
-            with self.lock:
-                if not self._callbacks or self.status != "live":
-                    self._is_following = False
-                    return
-            try:
-                await self._step(_LONG_POLL_S)
-            except OSError:
-                await asyncio.sleep(_PAUSE_S)  # the client itself decides when it is lost
-            await asyncio.sleep(_PAUSE_S)
+        try:
+            while self._is_wanted():
+                try:
+                    await self._step(_LONG_POLL_S)
+                except OSError:
+                    await asyncio.sleep(_PAUSE_S)  # the client itself decides when it is lost
+                await asyncio.sleep(_PAUSE_S)
+        finally:
+            self._is_following = False
+
+    def _is_wanted(self) -> bool:
+        with self.lock:
+            # Under the lock, so that who subscribes now either sees it end or is followed.
+            self._is_following = bool(self._callbacks) and self.status == "live"
+            return self._is_following
 
     async def _step(self, wait_s: float) -> None:
         delta = await self._source.fetch(self.ledger.ledger_id, self.ledger.seq, wait_s)
