@@ -31,6 +31,9 @@ _WATCH_INTERVAL_S: Final = 0.2
 STOPPED_GRACE_S: Final = 10.0
 
 
+_UP: Final = (Status.init, Status.starting, Status.running)
+
+
 class ScalableNanny(Nanny):
     """Dask's nanny with a watch over the attempts that its worker process is executing.
 
@@ -46,6 +49,7 @@ class ScalableNanny(Nanny):
         self._peak_bytes = 0
         self._killed: dict[int, str] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
+        self._unreported_exit: int | None = None
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
             self._watch, _WATCH_INTERVAL_S * 1000
         )
@@ -59,6 +63,7 @@ class ScalableNanny(Nanny):
 
     async def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close as Dask does and leave no file."""
+        await self._report_exit()  # a worker that dies during the first start ends its nanny
         result = await super().close(*args, **kwargs)
         owner = read_owner(self._slots)
         if owner is not None:
@@ -122,15 +127,21 @@ class ScalableNanny(Nanny):
         if answer["kill"] and is_there and pid == self.pid:
             self._kill(pid, "timeout")
 
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        if self.status in _UP:  # otherwise somebody ended it on purpose
+            self._unreported_exit = exitcode
+        super()._on_worker_exit_sync(exitcode)
+
     async def _on_worker_exit(self, exitcode: int) -> None:
-        if self.status == Status.running:  # otherwise somebody ended it on purpose
-            await self._report_exit(exitcode)
+        await self._report_exit()
         await super()._on_worker_exit(exitcode)
 
-    async def _report_exit(self, exitcode: int) -> None:
+    async def _report_exit(self) -> None:
+        """Tell the scheduler of an end that nobody wanted; once."""
+        exit_code, self._unreported_exit = self._unreported_exit, None
         owner = read_owner(self._slots)
-        if owner is None:
-            return  # it died before it could get tasks
+        if exit_code is None or owner is None:
+            return  # it was meant to end, or died before it could get tasks
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
         if owner.pid == self.memory_manager._last_terminated_pid:
@@ -139,7 +150,7 @@ class ScalableNanny(Nanny):
             await self.scheduler.scalable_worker_exited(
                 worker=owner.address,
                 cause=cause,
-                exit_code=exitcode,
+                exit_code=exit_code,
                 executing=[attempt[:2] for attempt in read_slots(self._slots)],
                 memory_bytes=self._peak_bytes or None,
                 memory_limit_bytes=self.memory_manager.memory_limit,
