@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from distributed.core import Status
 
 from scalable_nb.host.slots import (
     SLOTS_VARIABLE,
+    Owner,
     RunningAttempt,
     create_slots,
     read_owner,
@@ -50,6 +52,7 @@ class ScalableNanny(Nanny):
         self._killed: dict[int, str] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
+        self._reporting = asyncio.Lock()
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
             self._watch, _WATCH_INTERVAL_S * 1000
         )
@@ -138,10 +141,14 @@ class ScalableNanny(Nanny):
 
     async def _report_exit(self) -> None:
         """Tell the scheduler of an end that nobody wanted; once."""
-        exit_code, self._unreported_exit = self._unreported_exit, None
-        owner = read_owner(self._slots)
-        if exit_code is None or owner is None:
-            return  # it was meant to end, or died before it could get tasks
+        async with self._reporting:  # closing must not cut off a report on its way
+            exit_code, self._unreported_exit = self._unreported_exit, None
+            owner = read_owner(self._slots)
+            # Otherwise it was meant to end, or died before it could get tasks.
+            if exit_code is not None and owner is not None:
+                await self._report(owner, exit_code)
+
+    async def _report(self, owner: Owner, exit_code: int) -> None:
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
         if owner.pid == self.memory_manager._last_terminated_pid:
