@@ -26,7 +26,7 @@ from scalable_nb.host.attempt import run_async_attempt, run_attempt
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.orders import Order
 from scalable_nb.project import warn_if_stale
-from scalable_nb.telemetry.ledger import Delta
+from scalable_nb.telemetry.ledger import Delta, key_text
 from scalable_nb.telemetry.records import FailureRow
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ class ScalableClient(Client):
 
     def attempts(self, future: Future[Any]) -> list[FailureRow]:
         """The failed attempts of a task so far, oldest first, as rows of ``failures.jsonl``."""
-        key = future.key if isinstance(future.key, str) else repr(future.key)
+        key = key_text(future.key)
         return [row for row in self.session.failures() if row.get("task_id") == key]
 
     # --- tasks that wait for a retry ---------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 from distributed import Future
 
 from scalable_nb.errors import RemoteError, SessionError
+from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     @property
     def keys(self) -> list[str]:
         """The tasks' keys as the ledger knows them."""
-        return [_key_text(future) for future in self]
+        return [key_text(future.key) for future in self]
 
     @property
     def labels(self) -> list[str]:
@@ -262,7 +263,7 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
         failures.append(
             TaskFailure(
                 index=index,
-                key=_key_text(listed[index]),
+                key=key_text(listed[index].key),
                 label=str(states["label"].iat[index]),
                 error=outcomes[index].error,
                 attempts=_count(states["attempt"].iat[index]),
@@ -310,7 +311,3 @@ def _describe(ledger: Any, key: str) -> dict[str, Any]:
         "duration_s": columns["duration_s"][row],
         "key": key,
     }
-
-
-def _key_text(future: Future[Any]) -> str:
-    return future.key if isinstance(future.key, str) else repr(future.key)

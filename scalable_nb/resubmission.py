@@ -13,6 +13,7 @@ from scalable_nb.client import ScalableClient
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
 from scalable_nb.futures import FutureList
+from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.records import FailureRow
 
 #: Chooses failures: a class name, category, fingerprint or key, or a function of the row of
@@ -76,12 +77,12 @@ def plan_resubmission(
     choices = list(only) if only is not None else None
     failed = [key for key, status in statuses.items() if status in ("error", "lost")]
     if choices:
-        texts = map(_text, failed)
+        texts = map(key_text, failed)
         _check_choices(choices, [last_failures[text] for text in texts if text in last_failures])
     to_run, left_out = [], {}
     for key in failed:
         # A task that failed with one of its inputs has no failed attempt of its own.
-        row = last_failures.get(_text(key))
+        row = last_failures.get(key_text(key))
         if choices is None or (row is not None and _is_chosen(row, choices)):
             to_run.append(key)
         else:
@@ -196,7 +197,3 @@ def _check_choices(choices: list[Choice], rows: list[FailureRow]) -> None:
                 f"only={choice!r} is neither a name nor a function; expected e.g. "
                 "only='TaskTimeoutError' or only=lambda row: row['duration_s'] > 10"
             )
-
-
-def _text(key: Any) -> str:
-    return key if isinstance(key, str) else repr(key)

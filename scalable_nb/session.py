@@ -282,8 +282,7 @@ class ScalableSession:
     @property
     def worker_threads(self) -> int:
         """Slots of one worker."""
-        plan = self.plan()
-        return plan.threads_per_worker * (1 if plan.processes else plan.workers)
+        return self.plan().threads_per_worker
 
     @property
     def dashboard_link(self) -> str:
@@ -323,10 +322,11 @@ class ScalableSession:
         from distributed import Future
 
         from scalable_nb.futures import FutureList
+        from scalable_nb.telemetry.ledger import key_text
 
         self.check_alive()
         self.mirror.refresh()
-        held = {key if isinstance(key, str) else repr(key): key for key in self.client.futures}
+        held = {key_text(key): key for key in self.client.futures}
         with self.mirror.lock:
             keys = [held[text] for text in self.mirror.ledger.keys if text in held]
         return FutureList(Future(key, self.client) for key in keys)

@@ -12,7 +12,7 @@ from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import Batch
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal import JournalFile
-from scalable_nb.telemetry.ledger import Ledger
+from scalable_nb.telemetry.ledger import Ledger, key_text
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, TaskState, utc_iso
 
 
@@ -121,7 +121,7 @@ class Book:
         ledger = self.ledger
         preview = batch.previews.pop(key, "")
         row = ledger.add(
-            key if isinstance(key, str) else repr(key),
+            key_text(key),
             f"{batch.function}({preview})",
             attempts_allowed=1 + terms.retries,
             function=ledger.code(batch.function),

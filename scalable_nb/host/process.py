@@ -31,7 +31,7 @@ from scalable_nb.host.workspace import Workspace
 from scalable_nb.manifest.load import load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.targets.local import DASK_CONFIG, replace_dead, start_local, worker_count
+from scalable_nb.targets.local import DASK_CONFIG, replace_dead, start_local
 from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Host:
         await scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
-        cluster.scale(worker_count(self.plan))
+        cluster.scale(self.plan.workers)
         self._stop_on_signals(conductor)
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
         flusher = asyncio.create_task(self._flush_often())

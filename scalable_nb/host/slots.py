@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from scalable_nb.telemetry.ledger import key_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,7 +51,7 @@ class RunningAttempt(NamedTuple):
 
 def slot_name(key: Any) -> str:
     """How a key is noted; by its digest where it is long, or no text for a file."""
-    text = key if isinstance(key, str) else repr(key)
+    text = key_text(key)
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= _KEY_BYTES and len(encoded.decode()) == len(text):
         return text

@@ -35,11 +35,10 @@ async def start_local(
     ``processes: false`` means one worker process with as many threads; never a worker inside
     the host, which runs no user code.
     """
-    threads = plan.threads_per_worker * (1 if plan.processes else plan.workers)
     cluster: LocalCluster = await LocalCluster(
         name="scalable",
         n_workers=0,
-        threads_per_worker=threads,
+        threads_per_worker=plan.threads_per_worker,
         worker_class=ScalableNanny,
         processes=True,
         host="127.0.0.1",
@@ -53,7 +52,7 @@ async def start_local(
         memory_limit=plan.worker_memory_bytes or 0,
         local_directory=str(workspace),
         http_prefix=http_prefix,
-        resources={"slots": threads},
+        resources={"slots": plan.threads_per_worker},
     )
     return cluster
 
@@ -69,10 +68,5 @@ def replace_dead(cluster: LocalCluster, plan: Plan) -> int:
         del cluster.workers[name]
         cluster.worker_spec.pop(name, None)
     if dead:
-        cluster.scale(worker_count(plan))
+        cluster.scale(plan.workers)
     return len(dead)
-
-
-def worker_count(plan: Plan) -> int:
-    """How many worker processes the plan asks for."""
-    return plan.workers if plan.processes else 1
