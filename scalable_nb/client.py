@@ -357,6 +357,13 @@ class ScalableClient(Client):
         """Call a handler of the host, in the client's event loop."""
         return await getattr(self.scheduler, f"scalable_{handler}")(**values)
 
+    def _handle_cancelled_keys(self, keys: list[Any], reason: Any = None, msg: Any = None) -> None:
+        """Called by Dask when tasks were cancelled by another client or by the host."""
+        super()._handle_cancelled_keys(keys, reason, msg)
+        # As `cancel` itself does: the same call, submitted again, is to run.
+        for key in keys:
+            self.futures.pop(key, None)
+
     async def _reconnect(self) -> None:
         """Called by Dask when the connection to the scheduler broke."""
         if self.session.is_host_alive():

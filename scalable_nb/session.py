@@ -13,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
 
-from scalable_nb.errors import HostDiedError, NoSessionError, RunFolderError, StartError
+from scalable_nb.errors import (
+    HostDiedError,
+    NoSessionError,
+    RunFolderError,
+    StartError,
+    UnknownNameError,
+)
+from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
@@ -57,6 +66,8 @@ class SessionStatus:
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
         What a person should know, oldest first.
+    pauses : list of Pause
+        The batches that are paused, and why; see `ScalableSession.resume`.
     """
 
     run_id: str
@@ -69,14 +80,17 @@ class SessionStatus:
     folder: Path
     started_at: str
     notices: list[str] = field(default_factory=list)
+    pauses: list[Pause] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         busy = sum(worker["state"] == "busy" for worker in self.workers)
+        paused = "".join(f"paused: {pause_text(pause)}\n" for pause in self.pauses)
         return (
             f"session {self.run_id} on target {self.target!r}: {self.state}\n"
             f"workers: {len(self.workers)} ({busy} busy)\n"
             f"tasks: {counts or 'none yet'}\n"
+            f"{paused}"
             f"dashboard: {self.dashboard_link}\n"
             f"run folder: {self.folder}"
         )
@@ -305,6 +319,7 @@ class ScalableSession:
             folder=self.paths.folder,
             started_at=self._contact["started_at"],
             notices=answer["notices"],
+            pauses=answer["pauses"],
         )
 
     def failures(self) -> list[FailureRow]:
@@ -330,6 +345,71 @@ class ScalableSession:
         with self.mirror.lock:
             keys = [held[text] for text in self.mirror.ledger.keys if text in held]
         return FutureList(Future(key, self.client) for key in keys)
+
+    def unfinished(self) -> dict[str, Counter[str]]:
+        """The batches with tasks that are not done, and how many are in which state.
+
+        Tasks of single ``submit`` calls belong to the batch ``""``.
+        """
+        from scalable_nb.telemetry.records import TaskState
+
+        self.check_alive()
+        self.mirror.refresh()
+        found: dict[str, Counter[str]] = {}
+        with self.mirror.lock:
+            ledger = self.mirror.ledger
+            pairs = Counter(zip(ledger.columns["batch"], ledger.columns["state"], strict=True))
+            for (batch, state), count in sorted(pairs.items()):
+                if not TaskState(state).is_final:
+                    states = found.setdefault(ledger.strings[batch], Counter())
+                    states[TaskState(state).label] += count
+        return found
+
+    def resume(self, *batches: str) -> int:
+        """Let paused batches go on although their tasks failed alike; all where none is named.
+
+        Returns
+        -------
+        int
+            How many tasks were paused.
+
+        Raises
+        ------
+        UnknownNameError
+            When no batch of this name has tasks that are not done.
+        """
+        self._check_batches(batches)
+        return int(self.client.ask("resume_batches", batches=batches or None))
+
+    def cancel(self, *batches: str, only_paused: bool = False) -> int:
+        """Cancel what is not done of some batches, of all where none is named.
+
+        Results that are there stay there; ``client.cancel(futures)`` would drop them too.
+
+        Parameters
+        ----------
+        *batches : str
+        only_paused : bool
+            Leave tasks alone that run or will run.
+
+        Returns
+        -------
+        int
+            How many tasks were cancelled.
+
+        Raises
+        ------
+        UnknownNameError
+            When no batch of this name has tasks that are not done.
+        """
+        self._check_batches(batches)
+        return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
+
+    def _check_batches(self, batches: Collection[str]) -> None:
+        known = self.unfinished()
+        for name in batches:
+            if name not in known:
+                raise UnknownNameError("unfinished batch", name, filter(None, known))
 
     def name_batch(self, name: str | None, default: str) -> str:
         """A name for a batch that no other batch of this session has."""

@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
+
+class Pause(TypedDict):
+    """A batch whose rest is paused.
+
+    ``count`` tasks of ``batch`` wait for a person, because ``limit`` in a row failed for
+    good with ``failure_class`` and (for the last of them) ``message``.
+    """
+
+    batch: str
+    count: int
+    limit: int
+    failure_class: str
+    message: str
+
+
+def pause_text(pause: Pause) -> str:
+    """A pause in one sentence; the error's text is somebody else's.
+
+    Examples
+    --------
+    >>> pause_text(Pause(batch="a", count=1, limit=20, failure_class="KeyError", message="'x'"))
+    "1 task of 'a' is paused: 20 in a row failed with KeyError: 'x'"
+    """
+    tasks = "1 task" if pause["count"] == 1 else f"{pause['count']:,} tasks"
+    verb = "is" if pause["count"] == 1 else "are"
+    error = pause["failure_class"] + (f": {pause['message']}" if pause["message"] else "")
+    return (
+        f"{tasks} of {pause['batch']!r} {verb} paused: "
+        f"{pause['limit']} in a row failed with {error}"
+    )
+
 
 class Brake:
     """Counts the tasks of one batch that failed for good, one after the other, alike.

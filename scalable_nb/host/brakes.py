@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.faults.brake import Brake
-from scalable_nb.host.book import TaskRecord
+from scalable_nb.faults.brake import Brake, Pause, pause_text
+from scalable_nb.host.book import Failure, TaskRecord
 from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
+
+_MESSAGE_CHARS: Final = 200
 
 
 class Brakes:
@@ -28,6 +31,7 @@ class Brakes:
         self._conductor = conductor
         self._limit = limit
         self._paused: set[Any] = set()
+        self._causes: dict[str, tuple[str, str]] = {}  # batch -> class and message of the failure
 
     def __contains__(self, key: Any) -> bool:
         return key in self._paused
@@ -37,23 +41,37 @@ class Brakes:
         if record.batch.brake is not None:
             record.batch.brake.succeed()
 
-    def on_failure(self, record: TaskRecord, fingerprint: str, message: str) -> None:
+    def on_failure(self, record: TaskRecord, failure: Failure) -> None:
         """A task failed for good; pauses the rest of its batch where that is due."""
         batch = record.batch
         if not batch.name:
             return  # a single submit has no rest
         if batch.brake is None:
             batch.brake = Brake(self._limit)
-        if not batch.brake.fail(fingerprint):
+        if not batch.brake.fail(failure.fingerprint):
             return
         paused = [r for r in self._conductor.records.values() if r.batch is batch]
-        count = sum(self._pause(r) for r in paused)
-        if count:
+        if sum(self._pause(r) for r in paused):
+            self._causes[batch.name] = failure.failure_class, failure.message[:_MESSAGE_CHARS]
+            (pause,) = [pause for pause in self.pauses() if pause["batch"] == batch.name]
             self._conductor.notify(
-                f"{count} tasks of {batch.name!r} are paused: the last {self._limit} that finished "
-                f"all failed alike ({message[:200]}). `client.resume(futures)` goes on, "
-                "`client.cancel(futures)` ends them."
+                f"{pause_text(pause)}. `client.resume(futures)` goes on, `client.cancel(futures)` "
+                "ends them; `%scalable resume` and `%scalable cancel --paused` do the same."
             )
+
+    def pauses(self) -> list[Pause]:
+        """The batches that are paused, and why."""
+        counts = Counter(self._conductor.records[key].batch.name for key in self._paused)
+        return [
+            Pause(
+                batch=name,
+                count=count,
+                limit=self._limit,
+                failure_class=self._causes[name][0],
+                message=self._causes[name][1],
+            )
+            for name, count in sorted(counts.items())
+        ]
 
     def resume(self, keys: Iterable[Any]) -> list[Any]:
         """Let paused tasks go on, and never stop their batches again; returns their keys."""

@@ -333,7 +333,7 @@ class Conductor(SchedulerPlugin):
             self.hold.park(record.key, delay_s)
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
         else:
-            self.brakes.on_failure(record, failure.fingerprint, failure.message)
+            self.brakes.on_failure(record, failure)
         return decision.will_retry
 
     def fail(self, record: TaskRecord, error: Exception | bytes) -> None:

@@ -35,6 +35,16 @@ class Keeper:
         """Want these tasks."""
         self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
 
+    def cancel(self, keys: Iterable[Any], reason: str) -> None:
+        """Cancel tasks and what depends on them, whoever wants them, and tell the clients."""
+        doomed = self._with_dependents(keys)
+        names = [ts.key for ts in doomed]
+        for cs in {cs for ts in doomed for cs in ts.who_wants or ()}:
+            self._release(keys=names, client=cs.client_key)
+        self._scheduler.report(
+            {"op": "cancelled-keys", "keys": names, "reason": reason, "msg": None}
+        )
+
     def _client_releases(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
         keys = list(keys)
         self._release(keys=keys, client=client, **kwargs)

@@ -14,6 +14,7 @@ from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.telemetry.ledger import Delta
+from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
@@ -43,6 +44,8 @@ class Requests:
             scalable_retry_now=self.retry_now,
             scalable_give_up=self.give_up,
             scalable_resume=conductor.brakes.resume,
+            scalable_resume_batches=self.resume_batches,
+            scalable_cancel=self.cancel,
             scalable_ledger=self.ledger_delta,
             scalable_flush=self.flush,
             scalable_status=self.status,
@@ -125,6 +128,32 @@ class Requests:
         ts = self._scheduler.tasks.get(key)
         return self._conductor.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
 
+    # --- whole batches ---------------------------------------------------------------
+
+    def resume_batches(self, batches: Collection[str] | None) -> int:
+        """Let the paused tasks of these batches go on, of all where None; returns how many."""
+        return len(self._conductor.brakes.resume(self._unfinished(batches, only_paused=True)))
+
+    def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
+        """Cancel what is not done of these batches, of all where None; returns how many.
+
+        Whoever wants the tasks, also a kernel that is gone. What is done stays.
+        """
+        keys = self._unfinished(batches, only_paused=only_paused)
+        self._conductor.keeper.cancel(keys, "a person cancelled it")
+        return len(keys)
+
+    def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
+        conductor = self._conductor
+        states = conductor.book.ledger.columns["state"]
+        return [
+            key
+            for key, record in conductor.records.items()
+            if (batches is None or record.batch.name in batches)
+            and not TaskState(states[record.row]).is_final
+            and (key in conductor.brakes or not only_paused)
+        ]
+
     # --- tell ------------------------------------------------------------------------
 
     async def ledger_delta(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
@@ -149,6 +178,7 @@ class Requests:
         return {
             "counts": book.ledger.count(),
             "notices": list(self._conductor.notices),
+            "pauses": self._conductor.brakes.pauses(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

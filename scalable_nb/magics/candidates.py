@@ -6,8 +6,12 @@ nothing to offer, and the verb itself will say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
 
 
 def targets(words: list[str]) -> Iterable[str]:
@@ -40,14 +44,33 @@ def run_ids(words: list[str]) -> Iterable[str]:
         return []
 
 
+def batches(words: list[str]) -> Iterable[str]:
+    """The batches of the live session that have tasks to do."""
+    return _of_live_session(lambda session: session.unfinished())
+
+
+def paused_batches(words: list[str]) -> Iterable[str]:
+    """The batches of the live session that are paused."""
+    return _of_live_session(
+        lambda session: [name for name, states in session.unfinished().items() if states["paused"]]
+    )
+
+
 def failures(words: list[str]) -> Iterable[str]:
     """The categories of failures, and the classes of those in the live session."""
-    from scalable_nb.errors import ScalableError
     from scalable_nb.faults.classify import Category
+
+    classes = _of_live_session(lambda session: {row["failure_class"] for row in session.failures()})
+    return [*Category, *classes]
+
+
+def _of_live_session(ask: Callable[[ScalableSession], Iterable[str]]) -> list[str]:
+    """What the newest live session answers, sorted; nothing where it cannot."""
+    from scalable_nb.errors import ScalableError
     from scalable_nb.session import live_sessions
 
     try:
-        rows = [row for session in live_sessions()[-1:] for row in session.failures()]
+        names = {name for session in live_sessions()[-1:] for name in ask(session)}
     except (ScalableError, OSError):
-        rows = []
-    return [*Category, *sorted({row["failure_class"] for row in rows})]
+        return []
+    return sorted(filter(None, names))

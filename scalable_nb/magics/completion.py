@@ -75,8 +75,9 @@ def _awaiting_value(verb: Verb, words: list[str], surface: Surface) -> Option | 
 def _next_words(verb: Verb, words: list[str], fragment: str, surface: Surface) -> Iterable[str]:
     if not fragment.startswith("-"):
         given = [word for word in words if not word.startswith("-")]
-        for argument in verb.arguments[len(given) :]:
-            yield from argument.candidates(words) if argument.candidates else ()
+        for place, argument in enumerate(verb.arguments):
+            if argument.candidates and (argument.is_repeated or place >= len(given)):
+                yield from (word for word in argument.candidates(words) if word not in given)
     for option in surface.options(verb):
         if option.is_repeated or not any(name in words for name in option.names):
             yield from (name for name in option.names if name.startswith("--"))

@@ -33,7 +33,7 @@ def verb_help(verb: Verb, surface: Surface) -> Text:
 
 def usage(verb: Verb, surface: Surface) -> str:
     """The verb with its arguments and options on one line."""
-    arguments = [f"[{argument.value}]" for argument in verb.arguments]
+    arguments = [argument.usage for argument in verb.arguments]
     options = [option.usage for option in verb.options]
     return " ".join([surface.prompt, verb.name, *arguments, *options])
 

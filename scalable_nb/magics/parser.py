@@ -36,7 +36,9 @@ def parse(words: Sequence[str], surface: Surface) -> tuple[Verb, argparse.Namesp
     verb = find_verb("help" if first in ("--help", "-h") else first, surface)
     asks_help = "--help" in rest or "-h" in rest
     try:
-        values, strays = _parser(verb, surface).parse_known_args(["-h"] if asks_help else rest)
+        values, strays = _parser(verb, surface).parse_known_intermixed_args(
+            ["-h"] if asks_help else rest
+        )
     except argparse.ArgumentError as error:
         raise WrongUse(_badly_valued(error, verb, surface)) from error
     if strays:
@@ -48,7 +50,10 @@ def parse(words: Sequence[str], surface: Surface) -> tuple[Verb, argparse.Namesp
 def _parser(verb: Verb, surface: Surface) -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for argument in verb.arguments:
-        parser.add_argument(argument.attribute, nargs="?")
+        if argument.is_repeated:
+            parser.add_argument(argument.attribute, nargs="*", default=[])
+        else:
+            parser.add_argument(argument.attribute, nargs="?")
     for option in surface.options(verb):
         settings: dict[str, Any] = {"dest": option.attribute, "default": option.default}
         if option.is_flag:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.candidates import run_ids
@@ -50,6 +52,17 @@ def reach_session(context: Context, run_id: str | None) -> ScalableSession:
     if run_id not in by_id:
         raise UnknownNameError("live session of this notebook", run_id, by_id)
     return by_id[run_id]
+
+
+@contextmanager
+def visited_session(context: Context, run_id: str | None) -> Iterator[ScalableSession]:
+    """The session that `reach_session` finds; one joined from a shell goes on afterwards."""
+    session = reach_session(context, run_id)
+    try:
+        yield session
+    finally:
+        if context.variables is None:
+            session.client.close()
 
 
 def named_run(options: Namespace) -> RunPaths | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from scalable_nb.magics.commands import (
+    cancel,
     failures,
     help,
     init,
     plan,
     report,
     resubmit,
+    resume,
     start,
     status,
     stop,
@@ -20,7 +22,20 @@ from scalable_nb.magics.verb import Option, Surface, Verb, WrongUse, variable_na
 
 VERBS: Final[dict[str, Verb]] = {
     module.VERB.name: module.VERB
-    for module in (init, plan, start, status, tasks, failures, report, resubmit, stop, help)
+    for module in (
+        init,
+        plan,
+        start,
+        status,
+        tasks,
+        failures,
+        report,
+        resubmit,
+        resume,
+        cancel,
+        stop,
+        help,
+    )
 }
 
 _HELP: Final = Option(("--help", "-h"), "explain the verb")

@@ -80,12 +80,18 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A word that may follow the verb without an option's name."""
+    """A word that may follow the verb without an option's name; several where repeated."""
 
     attribute: str
     value: str
     summary: str
     candidates: Candidates | None = None
+    is_repeated: bool = False
+
+    @property
+    def usage(self) -> str:
+        """As in ``[BATCH ...]``."""
+        return f"[{self.value} ...]" if self.is_repeated else f"[{self.value}]"
 
 
 @dataclass(frozen=True, slots=True)

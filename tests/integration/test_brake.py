@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from counting import calls, mark
+from IPython.core.interactiveshell import InteractiveShell
+from magic_shell import make_shell, usage_error
 from waiting import until
 
 from scalable_nb import ScalableSession
+from scalable_nb.cli import main
 from scalable_nb.futures import FutureList
 
 Start = Callable[..., ScalableSession]
@@ -36,6 +42,14 @@ def paused(
         until(lambda: "are paused" in caplog.text)
     assert "no licence for task" in caplog.text
     return session, futures
+
+
+@pytest.fixture
+def shell(start: Start) -> InteractiveShell:
+    """A shell with the extension loaded."""
+    shell = make_shell()
+    assert shell.run_cell("%load_ext scalable_nb").success
+    return shell
 
 
 def test_the_rest_is_paused_and_a_person_told(
@@ -71,6 +85,72 @@ def test_the_pause_can_be_turned_into_a_cancel(
     until(lambda: session.status().counts["paused"] == 0)
     assert session.status().counts["cancelled"] > 0
     assert calls(folder, "all") == before
+
+
+def test_magics_tell_lift_and_cancel_the_pause(
+    shell: InteractiveShell, paused: tuple[ScalableSession, FutureList], folder: Path
+) -> None:
+    """`status` says why, a bare `cancel` kills nothing, and the verbs do what their words say."""
+    session, futures = paused
+    count = session.status().counts["paused"]
+
+    def told(line: str) -> str:
+        return str(shell.run_cell(f"%scalable {line}").result)
+
+    assert (
+        f"paused: {count} tasks of 'sweep' are paused: 20 in a row failed with ValueError: "
+        "no licence for task"
+    ) in told("status")
+    assert f"'sweep': {count} paused" in told("cancel")
+    assert session.status().counts["paused"] == count
+    assert usage_error(shell, "%scalable cancel sweap").startswith(
+        "no unfinished batch named 'sweap'. Did you mean 'sweep'?"
+    )
+    assert told("cancel sweep --paused") == f"{count} paused tasks were cancelled."
+    assert futures.partial().succeeded == []
+    assert session.status().counts["cancelled"] == count
+    assert calls(folder, "all") == 100 - count
+    assert told("cancel") == "Nothing to cancel: every task is done."
+
+    (folder / "licence").touch()
+    again = session.client.map(lambda x: x, range(3), name="sweep")
+    assert again.results() == [0, 1, 2]
+    assert told("resume") == "Nothing is paused."
+
+
+def test_a_shell_lifts_the_pause_while_the_kernel_is_busy(
+    paused: tuple[ScalableSession, FutureList], folder: Path
+) -> None:
+    """`scalable resume` from a terminal lets the tasks of a waiting notebook go on."""
+    session, futures = paused
+    count = session.status().counts["paused"]
+    (folder / "licence").touch()
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(futures.partial)
+        result = CliRunner().invoke(main, ["resume", "sweep"])
+        assert result.output == f"{count} paused tasks go on.\n"
+        assert len(outcome.result().succeeded) == count
+
+
+def test_cancelled_calls_run_when_they_are_submitted_again(start: Start, folder: Path) -> None:
+    """What the host cancelled is not handed out again as cancelled; results that are there stay."""
+
+    def function(x: int) -> int:
+        mark(folder, x)
+        while x and not (folder / "gate").exists():
+            time.sleep(0.01)
+        return x
+
+    session = start()
+    futures = session.client.map(function, range(10), name="slow")
+    assert futures[0].result() == 0
+    until(lambda: session.status().counts["running"] == 2)
+    assert session.cancel("slow") == 9
+    until(lambda: all(future.cancelled() for future in futures[1:]))
+    assert futures[0].result() == 0
+    (folder / "gate").touch()
+    assert session.client.map(function, range(10), name="slow").results() == list(range(10))
+    assert calls(folder, 0) == 1
 
 
 def test_a_limit_of_zero_lets_everything_run(start: Start, folder: Path) -> None:

@@ -67,8 +67,8 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     [
         (
             ["reprot"],
-            "no verb named 'reprot'. Did you mean 'report'? Known: help, init, plan, "
-            "report, status, stop. `scalable help` explains them.",
+            "no verb named 'reprot'. Did you mean 'report'? Known: cancel, help, init, "
+            "plan, report, resume, status, stop. `scalable help` explains them.",
         ),
         (
             ["report", "--lats"],
@@ -161,7 +161,7 @@ def test_module_runs_as_a_program(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("scalable re", ["report"]),
+        ("scalable re", ["report", "resume"]),
         ("scalable report --la", ["--last", "--latest"]),
         ("scalable report --run run-20260101", [RUN]),
         ("scalable plan --target lo", ["local"]),

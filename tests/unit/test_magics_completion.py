@@ -44,8 +44,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("%scalable ", "", tuple(VERBS)),
         ("%scalable sta", "sta", ("start", "status")),
-        ("  %scalable re", "re", ("report", "resubmit")),
-        ("results = %scalable resu", "resu", ("resubmit",)),
+        ("  %scalable re", "re", ("report", "resubmit", "resume")),
+        ("results = %scalable resu", "resu", ("resubmit", "resume")),
         ("%scalable start --", "--", ("--target", "--manifest", *SHARED)),
         ("%scalable start --ta", "--ta", ("--target",)),
         ("%scalable start -q --target local ", "", ("--manifest", "--out", "--help")),
@@ -62,6 +62,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("%scalable resubmit --only ti", "ti", ("timeout",)),
         ("%scalable resubmit --only resource tr", "tr", ("transient",)),
         ("%scalable resubmit --only timeout --dr", "--dr", ("--dry-run",)),
+        ("%scalable resume ", "", ("--run", "--run-id", *SHARED)),
         ("%scalable help st", "st", ("start", "status", "stop")),
         ("%scalable help start ", "", SHARED),
         ("%scalable nonsense --", "", ()),

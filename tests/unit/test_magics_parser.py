@@ -15,7 +15,9 @@ from scalable_nb.magics.parser import parse
 from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
 from scalable_nb.magics.verb import Surface, Verb, WrongUse
 
-VERB_NAMES = "failures, help, init, plan, report, resubmit, start, status, stop, tasks"
+VERB_NAMES = (
+    "cancel, failures, help, init, plan, report, resubmit, resume, start, status, stop, tasks"
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,8 @@ VERB_NAMES = "failures, help, init, plan, report, resubmit, start, status, stop,
         ("resubmit --timeout 5m -n", "resubmit", {"timeout": 300.0, "dry_run": True}),
         ("resubmit --timeout 90 --no-wait", "resubmit", {"timeout": 90.0, "no_wait": True}),
         ("resubmit -q -o results", "resubmit", {"quiet": True, "out": "results", "only": None}),
+        ("resume", "resume", {"batches": [], "run": None}),
+        ("cancel a --paused b", "cancel", {"batches": ["a", "b"], "paused": True, "all": False}),
     ],
 )
 def test_line_becomes_verb_and_values(line: str, verb: str, values: dict[str, Any]) -> None:

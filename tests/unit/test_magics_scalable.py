@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell, usage_error
 
 from scalable_nb import errors
+from scalable_nb.magics.completion import complete_line
 from scalable_nb.magics.helptext import overview, verb_help
 from scalable_nb.magics.table import NOTEBOOK, VERBS
 from scalable_nb.manifest.load import load_manifest
@@ -39,6 +41,7 @@ class Session:
         self.target_name, self.run_id, self.client = target, f"run-of-{target}", Client()
         self.paths = SimpleNamespace(folder=runs_dir / self.run_id)
         self.manifest = load_manifest(target=target)
+        self.done: list[tuple[str, ...]] = []
 
     @classmethod
     def from_yaml(cls, path: Path | None = None, *, target: str | None = None) -> Session:
@@ -54,6 +57,21 @@ class Session:
 
     def status(self) -> str:
         return f"{self.target_name} is fine"
+
+    def unfinished(self) -> dict[str, Counter[str]]:
+        return {
+            "": Counter(running=1),
+            "night run": Counter(queued=2, paused=40),
+            "sweep": Counter(running=1),
+        }
+
+    def resume(self, *batches: str) -> int:
+        self.done.append(("resume", *batches))
+        return 0 if "sweep" in batches else 40
+
+    def cancel(self, *batches: str, only_paused: bool = False) -> int:
+        self.done.append(("cancel", *batches, *["only paused"] * only_paused))
+        return 1 if batches else 44
 
 
 class Client:
@@ -108,6 +126,9 @@ def value(shell: InteractiveShell, cell: str) -> Any:
         ("%scalable tasks", "no session is live. `%scalable start` starts one."),
         ("%scalable stop", "no session is live. `%scalable start` starts one."),
         ("%scalable resubmit", "no session is live. `%scalable start` starts one."),
+        ("%scalable resume", "no session is live. `%scalable start` starts one."),
+        ("%scalable cancel --all", "no session is live. `%scalable start` starts one."),
+        ("%scalable cancel sweep --all", "sweep and --all: give one of them."),
         ("%scalable stop -r run-1", "no live session of this notebook named 'run-1'. Known: none"),
         ("%scalable failures --last", "no run named 'last'. Known: none is defined. Looked in "),
         ("%scalable report --run ../x", "no run named '../x'. Known: none is defined. Looked in "),
@@ -272,6 +293,50 @@ def test_plan_touches_nothing(shell: InteractiveShell, tmp_path: Path) -> None:
     assert plan.target == "local"
     assert "local" in str(plan)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "done", "told"),
+    [
+        ("resume", ("resume",), "40 paused tasks go on."),
+        ("resume sweep", ("resume", "sweep"), "Nothing is paused."),
+        ("cancel sweep", ("cancel", "sweep"), "1 task was cancelled."),
+        ("cancel 'night run' -p", ("cancel", "night run", "only paused"),
+         "1 paused task was cancelled."),
+        ("cancel --paused", ("cancel", "only paused"), "44 paused tasks were cancelled."),
+        ("cancel --all", ("cancel",), "44 tasks were cancelled."),
+    ],
+)  # fmt: skip
+def test_batches_go_on_or_are_cancelled(
+    shell: InteractiveShell, line: str, done: tuple[str, ...], told: str
+) -> None:
+    """`resume` and `cancel` act on the batches that are named, and say on how many tasks."""
+    shell.run_cell("%scalable start -q")
+    assert value(shell, f"%scalable {line}") == told
+    assert Session.live[0].done == [done]
+
+
+def test_a_bare_cancel_cancels_nothing(shell: InteractiveShell) -> None:
+    """Without a word it says what could be cancelled and how, and touches nothing."""
+    shell.run_cell("%scalable start -q")
+    assert value(shell, "%scalable cancel").splitlines() == [
+        "Nothing was cancelled. Not done are:",
+        "  single tasks: 1 running",
+        "  'night run': 2 queued, 40 paused",
+        "  'sweep': 1 running",
+        "`%scalable cancel 'night run'` cancels a batch, results that are there stay;",
+        "`%scalable cancel --paused` what is paused, `%scalable cancel --all` all of it.",
+    ]
+    assert Session.live[0].done == []
+
+
+def test_batches_are_offered_at_the_tab_key(shell: InteractiveShell) -> None:
+    """`cancel` offers the batches with work to do, `resume` those that are paused."""
+    shell.run_cell("%scalable start -q")
+    assert complete_line("%scalable cancel s", NOTEBOOK).words == ("sweep",)
+    assert complete_line("%scalable cancel sweep s", NOTEBOOK).words == ()
+    assert complete_line("%scalable resume n", NOTEBOOK).words == ("night run",)
+    assert complete_line("%scalable resume s", NOTEBOOK).words == ()
 
 
 def test_loading_twice_and_unloading(shell: InteractiveShell) -> None:

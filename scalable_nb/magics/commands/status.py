@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.runs import RUN, reach_session
+from scalable_nb.magics.runs import RUN, visited_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 
 
 def _run(context: Context, options: Namespace) -> SessionStatus:
-    session = reach_session(context, options.run)
-    status = session.status()
-    if context.variables is None:
-        session.client.close()  # a look from a shell: the session itself goes on
-    return status
+    with visited_session(context, options.run) as session:
+        return session.status()
 
 
 VERB = Verb(
