@@ -85,22 +85,22 @@ def execute(output: Path) -> Tour:
     earlier = set(output.glob("tour-*"))
     notebook = nbformat.read(TOUR, as_version=4)  # type: ignore[no-untyped-call]
     started_at, error = time.monotonic(), ""
-    with _environment(SCALABLE_TOUR_DIR=str(output)):
+    with kernel_environment(SCALABLE_TOUR_DIR=str(output)):
         try:
-            _execute(notebook, output)
+            execute_notebook(notebook, output)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
             error = str(problem)
         finally:
             folders = sorted(set(output.glob("tour-*")) - earlier)
             runs = [run for folder in folders for run in list_runs(folder / ".scalable" / "runs")]
-            _stop(runs)
+            stop_runs(runs)
     executed = output / TOUR.name
     nbformat.write(notebook, executed)  # type: ignore[no-untyped-call]
     folder = folders[-1] if folders else output
     return Tour(executed, folder, tuple(runs), error, time.monotonic() - started_at)
 
 
-def _execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
+def execute_notebook(notebook: nbformat.NotebookNode, folder: Path) -> None:
     # The paths of the sockets must be short, and on them nobody else can listen or speak to
     # the kernel, as on the ports of TCP.
     with TemporaryDirectory(prefix="tour-") as sockets:
@@ -113,7 +113,7 @@ def _execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def kernel_environment(**values: str) -> Iterator[None]:
     """The environment of the kernel: without the person's own settings, and with `values`."""
     before = dict(os.environ)
     for name in before:
@@ -127,10 +127,10 @@ def _environment(**values: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _stop(runs: list[RunPaths]) -> None:
+def stop_runs(runs: list[RunPaths]) -> None:
     """End sessions that a tour that broke off has left."""
     for run in runs:
-        with _environment(SCALABLE_RUNS_DIR=str(run.folder.parent)):
+        with kernel_environment(SCALABLE_RUNS_DIR=str(run.folder.parent)):
             try:
                 ScalableSession.attach(run.run_id).close()
             except NoSessionError:

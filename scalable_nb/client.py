@@ -8,7 +8,7 @@ import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dask
 from dask._expr import LLGExpr
@@ -298,7 +298,7 @@ class ScalableClient(Client):
                 values = dict(zip(finished, gathered, strict=True))
             except Exception:  # noqa: BLE001 - one result is not to be had: ask for each alone
                 values = {future: await self._outcome(future) for future in finished}
-            if not any(future.status == "pending" for future in futures):
+            if all(future in values or future.status in _ENDED_BADLY for future in futures):
                 # Otherwise lost with its worker meanwhile, and computed again.
                 return [
                     values[future] if future in values else Failed(await _error_of(future))
@@ -377,6 +377,9 @@ class ScalableClient(Client):
                 state.set_error(error, None)
         self.session.mirror.end("lost")
         await self._close(fast=True)
+
+
+_ENDED_BADLY: Final = ("error", "cancelled")
 
 
 async def _ended(future: Future[Any]) -> None:

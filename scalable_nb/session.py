@@ -248,6 +248,7 @@ class ScalableSession:
     def _ask_to_stop(self) -> None:
         if self.client.status == "running":
             try:
+                self.mirror.refresh()  # so that the views end with what is true
                 self.client.ask("stop")
             except OSError:
                 logger.debug("the host went before it could be asked to", exc_info=True)
@@ -319,7 +320,7 @@ class ScalableSession:
             folder=self.paths.folder,
             started_at=self._contact["started_at"],
             notices=answer["notices"],
-            pauses=answer["pauses"],
+            pauses=list(answer["pauses"]),
         )
 
     def failures(self) -> list[FailureRow]:
@@ -501,7 +502,7 @@ def _prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> No
         "provider": loaded.target.provider,
         "manifest": str(loaded.source) if loaded.source else None,
         "cwd": str(Path.cwd()),
-        "python_path": [entry for entry in sys.path if entry],
+        "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
         "python": sys.executable,
         "user": getpass.getuser(),
         "hostname": platform.node(),

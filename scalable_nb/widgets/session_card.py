@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from dask.utils import format_bytes
 
+from scalable_nb.faults.brake import pause_text
+
 if TYPE_CHECKING:
     from scalable_nb.session import SessionStatus
 
@@ -76,6 +78,7 @@ def _facts(status: SessionStatus) -> dict[str, str]:
     facts = {
         "workers": _workers(status.workers),
         "tasks": counts or "none yet",
+        "paused": "; ".join(map(pause_text, status.pauses)),
         "dashboard": dashboard_url(status.dashboard_link),
         "run folder": str(status.folder),
         "host": f"process {status.host_pid}, since {status.started_at}",

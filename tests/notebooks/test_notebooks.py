@@ -40,12 +40,10 @@ def test_notebooks_are_kept_without_outputs(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Demo:
-    """The tour, executed as `make demo` does it."""
+class Executed:
+    """A notebook after its execution."""
 
     output: Path
-    exit_code: int
-    printed: str
     notebook: Any
 
     def cell(self, name: str) -> list[Any]:
@@ -60,6 +58,27 @@ class Demo:
             output.text if output.output_type == "stream" else output.data.get("text/plain", "")
             for output in self.cell(name)
         )
+
+    def trouble(self) -> list[str]:
+        """The cells that ended with an error, and what stands on stderr."""
+        outputs = [
+            (cell.id, output)
+            for cell in self.notebook.cells
+            if cell.cell_type == "code"
+            for output in cell.outputs
+        ]
+        errors = "".join(output.text for _, output in outputs if output.get("name") == "stderr")
+        # Dask says so when results were lost with their worker while they were being fetched.
+        notes = [line for line in errors.splitlines() if "Couldn't gather" not in line]
+        return [name for name, output in outputs if output.output_type == "error"] + notes
+
+
+@dataclass(frozen=True)
+class Demo(Executed):
+    """The tour, executed as `make demo` does it."""
+
+    exit_code: int
+    printed: str
 
     @property
     def folder(self) -> Path:
@@ -82,7 +101,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     notebook = nbformat.read(output / "00_tour.ipynb", as_version=4)
-    return Demo(output, run.returncode, run.stdout, notebook)
+    return Demo(output, notebook, run.returncode, run.stdout)
 
 
 def test_tour_keeps_its_promises(demo: Demo) -> None:
@@ -92,17 +111,7 @@ def test_tour_keeps_its_promises(demo: Demo) -> None:
 
 def test_tour_shows_no_error_and_no_warning(demo: Demo) -> None:
     """No cell ends with an error, and nobody is warned of anything."""
-    outputs = [
-        (cell.id, output)
-        for cell in demo.notebook.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-    ]
-    assert [name for name, output in outputs if output.output_type == "error"] == []
-    errors = "".join(output.text for _, output in outputs if output.get("name") == "stderr")
-    # Dask says so when results were lost with their worker while they were being fetched.
-    notes = [line for line in errors.splitlines() if "Couldn't gather" not in line]
-    assert notes == []
+    assert demo.trouble() == []
 
 
 def test_tour_meets_every_kind_of_failure(demo: Demo) -> None:
@@ -208,6 +217,74 @@ def test_a_tour_that_breaks_off_fails_and_leaves_no_process(
     (run,) = list_runs(folder / ".scalable" / "runs")
     assert build_report(run).state == "finished"
     assert _processes_left(output) == []
+
+
+# --- failure modes -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def modes(tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The notebook of failure modes, executed once for all tests."""
+    run_tour = _load_run_tour()
+    output = tmp_path_factory.mktemp("modes")
+    notebook = nbformat.read(NOTEBOOKS / "10_failure_modes.ipynb", as_version=4)
+    with run_tour.kernel_environment(SCALABLE_TOUR_DIR=str(output)):
+        try:
+            run_tour.execute_notebook(notebook, output)
+        finally:
+            runs = [run for path in output.iterdir() for run in list_runs(path / ".scalable/runs")]
+            run_tour.stop_runs(runs)
+    return Executed(output, notebook)
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("memory", ["3 of 4 tasks", "measure(megabytes=600): OutOfMemoryError: ", "`memory:`"]),
+        (
+            "slow",
+            ["2 of 3 tasks", "TaskTimeoutError: simulate(seconds=3) ran longer than its limi"],
+        ),
+        ("slow-again", ["7 of 7 done: 6 succeeded, 1 failed", "'3 seconds of work'"]),
+        ("network", ["42 degrees"]),
+        ("network-attempts", ["attempt 1: ConnectionResetError", "attempt 2: Connection"]),
+        ("preempted", ["killed: ", "glacier: done by process "]),
+        ("preempted-record", ["attempt 1: WorkerLostError: ", "SIGKILL", "workers now: 2"]),
+        ("module", ["0 of 2 tasks", "ModuleNotFoundError: No module named 'balance'"]),
+        ("module-again", ["[2.2, 4.4]"]),
+        ("data", ["2 of 3 tasks", "FileNotFoundError: ", "'east.txt'"]),
+        ("data-again", ["[12, 30, 12]"]),
+        (
+            "cascade-status",
+            ["of 'many' are paused: 20 in a row failed with RuntimeError: no licenc"],
+        ),
+        ("cascade-resume", ["paused tasks go on."]),
+        ("cascade-again", ["True"]),
+        ("failures", ["ran out of memory", "could not import `balance`", "no licence"]),
+        ("report", ["Failures (1 of ", "1. measure(megabytes=600)"]),
+        ("level-2", ["told: number 3 is moody"]),
+        ("level-3", ["[0, 10, 20, 30, 40, 50]"]),
+        ("level-4", ["4 of 6 tasks succeeded", "number 0 is", "[0, 10, 20, 30, 40, 50]"]),
+        ("level-5", ["[0, 10, 20]"]),
+        ("exercise", ["lottery: 50 tasks, 100 % done", "50 succeeded"]),
+        ("exercise-results", ["all succeeded: True"]),
+        ("journal", ["retries in the journal: 13", "63 = 50 + 13"]),
+        ("bigger-again", ["[20, 40, 60, 600]", "['cached', 'cached', 'cached', 'succeeded']"]),
+        ("stop", ["4 (1 succeeded, 3 cached)"]),
+    ],
+)
+def test_failure_modes_show_what_happens_and_what_helps(
+    modes: Executed, cell: str, texts: list[str]
+) -> None:
+    """Each kind of failure is provoked for real, told by its name, and mended."""
+    shown = modes.text(cell)
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_failure_modes_show_no_error_and_leave_no_process(modes: Executed) -> None:
+    """All failures are tasks' failures: no cell fails, nothing is warned of, nothing stays."""
+    assert modes.trouble() == []
+    assert _processes_left(modes.output) == []
 
 
 def _processes_left(folder: Path, within_s: float = 10) -> list[str]:

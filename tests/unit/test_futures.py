@@ -141,6 +141,24 @@ def test_partial_gives_results_and_failures_in_order(mixed: FutureList) -> None:
     assert str(outcome.failures[0]) == "f(b): ValueError: invalid input"
 
 
+def test_a_result_lost_while_others_are_fetched_is_waited_for(
+    client: StandInClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is computed again in the meantime is no cancelled one."""
+    futures = client.submitted("a", "b")
+    client.succeed("a", 1)
+    client.succeed("b", 2)
+    client.futures["b"].status = "lost"  # its worker died just after it was waited for
+    fetch = client._gather
+
+    async def gather(asked: Any, **kwargs: Any) -> Any:
+        client.futures["b"].finish()
+        return await fetch(asked, **kwargs)
+
+    monkeypatch.setattr(client, "_gather", gather)
+    assert futures.partial().results == [1, 2]
+
+
 def test_partial_takes_any_iterable(mixed: FutureList) -> None:
     """A generator of futures, a future twice, or none at all are fine."""
     assert partial(future for future in mixed[:1]).results == [42]
