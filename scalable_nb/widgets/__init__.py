@@ -86,6 +86,7 @@ def table(futures: FutureList) -> TaskTable:
         keys=keys,
         title=futures.name,
         attempts=lambda key: _attempts_of(session, key),
+        batches=session,
     )
     return made
 

@@ -138,6 +138,20 @@ def _line(ledger: Ledger, row: int, position: int) -> TaskLine:
     )
 
 
+def paused_batches(ledger: Ledger, rows: Sequence[int] | None = None) -> dict[str, int]:
+    """The batches that have paused tasks among some rows, and how many; as `take_picture`."""
+    if not ledger.counts[TaskState.PAUSED]:
+        return {}
+    states = np.array(ledger.columns["state"], np.uint8)
+    codes = np.array(ledger.columns["batch"], np.int32)
+    if rows is not None:
+        chosen = np.asarray(rows, np.int64)
+        chosen = chosen[chosen >= 0]
+        states, codes = states[chosen], codes[chosen]
+    found, counts = np.unique(codes[states == TaskState.PAUSED], return_counts=True)
+    return {ledger.strings[code]: int(n) for code, n in zip(found, counts, strict=True)}
+
+
 def duration_text(seconds: float) -> str:
     """A duration as a person reads it, e.g. ``2 min 05 s``."""
     if seconds < 0.9995:

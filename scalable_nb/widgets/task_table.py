@@ -14,9 +14,11 @@ from weakref import WeakSet
 import anywidget
 import traitlets
 
+from scalable_nb.errors import ScalableError
+from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.records import FailureRow
-from scalable_nb.widgets.picture import Picture, picture_text, take_picture
+from scalable_nb.widgets.picture import Picture, paused_batches, picture_text, take_picture
 from scalable_nb.widgets.row_stream import RowStream
 from scalable_nb.widgets.saved_output import SavedOutputs
 from scalable_nb.widgets.static_view import picture_html
@@ -58,6 +60,21 @@ class LedgerMirror(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """Who lets paused batches go on; `scalable_nb.session.ScalableSession` is one."""
+
+    def status(self) -> Any:
+        """Something with `pauses`, a list of `scalable_nb.faults.brake.Pause`."""
+
+    def resume(self, *batches: str) -> int:
+        """Let paused tasks go on."""
+        ...
+
+    def cancel(self, *batches: str, only_paused: bool) -> int:
+        """Cancel tasks that are not done."""
+        ...
+
+
 class TaskTable(anywidget.AnyWidget):
     """Every task of a batch or a run, live: state, attempt, worker, duration, error.
 
@@ -74,6 +91,8 @@ class TaskTable(anywidget.AnyWidget):
         Shown above the table.
     attempts : callable, optional
         Gives the failed attempts of a task's key; asked when a person selects a task.
+    batches : Batches, optional
+        Tells of paused batches and lets a person decide about them.
 
     Attributes
     ----------
@@ -85,6 +104,8 @@ class TaskTable(anywidget.AnyWidget):
         What went wrong in a callback, shown under the table. Written by Python.
     can_ask : bool
         Whether attempts can be asked for. Written by Python.
+    pauses : list of dict
+        A ``batch`` of the table that is paused, and the ``text`` that says why. Written by Python.
     snapshot : bytes
         The whole table as a frame, made when it is sent. Written by Python.
     """
@@ -97,6 +118,7 @@ class TaskTable(anywidget.AnyWidget):
     status = traitlets.Unicode("live").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
     can_ask = traitlets.Bool(False).tag(sync=True)
+    pauses = traitlets.List(traitlets.Dict()).tag(sync=True)
     snapshot = traitlets.Bytes(b"").tag(sync=True, to_json=lambda _, self: self._make_snapshot())
 
     def __init__(
@@ -106,9 +128,12 @@ class TaskTable(anywidget.AnyWidget):
         keys: Sequence[str] | None = None,
         title: str = "",
         attempts: Attempts | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self._mirror = mirror
         self._attempts = attempts
+        self._batches = batches
+        self._paused: dict[str, int] = {}  # batch -> paused tasks of this table
         self._lock = threading.RLock()  # of everything below; taken before the mirror's
         self._stream = RowStream(mirror.ledger, mirror.lock, keys)
         self._snapshot_cost_s = 0.0
@@ -188,6 +213,7 @@ class TaskTable(anywidget.AnyWidget):
                 self.send({"type": "delta"}, buffers=[frame.data])
             if self.status != self._mirror.status:
                 self.status = self._mirror.status
+            self._tell_pauses()
             picture = self._picture()
             has_ended = self.status != "live"
             is_over = has_ended or picture.done == len(picture.states) > 0
@@ -196,6 +222,26 @@ class TaskTable(anywidget.AnyWidget):
                 self.send_state("snapshot")
             if is_over:
                 self._outputs.update(picture, at_once=at_once or has_ended)
+
+    def _tell_pauses(self) -> None:
+        with self._mirror.lock:
+            paused = paused_batches(self._mirror.ledger, self._stream.ledger_rows())
+        if self._batches is None or self._mirror.status != "live":
+            paused = {}
+        if paused == self._paused:
+            return
+        causes: dict[str, Pause] = {}
+        if paused and self._batches is not None:
+            try:
+                causes = {pause["batch"]: pause for pause in self._batches.status().pauses}
+            except (ScalableError, OSError):
+                return  # the host is gone: the mirror will say so
+        self.pauses = [
+            {"batch": name, "text": pause_text({**causes[name], "count": count})}
+            for name, count in paused.items()
+            if name in causes
+        ]
+        self._paused = paused
 
     def _snapshot_due_s(self) -> float:
         return max(
@@ -222,8 +268,12 @@ class TaskTable(anywidget.AnyWidget):
                 self.send_state("snapshot")
             elif content.get("type") == "attempts":
                 self._send_attempts(int(content["row"]))
+            elif content.get("type") in ("resume", "cancel") and self._batches is not None:
+                self._decide(str(content["type"]), str(content["batch"]))
             else:
-                raise ValueError(f"expected a message resync or attempts, got {content!r:.200}")
+                raise ValueError(
+                    f"expected a message resync, attempts, resume or cancel, got {content!r:.200}"
+                )
         except Exception as error:
             # ipywidgets would write it to a log that nobody reads.
             logger.exception("a request of the task table failed")
@@ -235,6 +285,14 @@ class TaskTable(anywidget.AnyWidget):
         key = self._stream.key(row)
         rows = list(self._attempts(key)) if self._attempts else []
         self.send({"type": "attempts", "row": row, "key": key, "rows": rows})
+
+    def _decide(self, choice: str, batch: str) -> None:
+        assert self._batches is not None  # that was asked before
+        if choice == "resume":
+            self._batches.resume(batch)
+        else:
+            self._batches.cancel(batch, only_paused=True)
+        self.send({"type": "decided", "batch": batch})
 
     def _tell_problem(self, what: str, error: Exception) -> None:
         self.problem = f"{what}: {type(error).__name__}: {error}"[:1000]

@@ -55,7 +55,8 @@ const bytesOf = (text) => {
 };
 
 class StubModel {
-  traits = { title: "", status: "live", problem: "", can_ask: true, snapshot: bytesOf("") };
+  traits = { title: "", status: "live", problem: "", can_ask: true, pauses: [],
+    snapshot: bytesOf("") };
   callbacks = new Map();
   sent = [];
   get(name) { return this.traits[name]; }

@@ -297,6 +297,37 @@ def test_a_lost_frame_is_noticed_and_healed_by_a_snapshot(stub: StubPage) -> Non
     expect(stub.table.get_by_role("button", name="succeeded")).to_contain_text("4")
 
 
+def test_a_paused_batch_says_why_and_a_person_decides(stub: StubPage) -> None:
+    """Each batch has a banner with its reason as text; a button tells the kernel, once."""
+    run = Run(40)
+    for row in range(10, 40):
+        run.become(row, TaskState.PAUSED)
+    stub.open(run.snapshot())
+    why = f"30 tasks of 'sweep' are paused: 20 in a row failed with ValueError: {EVIL}"
+    stub.set("pauses", [{"batch": "sweep", "text": why}, {"batch": "b", "text": "the other one"}])
+    banner, other = (stub.table.locator(".snb-pause").nth(at) for at in (0, 1))
+    expect(banner.locator(".snb-why")).to_have_text(f"‖ {why}")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    stub.page.screenshot(path=SCREENSHOTS / "task-table-paused.png", full_page=True)
+
+    banner.get_by_role("button", name="Go on").click()
+    expect(banner.get_by_text("The kernel is busy; this happens when the cell ends.")
+    ).to_be_visible()  # fmt: skip
+    for name in ("Go on", "Cancel the rest"):
+        expect(banner.get_by_role("button", name=name)).to_be_disabled()
+        expect(other.get_by_role("button", name=name)).to_be_enabled()
+    stub.send(type="decided", batch="sweep")
+    expect(banner.get_by_text("going on …")).to_be_visible()
+    stub.set("pauses", [{"batch": "b", "text": "the other one"}])
+    expect(stub.table.locator(".snb-pause")).to_have_count(1)
+    stub.table.get_by_role("button", name="Cancel the rest").click()
+    assert stub.sent == [{"type": "resume", "batch": "sweep"}, {"type": "cancel", "batch": "b"}]
+    stub.set("problem", "the kernel could not answer the table: no host")
+    expect(stub.table.get_by_role("button", name="Cancel the rest")).to_be_enabled()
+    stub.set("status", "closed")
+    expect(stub.table.locator(".snb-pause")).to_have_count(0)
+
+
 def test_the_keyboard_reaches_every_task(stub: StubPage) -> None:
     """Arrows, Page Down and End move through the rows, and the active one is announced."""
     run = Run(500)

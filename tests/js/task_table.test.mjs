@@ -12,6 +12,7 @@ const {
   RUNNING,
   STATES,
   TaskStore,
+  choiceText,
   countsText,
   decodeFrame,
   durationText,
@@ -311,4 +312,13 @@ test("figures and times read as a person says them", () => {
 
 test("text that would hide or reverse itself is made visible", () => {
   assert.equal(visibleText("a\u202eb\u0007 <b>"), "a\\u202eb\\u0007 <b>");
+});
+
+test("a choice about a paused batch says that it waits for the kernel, then what happens", () => {
+  const choice = { type: "resume", at: 1000, isPending: true };
+  assert.equal(choiceText(undefined, 1000), "");
+  assert.equal(choiceText(choice, 1100), "");
+  assert.match(choiceText(choice, 2000), /^The kernel is busy; this happens when the cell ends/);
+  assert.equal(choiceText({ ...choice, isPending: false }, 2000), "going on …");
+  assert.equal(choiceText({ ...choice, type: "cancel", isPending: false }, 0), "being cancelled …");
 });

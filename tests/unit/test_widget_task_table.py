@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,6 +186,47 @@ def test_an_error_in_a_callback_is_shown_and_goes_away(mirror: FakeMirror, make:
     assert "what?" in table.problem
     table.comm.ask({"type": "resync"})
     assert table.problem == ""
+
+
+class Batches:
+    """Stands in for the session: one paused batch, and what was decided about it."""
+
+    def __init__(self) -> None:
+        self.decided: list[tuple[Any, ...]] = []
+
+    def status(self) -> Any:
+        cause = {"limit": 20, "failure_class": "ValueError", "message": "no licence"}
+        return SimpleNamespace(pauses=[{"batch": "sweep", "count": 99, **cause}])
+
+    def resume(self, *batches: str) -> int:
+        self.decided.append(("resume", *batches))
+        return 2
+
+    def cancel(self, *batches: str, only_paused: bool) -> int:
+        self.decided.append(("cancel", *batches, only_paused))
+        return 2
+
+
+def test_a_pause_is_told_and_decided_about(mirror: FakeMirror, make: Any) -> None:
+    """The page hears how many of its tasks are paused and why, and what it says is done."""
+    batches = Batches()
+    table = make(keys=["key-1", "key-2", "key-3"], batches=batches)
+    other = make(keys=["key-0"], batches=batches)
+    for row in (2, 3, 4):  # one of them in neither table
+        mirror.change(row, TaskState.PAUSED, batch="sweep")
+    mirror.tell()
+    text = "2 tasks of 'sweep' are paused: 20 in a row failed with ValueError: no licence"
+    table.comm.wait(lambda: [{"batch": "sweep", "text": text}] in table.comm.states("pauses"))
+    table.comm.ask({"type": "resume", "batch": "sweep"})
+    table.comm.ask({"type": "cancel", "batch": "sweep"})
+    assert batches.decided == [("resume", "sweep"), ("cancel", "sweep", True)]
+    assert table.comm.messages("decided") == [{"type": "decided", "batch": "sweep"}] * 2
+    for row in (2, 3, 4):
+        mirror.change(row, TaskState.RUNNING)
+    mirror.tell()
+    table.comm.wait(lambda: table.comm.states("pauses")[-1] == [])
+    assert other.pauses == []
+    assert any(other.comm.states("pauses")) is False
 
 
 def test_a_page_that_asks_gets_a_snapshot(mirror: FakeMirror, make: Any) -> None:

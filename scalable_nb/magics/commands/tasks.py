@@ -23,6 +23,7 @@ def _run(context: Context, options: Namespace) -> TaskTable:
         session.mirror,
         title=session.run_id,
         attempts=lambda key: [row for row in session.failures() if row.get("task_id") == key],
+        batches=session,
     )
 
 

@@ -44,6 +44,9 @@ const STATUS_TEXT = {
 };
 const BUSY_TEXT = "The kernel is busy; attempts appear when the cell ends.";
 
+const BUSY_CHOICE_TEXT = "The kernel is busy; this happens when the cell ends."
+  + " In a terminal, `scalable resume` or `scalable cancel --paused` does it now.";
+
 /** A snapshot whose clock is further away than this was saved, not sent. */
 const SAVED_AFTER_S = 600;
 
@@ -591,6 +594,17 @@ export function countsText(counts) {
     .join(", ");
 }
 
+/**
+ * What stands beside the buttons of a paused batch after a person has pressed one.
+ * @param {Choice | undefined} choice
+ * @param {number} now  page time in ms
+ */
+export function choiceText(choice, now) {
+  if (!choice) return "";
+  if (!choice.isPending) return choice.type === "resume" ? "going on …" : "being cancelled …";
+  return now > choice.at + ANSWER_WITHIN_MS ? BUSY_CHOICE_TEXT : "";
+}
+
 // --- the feed ------------------------------------------------------------------------------------
 
 /**
@@ -606,7 +620,14 @@ export function countsText(counts) {
  * @property {string} about       what the task looked like when it was asked
  * @property {string} key
  * @property {any[] | null} rows  as in failures.jsonl
+ *
+ * @typedef {object} Choice  what a person wants of a paused batch
+ * @property {"resume" | "cancel"} type
+ * @property {number} at          page time in ms
+ * @property {boolean} isPending  whether the kernel has not answered yet
  */
+
+const ANSWER_WITHIN_MS = 400;
 
 const RESYNC_EVERY_MS = 5000;
 
@@ -620,6 +641,8 @@ class Feed {
     this.listeners = new Set();
     /** @type {Map<number, Asked>} */
     this.asked = new Map();
+    /** @type {Map<string, Choice>} */
+    this.choices = new Map();
     this.isCatchingUp = false;
     this.problem = "";
     /** What a person did, kept here so that a view that is drawn anew looks the same. */
@@ -638,13 +661,18 @@ class Feed {
     const onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => {
       if (content?.type === "delta") this.#take(buffers[0]);
       if (content?.type === "attempts") this.#takeAttempts(content);
+      if (content?.type === "decided") this.#takeDecision(content.batch);
     };
     const onSnapshot = () => this.#take(this.model.get("snapshot"));
     const onTrait = () => {
       if (this.model.get("status") !== "live") this.store.stop();
       this.#tell();
     };
-    const traits = ["change:status", "change:problem", "change:title", "change:can_ask"];
+    const onEnd = () => this.choices.clear(); // done, or refused and told as a problem
+    this.model.on("change:pauses", onEnd);
+    this.model.on("change:problem", onEnd);
+    const traits = ["change:status", "change:problem", "change:title", "change:can_ask",
+      "change:pauses"];
     this.model.on("msg:custom", onMessage);
     this.model.on("change:snapshot", onSnapshot);
     for (const name of traits) this.model.on(name, onTrait);
@@ -653,6 +681,8 @@ class Feed {
       this.model.off("msg:custom", onMessage);
       this.model.off("change:snapshot", onSnapshot);
       for (const name of traits) this.model.off(name, onTrait);
+      this.model.off("change:pauses", onEnd);
+      this.model.off("change:problem", onEnd);
       this.listeners.clear();
     };
   }
@@ -697,6 +727,24 @@ class Feed {
   #takeAttempts({ row, key, rows }) {
     const asked = this.asked.get(row);
     if (asked) Object.assign(asked, { isPending: false, key, rows });
+    this.#tell();
+  }
+
+  /**
+   * Ask the kernel to let a paused batch go on, or to cancel its rest.
+   * @param {string} batch
+   * @param {"resume" | "cancel"} type
+   */
+  choose(batch, type) {
+    this.choices.set(batch, { type, at: performance.now(), isPending: true });
+    this.model.send({ type, batch });
+    this.#tell();
+  }
+
+  /** @param {string} batch */
+  #takeDecision(batch) {
+    const choice = this.choices.get(batch);
+    if (choice) choice.isPending = false;
     this.#tell();
   }
 
@@ -894,6 +942,63 @@ class Summary {
     if (now < this.spokenAt + SPOKEN_EVERY_MS) return;
     this.spokenAt = now;
     setText(this.spoken, `${percent} % done: ${countsText(this.context.store.counts)}`);
+  }
+}
+
+/** The batches that are paused, why, and what a person can do about it. */
+class Pauses {
+  /** @param {Context} context */
+  constructor(context) {
+    this.context = context;
+    this.element = make("div", { class: "snb-pauses", role: "status", hidden: true });
+    this.painted = "";
+    context.listen(this.element, "click", ({ target }) => {
+      const button = target.closest("button");
+      if (button) this.context.feed.choose(this.#batches[button.dataset.at], button.dataset.type);
+    });
+  }
+
+  get #pauses() {
+    const { feed, store } = this.context;
+    const isLive = feed.model.get("status") === "live" && !store.isSaved;
+    return isLive ? feed.model.get("pauses") ?? [] : [];
+  }
+
+  get #batches() {
+    return this.#pauses.map((/** @type {any} */ { batch }) => batch);
+  }
+
+  /** Whether the kernel has yet to answer. */
+  get isWaiting() {
+    return [...this.context.feed.choices.values()].some(({ isPending }) => isPending);
+  }
+
+  paint() {
+    const pauses = this.#pauses;
+    const { choices } = this.context.feed;
+    const now = performance.now();
+    const told = pauses.map((/** @type {any} */ pause) => choiceText(choices.get(pause.batch), now));
+    const wanted = JSON.stringify([pauses, told, [...choices.keys()]]);
+    if (wanted === this.painted) return;
+    this.painted = wanted;
+    this.element.hidden = !pauses.length;
+    this.element.replaceChildren(...pauses.map((/** @type {any} */ pause, /** @type {number} */ at) =>
+      this.#banner(pause, at, told[at], choices.has(pause.batch))));
+  }
+
+  /**
+   * @param {{ batch: string, text: string }} pause
+   * @param {number} at
+   * @param {string} told
+   * @param {boolean} isChosen
+   */
+  #banner({ text }, at, told, isChosen) {
+    const button = (/** @type {string} */ type, /** @type {string} */ word) => make("button",
+      { type: "button", "data-type": type, "data-at": at, disabled: isChosen }, word);
+    return make("div", { class: "snb-pause" },
+      make("div", { class: "snb-why" }, `‖ ${visibleText(text)}`),
+      make("div", { class: "snb-line" }, button("resume", "Go on"),
+        button("cancel", "Cancel the rest"), make("span", { class: "snb-faint" }, told)));
   }
 }
 
@@ -1427,8 +1532,6 @@ class Grid {
   }
 }
 
-const ANSWER_WITHIN_MS = 400;
-
 /** The chosen task and its failed attempts. */
 class Details {
   /** @param {Context} context */
@@ -1587,12 +1690,13 @@ class View {
     this.selected = feed.ui.selected;
     const context = new Context(feed, signal, () => this.request());
     this.summary = new Summary(context);
+    this.pauses = new Pauses(context);
     this.strip = new Strip(context);
     this.grid = new Grid(context);
     this.details = new Details(context);
     this.problem = make("div", { class: "snb-problem", role: "alert", hidden: true });
     root.classList.add("scalable-table");
-    root.replaceChildren(this.summary.element, this.strip.element, this.grid.element,
+    root.replaceChildren(this.summary.element, this.pauses.element, this.strip.element, this.grid.element,
       this.details.element, this.problem);
     this.#watch(signal);
     this.request();
@@ -1644,6 +1748,7 @@ class View {
     if (!this.root.isConnected) return;
     const { feed } = this;
     this.summary.paint();
+    this.pauses.paint();
     this.strip.paint();
     this.grid.paint();
     if (feed.ui.selected !== this.selected) {
@@ -1660,7 +1765,7 @@ class View {
   #tick() {
     if (!this.isInView || !this.root.isConnected || document.hidden) return;
     const { store } = this.feed;
-    if (this.grid.isBehind || this.details.isWaiting) this.request();
+    if (this.grid.isBehind || this.details.isWaiting || this.pauses.isWaiting) this.request();
     if (store.stoppedAt !== null || store.done === store.size) return;
     this.summary.paintTime();
     this.grid.paintRows();
