@@ -254,6 +254,7 @@ def modes(tmp_path_factory: pytest.TempPathFactory) -> Executed:
         ("module-again", ["[2.2, 4.4]"]),
         ("data", ["2 of 3 tasks", "FileNotFoundError: ", "'east.txt'"]),
         ("data-again", ["[12, 30, 12]"]),
+        ("cascade", ["many: 100 tasks"]),
         (
             "cascade-status",
             ["of 'many' are paused: 20 in a row failed with RuntimeError: no licenc"],

@@ -173,6 +173,7 @@ class Status:
     dashboard_link: str = "http://127.0.0.1:40123/3f1c/status"
     folder: Path = Path("/tmp/runs/run-1")
     started_at: str = "2026-03-01T12:00:00.000+00:00"
+    pauses: list[Any] = field(default_factory=list)
 
 
 def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
@@ -198,6 +199,18 @@ def test_a_card_of_an_empty_session_says_so_and_escapes_names() -> None:
     found = Tags(card_html(status))
     assert not {"script", "img", "a"} & set(found.tags)
     assert found.words.count("none yet") == 2
+    assert "paused" not in found.words
+
+
+def test_a_card_says_what_is_paused_and_why() -> None:
+    """A paused batch is told with its reason, whatever the error's text is."""
+    cause = {"limit": 20, "failure_class": "ValueError", "message": EVIL}
+    status: Any = Status(pauses=[{"batch": "sweep", "count": 12, **cause}])
+    why = f"12 tasks of 'sweep' are paused: 20 in a row failed with ValueError: {EVIL}"
+    assert why in card_text(status)
+    found = Tags(card_html(status))
+    assert why in found.words
+    assert not {"script", "img"} & set(found.tags)
 
 
 def test_the_dashboard_is_reached_through_the_hub() -> None:
