@@ -14,14 +14,18 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cloudpickle
+import numpy as np
 from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.errors import SubmitError
 from scalable_nb.project import ship_project_modules
+
+#: From this size on a part of the arguments travels, and is recorded, apart from the rest.
+LARGE_BYTES: Final = 1 << 16
 
 _PLAIN: Final = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _CONTAINERS: Final = (list, tuple, set, frozenset)
@@ -41,12 +45,16 @@ class Call:
         The pickled ``(args, kwargs)``; futures among them are numbers of inputs.
     result_key : str
         Under which the result is kept, and looked for before the call; empty where it is not.
+    buffers : tuple of bytes
+        Large arrays and the like among the arguments, apart from the rest; what several calls
+        of a batch share is one object.
     """
 
     # Dask logs the representation of tasks that fail.
     function: bytes = field(repr=False)
     arguments: bytes = field(repr=False)
     result_key: str = ""
+    buffers: tuple[bytes, ...] = field(default=(), repr=False)
 
     def load_function(self) -> Callable[..., Any]:
         """Unpickle the function, for one attempt: what it keeps in itself stays in there."""
@@ -55,7 +63,9 @@ class Call:
 
     def load_arguments(self, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments, with the results of other tasks put in their places."""
-        unpickler = _ArgumentsUnpickler(io.BytesIO(self.arguments))
+        # Copies: a function may change what it was given, and it was given its own.
+        buffers = map(bytearray, self.buffers)
+        unpickler = _ArgumentsUnpickler(io.BytesIO(self.arguments), buffers=buffers)
         unpickler.inputs = inputs
         args, kwargs = unpickler.load()
         return args, kwargs
@@ -71,8 +81,13 @@ class _ArgumentsUnpickler(pickle.Unpickler):
 class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Replaces the futures that are inputs of the task, and no others."""
 
-    def __init__(self, file: io.BytesIO, futures: Sequence[Future[Any]]) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+    def __init__(
+        self,
+        file: io.BytesIO,
+        futures: Sequence[Future[Any]],
+        set_apart: Callable[[pickle.PickleBuffer], bool],
+    ) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=set_apart)
         self._number_of = {id(future): number for number, future in enumerate(futures)}
 
     def persistent_id(self, obj: Any) -> int | None:
@@ -99,9 +114,45 @@ def pack_function(function: Callable[..., Any]) -> bytes:
     return pickled
 
 
+class SharedBuffers:
+    """The large buffers of a batch's arguments: one copy of each, however many calls have it."""
+
+    def __init__(self) -> None:
+        # The buffer itself is kept too: an address means something only while it lives.
+        self._copies: dict[tuple[int, int], tuple[memoryview, bytes]] = {}
+
+    def copy(self, raw: memoryview) -> bytes:
+        """The content of a buffer, the same object each time."""
+        address = np.frombuffer(raw, np.uint8).__array_interface__["data"][0]
+        known = self._copies.get((address, raw.nbytes))
+        if known is None:
+            known = self._copies[address, raw.nbytes] = (raw, bytes(raw))
+        return known[1]
+
+
+class PackedArguments(NamedTuple):
+    """Arguments as they travel.
+
+    Attributes
+    ----------
+    pickled : bytes
+    inputs : list of Future
+        The futures among them, in order.
+    buffers : tuple of bytes
+        Their large parts.
+    """
+
+    pickled: bytes
+    inputs: list[Future[Any]]
+    buffers: tuple[bytes, ...]
+
+
 def pack_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any], function: Callable[..., Any]
-) -> tuple[bytes, list[Future[Any]]]:
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    function: Callable[..., Any],
+    shared: SharedBuffers | None = None,
+) -> PackedArguments:
     """Pickle the arguments and collect the futures among them, in order.
 
     Futures are found where Dask finds them: as arguments and inside lists, tuples, sets
@@ -109,20 +160,39 @@ def pack_arguments(
     """
     values = (tuple(args), dict(kwargs))
     if all(type(value) in _PLAIN for value in itertools.chain(args, kwargs.values())):
-        return pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL), []
+        return PackedArguments(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL), [], ())
+    shared = shared or SharedBuffers()
     found: dict[int, Future[Any]] = {}
     _collect_futures(values, found)
     futures = list(found.values())
+    buffers: list[bytes] = []
+
+    def set_apart(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        is_small = raw.nbytes < LARGE_BYTES
+        if not is_small:
+            buffers.append(shared.copy(raw))
+        return is_small  # those stay in the pickle
+
     file = io.BytesIO()
     try:
-        _ArgumentsPickler(file, futures).dump(values)
+        _ArgumentsPickler(file, futures, set_apart).dump(values)
     except Exception as error:
         raise SubmitError(
             f"an argument of {funcname(function)!r} cannot be sent to a worker: {error}. "
             f"{_culprit_argument(values)}Pass what it is made from, and make it inside the "
             "function."
         ) from error
-    return file.getvalue(), futures
+    return PackedArguments(file.getvalue(), futures, tuple(buffers))
+
+
+def has_futures(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes the result of another task."""
+    if all(type(value) in _PLAIN for value in itertools.chain(args, kwargs.values())):
+        return False
+    found: dict[int, Future[Any]] = {}
+    _collect_futures((tuple(args), dict(kwargs)), found)
+    return bool(found)
 
 
 def _collect_futures(value: Any, found: dict[int, Future[Any]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import itertools
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,16 +16,28 @@ from dask._task_spec import Task, parse_input
 from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Client, Future
-from distributed.client import SpanMetadata
+from distributed.client import SpanMetadata, futures_of
+from distributed.utils_comm import pack_data, unpack_remotedata
 
-from scalable_nb.calls import Call, Preview, pack_arguments, pack_function
+from scalable_nb.answers import Answers
+from scalable_nb.calls import pack_function
 from scalable_nb.errors import HostDiedError, SubmitError
 from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
 from scalable_nb.futures import Failed, FutureList, PartialResult, partial
 from scalable_nb.host.attempt import run_async_attempt, run_attempt
-from scalable_nb.host.batches import ANNOTATION, Batch
+from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.orders import Order
 from scalable_nb.project import warn_if_stale
+from scalable_nb.submission import (
+    PackedCall,
+    Placing,
+    Prepared,
+    Submission,
+    list_calls,
+    name_calls,
+    number_calls,
+    pack_calls,
+)
 from scalable_nb.telemetry.ledger import Delta, key_text
 from scalable_nb.telemetry.records import FailureRow
 
@@ -60,6 +72,7 @@ class ScalableClient(Client):
 
     def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
         self.session = session
+        self.answers = Answers(self)
         super().__init__(*args, **kwargs)
 
     # --- submitting --------------------------------------------------------------
@@ -122,14 +135,18 @@ class ScalableClient(Client):
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
         order = Order.resolve(self.session, func, **options)
-        if key is None:
-            token = tokenize(func, kwargs, *args) if pure else str(uuid.uuid4())
-            key = f"{funcname(func)}-{token}"
-        futures = self._send_calls(
-            func, order, {key: (args, kwargs)}, workers=workers, resources=resources,
-            priority=priority, fifo_timeout=fifo_timeout, allow_other_workers=allow_other_workers,
+        placing = Placing(
+            workers, allow_other_workers, {**(resources or {}), **order.resources},
+            priority, fifo_timeout,
         )  # fmt: skip
-        return futures[0]
+        call = (args, kwargs)
+        if key is not None:
+            named = list_calls([key], [call])
+        elif pure:
+            named = name_calls(order, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
+        else:
+            named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
+        return self._send_calls(func, order, dict(named), placing)[0]
 
     def map(
         self,
@@ -183,41 +200,32 @@ class ScalableClient(Client):
                             resources=dict(resources or {}), priority=priority, actor=True,
                             **kwargs)
             )  # fmt: skip
-        order = Order.resolve(self.session, func, **options)
-        items = list(zip(*iterables, strict=False))
-        keys = _map_keys(func, items, kwargs, key, pure)
+        order = Order.resolve(self.session, func, is_named=name is not None, **options)
+        placing = Placing(
+            workers, allow_other_workers, {**(resources or {}), **order.resources},
+            priority, fifo_timeout,
+        )  # fmt: skip
+        items = [(args, kwargs) for args in zip(*iterables, strict=False)]
+        named = _name_map(func, order, items, kwargs, key, pure)
         name = self.session.name_batch(name, order.task or funcname(func))
         futures = FutureList(name=name)
         size = batch_size or max(1, len(items))
+        self.session.call_record.members(name, [key for key, _ in named])
         for start in range(0, len(items), size):
-            calls = {
-                key: (args, kwargs)
-                for key, args in zip(
-                    keys[start : start + size], items[start : start + size], strict=True
-                )
-            }
-            sent = self._send_calls(
-                func, order, calls, name=name, workers=workers, resources=resources,
-                priority=priority, fifo_timeout=fifo_timeout,
-                allow_other_workers=allow_other_workers,
-            )  # fmt: skip
+            part = named[start : start + size]
+            sent = self._send_calls(func, order, dict(part), placing, name=name)
             by_key = {future.key: future for future in sent}
             # A call that occurs twice is one task with two futures, as in Dask.
-            futures.extend(by_key[key] for key in keys[start : start + size])
+            futures.extend(by_key[key] for key, _ in part)
         return futures
 
     def _send_calls(
         self,
         func: Callable[..., Any],
         order: Order,
-        calls: Mapping[Any, tuple[Sequence[Any], Mapping[str, Any]]],
-        *,
+        calls: Mapping[Any, Prepared],
+        placing: Placing,
         name: str = "",
-        workers: Any = None,
-        resources: Mapping[str, float] | None = None,
-        priority: int = 0,
-        fifo_timeout: str = "100 ms",
-        allow_other_workers: bool = False,
     ) -> list[Future[Any]]:
         self.session.check_alive()
         with self._refcount_lock:
@@ -228,24 +236,71 @@ class ScalableClient(Client):
         new = {key: call for key, call in calls.items() if key not in held}
         if not new:
             return list(held.values())
-        batch = order.batch(name, func)
-        preview = Preview(inspect.unwrap(func))
-        graph = _pack_calls(func, order, new, batch, preview)
+        warn_if_stale(func)
+        submission = Submission(
+            batch=order.batch(name, func),
+            wire=order.wire,
+            placing=placing,
+            is_async=inspect.iscoroutinefunction(order.function),
+            record_args=order.record_args,
+            identity=order.identity(),
+        )
+        function = pack_function(order.function)
+        packed = pack_calls(func, function, order, new, submission.batch.batch_id)
+        futures = held | self.submit_packed(submission, packed)
+        return [futures[key] for key in calls]
+
+    def submit_packed(
+        self, submission: Submission, packed: Mapping[Any, PackedCall]
+    ) -> dict[Any, Future[Any]]:
+        """Record calls, answer those whose results are kept, and send the others."""
+        self.session.call_record.calls(submission, packed)
+        rest = self.answers.give(submission, packed)
+        futures: dict[Any, Future[Any]] = {
+            key: Future(key, self) for key in packed if key not in rest
+        }
+        for key in futures:
+            self.futures[key].finish()
+        return futures | (self.send_packed(submission, rest) if rest else {})
+
+    def send_packed(
+        self,
+        submission: Submission,
+        packed: Mapping[Any, PackedCall],
+        *,
+        is_known: bool = False,
+    ) -> dict[Any, Future[Any]]:
+        """Send calls to the host; ``is_known``: kept results had answered them before."""
+        inputs = {future.key for each in packed.values() for future in each.inputs}
+        self.answers.hand_over(inputs)
+        previews = {key: each.preview for key, each in packed.items()}
+        batch = submission.batch.with_previews(previews, is_known=is_known)
         self._send_to_scheduler({"op": "scalable-batch", **batch.to_wire()})
-        annotation = {**order.wire, "batch": batch.batch_id}
-        with dask.annotate(**{ANNOTATION: annotation}):
-            futures = self._graph_to_futures(
+        runner = run_async_attempt if submission.is_async else run_attempt
+        graph = {
+            key: Task(key, runner, key, each.call, *map(parse_input, each.inputs))
+            for key, each in packed.items()
+        }
+        placing = submission.placing
+        with dask.annotate(**{ANNOTATION: {**submission.wire, "batch": batch.batch_id}}):
+            futures: dict[Any, Future[Any]] = super()._graph_to_futures(
                 LLGExpr(graph, _determ_token=uuid.uuid4().hex),
-                list(new),
-                workers=[workers] if isinstance(workers, str) else workers,
-                allow_other_workers=allow_other_workers,
-                internal_priority=dict(zip(new, itertools.count(), strict=False)),
-                user_priority=priority,
-                resources={**(resources or {}), **order.resources} or None,
-                fifo_timeout=fifo_timeout,
+                list(graph),
+                workers=[placing.workers] if isinstance(placing.workers, str) else placing.workers,
+                allow_other_workers=placing.allow_other_workers,
+                internal_priority=dict(zip(graph, itertools.count(), strict=False)),
+                user_priority=placing.priority,
+                resources=dict(placing.resources) or None,
+                fifo_timeout=placing.fifo_timeout,
                 span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
             )
-        return [held[key] if key in held else futures[key] for key in calls]
+        return futures
+
+    def _graph_to_futures(self, expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called by Dask for every graph that is no call of ours."""
+        if self.answers:
+            self.answers.hand_over(_inputs_of(expr))
+        return super()._graph_to_futures(expr, keys, *args, **kwargs)
 
     def _reopen(self, keys: list[Any], order: Order) -> None:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""
@@ -279,6 +334,31 @@ class ScalableClient(Client):
             plain = _plain_lists(futures)
             return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
         return self.sync(self._results_or_errors, futures, asynchronous=asynchronous)
+
+    async def _gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
+    ) -> Any:
+        """Called by Dask for every result; those that are answered here are read here."""
+        if not self.answers or local_worker is not None:
+            return await super()._gather(futures, errors, direct, local_worker)
+        unpacked, found = unpack_remotedata(futures, byte_keys=True)
+        values = await self.answers.read(future.key for future in found)
+        others = {future.key: future for future in found if future.key not in values}
+        if others and errors == "skip":
+            await asyncio.gather(*(_ended(future) for future in others.values()))
+            others = {key: each for key, each in others.items() if each.status == "finished"}
+        if others:
+            gathered = await super()._gather(list(others.values()), "raise", direct)
+            values.update(zip(others, gathered, strict=True))
+        missing = {future.key: None for future in found if future.key not in values}
+        if missing and isinstance(unpacked, list):
+            unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
+        return pack_data(unpacked, {**missing, **values})
+
+    def _release_key(self, key: Any) -> None:
+        """Called by Dask when the last future of a task is gone."""
+        self.answers.forget(key)
+        super()._release_key(key)
 
     async def _results_or_errors(self, futures: Any) -> Any:
         listed = [futures] if isinstance(futures, Future) else list(futures)
@@ -402,7 +482,12 @@ class LedgerFeed:
     async def fetch(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
         """What changed, or None when nothing did within ``wait_s`` seconds."""
         answer: Delta | None = await self._client.ask_async(
-            "ledger", ledger_id=ledger_id, since=since, wait_s=wait_s
+            "ledger",
+            ledger_id=ledger_id,
+            since=since,
+            wait_s=wait_s,
+            client=self._client.id,
+            answered=self._client.answers.told,
         )
         return answer
 
@@ -451,42 +536,27 @@ def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
     return given
 
 
-def _map_keys(
+def _name_map(
     func: Callable[..., Any],
-    items: Collection[tuple[Any, ...]],
+    order: Order,
+    items: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
     kwargs: Mapping[str, Any],
     key: Any,
     pure: bool,
-) -> list[Any]:
-    """The keys that Dask itself would give."""
+) -> list[tuple[Any, Prepared]]:
+    """Calls with the keys that Dask itself would give."""
     if isinstance(key, list):
-        if len(key) != len(items):
-            raise SubmitError(f"key= lists {len(key)} keys for {len(items)} calls")
-        return key
+        return list_calls(key, items)
     prefix = key or funcname(func)
-    if pure:
-        token = tokenize(func, dict(kwargs))
-        return [f"{prefix}-{tokenize(token, args)}" for args in items]
-    unique = uuid.uuid4()
-    return [f"{prefix}-{unique}-{number}" for number in range(len(items))]
+    if not pure:
+        return number_calls(prefix, items)
+    token = tokenize(func, dict(kwargs))
+    return name_calls(order, prefix, items, lambda args, _: tokenize(token, args))
 
 
-def _pack_calls(
-    func: Callable[..., Any],
-    order: Order,
-    calls: Mapping[Any, tuple[Sequence[Any], Mapping[str, Any]]],
-    batch: Batch,
-    preview: Preview,
-) -> dict[Any, Task]:
-    warn_if_stale(func)
-    function = pack_function(order.function)
-    runner = run_async_attempt if inspect.iscoroutinefunction(order.function) else run_attempt
-    graph = {}
-    for key, given in calls.items():
-        args, kwargs = order.arguments(*given)
-        arguments, inputs = pack_arguments(args, kwargs, func)
-        result_key = "" if inputs and order.call_keys else order.result_key(key, args, kwargs)
-        call = Call(function, arguments, result_key)
-        graph[key] = Task(key, runner, key, call, *map(parse_input, inputs))
-        batch.previews[key] = preview(args, kwargs)
-    return graph
+def _inputs_of(expr: Any) -> set[Any]:
+    """The keys of the tasks that a graph takes results of, and of its own."""
+    graph = expr.__dask_graph__()
+    return {key for task in graph.values() for key in getattr(task, "dependencies", ())} | {
+        future.key for future in futures_of(list(graph.values()))
+    }

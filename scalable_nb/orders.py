@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cloudpickle
 from dask.utils import funcname
 
 from scalable_nb.cache.function import CacheableFunction
-from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.identity import identity_of
+from scalable_nb.cache.keys import CallKeys, own_result_key
+from scalable_nb.cache.writers import NotEncodableError
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
 from scalable_nb.host.batches import Batch
@@ -21,6 +22,9 @@ from scalable_nb.project import ship_project_modules
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
+
+#: Results of a batch with a name are kept in the run folder up to this size, each.
+KEPT_WITH_A_NAME_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,12 @@ class Order:
     resources : dict
         Dask resources that a task takes.
     call_keys : CallKeys or None
-        Makes the keys of kept results; None where they are not kept.
+        Makes the keys of results that are kept by what was called; None for others.
+    is_kept_by_submission : bool
+        Whether results are kept for this submission alone, so that they survive a worker, the
+        host and the kernel, and answer no other call.
+    record_args : bool
+        Whether functions and arguments go into the call record.
     """
 
     function: Callable[..., Any]
@@ -51,6 +60,8 @@ class Order:
     wire: dict[str, Any]
     resources: dict[str, float]
     call_keys: CallKeys | None
+    is_kept_by_submission: bool = False
+    record_args: bool = True
 
     @classmethod
     def resolve(
@@ -63,8 +74,11 @@ class Order:
         n: int = 1,
         retries: int | RetryPolicy | None = None,
         policy: TaskPolicy | None = None,
+        is_named: bool = False,
     ) -> Order:
         """Look names up in the session's manifest and settle the policy.
+
+        Results of a batch that ``is_named`` are kept up to a size, where nothing else is said.
 
         Raises
         ------
@@ -87,7 +101,7 @@ class Order:
             terms = replace(terms, code=_pack_rules(policy))
         cacheable = func if isinstance(func, CacheableFunction) else None
         wire = terms.to_wire()
-        call_keys = None
+        call_keys, keeps = None, False
         if cacheable is not None:
             call_keys = cacheable.call_keys()
             wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
@@ -95,8 +109,12 @@ class Order:
         elif entry is not None and entry.cache:
             call_keys = CallKeys(func, version=entry.version)
             wire["store"] = str(session.settings.cache_dir)
-        elif not terms.idempotent and session.paths is not None:
-            wire["store"] = str(session.paths.results)
+        elif session.paths is not None:
+            keeps = terms.idempotent and (is_named or (entry is not None and entry.keep_results))
+            if keeps or not terms.idempotent:
+                wire["store"] = str(session.paths.results)
+            if keeps and not (entry is not None and entry.keep_results):
+                wire["keep_limit"] = KEPT_WITH_A_NAME_BYTES
         return cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,
@@ -106,6 +124,8 @@ class Order:
             wire=wire,
             resources=_resources(n, session),
             call_keys=call_keys,
+            is_kept_by_submission=keeps,
+            record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
         )
 
     def batch(self, name: str, func: Callable[..., Any]) -> Batch:
@@ -125,15 +145,35 @@ class Order:
         """The arguments with the types that a `cacheable` function declares."""
         return self.cacheable.convert(tuple(args), kwargs) if self.cacheable else (args, kwargs)
 
-    def result_key(self, key: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    def result_key(
+        self,
+        key: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        batch_id: str = "",
+        *,
+        has_inputs: bool = False,
+    ) -> str:
         """Under which the result of a task is kept; empty where it is not.
 
         What is not idempotent is kept by the task's own key: Dask may ask for a lost result
         again, but the function must not be called for it.
         """
         if self.call_keys is not None:
-            return self.call_keys.key(args, kwargs)
-        return hashlib.sha256(repr(key).encode()).hexdigest() if "store" in self.wire else ""
+            # Of a future the value is not known, so neither is which call this is.
+            return "" if has_inputs else self.call_keys.key(args, kwargs)
+        if "store" not in self.wire:
+            return ""
+        return own_result_key(key, batch_id if self.is_kept_by_submission else "")
+
+    def identity(self) -> str:
+        """Digest of what the function is, in hex; empty where it has none."""
+        if self.call_keys is not None:
+            return self.call_keys.identity.hex()
+        try:
+            return identity_of(self.function).hex()
+        except (NotEncodableError, OSError):
+            return ""
 
 
 def _component(manifest: Manifest, task: str | None, tag: str | None) -> str:

@@ -100,6 +100,11 @@ class RunPaths:
         return self.folder / "results"
 
     @property
+    def calls(self) -> Path:
+        """What the tasks call: functions and arguments, written before they run."""
+        return self.folder / "calls"
+
+    @property
     def workspace(self) -> Path:
         """Local directory of workers on this machine."""
         return self.folder / "workspace"

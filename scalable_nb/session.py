@@ -41,6 +41,7 @@ from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
+    from scalable_nb.recording import Recording
     from scalable_nb.telemetry.mirror import Mirror
 
 _POLL_S: Final = 0.02
@@ -112,6 +113,7 @@ class ScalableSession:
 
     client: ScalableClient
     mirror: Mirror
+    call_record: Recording
 
     def __init__(self, loaded: LoadedManifest) -> None:
         self.manifest = loaded
@@ -243,6 +245,7 @@ class ScalableSession:
         self._ask_to_stop()
         self.mirror.end("closed")
         self.client.close(timeout=2)
+        self.call_record.close()
         self._await_end()
 
     def _ask_to_stop(self) -> None:
@@ -268,6 +271,7 @@ class ScalableSession:
         from scalable_nb.client import LedgerFeed, ScalableClient
         from scalable_nb.host.conductor import NOTICE_TOPIC
         from scalable_nb.host.tls import load_security
+        from scalable_nb.recording import Recording
         from scalable_nb.telemetry.mirror import Mirror
 
         assert self.paths is not None
@@ -276,6 +280,8 @@ class ScalableSession:
             self._contact["address"], security=security, session=self, set_as_default=True
         )
         self.mirror = Mirror(LedgerFeed(self.client), "")
+        limit_bytes = self.manifest.manifest.defaults.record_limit_bytes
+        self.call_record = Recording(self.paths, self.client.id, limit_bytes)
         self._tail = JournalTail(self.paths.failures)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._is_open = True

@@ -63,11 +63,16 @@ def look_up(store: ResultStore, key: str) -> Found[Any]:
 
 
 def keep(
-    store: ResultStore, key: str, value: object, meta: Mapping[str, Any] | None = None
+    store: ResultStore,
+    key: str,
+    value: object,
+    meta: Mapping[str, Any] | None = None,
+    *,
+    limit_bytes: int | None = None,
 ) -> StoredResult | str:
     """Keep a result; gives what was written, or in words why it was not."""
     try:
-        return store.put(key, value, meta=meta)
+        return store.put(key, value, meta=meta, limit_bytes=limit_bytes)
     except (ResultStoreError, OSError) as error:
         return str(error)
 

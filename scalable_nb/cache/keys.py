@@ -13,7 +13,7 @@ from scalable_nb.cache.identity import Identity, identity_of
 from scalable_nb.cache.writers import NotEncodableError
 from scalable_nb.errors import SubmitError, UnknownNameError
 
-__all__ = ["CallKeys", "Directory", "File", "call_key"]
+__all__ = ["CallKeys", "Directory", "File", "call_key", "own_result_key"]
 
 # Part of every key: another number where the meaning of a key's bytes changes.
 _FORMAT: Final = b"scalable_nb key 1\n"
@@ -51,6 +51,25 @@ def call_key(
     False
     """
     return CallKeys(func, version=version, ignore=ignore).key(args, kwargs)
+
+
+def own_result_key(key: object, batch_id: str = "") -> str:
+    """Under which a result is kept that belongs to one task of one run, whatever it calls.
+
+    Parameters
+    ----------
+    key : object
+        The task's key.
+    batch_id : str
+        Where the task may be submitted again as another one: of which submission.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+    """
+    text = f"{batch_id} {key!r}" if batch_id else repr(key)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class CallKeys:

@@ -60,6 +60,11 @@ class Packed:
     pickled: bytes
     buffers: tuple[memoryview, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of both together in bytes."""
+        return len(self.pickled) + sum(buffer.nbytes for buffer in self.buffers)
+
 
 class _Head(NamedTuple):
     start: bytes  # the first bytes of the file, with all that follows where it is small

@@ -8,7 +8,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -24,6 +24,7 @@ from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
 
 _SUFFIX: Final = ".result"
+_MANY: Final = 1000
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,6 +34,10 @@ class ResultStoreError(ScalableError):
 
 class UnstorableResultError(ResultStoreError):
     """A result cannot be pickled, so it cannot be kept."""
+
+
+class OversizedResultError(ResultStoreError):
+    """A result is larger than what is kept without being asked for."""
 
 
 class CorruptResultError(ResultStoreError):
@@ -109,8 +114,29 @@ class ResultStore:
             return False
         return True
 
+    def contained(self, keys: Collection[str]) -> set[str]:
+        """Those keys for which there is a file.
+
+        Whole shelves are listed where that is cheaper than a look for each.
+        """
+        if len(keys) < _MANY:
+            return {key for key in keys if self.contains(key)}
+        shelves = {key[:2] for key in keys}
+        found: set[str] = set()
+        for shelf in shelves:
+            try:
+                found.update(os.listdir(f"{self.folder}/{shelf}"))  # noqa: PTH208 - likewise
+            except OSError:
+                continue
+        return {key for key in keys if f"{key}{_SUFFIX}" in found}
+
     def put(
-        self, key: str, value: object, *, meta: Mapping[str, Any] | None = None
+        self,
+        key: str,
+        value: object,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        limit_bytes: int | None = None,
     ) -> StoredResult:
         """Keep a result, in place of an earlier one.
 
@@ -122,9 +148,13 @@ class ResultStore:
             Pickled with protocol 5, by cloudpickle where pickle fails.
         meta : mapping, optional
             What to remember of it, as JSON: function, label, duration.
+        limit_bytes : int, optional
+            Size of the pickled value up to which it is kept.
 
         Raises
         ------
+        OversizedResultError
+            When it is larger than the limit.
         UnstorableResultError
             When the value cannot be pickled; names its type.
         OSError
@@ -140,6 +170,11 @@ class ResultStore:
             raise UnstorableResultError(
                 f"a result of type {kind} cannot be kept, since it cannot be pickled: {error}"
             ) from error
+        if limit_bytes is not None and packed.nbytes > limit_bytes:
+            raise OversizedResultError(
+                f"a result of {packed.nbytes / 1e6:.3g} MB is not kept: the limit is "
+                f"{limit_bytes / 1e6:.3g} MB for a task that does not say `keep_results: true`"
+            )
         if not self._is_checked:
             private_folder(self.folder)
             self._is_checked = True

@@ -76,7 +76,10 @@ class _Attempt:
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
         self.kept = Kept(
-            wire.get("store", ""), call.result_key, recompute=wire.get("recompute", False)
+            wire.get("store", ""),
+            call.result_key,
+            recompute=wire.get("recompute", False),
+            limit_bytes=wire.get("keep_limit"),
         )
         self.started_at = time()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from scalable_nb.faults.brake import Brake
@@ -16,8 +16,9 @@ ANNOTATION: Final = "scalable"
 class Batch:
     """What the tasks of one ``submit`` or ``map`` have in common.
 
-    ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``terms`` are
-    read by the host from the first of them, ``brake`` is the host's.
+    ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``is_known`` says
+    that they stand in the ledger already, answered by kept results. ``terms`` are read by the
+    host from the first of them, ``brake`` is the host's.
     """
 
     batch_id: str
@@ -27,6 +28,7 @@ class Batch:
     component: str = ""
     tag: str = ""
     previews: dict[Any, str] = field(default_factory=dict)
+    is_known: bool = False
     terms: PolicyTerms | None = None
     brake: Brake | None = None
 
@@ -41,7 +43,12 @@ class Batch:
             "tag": self.tag,
             "keys": list(self.previews),
             "previews": list(self.previews.values()),
+            "is_known": self.is_known,
         }
+
+    def with_previews(self, previews: dict[Any, str], *, is_known: bool = False) -> Batch:
+        """The same batch, about to send these tasks."""
+        return replace(self, previews=previews, is_known=is_known)
 
     @classmethod
     def from_wire(cls, *, keys: list[Any], previews: list[str], **values: Any) -> Batch:

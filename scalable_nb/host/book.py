@@ -120,17 +120,30 @@ class Book:
         now = time()
         ledger = self.ledger
         preview = batch.previews.pop(key, "")
-        row = ledger.add(
-            key_text(key),
-            f"{batch.function}({preview})",
-            attempts_allowed=1 + terms.retries,
-            function=ledger.code(batch.function),
-            task=ledger.code(batch.task),
-            component=ledger.code(batch.component),
-            batch=ledger.code(batch.name),
-            submitted_at=now,
+        known = ledger.row_of.get(key_text(key)) if batch.is_known else None
+        row = (
+            known
+            if known is not None
+            else ledger.add(
+                key_text(key),
+                f"{batch.function}({preview})",
+                attempts_allowed=1 + terms.retries,
+                function=ledger.code(batch.function),
+                task=ledger.code(batch.task),
+                component=ledger.code(batch.component),
+                batch=ledger.code(batch.name),
+                submitted_at=now,
+            )
         )
         return TaskRecord(key, row, batch, preview, terms, runnable_at=now)
+
+    def enter_answered(self, batch: Batch, result_keys: list[str]) -> None:
+        """Enter tasks that a client answered with kept results: the host never has them."""
+        terms = PolicyTerms()
+        for key, result_key in zip(list(batch.previews), result_keys, strict=True):
+            record = self.open(key, batch, terms)
+            self.finish(record, TaskState.CACHED)
+            self.keep(record, {"event": "hit", "key": result_key})
 
     def reopen(self, record: TaskRecord, terms: PolicyTerms) -> None:
         """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""

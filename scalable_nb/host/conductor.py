@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from random import random
 from time import time
@@ -66,7 +67,10 @@ class Conductor(SchedulerPlugin):
         self.seats = Seats()
         self.brakes = Brakes(self, brake_limit)
         self.notices: list[str] = []
+        #: Client -> how often it said that kept results answered calls.
+        self.answered: Counter[str] = Counter()
         self.stop_requested = asyncio.Event()
+        self._told_of_store: set[str] = set()
         self._batches: dict[str, Batch] = {}
         self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
@@ -80,6 +84,7 @@ class Conductor(SchedulerPlugin):
             "forgotten": self._on_forgotten,
         }
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
+        scheduler.stream_handlers["scalable-answered"] = self.add_answered
         scheduler.handlers.update(
             scalable_attempt_failed=self.attempt_failed,
             scalable_attempt_expired=self.attempt_expired,
@@ -96,6 +101,11 @@ class Conductor(SchedulerPlugin):
         if len(self._batches) > _MAX_PENDING_BATCHES:
             # Batches of calls that another client had submitted before are never entered.
             del self._batches[next(iter(self._batches))]
+
+    def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
+        """A client answered calls with kept results."""
+        self.book.enter_answered(Batch.from_wire(**values), result_keys)
+        self.answered[client] += 1
 
     def update_graph(
         self,
@@ -163,6 +173,8 @@ class Conductor(SchedulerPlugin):
         kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
         if kept:
             self.book.keep(record, kept)
+            if kept.get("problem"):
+                self._tell_of_store(record, kept["problem"])
         started_at = duration_s = None
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
@@ -173,6 +185,10 @@ class Conductor(SchedulerPlugin):
             # Dask asked again for what this very run had computed and kept.
             self.book.ledger.set_state(record.row, TaskState.SUCCEEDED)
             return
+        if is_hit and record.batch.is_known:
+            # Its client had answered with the result before another task needed it.
+            self.book.ledger.set_state(record.row, TaskState.CACHED)
+            return
         self.book.finish(
             record,
             TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
@@ -180,6 +196,12 @@ class Conductor(SchedulerPlugin):
             duration_s=duration_s,
             result_bytes=kwargs.get("nbytes"),
         )
+
+    def _tell_of_store(self, record: TaskRecord, problem: str) -> None:
+        # Once per function: whatever ails the store, it ails it for the next task too.
+        if record.batch.function not in self._told_of_store:
+            self._told_of_store.add(record.batch.function)
+            self.notify(f"{record.label} is done, but: {problem}. Others are in cache.jsonl.")
 
     def _on_erred(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         self.hold.drop(record.key)

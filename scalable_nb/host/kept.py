@@ -24,6 +24,8 @@ class Kept:
         Of the result; empty where this one is not kept.
     recompute : bool
         Pass over what is kept, and replace it.
+    limit_bytes : int or None
+        Size up to which the result is kept; None: any.
 
     Attributes
     ----------
@@ -34,10 +36,13 @@ class Kept:
         ``problem``. Empty where results are not kept.
     """
 
-    def __init__(self, folder: str, key: str, *, recompute: bool = False) -> None:
+    def __init__(
+        self, folder: str, key: str, *, recompute: bool = False, limit_bytes: int | None = None
+    ) -> None:
         self._store = _store(folder) if folder and key else None
         self._key = key
         self._is_passed_over = recompute
+        self._limit_bytes = limit_bytes
         self.value: Any = None
         self.facts: dict[str, Any] = {}
 
@@ -57,7 +62,7 @@ class Kept:
         """Write the result."""
         if self._store is None:
             return
-        stored = keep(self._store, self._key, value, meta)
+        stored = keep(self._store, self._key, value, meta, limit_bytes=self._limit_bytes)
         if isinstance(stored, StoredResult):
             self._note(event="kept", bytes=stored.nbytes)
         else:

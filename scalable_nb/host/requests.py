@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
 
+#: How long a client's own messages may take that it had sent before it asked.
+HEARD_WITHIN_S: Final = 5.0
+
 #: What of a task's annotation is not policy and survives a resubmission.
-_KEPT_ANNOTATIONS: Final = ("store", "recompute")
+_KEPT_ANNOTATIONS: Final = ("store", "recompute", "keep_limit")
 
 
 class Requests:
@@ -156,9 +159,23 @@ class Requests:
 
     # --- tell ------------------------------------------------------------------------
 
-    async def ledger_delta(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
-        """What changed since a sequence number; waits for a change, None when there is none."""
+    async def ledger_delta(
+        self,
+        ledger_id: str,
+        since: int,
+        wait_s: float,
+        client: str = "",
+        answered: int = 0,
+    ) -> Delta | None:
+        """What changed since a sequence number; waits for a change, None when there is none.
+
+        What a client ``answered`` itself before it asks is in it: that came another way, and
+        may be later.
+        """
         ledger = self._conductor.book.ledger
+        patience = time() + HEARD_WITHIN_S
+        while self._conductor.answered[client] < answered and time() < patience:
+            await asyncio.sleep(0.01)
         if ledger_id != ledger.ledger_id:
             since = 0
         deadline = time() + wait_s

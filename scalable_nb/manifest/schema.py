@@ -254,6 +254,9 @@ class Task(_Section):
         Whether results are written to disk before the task counts as done.
     version : str or None
         Changing it makes kept results of earlier versions unused.
+    record_args : bool
+        Whether functions and arguments are written into the run folder, so that the task can
+        run again when kernel and host are gone; false where they are secret.
     """
 
     component: str | None = None
@@ -263,6 +266,7 @@ class Task(_Section):
     idempotent: bool = True
     keep_results: bool = False
     version: Text | None = None
+    record_args: bool = True
 
     @property
     def timeout_s(self) -> float | None:
@@ -301,11 +305,22 @@ class Defaults(_Section):
     max_identical_failures : int
         So many tasks of one ``map`` in a row that fail for good in the same way pause
         the rest; 0 switches this off.
+    record_args : bool
+        As of a task; false: for no call.
+    record_limit : str
+        Size that the recorded arguments of a session may have together, e.g. ``1G``.
     """
 
     retries: Count = 0
     backoff: Backoff = Backoff()
     max_identical_failures: Count = 20
+    record_args: bool = True
+    record_limit: MemorySize = "1G"
+
+    @property
+    def record_limit_bytes(self) -> int:
+        """`record_limit` in bytes."""
+        return int(parse_bytes(self.record_limit))
 
 
 class Manifest(_Section):

@@ -69,6 +69,7 @@ tasks:
     timeout: 300s                 # longest execution of one attempt
     # idempotent: false           # never call the function a second time
     # keep_results: true          # write results to disk before a task counts as done
+    # record_args: false          # keep arguments, which may be secret, out of the run folder
     # version: 2                  # change it to make earlier kept results unused
 
 # What holds for calls that say nothing themselves.
@@ -76,6 +77,8 @@ defaults:
   retries: 0
   backoff: {base_s: 1, factor: 2, max_s: 60, jitter: 0.25}  # pause between attempts, seconds
   max_identical_failures: 20      # pause a batch that only ever fails the same way; 0: never
+  # record_args: false            # keep all arguments out of the run folder
+  # record_limit: 1G              # size of the recorded arguments of a session
 
 # Changes that a target names with `overlay:`.
 overlays:

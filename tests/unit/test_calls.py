@@ -52,7 +52,7 @@ def future(key: Any = "input-1") -> Future[Any]:
 
 def arrive(args: Sequence[Any], kwargs: Mapping[str, Any], results: Mapping[Any, Any]) -> Any:
     """The arguments as the function gets them, with results in the place of futures."""
-    packed, inputs = pack_arguments(args, kwargs, simulate)
+    packed, inputs, _ = pack_arguments(args, kwargs, simulate)
     call = Call(pack_function(simulate), packed)
     return call.load_arguments([results[item.key] for item in inputs])
 
@@ -93,14 +93,14 @@ def test_a_list_of_futures_arrives_as_a_plain_list() -> None:
 def test_inputs_are_in_the_order_of_the_arguments() -> None:
     """Each future is one input, in the order met, however often it occurs."""
     a, b, c = future("a"), future("b"), future("c")
-    _, inputs = pack_arguments([[b, a], b, {"x": c}], {"scale": a}, simulate)
+    _, inputs, _ = pack_arguments([[b, a], b, {"x": c}], {"scale": a}, simulate)
     assert [item.key for item in inputs] == ["b", "a", "c"]
 
 
 def test_thousands_of_inputs_are_packed_at_once() -> None:
     """The arguments of a reduction over many tasks are packed in time that grows with them."""
     futures = [future(f"input-{n}") for n in range(20_000)]
-    packed, inputs = pack_arguments([futures], {}, simulate)
+    packed, inputs, _ = pack_arguments([futures], {}, simulate)
     assert inputs == futures
     args, _ = Call(b"", packed).load_arguments(range(20_000))
     assert args == (list(range(20_000)),)

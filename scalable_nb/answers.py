@@ -1,0 +1,133 @@
+"""Futures of calls whose results are kept already: answered here, without the host.
+
+Their results are read when somebody asks for them. A result that cannot be read, and one that
+another task needs, is handed over to the host, which has it loaded or computed by a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalable_nb.cache.kept import look_up
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.submission import PackedCall, Submission
+
+if TYPE_CHECKING:
+    from scalable_nb.client import ScalableClient
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A call whose result is kept."""
+
+    submission: Submission
+    packed: PackedCall
+    store: ResultStore
+
+
+class Answers:
+    """The calls of one client that kept results answer.
+
+    Parameters
+    ----------
+    client : ScalableClient
+
+    Attributes
+    ----------
+    told : int
+        How often the host was told of answered calls.
+    """
+
+    def __init__(self, client: ScalableClient) -> None:
+        self._client = client
+        self._by_key: dict[Any, Answer] = {}
+        self.told = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def give(
+        self, submission: Submission, packed: Mapping[Any, PackedCall]
+    ) -> dict[Any, PackedCall]:
+        """Answer what can be answered; gives the calls that cannot."""
+        folder = submission.wire.get("store", "")
+        if not folder or submission.wire.get("recompute"):
+            return dict(packed)
+        store = ResultStore(Path(folder))
+        kept = store.contained({each.call.result_key for each in packed.values()} - {""})
+        if not kept:
+            return dict(packed)
+        answered: dict[Any, PackedCall] = {}
+        rest: dict[Any, PackedCall] = {}
+        for key, each in packed.items():
+            (answered if each.call.result_key in kept else rest)[key] = each
+        for key, each in answered.items():
+            self._by_key[key] = Answer(submission, each, store)
+        self._tell(submission, answered)
+        return rest
+
+    async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """The results of those keys that are answered here.
+
+        What turns out to be unreadable is computed: those futures are pending again.
+        """
+        answers = {key: self._by_key[key] for key in keys if key in self._by_key}
+        if not answers:
+            return {}
+        found = await asyncio.to_thread(_read, answers)
+        unread = answers.keys() - found.keys()
+        if unread:
+            self.hand_over(unread)
+        return found
+
+    def hand_over(self, keys: Collection[Any]) -> None:
+        """Let the host know these tasks; those that are not answered here it knows already."""
+        by_submission: dict[str, tuple[Submission, dict[Any, PackedCall]]] = {}
+        for key in keys:
+            answer = self._by_key.pop(key, None)
+            state = self._client.futures.get(key)
+            if answer is None or state is None:
+                continue
+            state.retry()
+            submission = answer.submission
+            by_submission.setdefault(submission.batch.batch_id, (submission, {}))[1][key] = (
+                answer.packed
+            )
+        for submission, packed in by_submission.values():
+            self._client.send_packed(submission, packed, is_known=True)
+
+    def forget(self, key: Any) -> bool:
+        """Nobody wants a result any more; says whether it was answered here."""
+        return self._by_key.pop(key, None) is not None
+
+    def _tell(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
+        batch = submission.batch
+        self.told += 1
+        self._client._send_to_scheduler(
+            {
+                "op": "scalable-answered",
+                "result_keys": [each.call.result_key for each in answered.values()],
+                **batch.with_previews({k: each.preview for k, each in answered.items()}).to_wire(),
+            }
+        )
+
+
+def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
+    found = {}
+    for key, answer in answers.items():
+        result = look_up(answer.store, answer.packed.call.result_key)
+        if result.is_hit:
+            found[key] = result.value
+        elif result.problem:
+            logger.warning(result.problem)
+    return found
