@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,22 @@ class Answers:
             self._by_key[key] = Answer(submission, each, store)
         self._tell(submission, answered)
         return rest
+
+    def find(
+        self, submission: Submission, places: Iterable[tuple[str, PackedCall]]
+    ) -> Answer | None:
+        """The kept result of a call that was submitted before, in the first place that has it."""
+        for folder, packed in places:
+            store = ResultStore(Path(folder))
+            if store.contains(packed.call.result_key):
+                wire = {**submission.wire, "store": folder}
+                return Answer(replace(submission, wire=wire), packed, store)
+        return None
+
+    def restore(self, key: Any, answer: Answer) -> None:
+        """Answer a future that another kernel of this run had; the host knows of it."""
+        self._by_key[key] = answer
+        self._client.futures[key].finish()
 
     async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
         """The results of those keys that are answered here.

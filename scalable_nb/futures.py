@@ -274,7 +274,8 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
 
 
 def _count(value: Any) -> int:
-    return int(value or 0)
+    # A task that the ledger does not know has no number of attempts: None, or NaN among others.
+    return int(value) if value is not None and value == value else 0
 
 
 @dataclass(frozen=True)

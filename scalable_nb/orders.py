@@ -85,7 +85,7 @@ class Order:
         UnknownNameError, PolicyError, SubmitError
         """
         manifest = session.manifest.manifest
-        component = _component(manifest, task, tag)
+        component = find_component(manifest, task, tag)
         entry = manifest.tasks[task] if task else None
         terms = resolve_policy(
             retries=retries,
@@ -176,7 +176,14 @@ class Order:
             return ""
 
 
-def _component(manifest: Manifest, task: str | None, tag: str | None) -> str:
+def find_component(manifest: Manifest, task: str | None, tag: str | None) -> str:
+    """The component that a tag names, else that of the task; empty where neither says.
+
+    Raises
+    ------
+    UnknownNameError
+        When the manifest has no such task, tag or component.
+    """
     hint = "`scalable.yaml` defines them; `%scalable init` writes one to start from."
     if task is not None and task not in manifest.tasks:
         raise UnknownNameError("task", task, manifest.tasks, hint)

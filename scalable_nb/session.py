@@ -39,6 +39,7 @@ from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
+    from scalable_nb.batches import Batches
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
     from scalable_nb.recording import Recording
@@ -170,6 +171,7 @@ class ScalableSession:
                 session.paths = paths
                 session._contact = contact
                 session._connect()
+                session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
         raise NoSessionError(f"no host of {which} is alive; `%scalable start` begins a new one")
@@ -268,6 +270,7 @@ class ScalableSession:
         self.close()
 
     def _connect(self) -> None:
+        from scalable_nb.batches import Batches
         from scalable_nb.client import LedgerFeed, ScalableClient
         from scalable_nb.host.conductor import NOTICE_TOPIC
         from scalable_nb.host.tls import load_security
@@ -284,6 +287,7 @@ class ScalableSession:
         self.call_record = Recording(self.paths, self.client.id, limit_bytes)
         self._tail = JournalTail(self.paths.failures)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
+        self._batches = Batches(self)
         self._is_open = True
         _live.append(self)
 
@@ -352,6 +356,15 @@ class ScalableSession:
         with self.mirror.lock:
             keys = [held[text] for text in self.mirror.ledger.keys if text in held]
         return FutureList(Future(key, self.client) for key in keys)
+
+    @property
+    def batches(self) -> Batches:
+        """The batches of the run by name, also those of a kernel that is gone.
+
+        ``session.batches["sweep"]`` is what ``client.map(..., name="sweep")`` gave, in order.
+        """
+        self.check_alive()
+        return self._batches
 
     def unfinished(self) -> dict[str, Counter[str]]:
         """The batches with tasks that are not done, and how many are in which state.

@@ -11,6 +11,9 @@ from scalable_nb.faults.policy import PolicyTerms
 #: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.
 ANNOTATION: Final = "scalable"
 
+#: What of it is not policy: how results are kept, which a resubmission does not change.
+KEPT_ANNOTATIONS: Final = ("store", "recompute", "keep_limit")
+
 
 @dataclass(slots=True)
 class Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 from typing import Any
 
@@ -152,6 +152,12 @@ class Book:
         record.attempts_at_start = record.attempts
         record.runnable_at = time()
         self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
+
+    def move(self, record: TaskRecord, component: str) -> None:
+        """A person wants the task on workers of another component; empty: of the same."""
+        if component and component != record.batch.component:
+            record.batch = replace(record.batch, component=component)
+            self.ledger.set(record.row, component=self.ledger.code(component))
 
     def assign(self, record: TaskRecord, worker: str) -> None:
         """The task was sent to a worker, and stands in line there."""

@@ -69,6 +69,8 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
+        #: Tasks whose result is on disk.
+        self.kept_keys: set[Any] = set()
         self.stop_requested = asyncio.Event()
         self._told_of_store: set[str] = set()
         self._batches: dict[str, Batch] = {}
@@ -173,6 +175,8 @@ class Conductor(SchedulerPlugin):
         kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
         if kept:
             self.book.keep(record, kept)
+            if kept.get("event"):
+                self.kept_keys.add(record.key)
             if kept.get("problem"):
                 self._tell_of_store(record, kept["problem"])
         started_at = duration_s = None
@@ -236,6 +240,7 @@ class Conductor(SchedulerPlugin):
         self.brakes.forget(record.key)
         self._keys_by_slot.pop(slot_name(record.key), None)
         del self.records[record.key]
+        self.kept_keys.discard(record.key)
         state = TaskState(self.book.ledger.columns["state"][record.row])
         if not state.is_final:
             self.book.finish(record, TaskState.CANCELLED)

@@ -30,10 +30,17 @@ class Keeper:
         self._cancel = scheduler.stream_handlers["cancel-keys"]
         scheduler.stream_handlers["client-releases-keys"] = self._client_releases
         scheduler.stream_handlers["cancel-keys"] = self._client_cancels
+        scheduler.handlers["scalable_join"] = self.join
 
     def want(self, keys: Iterable[Any]) -> None:
         """Want these tasks."""
         self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
+
+    def join(self, client: str, keys: Collection[Any]) -> list[Any]:
+        """Another kernel wants tasks of this run too; answers those that are gone."""
+        known = [key for key in keys if key in self._scheduler.tasks]
+        self._scheduler.client_desires_keys(keys=known, client=client)
+        return [key for key in keys if key not in self._scheduler.tasks]
 
     def cancel(self, keys: Iterable[Any], reason: str) -> None:
         """Cancel tasks and what depends on them, whoever wants them, and tell the clients."""

@@ -23,6 +23,7 @@ import dask
 import psutil
 from distributed import LocalCluster
 
+from scalable_nb.host.bequest import bequeath
 from scalable_nb.host.book import Book
 from scalable_nb.host.conductor import Conductor
 from scalable_nb.host.http import confine, open_dashboard, secret_prefix
@@ -95,6 +96,7 @@ class Host:
             await self._until_the_end(cluster, conductor)
         finally:
             flusher.cancel()
+            await self._bequeath(conductor)
             # What the closing workers drop is no part of the run any more.
             scheduler.remove_plugin(conductor.name)
             conductor.release_everything()
@@ -152,10 +154,22 @@ class Host:
             except TimeoutError:
                 continue
 
+    async def _bequeath(self, conductor: Conductor) -> None:
+        """Unless a person stopped it: keep what is still wanted."""
+        if self.end_reason == "stopped":
+            return
+        bequest = await bequeath(conductor, self.paths.results)
+        if bequest is not None:
+            self.end_reason += f"; {bequest}"
+
     def _stop_on_signals(self, conductor: Conductor) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, conductor.stop)
+            loop.add_signal_handler(number, self._stop_on_signal, conductor, number)
+
+    def _stop_on_signal(self, conductor: Conductor, number: signal.Signals) -> None:
+        self.end_reason = f"ended by {number.name}"
+        conductor.stop()
 
     def finish(self) -> None:
         """Write the end of the run down and leave nothing but the records."""

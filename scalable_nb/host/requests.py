@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.batches import ANNOTATION
+from scalable_nb.host.batches import ANNOTATION, KEPT_ANNOTATIONS
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.records import TaskState
 
@@ -24,9 +24,6 @@ DELTA_INTERVAL_S: Final = 0.25
 
 #: How long a client's own messages may take that it had sent before it asked.
 HEARD_WITHIN_S: Final = 5.0
-
-#: What of a task's annotation is not policy and survives a resubmission.
-_KEPT_ANNOTATIONS: Final = ("store", "recompute", "keep_limit")
 
 
 class Requests:
@@ -88,9 +85,10 @@ class Requests:
             terms, wire = record.terms, wires.get(key)
             if wire is not None:
                 terms = PolicyTerms.from_wire(wire)
+                self._conductor.book.move(record, wire.get("component", ""))
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
-                kept = {name: before[name] for name in _KEPT_ANNOTATIONS if name in before}
+                kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
             self._conductor.book.reopen(record, terms)
             ts.suspicious = 0

@@ -1,0 +1,114 @@
+"""What a host leaves behind: results that are still wanted, written before it ends itself."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import Worker
+
+from scalable_nb.cache.kept import keep
+from scalable_nb.cache.keys import own_result_key
+from scalable_nb.cache.store import ResultStore, StoredResult
+
+if TYPE_CHECKING:
+    from scalable_nb.host.conductor import Conductor
+
+logger = logging.getLogger(__name__)
+
+#: Size of all results together up to which they are written.
+LIMIT_BYTES: Final = 4 << 30
+
+
+@dataclass(frozen=True)
+class Bequest:
+    """What became of the results that somebody still wanted.
+
+    Attributes
+    ----------
+    kept : int
+        Results that were written.
+    left_out : int
+        Results beyond the limit.
+    problems : int
+        Results that could not be written.
+    """
+
+    kept: int
+    left_out: int
+    problems: int
+
+    def __str__(self) -> str:
+        parts = [f"{self.kept:,} results were still wanted and are kept in the run folder"]
+        if self.left_out:
+            parts.append(f"{self.left_out:,} beyond {LIMIT_BYTES / 1e9:.3g} GB are not")
+        if self.problems:
+            parts.append(f"{self.problems:,} could not be written")
+        return ", ".join(parts)
+
+
+async def bequeath(
+    conductor: Conductor, folder: Path, limit_bytes: int = LIMIT_BYTES
+) -> Bequest | None:
+    """Have the workers write what only their memory holds and somebody wants.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    folder : Path
+        Of the results; each is kept by its task's own key.
+    limit_bytes : int
+        Size of all together.
+
+    Returns
+    -------
+    Bequest or None
+        None where nothing was wanted.
+    """
+    scheduler = conductor.scheduler
+    by_worker: dict[str, list[Any]] = {}
+    room_bytes, left_out = limit_bytes, 0
+    for key in conductor.records:
+        ts = scheduler.tasks.get(key)
+        if ts is None or not ts.who_wants or not ts.who_has or key in conductor.kept_keys:
+            continue
+        nbytes = ts.get_nbytes()
+        if nbytes > room_bytes:
+            left_out += 1
+            continue
+        room_bytes -= nbytes
+        by_worker.setdefault(next(iter(ts.who_has)).address, []).append(key)
+    kept = problems = 0
+    for address, keys in by_worker.items():
+        answers = await scheduler.broadcast(
+            msg={
+                "op": "run",
+                "function": pickle.dumps(write_results),
+                "args": pickle.dumps((str(folder), keys)),
+            },
+            workers=[address],
+            on_error="ignore",
+        )
+        answer = answers.get(address) or {}
+        written = answer.get("result", 0) if answer.get("status") == "OK" else 0
+        kept += written
+        problems += len(keys) - written
+    return Bequest(kept, left_out, problems) if by_worker or left_out else None
+
+
+def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> int:
+    """Runs on a worker: write results that it holds; gives how many could be."""
+    store = ResultStore(Path(folder))
+    count = 0
+    for key in keys:
+        if key in dask_worker.data:
+            kept = keep(store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)})
+            if isinstance(kept, StoredResult):
+                count += 1
+            else:
+                logger.warning("%s: %s", key, kept)
+    return count
