@@ -67,9 +67,12 @@ class Batches(MutableMapping[str, FutureList]):
         return len(batch_members(self._read()))
 
     def __repr__(self) -> str:
-        members = batch_members(self._read())
-        listed = ", ".join(f"{name!r}: {len(keys):,} tasks" for name, keys in members.items())
+        listed = ", ".join(f"{name!r}: {count:,} tasks" for name, count in self.sizes().items())
         return f"<batches of {self._session.run_id}: {listed or 'none yet'}>"
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> number of tasks; asks nobody."""
+        return {name: len(keys) for name, keys in batch_members(self._read()).items()}
 
     def all_tasks(self) -> FutureList:
         """The futures of all recorded calls of the run, in the order of submission."""

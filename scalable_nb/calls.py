@@ -48,6 +48,9 @@ class Call:
     buffers : tuple of bytes
         Large arrays and the like among the arguments, apart from the rest; what several calls
         of a batch share is one object.
+    about : bytes
+        What is to be remembered of the function beside a kept result, as JSON; empty where
+        results are not kept by what was called.
     """
 
     # Dask logs the representation of tasks that fail.
@@ -55,6 +58,7 @@ class Call:
     arguments: bytes = field(repr=False)
     result_key: str = ""
     buffers: tuple[bytes, ...] = field(default=(), repr=False)
+    about: bytes = field(default=b"", repr=False)
 
     def load_function(self) -> Callable[..., Any]:
         """Unpickle the function, for one attempt: what it keeps in itself stays in there."""

@@ -86,6 +86,7 @@ class ScalableClient(Client):
         n: int = _UNSET,
         retries: int | RetryPolicy | None = _UNSET,
         policy: TaskPolicy | None = _UNSET,
+        refresh: bool = _UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -113,6 +114,8 @@ class ScalableClient(Client):
         retries : int or RetryPolicy, optional
             Further attempts after a failed one; overrides policy and manifest.
         policy : TaskPolicy, optional
+        refresh : bool
+            Call the function although a result is kept, and keep the new one in its place.
         key, workers, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure
             As in `distributed.Client.submit`.
 
@@ -128,7 +131,9 @@ class ScalableClient(Client):
             When the manifest has no such task or component.
         """
         _check_callable(func)
-        options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy)
+        options = _given(
+            func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh
+        )
         if actor or actors:
             return super().submit(
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
@@ -142,7 +147,7 @@ class ScalableClient(Client):
         call = (args, kwargs)
         if key is not None:
             named = list_calls([key], [call])
-        elif pure:
+        elif pure and not options.get("refresh"):
             named = name_calls(order, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
@@ -158,6 +163,7 @@ class ScalableClient(Client):
         n: int = _UNSET,
         retries: int | RetryPolicy | None = _UNSET,
         policy: TaskPolicy | None = _UNSET,
+        refresh: bool = _UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -183,7 +189,7 @@ class ScalableClient(Client):
             Prefix of the keys, or all of them.
         batch_size : int, optional
             Send the calls in batches of this many.
-        tag, task, n, retries, policy, **kwargs
+        tag, task, n, retries, policy, refresh, **kwargs
             As in `submit`.
 
         Returns
@@ -192,7 +198,10 @@ class ScalableClient(Client):
             A list of futures, in order, that draws itself as the live table.
         """
         _check_callable(func)
-        options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy, name=name)
+        options = _given(
+            func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh,
+            name=name,
+        )  # fmt: skip
         name = options.pop("name", None)
         if actor or actors:
             return FutureList(
@@ -206,7 +215,7 @@ class ScalableClient(Client):
             priority, fifo_timeout,
         )  # fmt: skip
         items = [(args, kwargs) for args in zip(*iterables, strict=False)]
-        named = _name_map(func, order, items, kwargs, key, pure)
+        named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
         name = self.session.name_batch(name, order.task or funcname(func))
         futures = FutureList(name=name)
         size = batch_size or max(1, len(items))

@@ -74,11 +74,13 @@ class Order:
         n: int = 1,
         retries: int | RetryPolicy | None = None,
         policy: TaskPolicy | None = None,
+        refresh: bool = False,
         is_named: bool = False,
     ) -> Order:
         """Look names up in the session's manifest and settle the policy.
 
-        Results of a batch that ``is_named`` are kept up to a size, where nothing else is said.
+        ``refresh``: kept results are passed over, and replaced. Results of a batch that
+        ``is_named`` are kept up to a size, where nothing else is said.
 
         Raises
         ------
@@ -105,10 +107,11 @@ class Order:
         if cacheable is not None:
             call_keys = cacheable.call_keys()
             wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
-            wire["recompute"] = cacheable.cache_spec.recompute
+            wire["recompute"] = cacheable.cache_spec.recompute or refresh
         elif entry is not None and entry.cache:
             call_keys = CallKeys(func, version=entry.version)
             wire["store"] = str(session.settings.cache_dir)
+            wire["recompute"] = refresh
         elif session.paths is not None:
             keeps = terms.idempotent and (is_named or (entry is not None and entry.keep_results))
             if keeps or not terms.idempotent:

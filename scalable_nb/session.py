@@ -174,7 +174,10 @@ class ScalableSession:
                 session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
-        raise NoSessionError(f"no host of {which} is alive; `%scalable start` begins a new one")
+        raise NoSessionError(
+            f"no host of {which} is alive; `%scalable start` begins a new one, and `%scalable "
+            f"resubmit {'--run ' + run if run else '--last'}` goes on from what a run left behind"
+        )
 
     # --- start and end -----------------------------------------------------------
 

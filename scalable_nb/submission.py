@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import orjson
 from distributed import Future
 
 from scalable_nb.callrecord import RecordedBatch, RecordedCall
@@ -154,6 +155,7 @@ def pack_calls(
     """
     preview = Preview(inspect.unwrap(func))
     shared = SharedBuffers()
+    about = b"" if order.call_keys is None else orjson.dumps(order.call_keys.about())
     packed = {}
     for key, prepared in calls.items():
         given, result_key = (prepared.args, prepared.kwargs), prepared.result_key
@@ -162,7 +164,8 @@ def pack_calls(
         if result_key is None:
             result_key = order.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
         shown = preview(args, kwargs) if order.record_args else _HIDDEN
-        packed[key] = PackedCall(Call(function, pickled, result_key, buffers), inputs, shown)
+        call = Call(function, pickled, result_key, buffers, about)
+        packed[key] = PackedCall(call, inputs, shown)
     return packed
 
 

@@ -93,12 +93,13 @@ class CacheableFunction(Generic[P, T]):
             When an argument or the result is not of the declared type.
         """
         bound_args, bound_kwargs = self.convert(args, kwargs)
+        keys = self._current_keys()
         outcome = kept_call(
             self.store(),
-            self._current_keys().key(bound_args, bound_kwargs),
+            keys.key(bound_args, bound_kwargs),
             lambda: self.compute(*bound_args, **bound_kwargs),
             recompute=self.cache_spec.recompute,
-            meta={"function": f"{self.__module__}.{self.__qualname__}"},
+            meta=lambda: keys.describe(bound_args, bound_kwargs),
         )
         if outcome.problem is not None:
             warnings.warn(f"{self.__name__}(): {outcome.problem}", CacheWarning, stacklevel=2)

@@ -58,6 +58,10 @@ class Identity:
         self._walk = _Walk()
         self.digest: bytes = self._walk.run(function)
 
+    def parts(self) -> dict[str, str]:
+        """Name of each function of the user's that takes part -> short digest of its own code."""
+        return self._walk.parts()
+
     def refresh(self) -> bytes:
         """The digest as of now; walks again only where something was rebound, or may differ."""
         if not self._walk.still_holds():
@@ -86,6 +90,11 @@ def identity_of(function: Any) -> bytes:
     if isinstance(function, FunctionType):
         return _identity(function).refresh()
     return Identity(function).digest
+
+
+def parts_of(function: Any) -> dict[str, str]:
+    """See `Identity.parts`."""
+    return _identity(function).parts() if isinstance(function, FunctionType) else {}
 
 
 class _Walk:
@@ -120,6 +129,14 @@ class _Walk:
             else:
                 self._visit_class(found)
         return self._encoder.digest()
+
+    def parts(self) -> dict[str, str]:
+        """Names of the functions that were visited, with a short digest of each one's code."""
+        return {
+            each.__qualname__: Encoder(self._describe).digest_of(code_value(each)).hex()[:16]
+            for each in self._found
+            if isinstance(each, FunctionType)
+        }
 
     def still_holds(self) -> bool:
         """Whether everything that was read is what it was."""

@@ -5,9 +5,6 @@ Nothing depends on it: the files are the truth, and it can be thrown away at any
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import re
 import shutil
 import socket
@@ -20,17 +17,15 @@ from typing import Any, Final
 
 import diskcache
 
+from scalable_nb.cache.lock import IndexBusyError, OwnerLock
 from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
-from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
+
+__all__ = ["IndexBusyError", "ResultIndex", "Totals"]
 
 # One folder per machine: SQLite's locks do not reach from one to another.
 _FOLDER: Final = "index"
 _UNLIMITED_BYTES: Final = 1 << 62
-
-
-class IndexBusyError(ScalableError):
-    """Another process owns this machine's index; the results themselves can be used."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class ResultIndex:
         private_folder(store.folder)
         private_folder(store.folder / _FOLDER)
         self.folder: Final = private_folder(store.folder / _FOLDER / machine)
-        self._lock = _acquire(self.folder / "owner.lock")
+        self._lock = OwnerLock(self.folder / "owner.lock")
         try:
             self._cache, is_new = self._open()
             if is_new:
@@ -121,6 +116,18 @@ class ResultIndex:
                 count += 1
         return count
 
+    def catch_up(self) -> None:
+        """Learn what others wrote and removed, from the names of the files."""
+        there, known = set(self._store.iter_keys()), set(self._cache)
+        with self._cache.transact():
+            for key in known - there:
+                self.forget(key)
+            for key in there - known:
+                try:
+                    self.record(self._store.meta(key))
+                except (KeyError, ResultStoreError, OSError):
+                    continue  # gone, damaged or unreadable: nothing that could be used
+
     def close(self) -> None:
         """Close it; another process may open it then."""
         self._cache.close()
@@ -167,25 +174,3 @@ def _open_cache(folder: Path) -> Any:
     )
     cache.check()
     return cache
-
-
-def _acquire(path: Path) -> Any:
-    """Lock the file of the owner; the lock goes with the process, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    file = os.fdopen(descriptor, "r+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise IndexBusyError(
-            f"the index of kept results {str(path.parent)!r} is in use by {owner}; "
-            "only one process of a machine has it open at a time"
-        ) from None
-    except BaseException:
-        file.close()
-        raise
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-    file.flush()
-    return file

@@ -83,7 +83,7 @@ def kept_call(
     call: Callable[[], T],
     *,
     recompute: bool = False,
-    meta: Mapping[str, Any] | None = None,
+    meta: Callable[[], Mapping[str, Any]] | None = None,
 ) -> KeptOutcome[T]:
     """The kept result of a key, or that of the call, which is then kept.
 
@@ -99,14 +99,14 @@ def kept_call(
         Without arguments; called where there is no result that can be read.
     recompute : bool
         Call in any case, and keep the new result in place of the old one.
-    meta : mapping, optional
-        See `ResultStore.put`.
+    meta : callable, optional
+        Gives what to remember, see `ResultStore.put`; asked only where something is kept.
     """
     found: Found[Any] = Found(is_hit=False) if recompute else look_up(store, key)
     if found.is_hit:
         return KeptOutcome(cast(T, found.value), was_hit=True)
     value = call()
-    stored = keep(store, key, value, meta)
+    stored = keep(store, key, value, meta() if meta is not None else None)
     if isinstance(stored, StoredResult):
         return KeptOutcome(value, was_hit=False, stored=stored, problem=found.problem)
     problems = filter(None, (found.problem, stored))

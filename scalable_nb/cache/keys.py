@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.encode import Encoder
-from scalable_nb.cache.identity import Identity, identity_of
+from scalable_nb.cache.identity import Identity, identity_of, parts_of
 from scalable_nb.cache.writers import NotEncodableError
 from scalable_nb.errors import SubmitError, UnknownNameError
 
@@ -170,6 +170,32 @@ class CallKeys:
                     f"plain data instead, or leave it out of the key with ignore=[{name!r}]."
                 ) from error
         return encoder.hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """What is known of the function, in plain values, to compare a later one with."""
+        return {
+            "function": f"{getattr(self._func, '__module__', '')}.{self._name}".lstrip("."),
+            "identity": self._digest.hex(),
+            "version": self._version,
+            "parts": {} if self._is_fixed else parts_of(self._func),
+        }
+
+    def argument_digests(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NOTHING
+    ) -> dict[str, str]:
+        """Name -> short digest of each argument that counts."""
+        encoder = Encoder(self._describe)
+        return {
+            name: encoder.digest_of(value).hex()[:16]
+            for name, value in self._bind(args, kwargs).items()
+            if name not in self._ignore
+        }
+
+    def describe(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NOTHING
+    ) -> dict[str, Any]:
+        """What is known of a call: `about` with the arguments."""
+        return {**self.about(), "arguments": self.argument_digests(args, kwargs)}
 
     # --- internals -------------------------------------------------------------------
 

@@ -218,6 +218,22 @@ class ResultStore:
                 f"{type(error).__name__}: {error}"
             ) from error
 
+    def check(self, key: str) -> None:
+        """Read a kept result without unpickling it.
+
+        Raises
+        ------
+        KeyError, CorruptResultError, OSError
+            As `get`.
+        """
+        descriptor, nbytes = self._open(key)
+        try:
+            read_result(descriptor, nbytes, key)
+        except BadResultFileError as error:
+            raise self._set_aside(key, descriptor, error) from error
+        finally:
+            os.close(descriptor)
+
     def meta(self, key: str) -> StoredResult:
         """What is known of a kept result, without reading it.
 

@@ -27,7 +27,7 @@ from scalable_nb.faults.fingerprint import fingerprint_of
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
-from scalable_nb.host.kept import Kept
+from scalable_nb.host.kept import Kept, described
 from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter, slot_name
 from scalable_nb.host.travel import pickled, travelling
 
@@ -108,6 +108,7 @@ class _Attempt:
         """Unpickle the call; the clock of the execution starts after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
+        self.kept.about = described(self.call.about, function, args, kwargs)
         self.started_at = time()
         return function, args, kwargs
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.kept import keep, look_up
+from scalable_nb.cache.keys import CallKeys
 from scalable_nb.cache.store import ResultStore, StoredResult
 
 
@@ -46,6 +50,8 @@ class Kept:
         self.value: Any = None
         self.facts: dict[str, Any] = {}
 
+        self.about: dict[str, Any] = {}
+
     def is_hit(self) -> bool:
         """Look for the result."""
         if self._store is None or self._is_passed_over:
@@ -62,6 +68,7 @@ class Kept:
         """Write the result."""
         if self._store is None:
             return
+        meta = {**self.about, **meta}
         stored = keep(self._store, self._key, value, meta, limit_bytes=self._limit_bytes)
         if isinstance(stored, StoredResult):
             self._note(event="kept", bytes=stored.nbytes)
@@ -70,6 +77,21 @@ class Kept:
 
     def _note(self, **facts: Any) -> None:
         self.facts.update(facts, key=self._key)
+
+
+def described(
+    about: bytes, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What to remember of a call beside its result, so that a later one can be compared."""
+    if not about:
+        return {}
+    told: dict[str, Any] = orjson.loads(about)
+    ignore: Collection[str] = ()
+    cacheable = getattr(function, "__self__", None)
+    if isinstance(cacheable, CacheableFunction):
+        function, ignore = cacheable.__wrapped__, cacheable.cache_spec.ignore
+    keys = CallKeys(function, ignore=ignore, identity=bytes.fromhex(told["identity"]))
+    return {**told, "arguments": keys.argument_digests(args, kwargs)}
 
 
 @functools.lru_cache(maxsize=8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from scalable_nb.magics.commands import (
+    attach,
+    cache,
     cancel,
     failures,
     help,
@@ -26,6 +28,7 @@ VERBS: Final[dict[str, Verb]] = {
         init,
         plan,
         start,
+        attach,
         status,
         tasks,
         failures,
@@ -33,6 +36,7 @@ VERBS: Final[dict[str, Verb]] = {
         resubmit,
         resume,
         cancel,
+        cache,
         stop,
         help,
     )

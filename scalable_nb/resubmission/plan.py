@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from scalable_nb.resubmission.choices import check_choices, is_chosen
+from scalable_nb.resubmission.choices import check_choices, is_chosen, listed_choices
 from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.records import FailureRow
 
@@ -92,6 +92,7 @@ def plan_resubmission(
     UnknownNameError
         When a word names none of the failures.
     """
+    choices = listed_choices(choices)
     failed = [key for key, status in statuses.items() if status in ("error", "lost")]
     if choices:
         texts = map(key_text, failed)

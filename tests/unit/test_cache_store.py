@@ -324,7 +324,7 @@ def test_writers_of_one_key_do_not_disturb_each_other(store):
 def test_a_call_is_made_once(store):
     """The second call of a key is answered from its file, None included."""
     calls = []
-    first = kept_call(store, KEY, lambda: calls.append(1), meta={"label": "x"})
+    first = kept_call(store, KEY, lambda: calls.append(1), meta=lambda: {"label": "x"})
     second = kept_call(store, KEY, lambda: calls.append(2))
     assert calls == [1]
     assert (first.value, first.was_hit, first.problem) == (None, False, None)

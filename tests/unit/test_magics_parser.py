@@ -16,7 +16,8 @@ from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
 from scalable_nb.magics.verb import Surface, Verb, WrongUse
 
 VERB_NAMES = (
-    "cancel, failures, help, init, plan, report, resubmit, resume, start, status, stop, tasks"
+    "attach, cache, cancel, failures, help, init, plan, report, resubmit, resume, start, status, "
+    "stop, tasks"
 )
 
 

@@ -1,4 +1,4 @@
-"""``resubmit``: run the failed tasks of the session again, and wait for them."""
+"""``resubmit``: run what failed again, and wait for it; also of a run that is over."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import io
 import sys
 from argparse import Namespace
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from scalable_nb.magics.candidates import failures
+from scalable_nb.magics.candidates import failures, run_ids
+from scalable_nb.magics.commands.start import publish
 from scalable_nb.magics.progress import WaitInterrupted, wait_for
-from scalable_nb.magics.verb import Context, Example, Option, Verb, seconds, whole_number
+from scalable_nb.magics.runs import LAST
+from scalable_nb.magics.verb import Context, Example, Option, Verb, WrongUse, seconds, whole_number
 
 if TYPE_CHECKING:
     from scalable_nb.futures import FutureList, PartialResult
@@ -21,26 +23,51 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
     from scalable_nb.resubmission import resubmit
     from scalable_nb.session import current_session
 
-    session = current_session()
-    tasks = session.tasks()
-    choice = {
+    if options.run is not None and options.last:
+        raise WrongUse(f"--run {options.run} and --last name two runs: give one of them.")
+    run = options.run or ("last" if options.last else None)
+    choice: dict[str, Any] = {
         "only": options.only,
+        "func": _function(context, options.func),
         "retries": options.retries,
         "timeout_s": options.timeout,
+        "memory": options.memory,
+        "tag": options.tag,
     }
+    tasks = None if run is not None else current_session().tasks()
     if options.dry_run:
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
-            return resubmit(tasks, **choice, dry_run=True)
-    if not tasks.failed:
+            return resubmit(tasks, run=run, **choice, dry_run=True)
+    if tasks is not None and not tasks.failed:
         context.say(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
-    resubmit(tasks, **choice)
+    futures: Any = resubmit(tasks, run=run, **choice)
+    if not futures:
+        return futures  # type: ignore[no-any-return]
+    if run is not None:
+        publish(context, futures.session)
+    return _awaited(context, futures, options)
+
+
+def _awaited(
+    context: Context, futures: FutureList, options: Namespace
+) -> PartialResult | FutureList:
     if options.no_wait:
-        return tasks
+        return futures
     try:
-        wait_for(tasks, None if options.quiet else sys.stdout, session.check_alive)
-        return tasks.partial()
+        wait_for(futures, None if options.quiet else sys.stdout, futures.session.check_alive)
+        return futures.partial()
     except KeyboardInterrupt:
-        raise _interrupted(context, tasks, options.out or "resubmitted") from None
+        raise _interrupted(context, futures, options.out or "resubmitted") from None
+
+
+def _function(context: Context, name: str | None) -> Any:
+    """The notebook's function of this name."""
+    if name is None:
+        return None
+    function = (context.variables or {}).get(name)
+    if not callable(function):
+        raise WrongUse(f"--func {name}: the notebook has no function of this name.")
+    return function
 
 
 def _interrupted(context: Context, futures: FutureList, name: str) -> WaitInterrupted:
@@ -57,7 +84,7 @@ def _interrupted(context: Context, futures: FutureList, name: str) -> WaitInterr
 
 VERB = Verb(
     name="resubmit",
-    summary="run the failed tasks of the session again; succeeded ones stay as they are",
+    summary="run what failed again, and join it with what is there; also of a run that is over",
     run=_run,
     options=(
         Option(
@@ -67,14 +94,21 @@ VERB = Verb(
             is_repeated=True,
             candidates=failures,
         ),
+        Option(("--run", "--run-id"), "of the run with this id", "ID", candidates=run_ids),
+        LAST,
+        Option(("--func", "-f"), "corrected code: this function of the notebook", "NAME"),
         Option(("--retries", "-r"), "retries for each of them", "N", whole_number),
         Option(("--timeout", "-t"), "time limit of an attempt, e.g. 90s", "S", seconds),
+        Option(("--memory", "-m"), "on workers with that much memory, e.g. 8G", "SIZE"),
+        Option(("--tag",), "on workers of this component", "NAME"),
         Option(("--dry-run", "-n"), "show what would run, run nothing"),
         Option(("--no-wait",), "return the FutureList at once"),
     ),
     examples=(
         Example("resubmit", "run all failed tasks again, give all results in order"),
         Example("resubmit --only timeout KeyError --timeout 10m", "some, with more time"),
+        Example("resubmit --func simulate", "with the corrected function"),
+        Example("resubmit --last", "kernel and host are gone: go on from the run's folder"),
         Example("resubmit --dry-run", "what would run"),
     ),
     python="resubmit(session.tasks(), only=['timeout'], timeout_s=600).partial()",

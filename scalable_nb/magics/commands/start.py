@@ -24,7 +24,7 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     else:
         notice = _notice_of_joining(session, options)
         context.say(f"Target {session.target_name!r} is live already: this is its session.{notice}")
-    _publish(context, session)
+    publish(context, session)
     return session
 
 
@@ -51,7 +51,8 @@ def _notice_of_joining(live: ScalableSession, options: Namespace) -> str:
     )
 
 
-def _publish(context: Context, session: ScalableSession) -> None:
+def publish(context: Context, session: ScalableSession) -> None:
+    """Put `session` and `client` into the namespace, and say so."""
     from scalable_nb.client import ScalableClient
     from scalable_nb.session import ScalableSession
 

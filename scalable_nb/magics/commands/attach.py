@@ -1,0 +1,52 @@
+"""``attach``: join a live run from another kernel."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from scalable_nb.magics.candidates import run_ids
+from scalable_nb.magics.commands.start import publish
+from scalable_nb.magics.verb import Argument, Context, Example, Verb
+
+if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
+
+
+def _run(context: Context, options: Namespace) -> ScalableSession:
+    from scalable_nb.session import ScalableSession, live_sessions
+
+    run_id = options.run
+    session = next(
+        (
+            each
+            for each in live_sessions()
+            if each.is_host_alive() and run_id in (None, each.run_id)
+        ),
+        None,
+    )
+    if session is None:
+        session = ScalableSession.attach(run_id)
+        context.say(f"Joined run {session.run_id} on target {session.target_name!r}.")
+    else:
+        context.say(f"Run {session.run_id} is this notebook's session already.")
+    publish(context, session)
+    batches = session.batches
+    for name, count in batches.sizes().items():
+        context.say(f"`session.batches[{name!r}]`: {count:,} tasks")
+    if not batches:
+        context.say("It has called nothing yet.")
+    return session
+
+
+VERB = Verb(
+    name="attach",
+    summary="join a live run: after a kernel was restarted, or from a second notebook",
+    run=_run,
+    arguments=(Argument("run", "RUN", "the run with this id; else the newest live one", run_ids),),
+    examples=(
+        Example("attach", "the newest live run: `session`, `client`, `session.batches`"),
+        Example("attach run-20260101T120000Z-demo-0123abcd", "this one"),
+    ),
+    python="session = ScalableSession.attach()",
+)

@@ -1,0 +1,116 @@
+"""``cache``: what is kept, whether it is whole, and why a call was not found."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from scalable_nb.magics.runs import live_session
+from scalable_nb.magics.verb import Argument, Context, Example, Option, Text, Verb, WrongUse
+
+if TYPE_CHECKING:
+    from scalable_nb.cache.store import ResultStore
+
+_ACTIONS = ("info", "verify", "clear", "why")
+
+
+def _run(context: Context, options: Namespace) -> object:
+    from scalable_nb.cache.upkeep import cache_info, clear_cache, verify_cache
+
+    action, *words = options.words or ["info"]
+    store = _store(context)
+    if action == "why":
+        return _why(context, words)
+    if words:
+        raise WrongUse(f"`cache {action}` takes nothing more, not {words[0]!r}.")
+    if action == "info":
+        return _with_rate(context, cache_info(store))
+    if action == "verify":
+        return verify_cache(store)
+    if action == "clear":
+        removed = clear_cache(store, options.function)
+        return Text(f"Removed: {removed}")
+    from scalable_nb.errors import UnknownNameError
+
+    raise WrongUse(str(UnknownNameError("action of `cache`", action, _ACTIONS)))
+
+
+def _actions(words: list[str]) -> tuple[str, ...]:
+    return _ACTIONS
+
+
+def _store(context: Context) -> ResultStore:
+    from scalable_nb.cache.store import ResultStore
+    from scalable_nb.settings import load_settings
+
+    session = live_session(context)
+    return ResultStore((session.settings if session else load_settings()).cache_dir)
+
+
+def _with_rate(context: Context, info: object) -> object:
+    from dataclasses import replace
+
+    from scalable_nb.cache.upkeep import CacheInfo
+    from scalable_nb.telemetry.reader import read_rows
+
+    session = live_session(context)
+    if session is None or session.paths is None or not isinstance(info, CacheInfo):
+        return info
+    session.failures()  # has the host write what it has not written yet
+    events = [row.get("event_type") for row in read_rows(session.paths.cache).rows]
+    return replace(info, hits=events.count("cache-hit"), misses=events.count("cache-kept"))
+
+
+def _why(context: Context, words: list[str]) -> Text:
+    """``why NAME [VALUE ...]``: values are Python, names of the notebook among them."""
+    from scalable_nb.cache.why import why
+
+    variables = context.variables
+    if variables is None or not words:
+        raise WrongUse("`cache why` takes a call in a notebook: `cache why simulate 3 scale=2`.")
+    function = variables.get(words[0])
+    if not callable(function):
+        raise WrongUse(f"cache why {words[0]}: the notebook has no function of this name.")
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words[1:]:
+        name, is_named, text = word.partition("=")
+        if is_named and name.isidentifier():
+            kwargs[name] = _value(text)
+        else:
+            args.append(_value(word))
+    return Text(why(function, *args, **kwargs))
+
+
+def _value(text: str) -> object:
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+VERB = Verb(
+    name="cache",
+    summary="what is kept: info, verify, clear, or why a call was not found",
+    run=_run,
+    arguments=(
+        Argument(
+            "words",
+            "ACTION",
+            "info, verify, clear or why",
+            lambda words: _ACTIONS,
+            is_repeated=True,
+        ),
+    ),
+    options=(Option(("--function", "-f"), "clear results of this function only", "NAME"),),
+    examples=(
+        Example("cache", "number and size of the kept results, hits of this run"),
+        Example("cache verify", "read them all; damaged ones are set aside"),
+        Example("cache clear --function simulate", "remove those of one function"),
+        Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
+    ),
+    python="cache_info(store), verify_cache(store), clear_cache(store), why(simulate, 3)",
+    on_command_line=True,
+)
