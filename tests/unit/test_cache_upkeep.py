@@ -1,0 +1,116 @@
+"""Questions about all kept results: how much, whether whole, and why a call is not among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from scalable_nb import cacheable
+from scalable_nb.cache.index import IndexBusyError, ResultIndex
+from scalable_nb.cache.lock import STALE_AFTER_S, OwnerLock
+from scalable_nb.cache.store import OversizedResultError, ResultStore
+from scalable_nb.cache.upkeep import cache_info, clear_cache, verify_cache
+from scalable_nb.cache.why import why
+
+FACTOR = 2
+
+
+def helper(x: int) -> int:
+    return x * FACTOR
+
+
+def other(x: int) -> int:
+    return x + FACTOR
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultStore:
+    return ResultStore(tmp_path / "cache")
+
+
+def test_how_much_is_kept_and_of_what(store: ResultStore) -> None:
+    """Counts and sizes by function, with an index that follows what others wrote."""
+    double = cacheable(store=store)(helper)
+    plus = cacheable(store=store)(other)
+    for number in range(3):
+        double(number)
+    assert cache_info(store).count == 3
+    plus(1)
+    info = cache_info(store)
+    assert {name.rpartition(".")[2]: count for name, (count, _) in info.by_function.items()} == {
+        "helper": 3,
+        "other": 1,
+    }
+    assert info.nbytes == sum(path.stat().st_size for path in store.folder.rglob("*.result"))
+    with ResultIndex(store):  # somebody else has the index: the files tell
+        assert cache_info(store).count == 4
+    assert clear_cache(store, "helper").count == 3
+    assert cache_info(store).count == 1
+    assert clear_cache(store).count == 1
+    assert "0 kept results" in str(cache_info(store))
+
+
+def test_damage_is_found_and_set_aside(store: ResultStore) -> None:
+    """Verifying reads every file; a damaged one is named and never used."""
+    double = cacheable(store=store)(helper)
+    keys = [double.key(number) for number in range(3)]
+    for number in range(3):
+        double(number)
+    path = store.path(keys[1])
+    path.write_bytes(path.read_bytes()[:-1])
+    found = verify_cache(store)
+    assert (found.whole, len(found.damaged)) == (2, 1)
+    assert str(path) in found.damaged[0]
+    assert not path.exists()
+    assert verify_cache(store).damaged == ()
+
+
+def test_why_a_call_is_not_kept(store: ResultStore) -> None:
+    """The nearest kept call is compared: arguments, version, source of helpers."""
+
+    def part(x: int) -> int:
+        return x + 1
+
+    def whole(x: int, y: int = 0) -> int:
+        return part(x) + y
+
+    kept = cacheable(store=store)(whole)
+    assert "no result of" in why(kept, 1)
+    kept(1, y=5)
+    assert "is kept: " in why(kept, 1, 5)
+    assert why(kept, 1, 6).endswith("Of the nearest one differ: argument 'y'")
+    newer = cacheable(store=store, version=2)(whole)
+    assert "the version (None was kept, 2 is asked)" in why(newer, 1, 5)
+
+    def part(x: int) -> int:  # type: ignore[no-redef]  # noqa: F811 - corrected
+        return x + 100
+
+    changed = cacheable(store=store)(whole)
+    assert "the source of `" in why(changed, 1, 5)
+    assert "part`" in why(changed, 1, 5)
+
+
+def test_a_limit_keeps_large_results_out(store: ResultStore) -> None:
+    """What is larger than was agreed is refused with both sizes, and nothing is written."""
+    with pytest.raises(OversizedResultError, match=r"2 MB is not kept: the limit is 1\.05 MB"):
+        store.put("ab" * 32, bytes(2_000_000), limit_bytes=1 << 20)
+    assert list(store.iter_keys()) == []
+
+
+def test_an_owner_elsewhere_is_believed_while_its_heart_beats(tmp_path: Path) -> None:
+    """A machine of the same name whose locks do not reach here is told by its boot id."""
+    path = tmp_path / "owner.lock"
+    owner = {"pid": 7, "host": "twin", "boot_id": "another", "alive_at": time.time()}
+    path.write_text(json.dumps(owner))
+    with pytest.raises(IndexBusyError, match=r'"pid": 7, "host": "twin".*alive 0 s ago'):
+        OwnerLock(path)
+    path.write_text(json.dumps({**owner, "alive_at": time.time() - STALE_AFTER_S - 1}))
+    lock = OwnerLock(path)
+    assert json.loads(path.read_text())["pid"] == os.getpid()
+    lock.close()
+    lock.close()
+    OwnerLock(path).close()
