@@ -51,7 +51,7 @@ def _nothing(number: int) -> int:
 
 
 def _measure_ours(tasks: int) -> float:
-    with _session() as live:
+    with session() as live:
 
         def run(numbers: range) -> list[Any]:
             futures = live.client.map(_nothing, numbers, retries=3, pure=False)
@@ -65,15 +65,7 @@ def _measure_ours(tasks: int) -> float:
 
 
 def _measure_plain(tasks: int) -> float:
-    with (
-        LocalCluster(
-            n_workers=WORKERS,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # what its workers say when it closes
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with plain_cluster() as client:
 
         def run(numbers: range) -> list[Any]:
             return list(client.gather(client.map(_nothing, numbers, pure=False)))
@@ -91,7 +83,22 @@ def _tasks_per_second(run: Callable[[range], list[Any]], tasks: int) -> float:
 
 
 @contextmanager
-def _session() -> Iterator[ScalableSession]:
+def plain_cluster() -> Iterator[Client]:
+    """A client of plain Dask with the same workers."""
+    with (
+        LocalCluster(
+            n_workers=WORKERS,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # what its workers say when it closes
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def session() -> Iterator[ScalableSession]:
     """A session with all its workers, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, chdir(folder):
         Path("scalable.yaml").write_text(MANIFEST)

@@ -225,16 +225,7 @@ def test_a_tour_that_breaks_off_fails_and_leaves_no_process(
 @pytest.fixture(scope="module")
 def modes(tmp_path_factory: pytest.TempPathFactory) -> Executed:
     """The notebook of failure modes, executed once for all tests."""
-    run_tour = _load_run_tour()
-    output = tmp_path_factory.mktemp("modes")
-    notebook = nbformat.read(NOTEBOOKS / "10_failure_modes.ipynb", as_version=4)
-    with run_tour.kernel_environment(SCALABLE_TOUR_DIR=str(output)):
-        try:
-            run_tour.execute_notebook(notebook, output)
-        finally:
-            runs = [run for path in output.iterdir() for run in list_runs(path / ".scalable/runs")]
-            run_tour.stop_runs(runs)
-    return Executed(output, notebook)
+    return _execute("10_failure_modes.ipynb", tmp_path_factory.mktemp("modes"))
 
 
 @pytest.mark.parametrize(
@@ -286,6 +277,56 @@ def test_failure_modes_show_no_error_and_leave_no_process(modes: Executed) -> No
     """All failures are tasks' failures: no cell fails, nothing is warned of, nothing stays."""
     assert modes.trouble() == []
     assert _processes_left(modes.output) == []
+
+
+# --- nothing is computed twice -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The notebook that loses its kernel and its host, executed once for all tests."""
+    return _execute("40_resume.ipynb", tmp_path_factory.mktemp("resume"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("kill-kernel", ["killed; computed so far: True"]),
+        ("attach", ["Joined run run-", "`session.batches['sweep']`: 20 tasks"]),
+        ("sweep", ["'sweep': 20 tasks"]),
+        ("more", ["it went on: True"]),
+        ("power-cut", ["is gone"]),
+        ("plan", ["from cache", "to run again", "never ran", "core-hours"]),
+        ("resubmit", ["20 of 20 tasks succeeded"]),
+        ("results", ["True"]),
+        ("proof", ["at all: True", "at most two: True", "more than twice: []"]),
+        ("why", ["the source of `simulate`"]),
+        ("info", ["20 kept results"]),
+    ],
+)
+def test_a_run_survives_its_kernel_and_its_host(
+    resumed: Executed, cell: str, texts: list[str]
+) -> None:
+    """Killed half-way twice, the batch is completed, and what was kept is not computed again."""
+    shown = resumed.text(cell)
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_a_resumed_run_leaves_no_process(resumed: Executed) -> None:
+    """Both kernels, both hosts and all workers are gone in the end."""
+    assert _processes_left(resumed.output) == []
+
+
+def _execute(name: str, output: Path) -> Executed:
+    run_tour = _load_run_tour()
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    with run_tour.kernel_environment(SCALABLE_TOUR_DIR=str(output)):
+        try:
+            run_tour.execute_notebook(notebook, output)
+        finally:
+            runs = [run for path in output.iterdir() for run in list_runs(path / ".scalable/runs")]
+            run_tour.stop_runs(runs)
+    return Executed(output, notebook)
 
 
 def _processes_left(folder: Path, within_s: float = 10) -> list[str]:

@@ -1,0 +1,56 @@
+"""How long a second notebook waits for a batch, against a published dataset of plain Dask."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from distributed import Client
+
+from benchmarks.measure import Benchmark, Budget
+from benchmarks.throughput import plain_cluster, session
+from scalable_nb import ScalableSession
+
+
+def benchmark(tasks: int = 10_000) -> Benchmark:
+    """Seconds from nothing to a list of live futures.
+
+    Parameters
+    ----------
+    tasks : int
+        Of the batch; they wait for a worker meanwhile.
+    """
+    return Benchmark(
+        name="attach",
+        summary=f"attach and session.batches[...] of {tasks:,} tasks (at 10,000 at most 2 s)",
+        unit="s",
+        budget=Budget(must=3.0, wanted=1.0, is_upper=True),
+        ours=partial(_measure_ours, tasks),
+        plain=partial(_measure_plain, tasks),
+    )
+
+
+def _measure_ours(tasks: int) -> float:
+    with session() as live:
+        live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
+        live.status()
+        started_at = time.perf_counter()
+        joined = ScalableSession.attach(live.run_id)
+        count = len(joined.batches["many"])
+        duration_s = time.perf_counter() - started_at
+        joined.client.close()
+    assert count == tasks
+    return duration_s
+
+
+def _measure_plain(tasks: int) -> float:
+    with plain_cluster() as client:
+        futures = client.map(time.sleep, [3600] * tasks, pure=False)
+        client.publish_dataset(many=futures)
+        started_at = time.perf_counter()
+        with Client(client.scheduler.address, set_as_default=False) as second:  # type: ignore[union-attr]
+            count = len(second.get_dataset("many"))
+            duration_s = time.perf_counter() - started_at
+        client.cancel(futures)
+    assert count == tasks
+    return duration_s
