@@ -34,6 +34,7 @@ from scalable_nb.submission import (
     Prepared,
     Submission,
     list_calls,
+    many_objects,
     name_calls,
     number_calls,
     pack_calls,
@@ -215,17 +216,18 @@ class ScalableClient(Client):
             priority, fifo_timeout,
         )  # fmt: skip
         items = [(args, kwargs) for args in zip(*iterables, strict=False)]
-        named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
-        name = self.session.name_batch(name, order.task or funcname(func))
-        futures = FutureList(name=name)
-        size = batch_size or max(1, len(items))
-        self.session.call_record.members(name, [key for key, _ in named])
-        for start in range(0, len(items), size):
-            part = named[start : start + size]
-            sent = self._send_calls(func, order, dict(part), placing, name=name)
-            by_key = {future.key: future for future in sent}
-            # A call that occurs twice is one task with two futures, as in Dask.
-            futures.extend(by_key[key] for key, _ in part)
+        with many_objects(len(items)):
+            named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
+            name = self.session.name_batch(name, order.task or funcname(func))
+            futures = FutureList(name=name)
+            size = batch_size or max(1, len(items))
+            self.session.call_record.members(name, [key for key, _ in named])
+            for start in range(0, len(items), size):
+                part = named[start : start + size]
+                sent = self._send_calls(func, order, dict(part), placing, name=name)
+                by_key = {future.key: future for future in sent}
+                # A call that occurs twice is one task with two futures, as in Dask.
+                futures.extend(by_key[key] for key, _ in part)
         return futures
 
     def _send_calls(
@@ -351,7 +353,8 @@ class ScalableClient(Client):
         if not self.answers or local_worker is not None:
             return await super()._gather(futures, errors, direct, local_worker)
         unpacked, found = unpack_remotedata(futures, byte_keys=True)
-        values = await self.answers.read(future.key for future in found)
+        with many_objects(len(found)):
+            values = await self.answers.read(future.key for future in found)
         others = {future.key: future for future in found if future.key not in values}
         if others and errors == "skip":
             await asyncio.gather(*(_ended(future) for future in others.values()))

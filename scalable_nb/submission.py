@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from scalable_nb.host.batches import Batch
 from scalable_nb.orders import Order
 
 _HIDDEN = "…"
+_MANY = 1000
 
 
 class Prepared(NamedTuple):
@@ -167,6 +170,22 @@ def pack_calls(
         call = Call(function, pickled, result_key, buffers, about)
         packed[key] = PackedCall(call, inputs, shown)
     return packed
+
+
+@contextmanager
+def many_objects(count: int) -> Iterator[None]:
+    """Make many objects of which none is garbage.
+
+    The collector would look at all of them again and again, which takes longer than to make them.
+    """
+    if count < _MANY or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def recorded_calls(packed: Mapping[Any, PackedCall]) -> list[RecordedCall]:

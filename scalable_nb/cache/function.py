@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -140,7 +141,8 @@ class CacheableFunction(Generic[P, T]):
 
     def store(self) -> ResultStore:
         """The folder of results that a direct call uses."""
-        return ResultStore(self.cache_spec.store or load_settings().cache_dir)
+        said = self.cache_spec.store
+        return _store_at(said, os.environ.get("SCALABLE_CACHE_DIR"), os.getcwd())  # noqa: PTH109
 
     def convert(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -200,6 +202,12 @@ class CacheableFunction(Generic[P, T]):
     def __getstate__(self) -> dict[str, Any]:
         # Where it arrives there is no source: its keys shall be those of here.
         return {**self.__dict__, "_keys": None, "_identity": self._current_keys().identity}
+
+
+@functools.lru_cache(maxsize=64)
+def _store_at(said: Path | None, variable: str | None, working_directory: str) -> ResultStore:
+    """The store of a direct call; what decides it is in the arguments, so it may be remembered."""
+    return ResultStore(said or load_settings().cache_dir)
 
 
 def _empty() -> CacheableFunction[Any, Any]:
