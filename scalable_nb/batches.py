@@ -106,7 +106,8 @@ class Batches(MutableMapping[str, FutureList]):
             answer = None
             task = record.tasks.get(key)
             if task is not None:
-                answer = client.answers.find(*kept_call(record, task, self._session.paths.results))
+                places = kept_places(record, task, self._session.paths.results)
+                answer = client.answers.find(as_submission(task), places)
             if answer is None:
                 client.futures[key].cancel("released", "its result was released")
             else:
@@ -123,10 +124,10 @@ def batch_members(record: CallRecord) -> dict[str, list[Any]]:
     return members
 
 
-def kept_call(
+def kept_places(
     record: CallRecord, task: RecordedTask, results: Path
-) -> tuple[Submission, list[tuple[str, PackedCall]]]:
-    """A recorded call, and where its result may lie: (folder, call with the key of the result).
+) -> list[tuple[str, PackedCall]]:
+    """Where the result of a recorded call may lie: (folder, call with the key of the result).
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def kept_call(
     for folder, result_key in places:
         call = record.load_call(task, result_key) or Call(b"", b"", result_key)
         found.append((folder, PackedCall(call, (), task.preview)))
-    return as_submission(task), found
+    return found
 
 
 def as_submission(task: RecordedTask, **changes: Any) -> Submission:

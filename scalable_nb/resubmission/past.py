@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scalable_nb.batches import kept_call
+from scalable_nb.batches import kept_places
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.identity import identity_of
 from scalable_nb.cache.store import ResultStore
@@ -90,7 +90,7 @@ class PastRun:
     def _find_kept(self) -> None:
         """Look for all results at once."""
         places = {
-            task.key: kept_call(self.record, task, self.paths.results)[1]
+            task.key: kept_places(self.record, task, self.paths.results)
             for task in self.record.tasks.values()
         }
         wanted: dict[str, set[str]] = {}

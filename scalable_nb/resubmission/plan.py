@@ -65,7 +65,7 @@ class ResubmitPlan:
         reasons = Counter(self.left_out.values())
         parts += [f"{count:,} left out ({reason})" for reason, count in reasons.items()]
         if self.core_hours is not None and self.to_run:
-            parts.append(f"about {self.core_hours:.2g} core-hours")
+            parts.append(f"about {self.core_hours:.3g} core-hours")
         return "\n".join([", ".join(parts), *(f"note: {notice}" for notice in self.notices)])
 
     __repr__ = __str__

@@ -11,6 +11,7 @@ from journal_rows import failure
 
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.resubmission import ResubmitPlan, plan_resubmission, resubmit
+from scalable_nb.resubmission.plan import Fate, Remains, plan_recorded, with_estimate
 
 #: Key -> status of the future.
 STATUSES: dict[Any, str] = {
@@ -137,3 +138,45 @@ def test_an_empty_list_needs_no_host() -> None:
     """Nothing submitted is nothing to run again, also without a session."""
     assert resubmit([]) == []
     assert resubmit([], dry_run=True) == ResubmitPlan(0, 0, [], {})
+
+
+# --- of a run that is over ------------------------------------------------------------
+
+FATES = st.sampled_from(list(Fate))
+
+
+@given(
+    tasks=st.lists(st.tuples(FATES, st.booleans(), st.booleans(), st.integers(0, 9)), max_size=10)
+)
+def test_every_recorded_task_has_one_place_in_the_plan(
+    tasks: list[tuple[Fate, bool, bool, int]],
+) -> None:
+    """Kept, to run or left out with a reason; nothing runs whose input does not come."""
+    remains = [
+        Remains(number, fate, is_idempotent, has_call, (source,) if source < number else ())
+        for number, (fate, is_idempotent, has_call, source) in enumerate(tasks)
+    ]
+    plan = plan_recorded(remains, {}, None)
+    assert plan.from_cache + len(plan.to_run) + len(plan.left_out) == len(tasks)
+    assert plan.to_run == sorted(plan.to_run)
+    for task in remains:
+        if task.key in plan.to_run:
+            assert task.fate in (Fate.TRIED, Fate.UNTRIED)
+            assert task.is_idempotent
+            assert task.has_call
+            assert not set(task.input_keys) & plan.left_out.keys()
+    assert plan.never_ran == sum(remains[key].fate is Fate.UNTRIED for key in plan.to_run)
+
+
+def test_a_plan_tells_counts_and_cost() -> None:
+    """As a person asks: what is there, what runs, what it costs."""
+    remains = [
+        *(Remains(f"kept-{n}", Fate.KEPT) for n in range(847)),
+        *(Remains(f"tried-{n}", Fate.TRIED) for n in range(41)),
+        *(Remains(f"untried-{n}", Fate.UNTRIED) for n in range(12)),
+    ]
+    plan = plan_recorded(remains, {}, None)
+    assert str(plan) == "847 from cache, 41 to run again, 12 never ran"
+    costly = with_estimate(plan, lambda key: "simulate", {"simulate": (7200.0, 2)}, cores=2)
+    assert str(costly).endswith("12 never ran, about 106 core-hours")
+    assert with_estimate(plan, lambda key: "simulate", {}, cores=2) == plan

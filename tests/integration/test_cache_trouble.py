@@ -1,0 +1,52 @@
+"""Whatever ails the store of kept results: the task succeeds, and the person is told once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counting import calls, mark
+
+from scalable_nb import ScalableSession, cacheable
+
+Start = Callable[..., ScalableSession]
+
+
+def test_a_store_that_cannot_be_written_is_told_once(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results come all the same, from every task, and one notice says what is wrong."""
+    (folder / "in-the-way").write_text("a file where the folder should be")
+    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(folder / "in-the-way"))
+
+    @cacheable
+    def double(x: int) -> int:
+        mark(folder, f"double-{x}")
+        return 2 * x
+
+    session = start()
+    assert session.client.map(double, range(20)).results() == list(range(0, 40, 2))
+    (notice,) = session.status().notices
+    assert "double(x=" in notice
+    assert "in-the-way" in notice
+    assert [calls(folder, f"double-{x}") for x in range(20)] == [1] * 20
+
+
+def test_what_cannot_be_pickled_is_told_and_stays_where_it_is(start: Start) -> None:
+    """A result that no file can hold is still there for the tasks that take it."""
+
+    @cacheable
+    def lock(x: int) -> Any:
+        return threading.Lock()
+
+    def is_free(held: Any) -> bool:
+        return bool(held.acquire(blocking=False))
+
+    session = start()
+    held = session.client.submit(lock, 1)
+    assert session.client.submit(is_free, held).result() is True
+    (notice,) = session.status().notices
+    assert "a result of type _thread.lock cannot be kept" in notice
