@@ -24,7 +24,7 @@ from scalable_nb.resubmission.past import PastRun
 from scalable_nb.resubmission.plan import (
     ResubmitPlan,
 )
-from scalable_nb.session import ScalableSession, current_session, live_sessions
+from scalable_nb.session import ScalableSession, live_sessions
 from scalable_nb.settings import load_settings
 from scalable_nb.submission import PackedCall, Submission
 from scalable_nb.telemetry.ledger import key_text
@@ -88,16 +88,18 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
     futures: dict[Any, Future[Any]] = {}
     for group in _by_batch(record.tasks.values()):
         kept = [task for task in group if task.key in past.kept]
-        runs = [task for task in group if task.key not in past.kept | plan.left_out]
+        left_out = [task for task in group if task.key in plan.left_out]
+        settled = {task.key for task in (*kept, *left_out)}
+        runs = [task for task in group if task.key not in settled]
         corrected = [task for task in runs if task.batch.function_name in replaced]
         as_recorded = [task for task in runs if task.batch.function_name not in replaced]
         futures |= _take_kept(client, past, kept, new_key)
         futures |= _submit(client, record, as_recorded, new_key, futures, wire)
         if corrected:
             futures |= submit_corrected(client, record, corrected, changes, futures)
-        for task in group:
-            if task.key in plan.left_out:
-                futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
+        for task in left_out:
+            futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
+        _record(client, record, left_out, new_key, futures)
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
         client.session.call_record.members(session.name_batch(name, name), known)
@@ -105,10 +107,13 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
 
 
 def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
-    try:
-        session = current_session()
-        session.check_alive()
-    except NoSessionError:
+    """The live session, or a new one on the run's target."""
+    live = [session for session in live_sessions() if session.is_host_alive()]
+    if live:
+        session = live[-1]
+    else:
+        for dead in live_sessions():
+            dead.close()
         run = json.loads(past.paths.run_json.read_bytes())
         session = ScalableSession(_manifest_of(past.paths, run["target"], changes.memory_bytes))
         session.start()
@@ -181,6 +186,24 @@ def _submit(
         found = client.submit_packed(submission, packed)
         sent.update({task.key: found[new_key[task.key]] for task in tasks if task.key not in sent})
     return sent
+
+
+def _record(
+    client: ScalableClient,
+    record: CallRecord,
+    tasks: list[RecordedTask],
+    new_key: Mapping[Any, Any],
+    futures: Mapping[Any, Future[Any]],
+) -> None:
+    """Write calls down that are left out: they may be resubmitted from the new run, too."""
+    packed = {}
+    for task in tasks:
+        call = record.load_call(task, task.result_key)
+        if call is not None and all(key in futures for key in task.input_keys):
+            inputs = [futures[key] for key in task.input_keys]
+            packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
+    if packed:
+        client.session.call_record.calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:

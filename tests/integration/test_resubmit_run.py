@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from counting import calls
+from counting import calls, mark
 from kernels import kill_host, last_run, run_kernel, start_kernel
 from waiting import until
 
@@ -111,6 +111,23 @@ def test_corrected_code_and_other_terms(
     assert len(live_sessions()) == 1  # the one that was live is used
     with pytest.raises(errors.UnknownNameError, match="KeyError"):
         resubmit(run=str(last_run().run_id), only="KeyError")
+
+
+def test_a_notebook_whose_host_died_goes_on(start: Start, folder: Path) -> None:
+    """The kernel lives, its host does not: the same word starts another one and goes on."""
+
+    def square(x: int) -> int:
+        mark(folder, f"square-{x}")
+        return x * x
+
+    session = start()
+    session.client.map(square, range(6), name="squares").results()
+    assert session.paths is not None
+    kill_host(session.paths)
+    futures = resubmit(run="last")
+    assert futures.results() == [x * x for x in range(6)]
+    assert [calls(folder, f"square-{x}") for x in range(6)] == [1] * 6
+    assert live_sessions() == [futures.session]
 
 
 def test_secrets_are_kept_out_and_said(folder: Path) -> None:
