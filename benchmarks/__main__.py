@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import start_time, throughput
+from benchmarks import backoff, failing, memory, start_time, throughput
 from benchmarks.measure import Outcome, measure
 from scalable_nb.errors import UnknownNameError
 
@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     known = {
         "start-time": lambda tasks: start_time.benchmark(),
         "throughput": throughput.benchmark,
+        "backoff": backoff.benchmark,
+        "failing": failing.benchmark,
+        "memory": memory.benchmark,
     }
     options = _parse(arguments, list(known))
     tasks = _QUICK_TASKS if options.quick else options.tasks
@@ -48,10 +51,10 @@ def _parse(arguments: list[str] | None, known: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure against plain Dask, side by side."
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{' or '.join(known)}; all where none is given"
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; all where none is given"
     )
     parser.add_argument("--pairs", type=int, default=5, help="measurements of each side")
-    parser.add_argument("--tasks", type=int, default=_TASKS, help="of the throughput")
+    parser.add_argument("--tasks", type=int, default=_TASKS, help="of a measurement")
     parser.add_argument(
         "--quick", action="store_true", help=f"2 pairs, {_QUICK_TASKS:,} tasks: does it run at all"
     )
