@@ -27,10 +27,10 @@ from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.orders import Order
 from scalable_nb.project import warn_if_stale
 from scalable_nb.telemetry.ledger import Delta, key_text
-from scalable_nb.telemetry.records import FailureRow
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
+    from scalable_nb.telemetry.attempts import AttemptRow
 
 
 class _Unset:
@@ -316,10 +316,19 @@ class ScalableClient(Client):
         """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
         return partial(futures)
 
-    def attempts(self, future: Future[Any]) -> list[FailureRow]:
-        """The failed attempts of a task so far, oldest first, as rows of ``failures.jsonl``."""
-        key = key_text(future.key)
-        return [row for row in self.session.failures() if row.get("task_id") == key]
+    def attempts(self, future: Future[Any]) -> list[AttemptRow]:
+        """All attempts of a task so far, oldest first, the one that is running included.
+
+        Returns
+        -------
+        list of AttemptRow
+            Each with ``attempt, outcome`` ("failed", "succeeded" or "running"),
+            ``started_at, ended_at`` (UTC, ISO 8601), ``queued_s, duration_s, worker, host,
+            pid, memory_bytes``; a failed one also with ``failure_class, message, category,
+            fingerprint, traceback, retry_in_s`` and the rest of its row in
+            ``failures.jsonl``.
+        """
+        return self.session.attempts(key_text(future.key))
 
     # --- tasks that wait for a retry ---------------------------------------------------
 

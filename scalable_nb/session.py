@@ -11,7 +11,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -34,13 +33,14 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.reader import JournalTail
+from scalable_nb.telemetry.reader import JournalRows
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
+    from scalable_nb.telemetry.attempts import AttemptRow
     from scalable_nb.telemetry.mirror import Mirror
 
 _POLL_S: Final = 0.02
@@ -118,9 +118,8 @@ class ScalableSession:
         self.paths: RunPaths | None = None
         self._contact: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._tail: JournalTail | None = None
-        self._failures: list[FailureRow] = []
-        self._failures_lock = threading.Lock()
+        self._failures: JournalRows | None = None
+        self._endings: JournalRows | None = None
         self._batch_names: set[str] = set()
         self._is_open = False
 
@@ -276,7 +275,8 @@ class ScalableSession:
             self._contact["address"], security=security, session=self, set_as_default=True
         )
         self.mirror = Mirror(LedgerFeed(self.client), "")
-        self._tail = JournalTail(self.paths.failures)
+        self._failures = JournalRows(self.paths.failures)
+        self._endings = JournalRows(self.paths.tasks)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._is_open = True
         _live.append(self)
@@ -325,13 +325,35 @@ class ScalableSession:
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        if self._tail is None:
+        return self._read(self._failures)
+
+    def attempts(self, task_id: str) -> list[AttemptRow]:
+        """All attempts of a task so far, oldest first, the one that is running included.
+
+        Parameters
+        ----------
+        task_id : str
+            The task's key as text, as in the journal.
+        """
+        from scalable_nb.telemetry.attempts import join_attempts, running_attempt
+
+        ended = join_attempts(
+            [row for row in self.failures() if row.get("task_id") == task_id],
+            [row for row in self._read(self._endings) if row.get("task_id") == task_id],
+        )
+        if self._is_open and self.is_host_alive():
+            self.mirror.refresh()
+        with self.mirror.lock:
+            running = running_attempt(self.mirror.ledger, task_id)
+        return ended if running is None else [*ended, running]
+
+    def _read(self, rows: JournalRows | None) -> list[Any]:
+        """The rows of a journal, brought up to date by a host that is alive."""
+        if rows is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")
         if self._is_open and self.is_host_alive():
             self.client.ask("flush")
-        with self._failures_lock:  # a view may ask from a thread of its own
-            self._failures += self._tail.poll()  # type: ignore[arg-type]
-            return list(self._failures)
+        return rows.read()
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
-import psutil
 from distributed import Reschedule, Worker, get_worker
 from distributed.utils import sync
 
@@ -28,6 +27,7 @@ from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept
+from scalable_nb.host.memory import peak_memory_bytes
 from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter, slot_name
 from scalable_nb.host.travel import pickled, travelling
 
@@ -160,7 +160,7 @@ class _Attempt:
             "duration_s": time() - self.started_at,
             "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
             "pid": os.getpid(),
-            "memory_bytes": psutil.Process().memory_info().rss,
+            "memory_bytes": peak_memory_bytes(),
             "memory_limit_bytes": self.worker.memory_manager.memory_limit,
         }
 

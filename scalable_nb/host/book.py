@@ -13,7 +13,13 @@ from scalable_nb.host.batches import Batch
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger, key_text
-from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, TaskState, utc_iso
+from scalable_nb.telemetry.records import (
+    SCHEMA_VERSION,
+    FailureRow,
+    TaskRow,
+    TaskState,
+    utc_iso,
+)
 
 
 @dataclass(slots=True)
@@ -65,6 +71,10 @@ class TaskRecord:
         """Seconds since an attempt's start, where that is known."""
         return time() - started_at if started_at else None
 
+    def queued_s(self, started_at: float | None) -> float | None:
+        """Seconds that an attempt stood in line before its start, where that is known."""
+        return max(0.0, started_at - self.runnable_at) if started_at else None
+
     @property
     def attempts_allowed(self) -> int:
         """How many attempts there may be, further worker losses not counted."""
@@ -89,6 +99,22 @@ class Failure:
     exit_code: int | None = None
     memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a task ended, until its row is written; the columns may say more by then."""
+
+    at: float
+    state: TaskState
+    attempts: int
+    error: int
+    reason: str | None
+    worker: str
+    queued_s: float | None
+    pid: int | None
+    memory_bytes: int | None
+    result_bytes: int | None
 
 
 class Book:
@@ -195,9 +221,15 @@ class Book:
         *,
         started_at: float | None = None,
         duration_s: float | None = None,
+        pid: int | None = None,
+        memory_bytes: int | None = None,
         result_bytes: int | None = None,
     ) -> None:
-        """The task reached a final state: one row in ``tasks.jsonl``."""
+        """The task reached a final state: one row in ``tasks.jsonl``.
+
+        Where it succeeded, the row tells the attempt that did: when, how long, in which
+        process, and the most memory that this process is known to have used.
+        """
         ledger = self.ledger
         row = record.row
         ledger.set_state(row, state)
@@ -207,9 +239,19 @@ class Book:
             record.attempts += 1
             self.attempts += 1
             ledger.set(row, attempt=record.attempts)
-        values = (state, record.attempts, ledger.columns["error"][row], record.reason)
-        now = time()
-        self.tasks.append(lambda: self._task_row(record, values, now, result_bytes))
+        ending = _Ending(
+            at=time(),
+            state=state,
+            attempts=record.attempts,
+            error=ledger.columns["error"][row],
+            reason=record.reason,
+            worker=record.worker,
+            queued_s=record.queued_s(started_at),
+            pid=pid,
+            memory_bytes=memory_bytes,
+            result_bytes=result_bytes,
+        )
+        self.tasks.append(lambda: self._task_row(record, ending))
 
     def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
         """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
@@ -319,42 +361,40 @@ class Book:
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,
             memory_limit_bytes=failure.memory_limit_bytes,
-            queued_s=max(0.0, started_at - record.runnable_at) if started_at else None,
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=record.queued_s(started_at),
             duration_s=failure.duration_s,
             args_preview=record.preview,
         )
 
-    def _task_row(
-        self,
-        record: TaskRecord,
-        values: tuple[TaskState, int, int, str | None],
-        finished_at: float,
-        result_bytes: int | None,
-    ) -> dict[str, Any]:
-        state, attempts, error, reason = values
+    def _task_row(self, record: TaskRecord, ending: _Ending) -> TaskRow:
         columns, row = self.ledger.columns, record.row
         started_at = columns["started_at"][row]
-        has_failed = state is TaskState.FAILED
-        return {
-            "run_id": self.run_id,
-            "schema_version": SCHEMA_VERSION,
-            "event_type": "task",
-            "timestamp": utc_iso(finished_at),
-            "task_id": self.ledger.keys[row],
-            "task_name": record.batch.task or record.batch.function,
-            "function_name": record.batch.function,
-            "component": record.batch.component,
-            "tag": record.batch.tag,
-            "batch": record.batch.name,
-            "state": state.label,
-            "attempts": attempts,
-            "attempts_allowed": columns["attempts_allowed"][row],
-            "worker": self.ledger.text("worker", row),
-            "submitted_at": utc_iso(columns["submitted_at"][row]),
-            "started_at": utc_iso(started_at) if started_at else None,
-            "duration_s": columns["duration_s"][row],
-            "result_bytes": result_bytes,
-            "args_preview": record.preview,
-            "failure_class": self.ledger.strings[error] if has_failed and error else None,
-            "reason": reason,
-        }
+        has_failed = ending.state is TaskState.FAILED
+        return TaskRow(
+            run_id=self.run_id,
+            schema_version=SCHEMA_VERSION,
+            event_type="task",
+            timestamp=utc_iso(ending.at),
+            task_id=self.ledger.keys[row],
+            task_name=record.batch.task or record.batch.function,
+            function_name=record.batch.function,
+            component=record.batch.component,
+            tag=record.batch.tag,
+            batch=record.batch.name,
+            state=ending.state.label,
+            attempts=ending.attempts,
+            attempts_allowed=columns["attempts_allowed"][row],
+            worker=self.worker_name(ending.worker),
+            host=self._worker_hosts.get(ending.worker, ""),
+            pid=ending.pid,
+            submitted_at=utc_iso(columns["submitted_at"][row]),
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=ending.queued_s,
+            duration_s=columns["duration_s"][row],
+            memory_bytes=ending.memory_bytes,
+            result_bytes=ending.result_bytes,
+            args_preview=record.preview,
+            failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
+            reason=ending.reason,
+        )

@@ -26,6 +26,7 @@ from scalable_nb.host.brakes import Brakes
 from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
+from scalable_nb.host.memory import PEAK_METRIC
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
@@ -173,11 +174,14 @@ class Conductor(SchedulerPlugin):
             # Dask asked again for what this very run had computed and kept.
             self.book.ledger.set_state(record.row, TaskState.SUCCEEDED)
             return
+        ws = self.scheduler.workers.get(record.worker)
         self.book.finish(
             record,
             TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
             started_at=started_at,
             duration_s=duration_s,
+            pid=ws.pid if ws is not None else None,
+            memory_bytes=ws.metrics.get(PEAK_METRIC) if ws is not None else None,
             result_bytes=kwargs.get("nbytes"),
         )
 

@@ -11,6 +11,7 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.host.http import confine
+from scalable_nb.host.memory import PEAK_METRIC, peak_memory_bytes
 from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
 
 
@@ -42,6 +43,7 @@ class Workspace(WorkerPlugin):
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))
+        worker.metrics[PEAK_METRIC] = peak_memory_bytes
         confine(worker.http_application, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)

@@ -7,6 +7,7 @@ Whatever can be read is read, the rest is counted, and nothing in a file is ever
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,27 @@ class JournalTail:
         new = _parse(io.BytesIO(whole))
         self.skipped += new.skipped
         return new.rows
+
+
+class JournalRows:
+    """All rows of a journal that is still growing, read once and kept; safe in threads.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tail = JournalTail(path)
+        self._rows: list[Any] = []
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Any]:
+        """The rows so far, oldest first, in a list of the caller's own."""
+        with self._lock:
+            self._rows += self._tail.poll()
+            return list(self._rows)
 
 
 def is_final(row: Mapping[str, Any]) -> bool:

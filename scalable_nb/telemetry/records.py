@@ -82,13 +82,18 @@ class FailureRow(TypedDict, total=False):
     exit_code: int | None
     memory_bytes: int | None
     memory_limit_bytes: int | None
+    started_at: str | None
     queued_s: float | None
     duration_s: float | None
     args_preview: str
 
 
 class TaskRow(TypedDict, total=False):
-    """One finished task: a line of ``tasks.jsonl``."""
+    """One finished task: a line of ``tasks.jsonl``.
+
+    Where it succeeded, ``worker`` to ``memory_bytes`` tell of the attempt that did;
+    ``memory_bytes`` is the most that its worker process is known to have used until then.
+    """
 
     run_id: str
     schema_version: int
@@ -104,9 +109,13 @@ class TaskRow(TypedDict, total=False):
     attempts: int
     attempts_allowed: int
     worker: str
+    host: str
+    pid: int | None
     submitted_at: str
     started_at: str | None
+    queued_s: float | None
     duration_s: float | None
+    memory_bytes: int | None
     result_bytes: int | None
     args_preview: str
     failure_class: str | None
