@@ -21,6 +21,7 @@ from distributed.utils import sync
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import ResultValidationError
+from scalable_nb.errors.workers import UnknownOutcomeError
 from scalable_nb.faults.classify import Category, classify, verdict
 from scalable_nb.faults.fingerprint import fingerprint_of
 from scalable_nb.faults.policy import PolicyTerms
@@ -42,6 +43,8 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             if attempt.has_kept_result():
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                sync(attempt.worker.loop, attempt.take_ticket)
             return attempt.accept(function(*args, **kwargs))
     except Reschedule:
         raise
@@ -59,6 +62,8 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             if attempt.has_kept_result():
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                await attempt.take_ticket()
             return attempt.accept(await function(*args, **kwargs))
     except Reschedule:
         raise
@@ -107,6 +112,22 @@ class _Attempt:
         args, kwargs = self.call.load_arguments(inputs)
         self.started_at = time()
         return function, args, kwargs
+
+    async def take_ticket(self) -> None:
+        """Make sure that nobody has called the function for this task, nor will.
+
+        Raises
+        ------
+        UnknownOutcomeError
+            When it was called before.
+        Reschedule
+            When the task is not this worker's any more.
+        """
+        answer = await self.worker.scheduler.scalable_take_ticket(
+            key=self.key, worker=self.worker.address
+        )
+        if not answer["granted"]:
+            raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
 
     def accept(self, result: Any) -> Any:
         """Validate a result and keep it where that was asked for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from pathlib import Path
 from random import random
 from time import time
 from typing import Any, Final
@@ -18,7 +19,10 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol import pickle
 from distributed.scheduler import Scheduler
 
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.calls import result_key_of
 from scalable_nb.errors import TaskTimeoutError
+from scalable_nb.errors.workers import UnknownOutcomeError
 from scalable_nb.faults.policy import PolicyTerms, decide
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.host.book import Book, Failure, TaskRecord
@@ -30,12 +34,16 @@ from scalable_nb.host.memory import PEAK_METRIC
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
+from scalable_nb.host.tickets import Tickets
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
 
 #: Why a task that had succeeded has a further attempt: its result was lost with a worker.
 RECOMPUTED: Final = "recomputed"
+
+#: Why a task succeeded without a word from its worker: its result was found on disk.
+RECOVERED: Final = "kept before its worker was lost"
 
 _MAX_PENDING_BATCHES: Final = 10_000
 
@@ -65,6 +73,7 @@ class Conductor(SchedulerPlugin):
         self.keeper = Keeper(scheduler)
         self.losses = Losses(self)
         self.seats = Seats()
+        self.tickets = Tickets()
         self.brakes = Brakes(self, brake_limit)
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
@@ -82,6 +91,7 @@ class Conductor(SchedulerPlugin):
         }
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
         scheduler.handlers.update(
+            scalable_take_ticket=self.take_ticket,
             scalable_attempt_failed=self.attempt_failed,
             scalable_attempt_expired=self.attempt_expired,
             scalable_worker_exited=self.losses.report,
@@ -177,7 +187,7 @@ class Conductor(SchedulerPlugin):
         ws = self.scheduler.workers.get(record.worker)
         self.book.finish(
             record,
-            TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
+            TaskState.CACHED if is_hit and record.reason != RECOVERED else TaskState.SUCCEEDED,
             started_at=started_at,
             duration_s=duration_s,
             pid=ws.pid if ws is not None else None,
@@ -230,6 +240,39 @@ class Conductor(SchedulerPlugin):
     def _on_wake(self, key: Any) -> None:
         self.records[key].runnable_at = time()
 
+    # --- attempts that must not be repeated ----------------------------------------
+
+    def take_ticket(self, key: Any, worker: str) -> dict[str, Any]:
+        """An attempt asks whether it may call a function that must not be called twice.
+
+        Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
+        where nobody waits for the attempt any more.
+        """
+        record = self._running_record(key, worker)
+        if record is None:
+            return {"granted": False, "refusal": ""}
+        if self.tickets.take(key, worker):
+            return {"granted": True, "refusal": ""}
+        return {
+            "granted": False,
+            "refusal": f"{record.label} {self.tickets.in_words(key)}, and nobody knows how far it "
+            "came. The task is not idempotent, so it is not called again; `resubmit` does it "
+            "when the task is named.",
+        }
+
+    def recover(self, record: TaskRecord) -> bool:
+        """Let a task that was lost with its worker have its result, where that had been kept."""
+        ts = self.scheduler.tasks[record.key]
+        wire = (ts.annotations or {}).get(ANNOTATION) or {}
+        result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
+        # Once: a file that is there and cannot be read would be tried for ever.
+        is_new = bool(result_key) and record.reason != RECOVERED and not wire.get("recompute")
+        if not is_new or not ResultStore(Path(wire["store"])).contains(result_key):
+            return False
+        record.reason = RECOVERED
+        self.hold.wake(record.key)
+        return True
+
     # --- attempts fail -----------------------------------------------------------
 
     def attempt_failed(
@@ -244,6 +287,8 @@ class Conductor(SchedulerPlugin):
         record = self._running_record(key, worker)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
+        if failure["failure_class"] != UnknownOutcomeError.__name__:
+            self.tickets.renew(key)  # what became of the call is known
         will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
         record.exception = exception if will_retry else b""
         return {"retry": will_retry}

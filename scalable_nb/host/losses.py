@@ -115,18 +115,29 @@ class Losses:
         for record in self._lost.pop(worker, ()):
             if record.key not in self._conductor.hold:
                 continue  # cancelled meanwhile
-            if not is_unexpected or (report and not self._was_executing(record, report)):
+            if not self._may_have_run(record, worker, report, is_unexpected=is_unexpected):
                 self._conductor.hold.wake(record.key)
-            else:
-                self._settle_attempt(record, worker, report)
+            elif not self._conductor.recover(record):
+                self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
 
-    def _was_executing(self, record: TaskRecord, report: ExitReport) -> bool:
-        return slot_name(record.key) in report.started_at
+    def _may_have_run(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> bool:
+        if not record.terms.idempotent:
+            # Known for sure, also of a worker that was retired: it asked before it called.
+            return self._conductor.tickets.is_held_by(record.key, worker)
+        if report is not None:
+            return slot_name(record.key) in report.started_at
+        return is_unexpected
 
-    def _settle_attempt(self, record: TaskRecord, worker: str, report: ExitReport | None) -> None:
+    def _settle_attempt(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> None:
         is_memory = report is not None and report.cause == "memory"
         error_type = OutOfMemoryError if is_memory else WorkerLostError
         words = report.in_words() if report else "the worker was lost; nobody can say why"
+        if not is_unexpected:
+            words = "its worker was retired while it was executing"
         if report and report.cause == "timeout":
             words = "its worker was restarted because a neighbouring task exceeded its time limit"
         message = f"{record.label}: {words}"
@@ -145,6 +156,8 @@ class Losses:
             memory_limit_bytes=report.memory_limit_bytes if report else None,
         )
         loss = _LOSSES[report.cause] if report else Loss.CRASH
+        if not is_unexpected:
+            loss = Loss.SCALE_DOWN
         if not self._conductor.settle(record, failure, loss=loss):
             self._conductor.fail(record, self._final_error(record, error_type, message))
 

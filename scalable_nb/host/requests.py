@@ -90,6 +90,7 @@ class Requests:
                 kept = {name: before[name] for name in _KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
             self._conductor.book.reopen(record, terms)
+            self._conductor.tickets.renew(key)
             ts.suspicious = 0
         if wires:
             self._scheduler.stimulus_retry(list(wires))
