@@ -86,8 +86,13 @@ class RunPaths:
 
     @property
     def host_log(self) -> Path:
-        """What the host, its scheduler and its local workers logged."""
+        """What the host and its scheduler logged."""
         return self.folder / "host.log"
+
+    @property
+    def logs(self) -> Path:
+        """Private folder of what the workers on this machine printed and logged, a file each."""
+        return self.folder / "logs"
 
     @property
     def tls(self) -> Path:

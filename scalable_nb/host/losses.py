@@ -28,6 +28,7 @@ _REPORT_KEPT_S: Final = 60.0
 
 _LOSSES: Final = {
     "memory": Loss.OUT_OF_MEMORY,
+    "kernel": Loss.OUT_OF_MEMORY,
     "timeout": Loss.NEIGHBOUR,
     "stopped": Loss.CRASH,
     "exit": Loss.CRASH,
@@ -38,19 +39,28 @@ _LOSSES: Final = {
 class ExitReport:
     """A nanny's word on the end of its worker process."""
 
-    cause: str  # "memory", "timeout", "stopped" or "exit"
+    cause: str  # "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "exit"
     exit_code: int | None
     started_at: dict[str, float]  # of the attempts that were executing, by key
     memory_bytes: int | None
     memory_limit_bytes: int | None
+    last_words: str = ""
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it was ended for its memory."""
+        return self.cause in ("memory", "kernel")
 
     def in_words(self) -> str:
         """What ended the process."""
-        if self.cause == "memory":
-            used, limit = self.memory_bytes or 0, self.memory_limit_bytes or 0
+        if self.is_memory:
+            used = format_bytes(self.memory_bytes or 0)
+            limit = format_bytes(self.memory_limit_bytes or 0)
+            if self.cause == "memory":
+                return f"the worker used {used} of its limit of {limit} and was ended"
             return (
-                f"the worker used {format_bytes(used)} of its limit of {format_bytes(limit)} "
-                "and was ended"
+                "the worker was ended by the kernel for want of memory; it was last seen with "
+                f"{used}, and all processes together may use {limit}"
             )
         if self.cause == "stopped":
             return "the worker process was stopped, did not go on, and was ended"
@@ -133,7 +143,7 @@ class Losses:
     def _settle_attempt(
         self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        is_memory = report is not None and report.cause == "memory"
+        is_memory = report is not None and report.is_memory
         error_type = OutOfMemoryError if is_memory else WorkerLostError
         words = report.in_words() if report else "the worker was lost; nobody can say why"
         if not is_unexpected:
@@ -148,6 +158,7 @@ class Losses:
             category="resource" if is_memory else "infrastructure",
             fingerprint=self.fingerprint(error_type.__name__, record),
             error_module=error_type.__module__,
+            traceback=report.last_words if report else "",
             started_at=started_at,
             duration_s=record.runtime_s(started_at),
             worker=worker,

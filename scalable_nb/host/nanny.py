@@ -16,6 +16,7 @@ from distributed import Nanny
 from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
 
+from scalable_nb.host.cgroup import OomKills
 from scalable_nb.host.slots import (
     SLOTS_VARIABLE,
     Owner,
@@ -24,6 +25,7 @@ from scalable_nb.host.slots import (
     read_owner,
     read_slots,
 )
+from scalable_nb.host.workerlog import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +44,23 @@ class ScalableNanny(Nanny):
     Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
     exceeds its limit (the worker process is killed once the answer is there, so the error
     is visible first), and ``scalable_worker_exited`` when the process ended by itself.
+
+    Parameters
+    ----------
+    log_folder : str, optional
+        Where the worker's log goes; without it, it goes where the nanny's own goes.
+    *args, **kwargs
+        As for `distributed.Nanny`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
         self.env[SLOTS_VARIABLE] = str(self._slots)
+        self._log = WorkerLog(Path(log_folder) / f"worker-{self.name}.log") if log_folder else None
+        if self._log is not None:
+            self.env[LOG_VARIABLE] = str(self._log.path)
+        self._oom_kills = OomKills()
         self._peak_bytes = 0
         self._killed: dict[int, str] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
@@ -61,6 +74,8 @@ class ScalableNanny(Nanny):
         """Start a worker process with an empty file of slots."""
         self._slots.parent.mkdir(parents=True, exist_ok=True)
         create_slots(self._slots)
+        if self._log is not None:
+            self._log.begin()
         self._peak_bytes = 0
         return await super().instantiate()
 
@@ -151,8 +166,12 @@ class ScalableNanny(Nanny):
     async def _report(self, owner: Owner, exit_code: int) -> None:
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
+        limit_bytes = self.memory_manager.memory_limit
         if owner.pid == self.memory_manager._last_terminated_pid:
             cause = "memory"
+        elif exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
+            cause = "kernel"
+            limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
         try:
             await self.scheduler.scalable_worker_exited(
                 worker=owner.address,
@@ -160,7 +179,8 @@ class ScalableNanny(Nanny):
                 exit_code=exit_code,
                 executing=[attempt[:2] for attempt in read_slots(self._slots)],
                 memory_bytes=self._peak_bytes or None,
-                memory_limit_bytes=self.memory_manager.memory_limit,
+                memory_limit_bytes=limit_bytes,
+                last_words=self._log.last_words() if self._log is not None else "",
             )
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.

@@ -69,7 +69,7 @@ class Host:
         prefix = secret_prefix()
         security = create_security(self.paths.tls)
         cluster = await start_local(
-            self.plan, security=security, http_prefix=prefix, workspace=self.paths.workspace
+            self.plan, security=security, http_prefix=prefix, paths=self.paths
         )
         try:
             await self._open_for_work(cluster, prefix)

@@ -13,6 +13,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from scalable_nb.host.http import confine
 from scalable_nb.host.memory import PEAK_METRIC, peak_memory_bytes
 from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
+from scalable_nb.host.workerlog import write_to_log
 
 
 class Workspace(WorkerPlugin):
@@ -40,6 +41,7 @@ class Workspace(WorkerPlugin):
         """Called by Dask in each worker process before it gets tasks."""
         # A group of its own, so that the nanny can end what the tasks have started with it.
         os.setpgid(0, 0)
+        write_to_log()
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 from distributed import LocalCluster
@@ -11,6 +10,7 @@ from distributed.security import Security
 
 from scalable_nb.host.nanny import ScalableNanny
 from scalable_nb.manifest.plan import Plan
+from scalable_nb.paths import RunPaths, private_folder
 
 #: Configuration of the host's Dask. A task held between two attempts must not be taken for one
 #: that will never find a worker; and a worker that its nanny is just restarting must not be
@@ -28,7 +28,7 @@ _ENDED: Final = (Status.closed, Status.failed)
 
 
 async def start_local(
-    plan: Plan, *, security: Security, http_prefix: str, workspace: Path
+    plan: Plan, *, security: Security, http_prefix: str, paths: RunPaths
 ) -> LocalCluster:
     """Start the scheduler of a local target, without workers yet.
 
@@ -50,7 +50,8 @@ async def start_local(
         silence_logs=False,
         asynchronous=True,
         memory_limit=plan.worker_memory_bytes or 0,
-        local_directory=str(workspace),
+        local_directory=str(paths.workspace),
+        log_folder=str(private_folder(paths.logs)),
         http_prefix=http_prefix,
         resources={"slots": plan.threads_per_worker},
     )

@@ -52,6 +52,23 @@ def test_a_crash_is_said_in_words_after_the_losses_are_used(
     assert [row["is_final"] for row in rows] == [False, True]
 
 
+def test_the_last_words_of_a_worker_are_on_record(shared_session: ScalableSession) -> None:
+    """What it printed, and for a crash in C code the line of Python that it was at."""
+
+    def speak_and_crash(word: str) -> None:
+        print(f"the last word is {word}")
+        segfault(word)
+
+    policy = TaskPolicy(worker_losses=0)
+    future = shared_session.client.submit(speak_and_crash, "lemon", policy=policy)
+    with pytest.raises(errors.WorkerLostError):
+        future.result(timeout=60)
+    (row,) = shared_session.client.attempts(future)
+    assert "the last word is lemon" in row["traceback"]
+    assert "Segmentation fault" in row["traceback"]
+    assert "in segfault" in row["traceback"]
+
+
 def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path) -> None:
     """Tasks that merely stood in line on a dying worker have no failed attempt."""
     session = start()
