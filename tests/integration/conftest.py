@@ -89,7 +89,7 @@ def same(
             n_workers=2,
             threads_per_worker=1,
             resources={"slots": 1},
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             local_directory=str(tmp_path_factory.mktemp("plain")),
         ) as cluster,
         Client(cluster, set_as_default=False) as plain,

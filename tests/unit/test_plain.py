@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,12 +29,11 @@ def with_conductor(folder: Path, case: Callable[[Conductor, RunPaths], None]) ->
     paths.folder.mkdir()
 
     async def run() -> None:
-        async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+        options: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+        async with Scheduler(host="127.0.0.1", port=0, **options) as scheduler:
             case(Conductor(scheduler, Book(paths, "local")), paths)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 def arrive(conductor: Conductor, keys: list[Any], **values: Any) -> None:
