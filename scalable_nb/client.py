@@ -8,6 +8,7 @@ import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
@@ -115,13 +116,14 @@ class ScalableClient(Client):
             When the manifest has no such task or component.
         """
         _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
         options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy)
         if actor or actors:
             return super().submit(
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        order = Order.resolve(self.session, func, **options)
+        order = Order.resolve(self.session, func, **_with_annotated_retries(options))
         if key is None:
             token = tokenize(func, kwargs, *args) if pure else str(uuid.uuid4())
             key = f"{funcname(func)}-{token}"
@@ -175,6 +177,7 @@ class ScalableClient(Client):
             A list of futures, in order, that draws itself as the live table.
         """
         _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
         options = _given(func, tag=tag, task=task, n=n, retries=retries, policy=policy, name=name)
         name = options.pop("name", None)
         if actor or actors:
@@ -183,7 +186,7 @@ class ScalableClient(Client):
                             resources=dict(resources or {}), priority=priority, actor=True,
                             **kwargs)
             )  # fmt: skip
-        order = Order.resolve(self.session, func, **options)
+        order = Order.resolve(self.session, func, **_with_annotated_retries(options))
         items = list(zip(*iterables, strict=False))
         keys = _map_keys(func, items, kwargs, key, pure)
         name = self.session.name_batch(name, order.task or funcname(func))
@@ -232,12 +235,14 @@ class ScalableClient(Client):
         preview = Preview(inspect.unwrap(func))
         graph = _pack_calls(func, order, new, batch, preview)
         self._send_to_scheduler({"op": "scalable-batch", **batch.to_wire()})
-        annotation = {**order.wire, "batch": batch.batch_id}
-        with dask.annotate(**{ANNOTATION: annotation}):
+        annotations: dict[str, Any] = {ANNOTATION: {**order.wire, "batch": batch.batch_id}}
+        if "retries" in dask.get_annotations():
+            annotations["retries"] = 0  # they are in the order: Dask is not to retry as well
+        with dask.annotate(**annotations):
             futures = self._graph_to_futures(
                 LLGExpr(graph, _determ_token=uuid.uuid4().hex),
                 list(new),
-                workers=[workers] if isinstance(workers, str) else workers,
+                workers=workers,
                 allow_other_workers=allow_other_workers,
                 internal_priority=dict(zip(new, itertools.count(), strict=False)),
                 user_priority=priority,
@@ -334,7 +339,8 @@ class ScalableClient(Client):
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""
-        return len(self.ask("retry_now", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "retry_now", futures)
+        return count
 
     def give_up(self, futures: Iterable[Future[Any]]) -> int:
         """Let tasks that wait for their next attempt fail now, with their last error.
@@ -344,7 +350,8 @@ class ScalableClient(Client):
         int
             How many were waiting; others are left alone.
         """
-        return len(self.ask("give_up", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "give_up", futures)
+        return count
 
     def resume(self, futures: Iterable[Future[Any]]) -> int:
         """Let the paused tasks of a batch go on although all before them failed alike.
@@ -354,7 +361,11 @@ class ScalableClient(Client):
         int
             How many were paused.
         """
-        return len(self.ask("resume", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "resume", futures)
+        return count
+
+    async def _count_of(self, handler: str, futures: Iterable[Future[Any]]) -> int:
+        return len(await self.ask_async(handler, keys=[future.key for future in futures]))
 
     # --- the host --------------------------------------------------------------------
 
@@ -443,6 +454,24 @@ def _check_callable(func: Any) -> None:
         )
 
 
+def _check_places(workers: Any, allow_other_workers: Any) -> Any:
+    """The workers as a list, where they contradict nothing; as Dask does."""
+    if allow_other_workers and workers is None:
+        raise ValueError(
+            f"allow_other_workers={allow_other_workers!r} says nothing without workers=; expected "
+            "both, as in workers=['tcp://10.0.0.7:40001'], allow_other_workers=True"
+        )
+    return [workers] if isinstance(workers, str | Number) else workers
+
+
+def _with_annotated_retries(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the retries of `dask.annotate` where the call says nothing of them."""
+    retries = dask.get_annotations().get("retries")
+    if retries is None or "retries" in options or options.get("policy") is not None:
+        return options
+    return {**options, "retries": retries}
+
+
 def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
     """The options that were given; none may have the name of a parameter of the function."""
     given = {name: value for name, value in options.items() if value is not _UNSET}
@@ -468,10 +497,11 @@ def _map_keys(
     pure: bool,
 ) -> list[Any]:
     """The keys that Dask itself would give."""
-    if isinstance(key, list):
-        if len(key) != len(items):
-            raise SubmitError(f"key= lists {len(key)} keys for {len(items)} calls")
-        return key
+    if isinstance(key, Iterable) and not isinstance(key, str):
+        keys = list(key)
+        if len(keys) != len(items):
+            raise SubmitError(f"key= lists {len(keys)} keys for {len(items)} calls")
+        return keys
     prefix = key or funcname(func)
     if pure:
         token = tokenize(func, dict(kwargs))

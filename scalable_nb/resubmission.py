@@ -131,6 +131,7 @@ def resubmit(
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
     client = listed._client()
     client.session.check_alive()
+    listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
     changes = TaskPolicy(retries=retries, timeout_s=timeout_s).changes()
     choices = [only] if isinstance(only, str) or callable(only) else only
     choices = list(choices) if choices is not None else None

@@ -263,17 +263,46 @@ class ScalableSession:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _connect(self) -> None:
-        from scalable_nb.client import LedgerFeed, ScalableClient
-        from scalable_nb.host.conductor import NOTICE_TOPIC
+    def connect(self, **options: Any) -> ScalableClient:
+        """Give a further client of this session, beside the one that `start` returns.
+
+        It has futures of its own; the session goes on when it is closed.
+
+        Parameters
+        ----------
+        **options
+            As for `distributed.Client`. With ``asynchronous=True`` it is a client for
+            coroutines, to be entered with ``async with``. It does not become Dask's default
+            client unless ``set_as_default=True`` says so.
+
+        Raises
+        ------
+        NoSessionError, HostDiedError
+            When there is nothing to connect to.
+
+        Examples
+        --------
+        >>> async with session.connect(asynchronous=True) as client:
+        ...     await client.submit(sum, [1, 2, 3])
+        6
+        """
+        self.check_alive()
+        return self._new_client(**{"set_as_default": False, **options})
+
+    def _new_client(self, **options: Any) -> ScalableClient:
+        from scalable_nb.client import ScalableClient
         from scalable_nb.host.tls import load_security
+
+        security = load_security(Path(self._contact["tls"]))
+        return ScalableClient(self._contact["address"], security=security, session=self, **options)
+
+    def _connect(self) -> None:
+        from scalable_nb.client import LedgerFeed
+        from scalable_nb.host.conductor import NOTICE_TOPIC
         from scalable_nb.telemetry.mirror import Mirror
 
         assert self.paths is not None
-        security = load_security(Path(self._contact["tls"]))
-        self.client = ScalableClient(
-            self._contact["address"], security=security, session=self, set_as_default=True
-        )
+        self.client = self._new_client(set_as_default=True)
         self.mirror = Mirror(LedgerFeed(self.client), "")
         self._failures = JournalRows(self.paths.failures)
         self._endings = JournalRows(self.paths.tasks)

@@ -63,9 +63,14 @@ class TaskRecord:
     reason: str | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is no call of `submit` or `map`: Dask alone decides about it."""
+        return not self.batch.batch_id
+
+    @property
     def label(self) -> str:
-        """The call as a person reads it."""
-        return f"{self.batch.function}({self.preview})"
+        """The call as a person reads it; the key of a task that is none."""
+        return self.batch.label(self.key, self.preview)
 
     def runtime_s(self, started_at: float | None) -> float | None:
         """Seconds since an attempt's start, where that is known."""
@@ -148,7 +153,7 @@ class Book:
         preview = batch.previews.pop(key, "")
         row = ledger.add(
             key_text(key),
-            f"{batch.function}({preview})",
+            batch.label(key, preview),
             attempts_allowed=1 + terms.retries,
             function=ledger.code(batch.function),
             task=ledger.code(batch.task),
@@ -213,6 +218,11 @@ class Book:
         self.failures.append(
             self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
         )
+
+    def abandon_attempt(self, record: TaskRecord) -> None:
+        """An attempt came to nothing and nobody knows why: it is counted, no more."""
+        record.attempts += 1
+        self.attempts += 1
 
     def finish(
         self,

@@ -31,6 +31,7 @@ from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.memory import PEAK_METRIC
+from scalable_nb.host.plain import PlainTasks, told_by_dask
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
@@ -75,6 +76,7 @@ class Conductor(SchedulerPlugin):
         self.seats = Seats()
         self.tickets = Tickets()
         self.brakes = Brakes(self, brake_limit)
+        self.plain = PlainTasks(self)
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
@@ -121,8 +123,10 @@ class Conductor(SchedulerPlugin):
         ours = annotations.get(ANNOTATION)
         if ours:
             self._open_all(ours)
-        self.keeper.want(key for key in keys if key in self.records)
-        again = {key: (ours or {}).get(key) for key in keys if self.requests.is_failed(key)}
+        self.plain.enter(tasks)
+        calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
+        self.keeper.want(calls)
+        again = {key: (ours or {}).get(key) for key in calls if self.requests.is_failed(key)}
         if again:
             # A fresh submission of a call that failed before: Dask would hand out the old error.
             self.requests.run_again(again)
@@ -148,24 +152,28 @@ class Conductor(SchedulerPlugin):
         """Follow a task; called for every transition of every task."""
         record = self.records.get(key)
         if record is None:
-            return
+            if finish != "erred":
+                return
+            record = self.plain.enter_failed(key)
         if start == "processing":
-            self._leave_seat(record)
+            self.leave_seat(record)
         self._on_finish[finish](record, start, stimulus_id, kwargs)
         if key in self.hold:
             self.hold.on_transition(key, finish)
 
     def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         ts = self.scheduler.tasks[record.key]
-        # Worker losses have budgets of our own: Dask is not to count them as well.
-        ts.suspicious = 0
+        if not record.is_plain:
+            # Worker losses have budgets of our own: Dask is not to count them as well.
+            ts.suspicious = 0
         ws = ts.processing_on
         assert ws is not None  # that is what processing means
         self.book.assign(record, ws.address)
         if self.seats.take(ws.address, ws.nthreads, record.key):
             self.book.begin_attempt(record)
 
-    def _leave_seat(self, record: TaskRecord) -> None:
+    def leave_seat(self, record: TaskRecord) -> None:
+        """A task has no thread any more; the next in line has it."""
         following = self.records.get(self.seats.leave(record.worker, record.key))
         if following is not None:
             self.book.begin_attempt(following)
@@ -210,6 +218,8 @@ class Conductor(SchedulerPlugin):
         if start == "memory" and self.scheduler.tasks[record.key].who_wants:
             # Dask computes a lost result again; to the person that is another attempt.
             record.reason = RECOMPUTED
+        elif record.is_plain:
+            self.plain.on_released(record, start)
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
 
@@ -408,22 +418,8 @@ class Conductor(SchedulerPlugin):
         return record if ts.processing_on.address == worker else None
 
     def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
-        # The attempt could not speak for itself, e.g. its call could not be unpickled.
-        text = kwargs.get("exception_text") or ""
-        failure_class = text.partition("(")[0] or "Exception"
-        self.book.end_attempt(
-            record,
-            Failure(
-                failure_class=failure_class,
-                message=text,
-                category="unknown",
-                fingerprint=self.losses.fingerprint(failure_class, record),
-                traceback=kwargs.get("traceback_text") or "",
-                worker=kwargs.get("worker") or "",
-            ),
-            retry_in_s=None,
-            is_final=True,
-        )
+        # The attempt could not speak for itself: it is not ours, or could not be unpickled.
+        self.book.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
 
     def _fail_with_input(self, record: TaskRecord, blamed: Any) -> None:
         record.reason = f"its input {blamed} failed"
@@ -484,7 +480,7 @@ class Conductor(SchedulerPlugin):
             for key in msg["processing-tasks"]:
                 record = self.records.get(key)
                 if record is not None and record.worker != msg["worker"]:
-                    self._leave_seat(record)
+                    self.leave_seat(record)
                     record.worker = msg["worker"]
 
 

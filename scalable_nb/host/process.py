@@ -55,6 +55,10 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
+        # The calls of `submit` and `map` are opaque here, but Dask's scheduler unpickles the
+        # graphs of collections, and those name functions of the notebook's own modules. At the
+        # end of the path: nothing of the user's can stand before what the host itself imports.
+        sys.path += [entry for entry in self.run["python_path"] if entry not in sys.path]
         loaded = load_manifest(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(loaded)
         self.brake_limit = loaded.manifest.defaults.max_identical_failures

@@ -74,7 +74,7 @@ class Requests:
         return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
 
     def is_failed(self, key: Any) -> bool:
-        """Whether a task of ours failed for good."""
+        """Whether a task failed for good."""
         ts = self._scheduler.tasks.get(key)
         return key in self._conductor.records and ts is not None and ts.state == "erred"
 
@@ -83,7 +83,7 @@ class Requests:
         for key in self._with_failed_inputs(wires):
             record, ts = self._conductor.records[key], self._scheduler.tasks[key]
             terms, wire = record.terms, wires.get(key)
-            if wire is not None:
+            if wire is not None and not record.is_plain:
                 terms = PolicyTerms.from_wire(wire)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})

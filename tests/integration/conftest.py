@@ -6,8 +6,11 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
+from dask_twins import Twins
+from distributed import Client, LocalCluster
 from waiting import until
 
 from scalable_nb import ScalableSession
@@ -72,3 +75,23 @@ def shared_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scalabl
         patch.chdir(folder)
         with ScalableSession.from_yaml(target="local") as session:
             yield session
+
+
+@pytest.fixture(scope="module")
+def same(
+    shared_session: ScalableSession, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Twins]:
+    """Runs a case with plain Dask and with the shared session, and wants the same outcome."""
+    with (
+        # As in our host: otherwise a worker that is restarted twice may be gone for good.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 days"}),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            resources={"slots": 1},
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(tmp_path_factory.mktemp("plain")),
+        ) as cluster,
+        Client(cluster, set_as_default=False) as plain,
+    ):
+        yield Twins(plain, shared_session.client)
