@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from distributed import Reschedule, Worker, get_worker
 from distributed.utils import sync
+from distributed.utils_comm import retry
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import ResultValidationError
@@ -84,6 +85,7 @@ class _Attempt:
             wire.get("store", ""), call.result_key, recompute=wire.get("recompute", False)
         )
         self.started_at = time()
+        self._forget_note: Callable[[], None] = lambda: None
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -92,7 +94,8 @@ class _Attempt:
         if writer is None:
             yield
             return
-        with writer.running(slot_name(self.key), self.terms.timeout_s):
+        run = self.state.run_id
+        with writer.running(slot_name(self.key), self.terms.timeout_s, run) as self._forget_note:
             yield
 
     def has_kept_result(self) -> bool:
@@ -154,16 +157,20 @@ class _Attempt:
         # Without this module's own frame, which would only be in the way.
         own = error.__traceback__
         exception = travelling(error.with_traceback(own.tb_next if own else None))
+        report = functools.partial(
+            self.worker.scheduler.scalable_attempt_failed,
+            key=self.key,
+            worker=self.worker.address,
+            verdict=self._verdict(error),
+            failure=failure,
+            exception=pickled(exception),
+        )
         try:
-            answer = await self.worker.scheduler.scalable_attempt_failed(
-                key=self.key,
-                worker=self.worker.address,
-                verdict=self._verdict(error),
-                failure=failure,
-                exception=pickled(exception),
-            )
+            # A connection may break at any time; the next one may be there at once.
+            answer = await retry(report, count=4, delay_min=0.1, delay_max=1.0)
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
+        self._forget_note()
         return Reschedule() if answer["retry"] else exception
 
     def _verdict(self, error: BaseException) -> str | None:

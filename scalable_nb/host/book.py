@@ -43,8 +43,8 @@ class TaskRecord:
     is_reported : bool
         Whether the attempt that is ending has its row in ``failures.jsonl``.
     exception : bytes
-        The last attempt's exception, pickled by the worker, while the task waits for its
-        retry; empty at all other times.
+        The last attempt's exception, pickled by the worker, until the task runs again or has
+        failed; empty at all other times.
     """
 
     key: Any
@@ -66,10 +66,6 @@ class TaskRecord:
     def label(self) -> str:
         """The call as a person reads it."""
         return f"{self.batch.function}({self.preview})"
-
-    def runtime_s(self, started_at: float | None) -> float | None:
-        """Seconds since an attempt's start, where that is known."""
-        return time() - started_at if started_at else None
 
     def queued_s(self, started_at: float | None) -> float | None:
         """Seconds that an attempt stood in line before its start, where that is known."""

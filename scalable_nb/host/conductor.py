@@ -203,6 +203,7 @@ class Conductor(SchedulerPlugin):
             self._fail_with_input(record, blame.key)
         elif not record.is_reported:
             self._report_plain_error(record, kwargs)
+        record.exception = b""
         self.book.finish(record, TaskState.FAILED)
 
     def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
@@ -287,11 +288,12 @@ class Conductor(SchedulerPlugin):
         record = self._running_record(key, worker)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
+        if record.is_reported:  # asked again: the connection broke before the answer came
+            return {"retry": key in self.hold}
         if failure["failure_class"] != UnknownOutcomeError.__name__:
             self.tickets.renew(key)  # what became of the call is known
-        will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
-        record.exception = exception if will_retry else b""
-        return {"retry": will_retry}
+        record.exception = exception
+        return {"retry": self.settle(record, Failure(worker=worker, **failure), verdict=verdict)}
 
     def attempt_expired(
         self,
@@ -467,6 +469,7 @@ class Conductor(SchedulerPlugin):
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
         self.book.worker_came(worker, f"worker-{ws.name}", ws.host, ws.nthreads)
+        self.losses.on_added(worker, ws.nanny)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""
