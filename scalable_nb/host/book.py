@@ -42,6 +42,8 @@ class TaskRecord:
         When it last began to wait for a slot; seconds since the epoch.
     is_reported : bool
         Whether the attempt that is ending has its row in ``failures.jsonl``.
+    is_given_up : bool
+        Whether there is no further attempt after the one that was reported last.
     exception : bytes
         The last attempt's exception, pickled by the worker, until the task runs again or has
         failed; empty at all other times.
@@ -59,6 +61,7 @@ class TaskRecord:
     worker: str = ""
     runnable_at: float = 0.0
     is_reported: bool = False
+    is_given_up: bool = False
     exception: bytes = b""
     reason: str | None = None
 
@@ -192,6 +195,7 @@ class Book:
         """An attempt failed: one row in ``failures.jsonl``."""
         record.attempts += 1
         record.is_reported = True
+        record.is_given_up = is_final
         self.attempts += 1
         self.retries += not is_final
         self.failures_by_class[failure.failure_class] += 1

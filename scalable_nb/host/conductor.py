@@ -289,7 +289,7 @@ class Conductor(SchedulerPlugin):
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
         if record.is_reported:  # asked again: the connection broke before the answer came
-            return {"retry": key in self.hold}
+            return {"retry": not record.is_given_up}
         if failure["failure_class"] != UnknownOutcomeError.__name__:
             self.tickets.renew(key)  # what became of the call is known
         record.exception = exception

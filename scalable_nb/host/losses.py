@@ -166,10 +166,12 @@ class Losses:
         for record in self._lost.pop(worker, ()):
             if record.key not in self._conductor.hold:
                 continue  # cancelled meanwhile
-            if record.is_reported:
+            if record.is_reported and record.is_given_up:
                 # It had failed for good; what was lost is only the worker's last word on it.
                 self._conductor.fail(record, record.exception)
-            elif not self._may_have_run(record, worker, report, is_unexpected=is_unexpected):
+            elif record.is_reported or not self._may_have_run(
+                record, worker, report, is_unexpected=is_unexpected
+            ):
                 self._conductor.hold.wake(record.key)
             elif not self._conductor.recover(record):
                 self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)

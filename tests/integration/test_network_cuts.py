@@ -95,7 +95,7 @@ def test_a_cut_never_calls_twice_what_must_not_be(start: Start, folder: Path) ->
     future = session.client.submit(slow_once(folder), 1, policy=policy)
     worker = worker_of(folder, 1)
     reset(worker, port_of(session))
-    with pytest.raises(errors.UnknownOutcomeError, match="connection .* broke"):
+    with pytest.raises(errors.UnknownOutcomeError, match=r"connection .* broke"):
         future.result(timeout=30)
     until(lambda: len(session.status().workers) == 2 and not worker.is_running())
     assert session.client.submit(abs, -1).result(timeout=30) == 1
