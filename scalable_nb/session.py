@@ -33,7 +33,7 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.reader import JournalRows
+from scalable_nb.telemetry.reader import JournalRows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
@@ -325,7 +325,7 @@ class ScalableSession:
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return self._read(self._failures)
+        return with_given_up(self._read(self._failures), self._read(self._endings))
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.

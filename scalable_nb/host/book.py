@@ -14,6 +14,7 @@ from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger, key_text
 from scalable_nb.telemetry.records import (
+    GIVEN_UP,
     SCHEMA_VERSION,
     FailureRow,
     TaskRow,
@@ -162,6 +163,7 @@ class Book:
         record.terms = terms
         record.retries_used = record.losses_used = 0
         record.attempts_at_start = record.attempts
+        record.reason = None
         record.runnable_at = time()
         self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
 
@@ -213,6 +215,12 @@ class Book:
         self.failures.append(
             self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
         )
+
+    def give_up(self, record: TaskRecord) -> None:
+        """The retry that was announced with the last failed attempt will not be."""
+        record.reason = GIVEN_UP
+        record.is_given_up = True
+        self.retries -= 1
 
     def finish(
         self,

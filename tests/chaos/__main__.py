@@ -7,16 +7,14 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Any
 
 from scalable_nb import ScalableSession
-from scalable_nb.futures import FutureList
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.reader import read_rows
 
 from .audit import Evidence, Finding, audit
@@ -54,36 +52,29 @@ def run(scale: Scale, seed: int, folder: Path) -> tuple[Storm, Finding]:
     with ScalableSession.from_yaml(folder / "scalable.yaml") as session:
         session.client.wait_for_workers(3)
         submitted = submit(session.client, jobs, marks)
-        storm = Storm(session, scale.forecast, Random(seed), say=print)
-        storm.rage(len(submitted.futures), lambda: all(f.done() for f in submitted.futures))
-        outcomes = outcomes_of(submitted)
+        total, outcomes = len(submitted.futures), submitted.outcomes
+        storm = Storm(session, scale.forecast, Random(seed), done=outcomes.__len__, say=_say)
+        raging = threading.Thread(target=storm.rage, args=[total])
+        raging.start()
+        submitted.collect()
+        raging.join()
         counts = session.status().counts
         paths = session.paths
     assert paths is not None
-    return storm, audit(evidence_of(submitted, outcomes, counts, paths, marks))
+    return storm, audit(evidence_of(submitted, counts, paths, marks))
 
 
-def outcomes_of(submitted: Submitted) -> dict[str, Any]:
-    """Result or exception of every task, once all have one."""
-    gathered = FutureList(submitted.futures).partial()
-    outcomes: list[Any] = list(gathered.results)
-    for failure in gathered.failures:
-        outcomes[failure.index] = failure.error
-    keys = (key_text(future.key) for future in submitted.futures)
-    return dict(zip(keys, outcomes, strict=True))
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def evidence_of(
-    submitted: Submitted,
-    outcomes: dict[str, Any],
-    counts: dict[str, int],
-    paths: RunPaths,
-    marks: Path,
+    submitted: Submitted, counts: dict[str, int], paths: RunPaths, marks: Path
 ) -> Evidence:
     """What is there after a session was closed."""
     return Evidence(
         expected=submitted.expected,
-        outcomes=outcomes,
+        outcomes=submitted.outcomes,
         executions=submitted.executions(marks),
         failures=read_rows(paths.failures).rows,
         tasks=read_rows(paths.tasks).rows,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from distributed import Future
+from distributed import Future, as_completed
 
 from scalable_nb import RetryPolicy, TaskPolicy
 from scalable_nb.client import ScalableClient
@@ -90,11 +90,26 @@ def count_execution(folder: Path, name: str) -> int:
 
 @dataclass(frozen=True)
 class Submitted:
-    """The futures of the storm, and what is known of each of their keys."""
+    """The futures of the storm, and what is known of each of their keys.
+
+    The futures are dropped as their outcomes are collected, so that a lost worker costs no
+    results that a person has already.
+    """
 
     futures: list[Future[Any]]
     expected: dict[str, Expectation]  # by key as text
     names: dict[str, str]  # under which its executions are counted
+    outcomes: dict[str, Any] = field(default_factory=dict)  # results and exceptions
+
+    def collect(self) -> None:
+        """Wait for all tasks, in the order in which they end."""
+        ending = as_completed(self.futures)
+        self.futures.clear()
+        for future in ending:
+            try:
+                self.outcomes[key_text(future.key)] = future.result()
+            except Exception as error:
+                self.outcomes[key_text(future.key)] = error
 
     def executions(self, folder: Path) -> Counter[str]:
         """How often each task ran, by key as text."""
