@@ -33,6 +33,7 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
+from scalable_nb.sweep import sweep_runs
 from scalable_nb.telemetry.reader import JournalRows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
@@ -220,6 +221,7 @@ class ScalableSession:
         settings = self.settings
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
+        sweep_runs(settings.runs_dir)
         _prepare_run(self.paths, self.manifest, settings.linger_s)
         self._process = _spawn_host(self.paths)
         try:

@@ -25,7 +25,7 @@ MANIFEST = """
 version: 1
 project: {name: chaos}
 targets:
-  local: {provider: local, max_workers: 3, threads_per_worker: 2}
+  local: {provider: local, max_workers: 4, threads_per_worker: 2}
 components:
   worker: {cpus: 2, memory: 1G}
 """
@@ -50,11 +50,10 @@ def run(scale: Scale, seed: int, folder: Path) -> tuple[Storm, Finding]:
     (folder / "scalable.yaml").write_text(MANIFEST)
     jobs = make_jobs(scale.tasks, scale.task_s, Random(seed))
     with ScalableSession.from_yaml(folder / "scalable.yaml") as session:
-        session.client.wait_for_workers(3)
+        session.client.wait_for_workers(4)
         submitted = submit(session.client, jobs, marks)
-        total, outcomes = len(submitted.futures), submitted.outcomes
-        storm = Storm(session, scale.forecast, Random(seed), done=outcomes.__len__, say=_say)
-        raging = threading.Thread(target=storm.rage, args=[total])
+        storm = Storm(session, scale.forecast, Random(seed), say=_say)
+        raging = threading.Thread(target=storm.rage, args=[len(submitted.futures)])
         raging.start()
         submitted.collect()
         raging.join()

@@ -54,8 +54,6 @@ class Storm:
     forecast : Forecast
     random : Random
         Decides about order, victims and pauses.
-    done : callable
-        How many tasks have ended.
     say : callable
         Told each strike as it happens.
     """
@@ -63,7 +61,6 @@ class Storm:
     session: ScalableSession
     forecast: Forecast
     random: Random
-    done: Callable[[], int]
     say: Callable[[str], None]
     struck: Counter[str] = field(default_factory=Counter)
 
@@ -75,13 +72,17 @@ class Storm:
         self._timers: list[threading.Timer] = []
         strikes = self.forecast.strikes(self.random)
         for number, strike in enumerate(strikes):
-            while self.done() < number * task_count // (len(strikes) + 1):
+            while self._tasks_done() < number * task_count // (len(strikes) + 1):
                 time.sleep(_POLL_S)
             time.sleep(self.random.uniform(0, 2 * _POLL_S))
             while not self._strike(strike):
                 time.sleep(_POLL_S)  # nobody is up at the moment
         for timer in self._timers:
             timer.join()
+
+    def _tasks_done(self) -> int:
+        counts = self.session.status().counts
+        return sum(counts[state] for state in ("succeeded", "cached", "failed", "cancelled"))
 
     def _strike(self, kind: str) -> bool:
         try:
@@ -92,7 +93,9 @@ class Storm:
         if happened:
             self.struck[kind] += 1
             seconds = time.monotonic() - self._begun
-            self.say(f"{seconds:6.1f} s  {self.done():5} done  {happened} (process {victim.pid})")
+            self.say(
+                f"{seconds:6.1f} s  {self._tasks_done():5} done  {happened} (process {victim.pid})"
+            )
         return bool(happened)
 
     def _workers(self) -> list[int]:
