@@ -346,7 +346,7 @@ class Book:
             timestamp=utc_iso(now),
             provider=self.provider,
             task_id=self.ledger.keys[record.row],
-            details={"pid": failure.pid} if failure.pid else {},
+            details=_given(pid=failure.pid, reason=record.reason),
             event_type="failure",
             schema_version=SCHEMA_VERSION,
             task_name=record.batch.task or record.batch.function,
@@ -406,3 +406,7 @@ class Book:
             failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
             reason=ending.reason,
         )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

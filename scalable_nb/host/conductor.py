@@ -78,6 +78,7 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
+        self._told_lost: set[str] = set()
         self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
@@ -204,7 +205,17 @@ class Conductor(SchedulerPlugin):
         elif not record.is_reported:
             self._report_plain_error(record, kwargs)
         record.exception = b""
+        if record.reason == RECOMPUTED:
+            self._tell_lost_success(record)
         self.book.finish(record, TaskState.FAILED)
+
+    def _tell_lost_success(self, record: TaskRecord) -> None:
+        if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
+            self._told_lost.add(record.batch.batch_id)
+            self.notify(
+                f"{record.label} had succeeded, its result was lost with its worker, and computing "
+                "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
+            )
 
     def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         record.runnable_at = time()
@@ -331,6 +342,8 @@ class Conductor(SchedulerPlugin):
         memory_bytes: int,
     ) -> None:
         message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
+        if record.reason == RECOMPUTED:
+            message += " when it was computed again, its result having been lost with a worker"
         failure = Failure(
             failure_class="TaskTimeoutError",
             message=message,
