@@ -250,7 +250,11 @@ class Conductor(SchedulerPlugin):
         self.book.ledger.set_state(record.row, state)
 
     def _on_wake(self, key: Any) -> None:
-        self.records[key].runnable_at = time()
+        record = self.records[key]
+        record.runnable_at = time()
+        if self.scheduler.tasks[key].state == "waiting":
+            # For an input that was lost with the same worker: it stays where it is.
+            self._on_waiting(record, "waiting", "", {})
 
     # --- attempts that must not be repeated ----------------------------------------
 
@@ -310,6 +314,7 @@ class Conductor(SchedulerPlugin):
         self,
         key: str,
         worker: str,
+        run_id: int,
         started_at: float,
         duration_s: float,
         memory_bytes: int,
@@ -321,6 +326,8 @@ class Conductor(SchedulerPlugin):
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
         record = self._running_record(self._key_of(key), worker)
+        if record is not None and self.scheduler.tasks[record.key].run_id != run_id:
+            record = None  # an attempt of before: it was cancelled, and submitted again
         if record is not None and record.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))

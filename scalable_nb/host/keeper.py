@@ -57,10 +57,15 @@ class Keeper:
         # Dask cancels only what nobody else wants; the host must not count as somebody.
         keys = list(keys)
         host = self._scheduler.clients.get(HOST_CLIENT)
-        wanted = [ts for ts in self._with_dependents(keys) if host in (ts.who_wants or ())]
+        doomed = self._with_dependents(keys)
+        wanted = [ts for ts in doomed if host in (ts.who_wants or ())]
         for ts in wanted:
             ts.who_wants.discard(host)  # type: ignore[union-attr]
             host.wants_what.discard(ts)  # type: ignore[union-attr]
+        # A dropped future in the midst of a chain: Dask's own check fails where nobody wants a
+        # task (distributed 2026.8.0), and that would end the client's connection.
+        unwanted = [ts.key for ts in doomed if not ts.who_wants]
+        self._scheduler.client_desires_keys(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
         self.want(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
 

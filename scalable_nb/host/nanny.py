@@ -172,6 +172,7 @@ class ScalableNanny(Nanny):
         answer = await self.scheduler.scalable_attempt_expired(
             key=attempt.key,
             worker=self.worker_address,
+            run_id=attempt.run_id,
             started_at=attempt.started_at,
             duration_s=duration_s,
             memory_bytes=self._peak_bytes,

@@ -252,10 +252,12 @@ class SchedulerAlone:
             exception=b"pickled", traceback=b"", exception_text="Broken()", traceback_text="",
         )  # fmt: skip
 
-    def expire(self, key: str, worker: str) -> dict[str, bool]:
+    def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
         answer: dict[str, bool] = self._do(
-            lambda: self.conductor.attempt_expired(slot_name(key), worker, time() - 9, 9.0, 0, [])
+            lambda: self.conductor.attempt_expired(
+                slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
+            )
         )
         return answer
 

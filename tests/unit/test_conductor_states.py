@@ -79,7 +79,7 @@ class Run(RuleBasedStateMachine):
     @rule(data=st.data())
     def submit_again_what_was_dropped(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(self._forgotten()))
-        self._submit([key], PolicyTerms(backoff=_NEVER), [], "")
+        self._submit([key], PolicyTerms(backoff=_NEVER, timeout_s=5.0), [], "")
 
     def _submit(self, keys: list[str], terms: PolicyTerms, inputs: list[str], name: str) -> None:
         for key in keys:
@@ -193,7 +193,7 @@ class Run(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_attempt_exceeds_its_limit(self, data: st.DataObject) -> None:
         attempt = data.draw(st.sampled_from(self._at_work()))
-        if self.host.expire(attempt.key, attempt.worker)["is_settled"]:
+        if self.host.expire(attempt.key, attempt.worker, attempt.run_id)["is_settled"]:
             self.ended[attempt.row] += 1
         attempt.has_ended = attempt.is_told = True
         self._lose(attempt.worker)
@@ -264,18 +264,23 @@ class Run(RuleBasedStateMachine):
     # --- what always holds ----------------------------------------------------------------
 
     @invariant()
-    def nothing_went_wrong_behind_the_scenes(self) -> None:
+    def all_agree(self) -> None:
+        self._nothing_went_wrong_behind_the_scenes()
+        self._counts_add_up_to_what_was_submitted()
+        self._the_ledger_says_what_is_so()
+        self._nobody_waits_for_what_has_failed()
+        self._every_ended_attempt_is_counted_once()
+
+    def _nothing_went_wrong_behind_the_scenes(self) -> None:
         assert self.host.mishaps.found == []
 
-    @invariant()
-    def counts_add_up_to_what_was_submitted(self) -> None:
+    def _counts_add_up_to_what_was_submitted(self) -> None:
         ledger = self.host.book.ledger
         states = Counter(ledger.columns["state"])
         assert sum(ledger.count().values()) == len(ledger) == self.submitted
         assert ledger.count() == {state.label: states[state] for state in TaskState}
 
-    @invariant()
-    def the_ledger_says_what_is_so(self) -> None:
+    def _the_ledger_says_what_is_so(self) -> None:
         host, ledger = self.host, self.host.book.ledger
         for key, row in self.row_of.items():
             state, dask_state = TaskState(ledger.columns["state"][row]), host.state(key)
@@ -287,14 +292,12 @@ class Run(RuleBasedStateMachine):
             else:
                 assert state in _ALLOWED[dask_state], (key, state, dask_state)
 
-    @invariant()
-    def nobody_waits_for_what_has_failed(self) -> None:
+    def _nobody_waits_for_what_has_failed(self) -> None:
         for ts in self.host.scheduler.tasks.values():
             if ts.state == "waiting":
                 assert not [dts.key for dts in ts.waiting_on or () if dts.state == "erred"], ts
 
-    @invariant()
-    def every_ended_attempt_is_counted_once(self) -> None:
+    def _every_ended_attempt_is_counted_once(self) -> None:
         unsettled = {a.row for gone in self.lost.values() for a in gone}
         unheard = {a.row for a in self.running.values() if a.has_ended and not a.is_told}
         for key, record in self.host.conductor.records.items():
@@ -343,4 +346,45 @@ def test_a_dependent_of_two_failures_recovers_with_the_second() -> None:
         host.finish(*task)
     assert host.book.ledger.count()["succeeded"] == 3
     assert host.mishaps.found == []
+    host.close()
+
+
+def test_a_chain_with_a_dropped_future_in_its_midst_can_be_cancelled() -> None:
+    """Nobody holds the middle one any more; cancelling the first cancels all of them."""
+    host = SchedulerAlone()
+    for key, inputs in (("first", []), ("middle", ["first"]), ("last", ["middle"])):
+        host.submit([key], PolicyTerms(), inputs, "")
+    host.release(["middle"])
+    host.cancel(["first"])
+    assert host.book.ledger.count()["cancelled"] == 3
+    assert not host.scheduler.tasks
+    host.close()
+
+
+def test_a_task_that_waits_for_a_lost_input_does_not_look_as_if_it_retried() -> None:
+    """Once it is known that it was not to blame, it is shown as waiting for its input."""
+    host = SchedulerAlone(threads=1)
+    worker = host.add_worker()
+    host.submit(["input"], PolicyTerms(), [], "")
+    host.finish(*next(host.processing()))
+    host.submit(["task"], PolicyTerms(), ["input"], "")
+    host.remove_worker(worker)
+    host.report_exit(worker, [], [])
+    host.add_worker()
+    assert (host.state("task"), host.state("input")) == ("waiting", "processing")
+    assert host.book.ledger.count()["waiting"] == 1
+    assert host.book.ledger.count()["retrying"] == 0
+    host.close()
+
+
+def test_the_limit_of_an_earlier_attempt_does_not_end_a_new_one() -> None:
+    """Cancelled and submitted again: what the nanny says of the old attempt is not the new's."""
+    host = SchedulerAlone()
+    host.add_worker()
+    host.submit(["task"], PolicyTerms(timeout_s=1.0), [], "")
+    _, worker, old_run = next(host.processing())
+    host.cancel(["task"])
+    host.submit(["task"], PolicyTerms(), [], "")
+    assert host.expire("task", worker, old_run) == {"kill": True, "is_settled": False}
+    assert host.book.ledger.count()["running"] == 1
     host.close()
