@@ -79,6 +79,7 @@ class _Attempt:
         self.call = call
         self.worker: Worker = get_worker()
         self.state = self.worker.state.tasks[self.key]
+        self.run_id = self.state.run_id
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
         self.kept = Kept(
@@ -94,8 +95,8 @@ class _Attempt:
         if writer is None:
             yield
             return
-        run = self.state.run_id
-        with writer.running(slot_name(self.key), self.terms.timeout_s, run) as self._forget_note:
+        name, limit_s = slot_name(self.key), self.terms.timeout_s
+        with writer.running(name, limit_s, self.run_id) as self._forget_note:
             yield
 
     def has_kept_result(self) -> bool:
@@ -126,8 +127,8 @@ class _Attempt:
         Reschedule
             When the task is not this worker's any more.
         """
-        answer = await self.worker.scheduler.scalable_take_ticket(
-            key=self.key, worker=self.worker.address
+        answer = await self._ask(
+            "scalable_take_ticket", key=self.key, worker=self.worker.address, run_id=self.run_id
         )
         if not answer["granted"]:
             raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
@@ -157,21 +158,28 @@ class _Attempt:
         # Without this module's own frame, which would only be in the way.
         own = error.__traceback__
         exception = travelling(error.with_traceback(own.tb_next if own else None))
-        report = functools.partial(
-            self.worker.scheduler.scalable_attempt_failed,
-            key=self.key,
-            worker=self.worker.address,
-            verdict=self._verdict(error),
-            failure=failure,
-            exception=pickled(exception),
-        )
         try:
-            # A connection may break at any time; the next one may be there at once.
-            answer = await retry(report, count=4, delay_min=0.1, delay_max=1.0)
+            answer = await self._ask(
+                "scalable_attempt_failed",
+                key=self.key,
+                worker=self.worker.address,
+                verdict=self._verdict(error),
+                failure=failure,
+                exception=pickled(exception),
+            )
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
         self._forget_note()
         return Reschedule() if answer["retry"] else exception
+
+    async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:
+        """Ask the conductor; again where the connection broke, for the next may be there at once.
+
+        It answers the same question twice in the same way.
+        """
+        ask = functools.partial(getattr(self.worker.scheduler, handler), **question)
+        answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
+        return answer
 
     def _verdict(self, error: BaseException) -> str | None:
         return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))

@@ -258,7 +258,7 @@ class Conductor(SchedulerPlugin):
 
     # --- attempts that must not be repeated ----------------------------------------
 
-    def take_ticket(self, key: Any, worker: str) -> dict[str, Any]:
+    def take_ticket(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
         """An attempt asks whether it may call a function that must not be called twice.
 
         Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
@@ -267,7 +267,7 @@ class Conductor(SchedulerPlugin):
         record = self._running_record(key, worker)
         if record is None:
             return {"granted": False, "refusal": ""}
-        if self.tickets.take(key, worker):
+        if self.tickets.take(key, worker, run_id):
             return {"granted": True, "refusal": ""}
         return {
             "granted": False,

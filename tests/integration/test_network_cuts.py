@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -40,13 +41,19 @@ def slow_once(folder: Path, seconds: float = 600) -> Callable[[int], int]:
 
     def function(x: int) -> int:
         if mark(folder, x) == 0:
-            (folder / f"pid-{x}.part").write_text(str(os.getpid()))
-            (folder / f"pid-{x}.part").rename(folder / f"pid-{x}")
+            say_pid(folder, x)
             time.sleep(seconds)
             mark(folder, f"end-{x}")
         return x
 
     return function
+
+
+def say_pid(folder: Path, x: int) -> None:
+    """Tell the test which process a call runs in; whole or not at all."""
+    part = folder / f"pid-{x}.part"
+    part.write_text(str(os.getpid()))
+    part.rename(folder / f"pid-{x}")
 
 
 def worker_of(folder: Path, x: int) -> psutil.Process:
@@ -130,6 +137,26 @@ def test_a_silent_network_is_noticed(start: Start, folder: Path) -> None:
     (row,) = [row for row in session.client.attempts(future) if row["outcome"] == "failed"]
     assert "connection between the worker and the scheduler broke" in row["message"]
     assert calls(folder, 1) == 2
+
+
+def test_a_worker_that_cannot_notice_is_ended(start: Start, folder: Path) -> None:
+    """C code that holds the interpreter hides the cut from the worker: its nanny ends it."""
+    session = start()
+
+    def function(x: int) -> int:
+        if mark(folder, x) == 0:
+            say_pid(folder, x)
+            ctypes.PyDLL(None).sleep(600)
+        return x
+
+    future = session.client.submit(function, 1)
+    worker = worker_of(folder, 1)
+    reset(worker, port_of(session))
+    assert future.result(timeout=30) == 1
+    until(lambda: not worker.is_running())
+    lost = session.client.attempts(future)[0]
+    assert "connection between the worker and the scheduler broke" in lost["message"]
+    assert lost["duration_s"]
 
 
 def test_an_outcome_that_dies_on_its_way_is_an_attempt(start: Start, folder: Path) -> None:
