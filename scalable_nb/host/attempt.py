@@ -127,9 +127,7 @@ class _Attempt:
         Reschedule
             When the task is not this worker's any more.
         """
-        answer = await self._ask(
-            "scalable_take_ticket", key=self.key, worker=self.worker.address, run_id=self.run_id
-        )
+        answer = await self._ask("scalable_take_ticket")
         if not answer["granted"]:
             raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
 
@@ -161,8 +159,6 @@ class _Attempt:
         try:
             answer = await self._ask(
                 "scalable_attempt_failed",
-                key=self.key,
-                worker=self.worker.address,
                 verdict=self._verdict(error),
                 failure=failure,
                 exception=pickled(exception),
@@ -177,7 +173,13 @@ class _Attempt:
 
         It answers the same question twice in the same way.
         """
-        ask = functools.partial(getattr(self.worker.scheduler, handler), **question)
+        ask = functools.partial(
+            getattr(self.worker.scheduler, handler),
+            key=self.key,
+            worker=self.worker.address,
+            run_id=self.run_id,
+            **question,
+        )
         answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
         return answer
 

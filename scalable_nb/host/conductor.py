@@ -264,7 +264,7 @@ class Conductor(SchedulerPlugin):
         Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
         where nobody waits for the attempt any more.
         """
-        record = self._running_record(key, worker)
+        record = self._running_record(key, worker, run_id)
         if record is None:
             return {"granted": False, "refusal": ""}
         if self.tickets.take(key, worker, run_id):
@@ -295,12 +295,13 @@ class Conductor(SchedulerPlugin):
         self,
         key: Any,
         worker: str,
+        run_id: int,
         verdict: str | None,
         failure: dict[str, Any],
         exception: bytes,
     ) -> dict[str, Any]:
         """A worker asks what to do about an exception; answers ``{"retry": bool}``."""
-        record = self._running_record(key, worker)
+        record = self._running_record(key, worker, run_id)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
         if record.is_reported:  # asked again: the connection broke before the answer came
@@ -325,9 +326,7 @@ class Conductor(SchedulerPlugin):
         Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        record = self._running_record(self._key_of(key), worker)
-        if record is not None and self.scheduler.tasks[record.key].run_id != run_id:
-            record = None  # an attempt of before: it was cancelled, and submitted again
+        record = self._running_record(self._key_of(key), worker, run_id)
         if record is not None and record.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))
@@ -423,9 +422,13 @@ class Conductor(SchedulerPlugin):
         self.scheduler.transitions(recommendations, f"scalable-fail-{time()}")
         self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"scalable-fail-{time()}")
 
-    def _running_record(self, key: Any, worker: str) -> TaskRecord | None:
+    def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
+        """The task of an attempt that is waited for; None where it was cancelled or lost.
+
+        The same task may be on the same worker once more: only the number tells them apart.
+        """
         record, ts = self.records.get(key), self.scheduler.tasks.get(key)
-        if record is None or ts is None or ts.processing_on is None:
+        if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
         return record if ts.processing_on.address == worker else None
 

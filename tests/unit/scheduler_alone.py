@@ -232,12 +232,12 @@ class SchedulerAlone:
             thread=1,
         )  # fmt: skip
 
-    def ask_about_failure(self, key: str, worker: str, category: str) -> bool:
+    def ask_about_failure(self, key: str, worker: str, run_id: int, category: str) -> bool:
         """The worker asks what to do about an exception; whether to run again."""
         failure = {"failure_class": "Broken", "message": "it broke", "category": category,
                    "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
         answer = self._do(
-            lambda: self.conductor.attempt_failed(key, worker, None, failure, b"pickled")
+            lambda: self.conductor.attempt_failed(key, worker, run_id, None, failure, b"pickled")
         )
         return bool(answer["retry"])
 

@@ -169,9 +169,11 @@ class Run(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(self._at_work()))
         self._end(attempt)
         attempt.is_told = True
-        attempt.will_retry = self.host.ask_about_failure(attempt.key, attempt.worker, category)
+        attempt.will_retry = self.host.ask_about_failure(
+            attempt.key, attempt.worker, attempt.run_id, category
+        )
         # The answer may get lost: the worker asks again, and must get the same one.
-        again = self.host.ask_about_failure(attempt.key, attempt.worker, category)
+        again = self.host.ask_about_failure(attempt.key, attempt.worker, attempt.run_id, category)
         assert again == attempt.will_retry
 
     @precondition(lambda self: self._told())
@@ -320,7 +322,7 @@ class Run(RuleBasedStateMachine):
             assert sorted(attempts[key]) == list(range(1, len(attempts[key]) + 1)), key
 
 
-Run.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Run.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 class TestRun(Run.TestCase):  # type: ignore[name-defined,misc]
@@ -334,7 +336,7 @@ def test_a_dependent_of_two_failures_recovers_with_the_second() -> None:
     host.submit(["a", "b"], PolicyTerms(), [], "")
     host.submit(["sum"], PolicyTerms(), ["a", "b"], "")
     for key, worker, run_id in list(host.processing()):
-        assert not host.ask_about_failure(key, worker, "permanent")
+        assert not host.ask_about_failure(key, worker, run_id, "permanent")
         host.err(key, worker, run_id)
     for key, others in (("a", "erred"), ("b", "processing")):
         host.ask("resubmit", [key], {}, (), dry_run=False)
