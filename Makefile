@@ -49,6 +49,11 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 test-slow: $(VENV)/.stamp-dev chromium ## Run the tests on real clusters, in the browser and of the notebooks
 	$(PYTEST) tests/integration tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
+# The same seed strikes in the same order; how far the work is at each strike may differ.
+.PHONY: chaos
+chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
+	$(VENV_PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED))
+
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
 	$(PYTEST) tests/browser/test_lab_live.py --update-images

@@ -33,7 +33,8 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.reader import JournalRows
+from scalable_nb.sweep import sweep_runs
+from scalable_nb.telemetry.reader import JournalRows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
@@ -220,6 +221,7 @@ class ScalableSession:
         settings = self.settings
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
+        sweep_runs(settings.runs_dir)
         _prepare_run(self.paths, self.manifest, settings.linger_s)
         self._process = _spawn_host(self.paths)
         try:
@@ -354,7 +356,7 @@ class ScalableSession:
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return self._read(self._failures)
+        return with_given_up(self._read(self._failures), self._read(self._endings))
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from distributed import Reschedule, Worker, get_worker
 from distributed.utils import sync
+from distributed.utils_comm import retry
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import ResultValidationError
@@ -78,12 +79,14 @@ class _Attempt:
         self.call = call
         self.worker: Worker = get_worker()
         self.state = self.worker.state.tasks[self.key]
+        self.run_id = self.state.run_id
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
         self.kept = Kept(
             wire.get("store", ""), call.result_key, recompute=wire.get("recompute", False)
         )
         self.started_at = time()
+        self._forget_note: Callable[[], None] = lambda: None
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -92,7 +95,8 @@ class _Attempt:
         if writer is None:
             yield
             return
-        with writer.running(slot_name(self.key), self.terms.timeout_s):
+        name, limit_s = slot_name(self.key), self.terms.timeout_s
+        with writer.running(name, limit_s, self.run_id) as self._forget_note:
             yield
 
     def has_kept_result(self) -> bool:
@@ -123,9 +127,7 @@ class _Attempt:
         Reschedule
             When the task is not this worker's any more.
         """
-        answer = await self.worker.scheduler.scalable_take_ticket(
-            key=self.key, worker=self.worker.address
-        )
+        answer = await self._ask("scalable_take_ticket")
         if not answer["granted"]:
             raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
 
@@ -155,16 +157,31 @@ class _Attempt:
         own = error.__traceback__
         exception = travelling(error.with_traceback(own.tb_next if own else None))
         try:
-            answer = await self.worker.scheduler.scalable_attempt_failed(
-                key=self.key,
-                worker=self.worker.address,
+            answer = await self._ask(
+                "scalable_attempt_failed",
                 verdict=self._verdict(error),
                 failure=failure,
                 exception=pickled(exception),
             )
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
+        self._forget_note()
         return Reschedule() if answer["retry"] else exception
+
+    async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:
+        """Ask the conductor; again where the connection broke, for the next may be there at once.
+
+        It answers the same question twice in the same way.
+        """
+        ask = functools.partial(
+            getattr(self.worker.scheduler, handler),
+            key=self.key,
+            worker=self.worker.address,
+            run_id=self.run_id,
+            **question,
+        )
+        answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
+        return answer
 
     def _verdict(self, error: BaseException) -> str | None:
         return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))

@@ -14,6 +14,7 @@ from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger, key_text
 from scalable_nb.telemetry.records import (
+    GIVEN_UP,
     SCHEMA_VERSION,
     FailureRow,
     TaskRow,
@@ -42,9 +43,11 @@ class TaskRecord:
         When it last began to wait for a slot; seconds since the epoch.
     is_reported : bool
         Whether the attempt that is ending has its row in ``failures.jsonl``.
+    is_given_up : bool
+        Whether there is no further attempt after the one that was reported last.
     exception : bytes
-        The last attempt's exception, pickled by the worker, while the task waits for its
-        retry; empty at all other times.
+        The last attempt's exception, pickled by the worker, until the task runs again or has
+        failed; empty at all other times.
     """
 
     key: Any
@@ -59,6 +62,7 @@ class TaskRecord:
     worker: str = ""
     runnable_at: float = 0.0
     is_reported: bool = False
+    is_given_up: bool = False
     exception: bytes = b""
     reason: str | None = None
 
@@ -71,10 +75,6 @@ class TaskRecord:
     def label(self) -> str:
         """The call as a person reads it; the key of a task that is none."""
         return self.batch.label(self.key, self.preview)
-
-    def runtime_s(self, started_at: float | None) -> float | None:
-        """Seconds since an attempt's start, where that is known."""
-        return time() - started_at if started_at else None
 
     def queued_s(self, started_at: float | None) -> float | None:
         """Seconds that an attempt stood in line before its start, where that is known."""
@@ -168,6 +168,7 @@ class Book:
         record.terms = terms
         record.retries_used = record.losses_used = 0
         record.attempts_at_start = record.attempts
+        record.reason = None
         record.runnable_at = time()
         self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
 
@@ -201,6 +202,7 @@ class Book:
         """An attempt failed: one row in ``failures.jsonl``."""
         record.attempts += 1
         record.is_reported = True
+        record.is_given_up = is_final
         self.attempts += 1
         self.retries += not is_final
         self.failures_by_class[failure.failure_class] += 1
@@ -223,6 +225,12 @@ class Book:
         """An attempt came to nothing and nobody knows why: it is counted, no more."""
         record.attempts += 1
         self.attempts += 1
+
+    def give_up(self, record: TaskRecord) -> None:
+        """The retry that was announced with the last failed attempt will not be."""
+        record.reason = GIVEN_UP
+        record.is_given_up = True
+        self.retries -= 1
 
     def finish(
         self,
@@ -348,7 +356,7 @@ class Book:
             timestamp=utc_iso(now),
             provider=self.provider,
             task_id=self.ledger.keys[record.row],
-            details={"pid": failure.pid} if failure.pid else {},
+            details=_given(pid=failure.pid, reason=record.reason),
             event_type="failure",
             schema_version=SCHEMA_VERSION,
             task_name=record.batch.task or record.batch.function,
@@ -408,3 +416,7 @@ class Book:
             failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
             reason=ending.reason,
         )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

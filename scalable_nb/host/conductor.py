@@ -80,6 +80,7 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
+        self._told_lost: set[str] = set()
         self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
@@ -211,7 +212,18 @@ class Conductor(SchedulerPlugin):
             self._fail_with_input(record, blame.key)
         elif not record.is_reported:
             self._report_plain_error(record, kwargs)
+        record.exception = b""
+        if record.reason == RECOMPUTED:
+            self._tell_lost_success(record)
         self.book.finish(record, TaskState.FAILED)
+
+    def _tell_lost_success(self, record: TaskRecord) -> None:
+        if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
+            self._told_lost.add(record.batch.batch_id)
+            self.notify(
+                f"{record.label} had succeeded, its result was lost with its worker, and computing "
+                "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
+            )
 
     def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         record.runnable_at = time()
@@ -248,20 +260,24 @@ class Conductor(SchedulerPlugin):
         self.book.ledger.set_state(record.row, state)
 
     def _on_wake(self, key: Any) -> None:
-        self.records[key].runnable_at = time()
+        record = self.records[key]
+        record.runnable_at = time()
+        if self.scheduler.tasks[key].state == "waiting":
+            # For an input that was lost with the same worker: it stays where it is.
+            self._on_waiting(record, "waiting", "", {})
 
     # --- attempts that must not be repeated ----------------------------------------
 
-    def take_ticket(self, key: Any, worker: str) -> dict[str, Any]:
+    def take_ticket(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
         """An attempt asks whether it may call a function that must not be called twice.
 
         Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
         where nobody waits for the attempt any more.
         """
-        record = self._running_record(key, worker)
+        record = self._running_record(key, worker, run_id)
         if record is None:
             return {"granted": False, "refusal": ""}
-        if self.tickets.take(key, worker):
+        if self.tickets.take(key, worker, run_id):
             return {"granted": True, "refusal": ""}
         return {
             "granted": False,
@@ -289,24 +305,27 @@ class Conductor(SchedulerPlugin):
         self,
         key: Any,
         worker: str,
+        run_id: int,
         verdict: str | None,
         failure: dict[str, Any],
         exception: bytes,
     ) -> dict[str, Any]:
         """A worker asks what to do about an exception; answers ``{"retry": bool}``."""
-        record = self._running_record(key, worker)
+        record = self._running_record(key, worker, run_id)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
+        if record.is_reported:  # asked again: the connection broke before the answer came
+            return {"retry": not record.is_given_up}
         if failure["failure_class"] != UnknownOutcomeError.__name__:
             self.tickets.renew(key)  # what became of the call is known
-        will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
-        record.exception = exception if will_retry else b""
-        return {"retry": will_retry}
+        record.exception = exception
+        return {"retry": self.settle(record, Failure(worker=worker, **failure), verdict=verdict)}
 
     def attempt_expired(
         self,
         key: str,
         worker: str,
+        run_id: int,
         started_at: float,
         duration_s: float,
         memory_bytes: int,
@@ -317,7 +336,7 @@ class Conductor(SchedulerPlugin):
         Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        record = self._running_record(self._key_of(key), worker)
+        record = self._running_record(self._key_of(key), worker, run_id)
         if record is not None and record.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))
@@ -339,6 +358,8 @@ class Conductor(SchedulerPlugin):
         memory_bytes: int,
     ) -> None:
         message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
+        if record.reason == RECOMPUTED:
+            message += " when it was computed again, its result having been lost with a worker"
         failure = Failure(
             failure_class="TaskTimeoutError",
             message=message,
@@ -411,9 +432,13 @@ class Conductor(SchedulerPlugin):
         self.scheduler.transitions(recommendations, f"scalable-fail-{time()}")
         self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"scalable-fail-{time()}")
 
-    def _running_record(self, key: Any, worker: str) -> TaskRecord | None:
+    def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
+        """The task of an attempt that is waited for; None where it was cancelled or lost.
+
+        The same task may be on the same worker once more: only the number tells them apart.
+        """
         record, ts = self.records.get(key), self.scheduler.tasks.get(key)
-        if record is None or ts is None or ts.processing_on is None:
+        if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
         return record if ts.processing_on.address == worker else None
 
@@ -463,6 +488,7 @@ class Conductor(SchedulerPlugin):
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
         self.book.worker_came(worker, f"worker-{ws.name}", ws.host, ws.nthreads)
+        self.losses.on_added(worker, ws.nanny)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""

@@ -71,15 +71,20 @@ class Keeper:
         # Dask cancels only what nobody else wants; the host must not count as somebody.
         keys = list(keys)
         host = self._scheduler.clients.get(HOST_CLIENT)
+        doomed = self._with_dependents(keys)
         # What only the host wants, for a client that vanished, is nobody's to cancel.
         wanted = [
             ts
-            for ts in self._with_dependents(keys)
+            for ts in doomed
             if host in (ts.who_wants or ()) and not self._only_host_wants(ts.key)
         ]
         for ts in wanted:
             ts.who_wants.discard(host)  # type: ignore[union-attr]
             host.wants_what.discard(ts)  # type: ignore[union-attr]
+        # A dropped future in the midst of a chain: Dask's own check fails where nobody wants a
+        # task (distributed 2026.8.0), and that would end the client's connection.
+        unwanted = [ts.key for ts in doomed if not ts.who_wants]
+        self._scheduler.client_desires_keys(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
         self.want(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -15,13 +16,15 @@ import psutil
 from distributed import Nanny
 from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
+from distributed.utils_comm import retry
 
 from scalable_nb.host.cgroup import OomKills
 from scalable_nb.host.slots import (
     SLOTS_VARIABLE,
+    NotedAttempt,
     Owner,
-    RunningAttempt,
     create_slots,
+    read_ended,
     read_owner,
     read_slots,
 )
@@ -34,8 +37,16 @@ _WATCH_INTERVAL_S: Final = 0.2
 #: A worker process that is stopped (SIGSTOP, a debugger, a frozen cgroup) for longer is ended.
 STOPPED_GRACE_S: Final = 10.0
 
-
 _UP: Final = (Status.init, Status.starting, Status.running)
+
+#: Why a worker process goes that does not hear of the scheduler any more, or that the
+#: scheduler does not know any more (distributed 2026.8.0).
+_CUT_OFF: Final = (
+    "worker-handle-scheduler-connection-broken",
+    "worker-heartbeat-missing",
+    "worker-heartbeat-error",
+)
+_SILENT: Final = "check-worker-ttl"
 
 
 class ScalableNanny(Nanny):
@@ -44,6 +55,9 @@ class ScalableNanny(Nanny):
     Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
     exceeds its limit (the worker process is killed once the answer is there, so the error
     is visible first), and ``scalable_worker_exited`` when the process ended by itself.
+
+    A worker process that lost its connection is ended at once and started again. Dask would
+    let it finish what it is executing, for nobody, and close the nanny with it.
 
     Parameters
     ----------
@@ -66,6 +80,7 @@ class ScalableNanny(Nanny):
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
         self._reporting = asyncio.Lock()
+        self.handlers["scalable_worker_lost"] = self.worker_lost
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
             self._watch, _WATCH_INTERVAL_S * 1000
         )
@@ -89,6 +104,25 @@ class ScalableNanny(Nanny):
         self._slots.unlink(missing_ok=True)
         return result
 
+    def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
+        """Close with the worker process, unless that goes only because it was cut off."""
+        if reason in _CUT_OFF and self.status in _UP and self.pid is not None:
+            self._kill(self.pid, "cut")
+        else:
+            super().close_gracefully(reason)
+
+    def worker_lost(self, worker: str) -> None:
+        """The scheduler lost the connection to this worker, which may not have noticed."""
+        owner = read_owner(self._slots)
+        if owner is not None and owner.address == worker and owner.pid == self.pid:
+            self._kill(owner.pid, "cut")
+
+    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+        """End the worker process as Dask does, and remember why."""
+        if reason.startswith(_SILENT) and self.pid is not None:
+            self._killed[self.pid] = "cut"
+        await super().kill(timeout=timeout, reason=reason)
+
     def log_event(self, topic: Any, msg: Any) -> Any:
         """Learn how much memory the worker used when Dask's own watch ended it."""
         if topic == "worker-restart-memory":
@@ -102,7 +136,10 @@ class ScalableNanny(Nanny):
         for attempt in executing:
             limit_s = attempt.timeout_s
             if limit_s is not None and now - attempt.started_at > limit_s:
-                await self._end(attempt, now - attempt.started_at, executing)
+                try:
+                    await self._end(attempt, now - attempt.started_at, executing)
+                except OSError:  # the connection broke: asked again at the next look
+                    logger.info("could not ask the scheduler about %s", attempt.key)
 
     def _measure(self) -> None:
         if self.pid is None:
@@ -127,7 +164,7 @@ class ScalableNanny(Nanny):
         _kill_group(pid)
 
     async def _end(
-        self, attempt: RunningAttempt, duration_s: float, executing: list[RunningAttempt]
+        self, attempt: NotedAttempt, duration_s: float, executing: list[NotedAttempt]
     ) -> None:
         pid = self.pid
         if pid is None or pid in self._killed:
@@ -135,6 +172,7 @@ class ScalableNanny(Nanny):
         answer = await self.scheduler.scalable_attempt_expired(
             key=attempt.key,
             worker=self.worker_address,
+            run_id=attempt.run_id,
             started_at=attempt.started_at,
             duration_s=duration_s,
             memory_bytes=self._peak_bytes,
@@ -169,19 +207,26 @@ class ScalableNanny(Nanny):
         limit_bytes = self.memory_manager.memory_limit
         if owner.pid == self.memory_manager._last_terminated_pid:
             cause = "memory"
-        elif exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
+        elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
             cause = "kernel"
             limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
+        report = functools.partial(
+            self.scheduler.scalable_worker_exited,
+            worker=owner.address,
+            cause=cause,
+            exit_code=exit_code,
+            executing=[(noted.key, noted.started_at) for noted in read_slots(self._slots)],
+            ended=[
+                (noted.run_id, (noted.started_at, noted.ended_at))
+                for noted in read_ended(self._slots)
+            ],
+            memory_bytes=self._peak_bytes or None,
+            memory_limit_bytes=limit_bytes,
+            last_words=self._log.last_words() if self._log is not None else "",
+        )
         try:
-            await self.scheduler.scalable_worker_exited(
-                worker=owner.address,
-                cause=cause,
-                exit_code=exit_code,
-                executing=[attempt[:2] for attempt in read_slots(self._slots)],
-                memory_bytes=self._peak_bytes or None,
-                memory_limit_bytes=limit_bytes,
-                last_words=self._log.last_words() if self._log is not None else "",
-            )
+            # Where the network was cut, it may be there again in a moment.
+            await retry(report, count=4, delay_min=0.1, delay_max=1.0)
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
             logger.exception("could not tell the scheduler of the end of %s", owner)

@@ -12,6 +12,7 @@ from scalable_nb.telemetry.records import utc_iso
 @dataclass(frozen=True, slots=True)
 class _Ticket:
     worker: str
+    run_id: int
     taken_at: float
 
 
@@ -27,12 +28,14 @@ class Tickets:
     def __init__(self) -> None:
         self._taken: dict[Any, _Ticket] = {}
 
-    def take(self, key: Any, worker: str) -> bool:
-        """Give the ticket of a task to an attempt on a worker, if it is still there."""
-        if key in self._taken:
-            return False
-        self._taken[key] = _Ticket(worker, time())
-        return True
+    def take(self, key: Any, worker: str, run_id: int) -> bool:
+        """Give the ticket of a task to an attempt on a worker, if it is still there.
+
+        The same attempt, known by its `run_id`, gets it again: it asks twice when the
+        connection broke before the answer came, and has called nothing until then.
+        """
+        ticket = self._taken.setdefault(key, _Ticket(worker, run_id, time()))
+        return (ticket.worker, ticket.run_id) == (worker, run_id)
 
     def is_held_by(self, key: Any, worker: str) -> bool:
         """Whether an attempt on this worker has the ticket."""

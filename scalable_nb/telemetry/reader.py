@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from scalable_nb.telemetry.records import GIVEN_UP
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -107,6 +109,33 @@ class JournalRows:
         with self._lock:
             self._rows += self._tail.poll()
             return list(self._rows)
+
+
+def with_given_up(failures: list[Any], endings: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The failed attempts, as they are known by the end of their tasks.
+
+    A row of ``failures.jsonl`` says what was decided when the attempt ended. A person may have
+    given the task up since, while it waited for its retry; that is in ``tasks.jsonl``.
+
+    Parameters
+    ----------
+    failures : list of mapping
+        Rows of ``failures.jsonl``.
+    endings : iterable of mapping
+        Rows of ``tasks.jsonl``.
+    """
+    last = {
+        (row.get("task_id"), row.get("attempts"))
+        for row in endings
+        if row.get("reason") == GIVEN_UP
+    }
+    if not last:
+        return failures
+    final = {"is_final": True, "will_retry": False, "retry_in_s": None}
+    return [
+        {**row, **final} if (row.get("task_id"), row.get("attempt")) in last else row
+        for row in failures
+    ]
 
 
 def is_final(row: Mapping[str, Any]) -> bool:

@@ -12,6 +12,9 @@ from typing import Any, Final, TypedDict
 
 SCHEMA_VERSION: Final = 1
 
+#: ``reason`` of a task that failed because a person did not want to wait for its retry.
+GIVEN_UP: Final = "given up by a person"
+
 
 class TaskState(IntEnum):
     """The disjoint states of a task; the value is what the ledger stores.

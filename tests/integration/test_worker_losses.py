@@ -139,6 +139,32 @@ def test_a_timeout_is_retried_and_may_succeed(start: Start, folder: Path) -> Non
     assert 1 <= (hung["duration_s"] or 0) < 3
 
 
+def test_a_success_that_is_lost_and_then_fails_is_told(start: Start, folder: Path) -> None:
+    """A task that had succeeded never fails in silence: rows and a notice say what happened."""
+    manifest = folder / "scalable.yaml"
+    manifest.write_text(manifest.read_text().replace("max_workers: 2", "max_workers: 1"))
+    session = start()
+
+    def function(x: int) -> int:
+        if mark(folder, x):
+            time.sleep(60)
+        return x
+
+    future = session.client.submit(function, 1, policy=TaskPolicy(timeout_s=2))
+    assert future.result(timeout=30) == 1
+    fatal = session.client.submit(os._exit, 1, policy=TaskPolicy(worker_losses=0))
+    with pytest.raises(errors.WorkerLostError):
+        fatal.result(timeout=30)
+    until(lambda: session.status().counts["failed"] == 2)
+    with pytest.raises(errors.TaskTimeoutError, match="lost with a worker"):
+        future.result(timeout=30)
+    first, again = session.client.attempts(future)
+    assert (first["outcome"], again["outcome"]) == ("succeeded", "failed")
+    assert again["details"]["reason"] == "recomputed"
+    (notice,) = session.status().notices
+    assert "had succeeded" in notice
+
+
 def test_lost_workers_are_replaced(start: Start) -> None:
     """The target keeps the number of workers that was asked for."""
     session = start()
