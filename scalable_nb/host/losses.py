@@ -227,6 +227,8 @@ class Losses:
             memory_limit_bytes=report.memory_limit_bytes if report else None,
         )
         loss = _LOSSES[report.cause] if report else Loss.CRASH
+        if report and ended_at is not None and report.started_at:
+            loss = Loss.NEIGHBOUR  # what was executing is to blame, not what had ended
         if not is_unexpected:
             loss = Loss.SCALE_DOWN
         if not self._conductor.settle(record, failure, loss=loss):

@@ -80,7 +80,9 @@ def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path)
 
     futures = session.client.map(function, range(40))
     assert futures.results() == list(range(40))
-    assert {row["args_preview"] for row in session.failures()} == {"x=5"}
+    # One that had just ended may lose its outcome with the worker: recorded, not charged.
+    charged = [row for row in session.failures() if "had ended" not in row["message"]]
+    assert {row["args_preview"] for row in charged} == {"x=5"}
 
 
 def test_a_stopped_worker_is_ended_and_its_task_runs_elsewhere(start: Start, folder: Path) -> None:
