@@ -27,6 +27,7 @@ from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.requests import Requests
+from scalable_nb.host.routes import Routes
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
 from scalable_nb.telemetry.records import TaskState
@@ -52,11 +53,20 @@ class Conductor(SchedulerPlugin):
         Where everything is written down.
     brake_limit : int
         Equal failures in a row that pause a batch; 0: never.
+    kinds : collection of str
+        Components with workers of their own; see `Routes`.
     """
 
     name = "scalable-conductor"
 
-    def __init__(self, scheduler: Scheduler, book: Book, *, brake_limit: int = 0) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        book: Book,
+        *,
+        brake_limit: int = 0,
+        kinds: Collection[str] = (),
+    ) -> None:
         self.scheduler = scheduler
         self.book = book
         self.records: dict[Any, TaskRecord] = {}
@@ -65,6 +75,7 @@ class Conductor(SchedulerPlugin):
         self.losses = Losses(self)
         self.seats = Seats()
         self.brakes = Brakes(self, brake_limit)
+        self.routes = Routes(self, kinds)
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
@@ -110,6 +121,7 @@ class Conductor(SchedulerPlugin):
         ours = annotations.get(ANNOTATION)
         if ours:
             self._open_all(ours)
+            self.routes.restrict(ours)
         self.keeper.want(key for key in keys if key in self.records)
         again = {key: (ours or {}).get(key) for key in keys if self.requests.is_failed(key)}
         if again:
@@ -198,6 +210,7 @@ class Conductor(SchedulerPlugin):
             record.reason = RECOMPUTED
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
+        self.routes.restrict((record.key,))
 
     def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
@@ -213,6 +226,7 @@ class Conductor(SchedulerPlugin):
         self.hold.drop(record.key)
         self.brakes.forget(record.key)
         self._keys_by_slot.pop(slot_name(record.key), None)
+        self.routes.forget(record.key)
         del self.records[record.key]
         state = TaskState(self.book.ledger.columns["state"][record.row])
         if not state.is_final:
@@ -225,6 +239,7 @@ class Conductor(SchedulerPlugin):
 
     def _on_wake(self, key: Any) -> None:
         self.records[key].runnable_at = time()
+        self.routes.restrict((key,))
 
     # --- attempts fail -----------------------------------------------------------
 
@@ -417,7 +432,7 @@ class Conductor(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
-        self.book.worker_came(worker, f"worker-{ws.name}", ws.host, ws.nthreads)
+        self.book.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""

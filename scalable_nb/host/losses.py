@@ -31,6 +31,7 @@ _LOSSES: Final = {
     "timeout": Loss.NEIGHBOUR,
     "stopped": Loss.CRASH,
     "exit": Loss.CRASH,
+    "terminated": Loss.SCANCEL,
 }
 
 
@@ -38,7 +39,7 @@ _LOSSES: Final = {
 class ExitReport:
     """A nanny's word on the end of its worker process."""
 
-    cause: str  # "memory", "timeout", "stopped" or "exit"
+    cause: str  # "memory", "timeout", "stopped", "terminated" or "exit"
     exit_code: int | None
     started_at: dict[str, float]  # of the attempts that were executing, by key
     memory_bytes: int | None
@@ -54,6 +55,8 @@ class ExitReport:
             )
         if self.cause == "stopped":
             return "the worker process was stopped, did not go on, and was ended"
+        if self.cause == "terminated":
+            return "the batch system ended the worker's job"
         code = self.exit_code or 0
         if code >= 0:
             return f"the worker process exited with code {code}"

@@ -33,6 +33,9 @@ _WATCH_INTERVAL_S: Final = 0.2
 STOPPED_GRACE_S: Final = 10.0
 
 
+#: A scheduler that ends takes no more messages; the job must not wait for it.
+_ANNOUNCE_TIMEOUT_S: Final = 2.0
+
 _UP: Final = (Status.init, Status.starting, Status.running)
 
 
@@ -73,6 +76,39 @@ class ScalableNanny(Nanny):
             _kill_group(owner.pid)
         self._slots.unlink(missing_ok=True)
         return result
+
+    def is_executing(self) -> bool:
+        """Whether the worker process is executing any attempt."""
+        return bool(read_slots(self._slots))
+
+    async def announce_end(self) -> bool:
+        """Tell the scheduler that the batch system ends the job, while there is time.
+
+        Returns
+        -------
+        bool
+            Whether what is executing should be waited for. Not where nobody answers, or the
+            session ends anyway.
+        """
+        owner = read_owner(self._slots)
+        if owner is None or self.status not in _UP:
+            return False
+        executing = [attempt[:2] for attempt in read_slots(self._slots)]
+        try:
+            return bool(
+                await asyncio.wait_for(
+                    self.scheduler.scalable_worker_leaves(
+                        worker=owner.address,
+                        executing=executing,
+                        memory_bytes=self._peak_bytes or None,
+                        memory_limit_bytes=self.memory_manager.memory_limit,
+                    ),
+                    _ANNOUNCE_TIMEOUT_S,
+                )
+            )
+        except (OSError, TimeoutError):
+            logger.info("no scheduler to tell of the end of the job")
+            return False
 
     def log_event(self, topic: Any, msg: Any) -> Any:
         """Learn how much memory the worker used when Dask's own watch ended it."""
