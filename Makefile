@@ -46,8 +46,8 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 
 # One after the other: each starts a cluster that fills both cores, and many measure time.
 .PHONY: test-slow
-test-slow: $(VENV)/.stamp-dev chromium ## Run the tests on real clusters, in the browser and of the notebooks
-	$(PYTEST) tests/integration tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
+test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
+	$(PYTEST) tests/integration tests/slurm tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
@@ -78,6 +78,14 @@ types: $(VENV)/.stamp-dev ## Check types with mypy --strict
 .PHONY: layers
 layers: $(VENV)/.stamp-dev ## Check with import-linter which part may import which
 	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: slurm-up
+slurm-up: $(VENV)/.stamp-notebooks slurm ## Start a Slurm of your own on this machine, and say what to export
+	@$(VENV_PYTHON) -m scalable_nb.devslurm up
+
+.PHONY: slurm-down
+slurm-down: $(VENV)/.stamp-notebooks ## Stop it and remove its files
+	@$(VENV_PYTHON) -m scalable_nb.devslurm down --remove
 
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## Measure against plain Dask, side by side
@@ -155,3 +163,9 @@ chromium:
 node:
 	@command -v node >/dev/null || $(call apt_install,nodejs) \
 	  || echo "node is missing: apt-get install nodejs" >&2
+
+SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd slurm-wlm-mysql-plugin mariadb-server
+.PHONY: slurm
+slurm:
+	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || $(call apt_install,$(SLURM_PACKAGES)) \
+	  || echo "Slurm is missing: apt-get install $(SLURM_PACKAGES)" >&2
