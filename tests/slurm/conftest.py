@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from real_slurm import RealSlurm
+from sessions import MANIFEST, start
+
 
 from scalable_nb.devslurm.service import DevSlurm, missing_packages
+
+__all__ = ["start"]
+
+_TARGET = 'slurm: {provider: slurm, max_workers: 2, threads_per_worker: 1, walltime: "00:10:00"}'
 
 
 def _started(factory: pytest.TempPathFactory, *, accounting: bool) -> Iterator[RealSlurm]:
@@ -53,3 +61,13 @@ def any_slurm(request: pytest.FixtureRequest) -> RealSlurm:
         "slurm" if request.param == "accounting" else "slurm_plain"
     )
     return chosen
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: RealSlurm) -> Path:
+    """A working directory of the test's own, with a manifest for the target `slurm`."""
+    monkeypatch.chdir(tmp_path)
+    local = 'local: {provider: local, max_workers: 2, threads_per_worker: 1}'
+    manifest = textwrap.dedent(MANIFEST).replace(local, _TARGET)
+    (tmp_path / "scalable.yaml").write_text(manifest)
+    return tmp_path
