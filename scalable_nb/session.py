@@ -26,6 +26,7 @@ from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
     RunFolderError,
+    ScalingError,
     StartError,
     UnknownNameError,
 )
@@ -405,6 +406,87 @@ class ScalableSession:
         """
         self._check_batches(batches)
         return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
+
+    # --- workers -------------------------------------------------------------------
+
+    def scale(self, n: int, component: str | None = None) -> dict[str, int]:
+        """Ask for so many workers; those that are too many finish what they execute first.
+
+        Parameters
+        ----------
+        n : int
+            Workers; 0 or more.
+        component : str, optional
+            Of this component; else of all together, shared evenly. On a local target all
+            components share the workers.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        self._check_workers(n=n)
+        self._check_component(component, f"session.scale({n})")
+        return dict(self.client.ask("scale", count=n, component=component))
+
+    def adapt(
+        self, minimum: int = 0, maximum: int | None = None, component: str | None = None
+    ) -> dict[str, int]:
+        """Let the number of workers follow the tasks that could run.
+
+        A worker that executes a task, or has the only copy of a result, is never ended.
+
+        Parameters
+        ----------
+        minimum, maximum : int
+            Workers of each component. ``maximum`` None: the target's ``max_workers``.
+        component : str, optional
+            Of this component; else of each.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted now, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        maximum = maximum if maximum is not None else max(self.plan().workers, minimum, 1)
+        self._check_workers(minimum=minimum, maximum=maximum)
+        if minimum > maximum or maximum < 1:
+            raise ScalingError(
+                f"minimum={minimum}, maximum={maximum}: expected 0 <= minimum <= maximum and at "
+                "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
+            )
+        self._check_component(component, f"session.adapt({minimum}, {maximum})")
+        return dict(
+            self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component)
+        )
+
+    def _check_workers(self, **numbers: object) -> None:
+        self.check_alive()
+        for name, value in numbers.items():
+            if type(value) is not int or value < 0:
+                raise ScalingError(
+                    f"{name}={value!r} is not a number of workers; expected a whole number, "
+                    f"0 or more, e.g. {name}=4"
+                )
+
+    def _check_component(self, component: str | None, instead: str) -> None:
+        if component is None:
+            return
+        if component not in self.manifest.manifest.components:
+            raise UnknownNameError("component", component, self.manifest.manifest.components)
+        if self.manifest.target.provider == "local":
+            raise ScalingError(
+                f"component={component!r}: on the local target {self.target_name!r} all components "
+                f"share the workers; say `{instead}`"
+            )
 
     def _check_batches(self, batches: Collection[str]) -> None:
         known = self.unfinished()

@@ -34,7 +34,7 @@ STOPPED_GRACE_S: Final = 10.0
 
 
 #: A scheduler that ends takes no more messages; the job must not wait for it.
-_ANNOUNCE_TIMEOUT_S: Final = 2.0
+_ANNOUNCE_TIMEOUT_S: Final = 1.0
 
 _UP: Final = (Status.init, Status.starting, Status.running)
 

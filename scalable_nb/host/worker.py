@@ -25,6 +25,7 @@ from distributed.utils import get_ip
 from scalable_nb.host.dask_config import DASK_CONFIG
 from scalable_nb.host.nanny import ScalableNanny
 from scalable_nb.host.routes import offer
+from scalable_nb.host.workspace import TERM_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def nanny_arguments(words: list[str]) -> Iterator[dict[str, Any]]:
                 "tls_worker_cert": given["tls_cert"],
                 "tls_worker_key": given["tls_key"],
             },
+            "env": {TERM_VARIABLE: "1"},
             "dashboard": False,
             "dashboard_address": "127.0.0.1:0",
             **shared,

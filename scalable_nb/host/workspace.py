@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.host.http import confine
 from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
+
+#: Set where the nanny decides what SIGTERM means.
+TERM_VARIABLE: Final = "SCALABLE_NB_NANNY_HEEDS_TERM"
 
 
 class Workspace(WorkerPlugin):
@@ -42,6 +46,11 @@ class Workspace(WorkerPlugin):
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))
+        if os.environ.get(TERM_VARIABLE):
+            # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is
+            # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
+            # would inherit.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
         confine(worker.http_application, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)

@@ -13,6 +13,7 @@ from scalable_nb.magics.commands import (
     report,
     resubmit,
     resume,
+    scale,
     start,
     status,
     stop,
@@ -33,6 +34,7 @@ VERBS: Final[dict[str, Verb]] = {
         resubmit,
         resume,
         cancel,
+        scale,
         stop,
         help,
     )

@@ -16,7 +16,8 @@ from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
 from scalable_nb.magics.verb import Surface, Verb, WrongUse
 
 VERB_NAMES = (
-    "cancel, failures, help, init, plan, report, resubmit, resume, start, status, stop, tasks"
+    "cancel, failures, help, init, plan, report, resubmit, resume, scale, start, status, stop, "
+    "tasks"
 )
 
 
@@ -39,6 +40,8 @@ VERB_NAMES = (
         ("resubmit --timeout 90 --no-wait", "resubmit", {"timeout": 90.0, "no_wait": True}),
         ("resubmit -q -o results", "resubmit", {"quiet": True, "out": "results", "only": None}),
         ("resume", "resume", {"batches": [], "run": None}),
+        ("scale 4 -c big", "scale", {"count": "4", "component": "big", "min": None}),
+        ("scale --min 0 --max 9", "scale", {"count": None, "min": 0, "max": 9}),
         ("cancel a --paused b", "cancel", {"batches": ["a", "b"], "paused": True, "all": False}),
     ],
 )
