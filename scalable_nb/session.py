@@ -160,6 +160,7 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
+        tidy_up(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
             contact = _read_contact(paths)
@@ -220,6 +221,7 @@ class ScalableSession:
         if self._is_open:
             return self.client
         settings = self.settings
+        tidy_up(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         _prepare_run(self.paths, self.manifest, settings.linger_s)
@@ -555,6 +557,20 @@ def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
     # logging, Python shows warnings on stderr, which a notebook shows under the cell.
     logger.warning(event[1])
+
+
+def tidy_up(runs_dir: Path) -> None:
+    """Cancel the jobs that dead hosts left in the queue."""
+
+    def is_alive(paths: RunPaths) -> bool:
+        contact = _read_contact(paths)
+        return contact is None or _is_alive(contact)
+
+    from scalable_nb.targets.orphans import cancel_orphans
+
+    jobs = cancel_orphans(runs_dir, is_alive)
+    if jobs:
+        logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
 
 def live_sessions() -> list[ScalableSession]:
