@@ -283,6 +283,8 @@ class ScalableSession:
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._is_open = True
         _live.append(self)
+        if self.manifest.discovered:
+            logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
     def _await_end(self) -> None:
         deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -466,9 +468,7 @@ class ScalableSession:
                 "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
             )
         self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        return dict(
-            self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component)
-        )
+        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
 
     def _check_workers(self, **numbers: object) -> None:
         self.check_alive()

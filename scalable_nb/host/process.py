@@ -22,8 +22,8 @@ from typing import Any, Final
 import dask
 import psutil
 
-from scalable_nb.host.book import Book
 from scalable_nb.errors import ScalableError
+from scalable_nb.host.book import Book
 from scalable_nb.host.conductor import Conductor
 from scalable_nb.host.dask_config import DASK_CONFIG
 from scalable_nb.host.healing import Rules
@@ -57,9 +57,7 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
-        self.loaded: LoadedManifest = load_manifest(
-            paths.manifest_yaml, target=self.run["target"]
-        )
+        self.loaded: LoadedManifest = load_manifest(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from scalable_nb.errors import StartError
 from scalable_nb.host.demand import runnable_by_component
 from scalable_nb.host.departures import Departures
+from scalable_nb.host.durations import Durations
 from scalable_nb.host.healing import Healing, Rules
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
+from scalable_nb.targets.walltime import leaves_at_s
 from scalable_nb.targets.wishes import Limits, Wish
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _INTERVAL_S: Final = 0.5
+
+#: A worker with the only copy of a result stays as long as its walltime allows.
+_LAST_CALL_S: Final = 5.0
 
 
 class Scaling:
@@ -43,12 +48,14 @@ class Scaling:
         self.wishes = wishes
         self.healing = Healing(conductor, fleet, rules)
         self.departures = Departures(conductor)
+        self._durations = Durations(conductor)
         self._conductor = conductor
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
         conductor.scheduler.handlers.update(
             scalable_scale=self.scale,
             scalable_adapt=self.adapt,
+            scalable_job_began=self.job_began,
             scalable_worker_leaves=self.worker_leaves,
         )
 
@@ -119,6 +126,7 @@ class Scaling:
             for kind, stand_in in self.healing.find_unavailable():
                 await self._stand_in(kind, stand_in)
             self._adapt()
+            self._let_go_in_time()
             for kind in self.fleet.kinds.values():
                 await self._match(kind)
             await self._see_off()
@@ -135,6 +143,18 @@ class Scaling:
             tasks[kind if kind in tasks else anybodys] += count
         for name in adaptive:
             self.wishes[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
+
+    def _let_go_in_time(self) -> None:
+        """Workers whose walltime is nearly over take no more tasks; others take their place."""
+        for entry in self.fleet.entries.values():
+            kind, remaining_s = entry.kind, entry.remaining_s
+            if entry.is_leaving or remaining_s is None or kind.walltime_s is None:
+                continue
+            is_replaceable = self.healing.may_open(kind) or len(self.fleet.of_kind(kind)) > 1
+            needed_s = self._durations.needed_s(kind.name) if is_replaceable else 0.0
+            if remaining_s < leaves_at_s(kind.walltime_s, needed_s, entry.number):
+                entry.leaves_because = "walltime"
+                logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
 
     async def _match(self, kind: Kind) -> None:
         entries = self.fleet.of_kind(kind)
@@ -164,7 +184,7 @@ class Scaling:
     async def _dismiss(self, entries: Iterable[Entry]) -> None:
         pending = []
         for entry in entries:
-            entry.is_leaving = True
+            entry.leaves_because = "scaling"
             if not entry.is_connected:
                 pending.append(entry.name)
         await self.fleet.drop(pending)
@@ -175,39 +195,50 @@ class Scaling:
         for entry in [e for e in self.fleet.entries.values() if e.is_leaving]:
             addresses = self._addresses(entry)
             ending = self._ending.get(entry.name)
-            if ending is not None and ending.done():
-                del self._ending[entry.name]
-                self._after_end(entry, addresses, has_ended=ending.result())
-                if entry.is_leaving:
-                    gone.append(entry.name)
-            elif ending is None:
+            if ending is None:
                 for address in addresses:
                     self.departures.begin(address)
                 if all(map(self.departures.is_idle, addresses)):
                     self._ending[entry.name] = asyncio.create_task(self.departures.end(addresses))
+            elif ending.done():
+                del self._ending[entry.name]
+                if ending.result() or self._goes_anyway(entry, addresses):
+                    gone.append(entry.name)
         await self.fleet.drop(gone)
 
-    def _after_end(self, entry: Entry, addresses: list[str], *, has_ended: bool) -> None:
-        if has_ended:
-            return
-        wish = self.wishes[entry.kind.name]
-        if wish.limits is not None and not self.healing.is_spent:
-            # Nobody asked for this one to go, and it has the only copy of a result.
-            entry.is_leaving = False
-            wish.count += 1
+    def _goes_anyway(self, entry: Entry, addresses: list[str]) -> bool:
+        """Whether an idle worker ends although it has results that no other one could take."""
+        remaining_s = entry.remaining_s
+        if remaining_s is not None and remaining_s < _LAST_CALL_S:
+            pass
+        elif entry.leaves_because == "walltime":
+            return False  # the worker that comes in its place may take them
+        elif self.wishes[entry.kind.name].limits is not None and not self.healing.is_spent:
+            # Nobody asked for this one to go.
+            entry.leaves_because = ""
+            self.wishes[entry.kind.name].count += 1
             for address in addresses:
                 self.departures.call_off(address)
-            return
+            return False
         self._conductor.notify(
             f"{entry.name} was the last worker: results that only it had are computed again when "
             "they are asked for. Kept results are not lost."
         )
+        return True
 
     async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
         self._conductor.routes.redirect(kind.name, stand_in.name)
         self.wishes[stand_in.name].count += self.wishes[kind.name].count
         self.wishes[kind.name] = Wish(0)
         await self._dismiss(self.fleet.of_kind(kind))
+
+    # --- what jobs tell -------------------------------------------------------------------
+
+    def job_began(self, name: object, age_s: float) -> None:
+        """A nanny says how long ago its job began."""
+        entry = self.fleet.entry_of(name)
+        if entry is not None:
+            entry.job_began_at = time() - age_s
 
     def worker_leaves(self, worker: str, **report: Any) -> bool:
         """The batch system ends a worker's job; says whether its tasks may finish."""

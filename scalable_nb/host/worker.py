@@ -18,6 +18,7 @@ from time import time
 from typing import Any, Final
 
 import dask
+import psutil
 from distributed.cli import dask_worker
 from distributed.comm import get_address_host
 from distributed.utils import get_ip
@@ -126,6 +127,10 @@ async def serve(arguments: list[dict[str, Any]]) -> None:
 
 async def _until_finished(nannies: list[ScalableNanny]) -> None:
     await asyncio.gather(*nannies)
+    # How long ago, not when: the clocks of two machines differ.
+    age_s = time() - psutil.Process().create_time()
+    for nanny in nannies:
+        await nanny.scheduler.scalable_job_began(name=nanny.name, age_s=age_s)
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 

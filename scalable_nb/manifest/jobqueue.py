@@ -56,6 +56,9 @@ SESSION_OPTIONS: Final = frozenset(
 #: What a job runs: ``dask worker`` under our nanny; see `scalable_nb.host.worker`.
 WORKER_COMMAND: Final = "scalable_nb.host.worker"
 
+# dask-jobqueue's default; whoever set another name means it.
+_DASKS_JOB_NAME: Final = "dask-worker"
+
 # Stands for the folder of job logs while a script is written: dask-jobqueue would make the
 # real one. It exists everywhere, and nobody has it in a manifest.
 _ANY_FOLDER: Final = "/./././././././."
@@ -159,6 +162,7 @@ def job_keywords(target: Target, component: Component, name: str) -> dict[str, A
     exports = [f"export {key}={shlex.quote(value)}" for key, value in component.env.items()]
     prologue = option("job_script_prologue") or []
     keywords["job_script_prologue"] = [*prologue, *component.job_script_prologue, *exports]
+    keywords["job_name"] = job_name(target, "<run>")
     keywords["worker_command"] = WORKER_COMMAND
     # -P: a file of the user's beside the notebook must not shadow what the worker imports.
     keywords["python"] = f"{_python(target, component, option('python'))} -P"
@@ -169,9 +173,7 @@ def job_keywords(target: Target, component: Component, name: str) -> dict[str, A
     return keywords
 
 
-def _worker_arguments(
-    target: Target, component: Component, processes: int, name: str
-) -> list[str]:
+def _worker_arguments(target: Target, component: Component, processes: int, name: str) -> list[str]:
     arguments = ["--component", name]
     if processes > 1:
         arguments += ["--nworkers", str(processes)]
@@ -211,11 +213,21 @@ def _python(target: Target, component: Component, python: str | None) -> str:
     return " ".join([program, "exec", *binds, image, python or "python"])
 
 
+def job_name(target: Target, run: str) -> str:
+    """The name of all jobs of a run: as somebody said it, else our own with the run's digits.
+
+    It has 15 characters with the last six of a run's id, which is what PBS takes.
+    """
+    said = target.options.get("job_name")
+    site = configured(target, "name")
+    return said or (site if site != _DASKS_JOB_NAME else None) or f"scalable-{run}"
+
+
 def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]:
     """The script that a job is submitted with, and what dask-jobqueue warns about.
 
-    Nothing is submitted, started or written. The scheduler's address and the worker's
-    name, which a session fills in, are placeholders.
+    Nothing is submitted, started or written. The scheduler's address, the worker's name and
+    what else a session fills in are placeholders.
 
     Raises
     ------
@@ -227,9 +239,8 @@ def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]
     site = dask.config.get(f"jobqueue.{section}", None)
     if site is None:
         raise ValueError(f"Dask's configuration has no section 'jobqueue.{section}'")
-    folder = keywords.get("log_directory") or site.get("log-directory")
-    if folder is not None:
-        keywords = keywords | {"log_directory": _ANY_FOLDER}
+    folder = keywords.get("log_directory") or site.get("log-directory") or "<run-folder>/jobs"
+    keywords = keywords | {"log_directory": _ANY_FOLDER}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         job = cls(scheduler="tls://<scheduler-address>", name="<worker-name>", **keywords)

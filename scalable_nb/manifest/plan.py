@@ -206,7 +206,11 @@ def _max_workers(loaded: LoadedManifest) -> int | None:
 
 def _notices(loaded: LoadedManifest) -> Iterator[str]:
     """What holds for every provider."""
-    if loaded.defaulted:
+    if loaded.discovered:
+        yield (
+            f"there is no {MANIFEST_NAME}: {loaded.discovered}; `%scalable init` writes one to edit"
+        )
+    elif loaded.defaulted:
         yield f"there is no {MANIFEST_NAME}: built-in defaults; `%scalable init` writes one to edit"
     is_local = loaded.target.provider == "local"
     for name, component in loaded.manifest.components.items():

@@ -157,7 +157,7 @@ class Target(_Section):
     max_worker_replacements : int or None
         How many lost workers are replaced; None: all.
     max_core_hours : float or None
-        Budget after which no worker is added.
+        Budget after which no worker is added and the others end with the tasks they run.
     linger_s : float or None
         How long a host without client and work stays, seconds; None: the setting.
     host : str

@@ -60,10 +60,13 @@ class Entry:
         As the batch system says it; stays when the job has ended.
     began_at : float or None
         When its first worker connected; seconds since the epoch.
+    job_began_at : float or None
+        When the batch system last started it; not the same as `began_at` where it was requeued.
     lost_at : float or None
         Since when none of its workers is connected, after one was.
-    is_leaving : bool
-        It takes no more tasks and ends when those it has are done.
+    leaves_because : str
+        Why it takes no more tasks and ends when those it has are done: ``"walltime"`` or
+        ``"scaling"``; empty where it stays.
     """
 
     name: str
@@ -71,9 +74,27 @@ class Entry:
     asked_at: float = field(default_factory=time)
     job_id: str | None = None
     began_at: float | None = None
+    job_began_at: float | None = None
     lost_at: float | None = None
     is_connected: bool = False
-    is_leaving: bool = False
+    leaves_because: str = ""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it takes no more tasks and ends soon."""
+        return bool(self.leaves_because)
+
+    @property
+    def number(self) -> int:
+        """How many of its kind came before it."""
+        return int(self.name.rpartition("-")[2])
+
+    @property
+    def remaining_s(self) -> float | None:
+        """What is left of its walltime, in seconds; None where there is no limit, or no start."""
+        if self.kind.walltime_s is None or self.job_began_at is None:
+            return None
+        return self.job_began_at + self.kind.walltime_s - time()
 
     @property
     def worker_names(self) -> list[str]:

@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 _LOG_LINES: Final = 12
 
-#: dask-jobqueue's own default; whoever set another one means it.
-_DASKS_JOB_NAME: Final = "dask-worker"
-
 
 class JobFleet(Fleet):
     """Batch jobs, each with one worker or several.
@@ -145,22 +142,13 @@ async def start_jobs(
         silence_logs=False,
         asynchronous=True,
     )
-    name = job_name(loaded, paths)
+    name = jobqueue.job_name(target, paths.run_id[-6:])
     log_folder = _log_folder(loaded, paths)
     kinds = [
         _kind(loaded, component, security, {"job_name": name, "log_directory": str(log_folder)})
         for component in loaded.manifest.components
     ]
     return JobFleet(cluster, kinds, open_queue(target.provider, name), log_folder), notices
-
-
-def job_name(loaded: LoadedManifest, paths: RunPaths) -> str:
-    """The name of all jobs of a run; 15 characters, which is what PBS takes."""
-    said = loaded.target.options.get("job_name")
-    configured = jobqueue.configured(loaded.target, "name")
-    if said is None and configured != _DASKS_JOB_NAME:
-        said = configured
-    return said or f"scalable-{paths.run_id[-6:]}"
 
 
 def _log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:

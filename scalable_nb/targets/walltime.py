@@ -44,5 +44,33 @@ def walltime_s(provider: str, text: str | None) -> float | None:
     return _sum(numbers, (_MINUTE_S, 1.0) if len(numbers) == 2 else (1.0,))
 
 
+def leaves_at_s(walltime_s: float, needed_s: float, number: int) -> float:
+    """What is left of its walltime when a worker takes no more tasks.
+
+    Parameters
+    ----------
+    walltime_s : float
+    needed_s : float
+        What a task may take.
+    number : int
+        Of the worker; those that began together do not end together.
+
+    Notes
+    -----
+    The margin is for the next job to come and take over the results. Less than half of the
+    walltime is never left to work in, so that a fresh worker gets tasks in any case.
+
+    Examples
+    --------
+    >>> leaves_at_s(7200, 300, 0)
+    420.0
+    >>> leaves_at_s(7200, 300, 1)
+    450.0
+    """
+    margin_s = min(120.0, max(15.0, walltime_s / 20))
+    stagger_s = margin_s / 4 * (number % 4)
+    return min(needed_s + margin_s + stagger_s, walltime_s / 2)
+
+
 def _sum(numbers: list[float], units_s: tuple[float, ...]) -> float:
     return sum(number * unit_s for number, unit_s in zip(numbers, units_s, strict=False))

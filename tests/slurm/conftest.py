@@ -10,7 +10,6 @@ import pytest
 from real_slurm import RealSlurm
 from sessions import MANIFEST, start
 
-
 from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
 __all__ = ["start"]
@@ -67,7 +66,7 @@ def any_slurm(request: pytest.FixtureRequest) -> RealSlurm:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: RealSlurm) -> Path:
     """A working directory of the test's own, with a manifest for the target `slurm`."""
     monkeypatch.chdir(tmp_path)
-    local = 'local: {provider: local, max_workers: 2, threads_per_worker: 1}'
+    local = "local: {provider: local, max_workers: 2, threads_per_worker: 1}"
     manifest = textwrap.dedent(MANIFEST).replace(local, _TARGET)
     (tmp_path / "scalable.yaml").write_text(manifest)
     return tmp_path

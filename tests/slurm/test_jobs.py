@@ -70,9 +70,7 @@ def test_components_are_kinds_of_jobs_in_one_session(
     assert sorted(slurm.squeue("%C %m")) == ["1 287M", "2 573M"]
 
 
-def test_numbers_change_while_everything_runs(
-    start: Start, folder: Path, slurm: RealSlurm
-) -> None:
+def test_numbers_change_while_everything_runs(start: Start, folder: Path, slurm: RealSlurm) -> None:
     """`scale` changes one component or all; a worker that executes finishes its task first."""
     _manifest(folder, _KINDS)
     session = start("slurm")
@@ -160,9 +158,7 @@ def test_scripts_that_die_at_once_do_not_burn_the_queue(
     assert sum(row["component"] == "big" for row in submitted) == 3
 
 
-def test_a_command_that_fails_is_told_in_full_at_the_start(
-    folder: Path, slurm: RealSlurm
-) -> None:
+def test_a_command_that_fails_is_told_in_full_at_the_start(folder: Path, slurm: RealSlurm) -> None:
     """The error has exit code, command and what Slurm said; nothing is left."""
     _manifest(folder, _KINDS, "queue: no-such-partition")
     session = ScalableSession.from_yaml(target="slurm")
@@ -190,7 +186,7 @@ def test_a_component_that_cannot_be_had_falls_back(
 
 
 def test_a_killed_host_leaves_no_job(start: Start, folder: Path, slurm: RealSlurm) -> None:
-    """After SIGKILL of the host running jobs end by themselves, and `start` cancels pending ones."""
+    """After SIGKILL of the host running jobs end by themselves; `start` cancels pending ones."""
     slurm.sbatch("sleep 600", folder / "full.log", "--nodelist=n1", "--cpus-per-task=4")
     stuck = _KINDS.replace("tags: [heavy]", "job_extra_directives: ['--nodelist=n1']")
     _manifest(folder, stuck)
@@ -227,3 +223,56 @@ def test_a_killed_kernel_leaves_no_job_after_the_linger_time(
     until(lambda: len(list(folder.glob("done-*"))) == 6)
     until(find_run(load_settings().runs_dir).summary_json.exists, timeout_s=60)
     until(lambda: slurm.squeue() == [], timeout_s=60)
+
+
+def test_workers_end_in_time_and_leave_no_task_behind(
+    start: Start, folder: Path, slurm: RealSlurm
+) -> None:
+    """Before its walltime is over a worker stops taking tasks, and another one goes on."""
+    _manifest(folder, _KINDS.replace('"00:10:00"', '"00:00:40"'))  # Slurm itself gives a minute
+    session = start("slurm")
+
+    def function(x: int) -> str:
+        mark(folder, x)
+        time.sleep(1)
+        return os.environ["SLURM_JOB_ID"]
+
+    futures = session.client.map(function, range(30), tag="small")
+    jobs = set(futures.results())
+    assert len(jobs) > 1
+    assert [calls(folder, x) for x in range(30)] == [1] * 30
+    assert session.failures() == []
+
+
+def test_a_task_is_finished_when_slurm_ends_its_job(
+    start: Start, folder: Path, slurm: RealSlurm
+) -> None:
+    """SIGTERM with time to spare: what is executing ends there, what waits runs elsewhere."""
+    session = start("slurm")
+    client = session.client
+    client.wait_for_workers(2, timeout=60)
+
+    def function(x: int) -> str:
+        mark(folder, x)
+        time.sleep(1.5)
+        return os.environ["SLURM_JOB_ID"]
+
+    futures = client.map(function, range(6))
+    until(lambda: session.status().counts["running"] == 2)
+    for job_id in slurm.squeue("%i"):
+        slurm.instance.ask("scancel", job_id)
+    assert len(set(futures.results())) > 2
+    assert session.failures() == []
+    assert [calls(folder, x) for x in range(6)] == [1] * 6
+
+
+def test_without_a_manifest_slurms_default_partition_is_used(
+    start: Start, folder: Path, slurm: RealSlurm, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`start --target slurm` works in an empty folder, and says what was chosen."""
+    (folder / "scalable.yaml").unlink()
+    session = start("slurm")
+    ask = session.client.submit(lambda: os.environ["SLURM_JOB_PARTITION"])
+    assert ask.result(timeout=60) == "batch"
+    assert "Slurm's default partition 'batch': 4 workers with 1 core and 1000 MiB" in caplog.text
+    assert len(slurm.squeue()) == 4
