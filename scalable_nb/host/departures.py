@@ -7,10 +7,13 @@ wait for the task that it is executing (distributed 2026.8.0).
 from __future__ import annotations
 
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
+
+#: States of a task on a worker that lets go of it (distributed 2026.8.0, `stealing`).
+_GIVEN_UP: Final = ("ready", "constrained", "waiting")
 
 
 class Departures:
@@ -24,18 +27,39 @@ class Departures:
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
         self._scheduler = conductor.scheduler
+        self._asked: set[tuple[str, Any]] = set()
+        handlers = self._scheduler.stream_handlers
+        self._on_steal_response = handlers["steal-response"]
+        handlers["steal-response"] = self._on_answer
 
     def begin(self, worker: str) -> None:
         """No more tasks for this worker; what only stands in line there goes elsewhere.
 
         To be called again now and then: a worker that was short of memory for a while says so
-        itself when it takes tasks again.
+        itself when it takes tasks again, and a task may have been on its way to it.
         """
         stimulus = f"scalable-departure-{time()}"
         self._scheduler.handle_worker_status_change("paused", worker, stimulus)
-        keys = [key for key in self._conductor.seats.standing(worker) if self._may_move(key)]
-        if keys:
-            self._scheduler.transitions(dict.fromkeys(keys, "released"), stimulus)
+        for key in self._conductor.seats.standing(worker):
+            if (worker, key) not in self._asked and worker in self._scheduler.stream_comms:
+                self._asked.add((worker, key))
+                # Only the worker knows whether it has begun: it gives a task up that it has not.
+                request = {"op": "steal-request", "key": key, "stimulus_id": stimulus}
+                self._scheduler.stream_comms[worker].send(request)
+
+    def _on_answer(
+        self, *, key: Any, state: str, stimulus_id: str, worker: str, **kwargs: Any
+    ) -> None:
+        if (worker, key) not in self._asked:
+            self._on_steal_response(
+                key=key, state=state, stimulus_id=stimulus_id, worker=worker, **kwargs
+            )
+            return
+        self._asked.discard((worker, key))
+        ts = self._scheduler.tasks.get(key)
+        is_still_there = ts is not None and ts.processing_on is not None
+        if state in _GIVEN_UP and is_still_there and ts.processing_on.address == worker:
+            self._scheduler.transitions({key: "released"}, stimulus_id)
 
     def is_idle(self, worker: str) -> bool:
         """Whether a worker has nothing left to do."""
@@ -63,9 +87,3 @@ class Departures:
             return True
         ended = await self._scheduler.retire_workers(workers=present, close_workers=True)
         return set(present) <= set(ended)
-
-    def _may_move(self, key: object) -> bool:
-        record = self._conductor.records.get(key)
-        ts = self._scheduler.tasks.get(key)
-        is_there = ts is not None and ts.state == "processing"
-        return is_there and record is not None and record.terms.idempotent

@@ -35,6 +35,7 @@ STOPPED_GRACE_S: Final = 10.0
 
 #: A scheduler that ends takes no more messages; the job must not wait for it.
 _ANNOUNCE_TIMEOUT_S: Final = 1.0
+_HAND_OVER_TIMEOUT_S: Final = 10.0
 
 _UP: Final = (Status.init, Status.starting, Status.running)
 
@@ -90,25 +91,31 @@ class ScalableNanny(Nanny):
             Whether what is executing should be waited for. Not where nobody answers, or the
             session ends anyway.
         """
+        executing = [attempt[:2] for attempt in read_slots(self._slots)]
+        return bool(
+            await self._tell(
+                "scalable_worker_leaves",
+                _ANNOUNCE_TIMEOUT_S,
+                executing=executing,
+                memory_bytes=self._peak_bytes or None,
+                memory_limit_bytes=self.memory_manager.memory_limit,
+            )
+        )
+
+    async def hand_over(self) -> None:
+        """Have the results of the worker moved to others, as far as there are others."""
+        await self._tell("scalable_worker_hands_over", _HAND_OVER_TIMEOUT_S)
+
+    async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
         owner = read_owner(self._slots)
         if owner is None or self.status not in _UP:
-            return False
-        executing = [attempt[:2] for attempt in read_slots(self._slots)]
+            return None
+        call = getattr(self.scheduler, handler)(worker=owner.address, **values)
         try:
-            return bool(
-                await asyncio.wait_for(
-                    self.scheduler.scalable_worker_leaves(
-                        worker=owner.address,
-                        executing=executing,
-                        memory_bytes=self._peak_bytes or None,
-                        memory_limit_bytes=self.memory_manager.memory_limit,
-                    ),
-                    _ANNOUNCE_TIMEOUT_S,
-                )
-            )
+            return await asyncio.wait_for(call, timeout_s)
         except (OSError, TimeoutError):
-            logger.info("no scheduler to tell of the end of the job")
-            return False
+            logger.info("no answer of the scheduler to %s", handler)
+            return None
 
     def log_event(self, topic: Any, msg: Any) -> Any:
         """Learn how much memory the worker used when Dask's own watch ended it."""

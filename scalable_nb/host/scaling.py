@@ -57,6 +57,7 @@ class Scaling:
             scalable_adapt=self.adapt,
             scalable_job_began=self.job_began,
             scalable_worker_leaves=self.worker_leaves,
+            scalable_worker_hands_over=self.worker_hands_over,
         )
 
     async def begin(self) -> None:
@@ -248,3 +249,7 @@ class Scaling:
         self._conductor.losses.report(worker, cause="terminated", exit_code=None, **report)
         self.departures.begin(worker)
         return True
+
+    async def worker_hands_over(self, worker: str) -> None:
+        """A worker whose job is ended by the batch system has nothing left to do but to go."""
+        await self.departures.end([worker])

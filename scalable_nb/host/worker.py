@@ -136,9 +136,11 @@ async def _until_finished(nannies: list[ScalableNanny]) -> None:
 
 async def _leave(nanny: ScalableNanny) -> None:
     """Let what is executing end, and close."""
-    deadline = time() + (TERM_GRACE_S if await nanny.announce_end() else 0.0)
-    while nanny.is_executing() and time() < deadline:
-        await asyncio.sleep(_LOOK_INTERVAL_S)
+    if await nanny.announce_end():
+        deadline = time() + TERM_GRACE_S
+        while nanny.is_executing() and time() < deadline:
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+        await nanny.hand_over()
     await nanny.close(timeout=2, reason="signal-SIGTERM")
 
 

@@ -42,8 +42,8 @@ def discover(provider: str) -> Discovered:
     if size["memory"] is not None:
         return Discovered(
             {"provider": provider, "max_workers": _WORKERS},
-            f"Dask's configuration jobqueue.{provider}: {_WORKERS} workers with {size['cores'] or 1} "
-            f"cores and {size['memory']} each",
+            f"Dask's configuration jobqueue.{provider}: {_WORKERS} workers with "
+            f"{size['cores'] or 1} cores and {size['memory']} each",
         )
     if provider != "slurm":
         raise StartError(
