@@ -76,6 +76,8 @@ class Conductor(SchedulerPlugin):
         self.seats = Seats()
         self.brakes = Brakes(self, brake_limit)
         self.routes = Routes(self, kinds)
+        #: Called with a failed attempt whose task runs again.
+        self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
@@ -345,6 +347,7 @@ class Conductor(SchedulerPlugin):
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
+            self.on_retry(record, failure)
             self.hold.park(record.key, delay_s)
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
         else:

@@ -12,7 +12,7 @@ from scalable_nb.telemetry.records import TaskState
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
 
-_RUNNABLE: Final = (TaskState.PENDING, TaskState.QUEUED, TaskState.RUNNING)
+_RUNNABLE: Final = [state for state in TaskState if state.is_runnable]
 
 
 def runnable_by_component(conductor: Conductor) -> Counter[str]:

@@ -57,8 +57,8 @@ class Departures:
             return
         self._asked.discard((worker, key))
         ts = self._scheduler.tasks.get(key)
-        is_still_there = ts is not None and ts.processing_on is not None
-        if state in _GIVEN_UP and is_still_there and ts.processing_on.address == worker:
+        ws = ts.processing_on if ts is not None else None
+        if state in _GIVEN_UP and ws is not None and ws.address == worker:
             self._scheduler.transitions({key: "released"}, stimulus_id)
 
     def is_idle(self, worker: str) -> bool:

@@ -8,9 +8,11 @@ worker at once (distributed 2026.8.0).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from time import time
 from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
@@ -84,9 +86,13 @@ class Routes:
         self._kinds |= {kind}
         self._move(key, kind)
 
-    def bound(self) -> dict[Any, str]:
-        """The tasks that have a kind of their own."""
-        return dict(self._own)
+    def detours(self) -> Iterator[tuple[str, str]]:
+        """The tasks that could run now on a kind of their own: their component, that kind."""
+        states = self._conductor.book.ledger.columns["state"]
+        for key, kind in self._own.items():
+            record = self._conductor.records.get(key)
+            if record is not None and TaskState(states[record.row]).is_runnable:
+                yield record.batch.component, kind
 
     def forget(self, key: Any) -> None:
         """A task is no more."""

@@ -12,6 +12,7 @@ from scalable_nb.errors import StartError
 from scalable_nb.host.demand import runnable_by_component
 from scalable_nb.host.departures import Departures
 from scalable_nb.host.durations import Durations
+from scalable_nb.host.escalations import Escalations
 from scalable_nb.host.healing import Healing, Rules
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 from scalable_nb.targets.walltime import leaves_at_s
@@ -49,6 +50,7 @@ class Scaling:
         self.healing = Healing(conductor, fleet, rules)
         self.departures = Departures(conductor)
         self._durations = Durations(conductor)
+        Escalations(conductor, fleet, self._add_kind)
         self._conductor = conductor
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
@@ -59,6 +61,9 @@ class Scaling:
             scalable_worker_leaves=self.worker_leaves,
             scalable_worker_hands_over=self.worker_hands_over,
         )
+
+    def _add_kind(self, kind: Kind, wish: Wish) -> None:
+        self.wishes[kind.name] = wish
 
     async def begin(self) -> None:
         """Ask for one worker of each kind that is wanted; the others follow.
@@ -128,7 +133,7 @@ class Scaling:
                 await self._stand_in(kind, stand_in)
             self._adapt()
             self._let_go_in_time()
-            for kind in self.fleet.kinds.values():
+            for kind in list(self.fleet.kinds.values()):
                 await self._match(kind)
             await self._see_off()
 
@@ -142,6 +147,9 @@ class Scaling:
         for component, count in runnable_by_component(self._conductor).items():
             kind = routes.kind_of(component)
             tasks[kind if kind in tasks else anybodys] += count
+        for component, kind in routes.detours():
+            tasks[routes.kind_of(component) or anybodys] -= 1
+            tasks[kind] += 1
         for name in adaptive:
             self.wishes[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
 

@@ -176,6 +176,10 @@ class Fleet(ABC):
     def how_ended(self, entry: Entry) -> str | None:
         """How an entry ended, in a word; None where it may still have, or get, a worker."""
 
+    def enlarged(self, kind: Kind, memory_bytes: int) -> Kind | None:
+        """A kind like this one with more memory for each worker; None where there is none."""
+        return None
+
     def last_words(self, entry: Entry) -> str:
         """What an entry said before it ended; empty where nothing is known."""
         return ""
@@ -185,7 +189,8 @@ class Fleet(ABC):
 
     async def close(self) -> None:
         """End scheduler and workers."""
-        await self.cluster.close(timeout=10)
+        closing: Any = self.cluster.close(timeout=10)
+        await closing
 
     def _new_name(self, kind: Kind) -> str:
         number = self._numbers.get(kind.name, 0)

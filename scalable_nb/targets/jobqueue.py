@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any, Final
@@ -76,6 +77,17 @@ class JobFleet(Fleet):
         if entry.lost_at is not None and time() - entry.lost_at > LOST_GRACE_S:
             return "lost its workers"
         return None
+
+    def enlarged(self, kind: Kind, memory_bytes: int) -> Kind:
+        """The same job with more memory."""
+        name = f"{kind.name}-{memory_bytes // 1_000_000}M"
+        options = dict(kind.spec["options"])
+        options["memory"] = f"{memory_bytes * kind.workers}B"
+        words = list(options["worker_extra_args"])
+        words[words.index("--component") + 1] = name
+        options["worker_extra_args"] = words
+        spec = {**kind.spec, "options": options}
+        return replace(kind, name=name, spec=spec, memory_bytes=memory_bytes)
 
     def last_words(self, entry: Entry) -> str:
         """Why it could not be submitted, or the end of its log."""

@@ -29,7 +29,7 @@ class LocalFleet(Fleet):
 
     async def _apply(self) -> None:
         # A nanny is there when its worker is; nobody waits for that.
-        self.cluster.loop.add_callback(self.cluster._correct_state)  # type: ignore[attr-defined]
+        self.cluster._correct_state()
 
 
 async def start_local(

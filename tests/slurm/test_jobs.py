@@ -17,7 +17,7 @@ from counting import calls, mark
 from real_slurm import RealSlurm
 from waiting import until
 
-from scalable_nb import ScalableSession, errors
+from scalable_nb import ScalableSession, TaskPolicy, errors
 from scalable_nb.paths import find_run
 from scalable_nb.settings import load_settings
 
@@ -276,3 +276,25 @@ def test_without_a_manifest_slurms_default_partition_is_used(
     assert ask.result(timeout=60) == "batch"
     assert "Slurm's default partition 'batch': 4 workers with 1 core and 1000 MiB" in caplog.text
     assert len(slurm.squeue()) == 4
+
+
+def test_an_attempt_after_an_out_of_memory_gets_more(
+    start: Start, folder: Path, slurm: RealSlurm
+) -> None:
+    """`escalate` starts a job with more memory for it, and there the task succeeds."""
+    session = start("slurm")
+
+    def hungry(_: int) -> str:
+        block = bytearray(700_000_000)
+        block[::4096] = b"x" * len(block[::4096])
+        time.sleep(0.5)
+        return os.environ["SLURM_JOB_ID"]
+
+    policy = TaskPolicy(escalate={"memory": 3.0, "max": "2G"})
+    future = session.client.submit(hungry, 1, policy=policy)
+    job_id = future.result(timeout=60)
+    assert "MinMemoryNode=2G" in slurm.scontrol("show", "job", job_id)  # 1.2 GB, rounded up
+    (row,) = session.failures()
+    assert (row["failure_class"], row["will_retry"]) == ("OutOfMemoryError", True)
+    del future
+    until(lambda: len(slurm.squeue()) == 2, timeout_s=60)
