@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import psutil
 from distributed import Nanny
-from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
+from tornado.ioloop import PeriodicCallback
 
 from scalable_nb.host.slots import (
     SLOTS_VARIABLE,

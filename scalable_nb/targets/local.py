@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from distributed import LocalCluster
 from distributed.core import Status
@@ -29,7 +29,8 @@ class LocalFleet(Fleet):
 
     async def _apply(self) -> None:
         # A nanny is there when its worker is; nobody waits for that.
-        self.cluster._correct_state()
+        loop: Any = self.cluster.loop
+        loop.add_callback(self.cluster._correct_state)
 
 
 async def start_local(

@@ -30,16 +30,17 @@ def _run(context: Context, options: Namespace) -> Text:
             f"how many workers? `{context.surface.prompt} scale 4` is a fixed number, "
             f"`{context.surface.prompt} scale --min 0 --max 10` lets the work decide."
         )
+    count = None if options.count is None else _count(options.count)
     with visited_session(context, options.run) as session:
-        if is_adaptive:
+        if count is None:
             wanted = session.adapt(options.min or 0, options.max, options.component)
             beginning = "The work decides how many workers there are. Now wanted"
         else:
-            wanted = session.scale(_count(options.count), options.component)
+            wanted = session.scale(count, options.component)
             beginning = "Wanted"
     listed = ", ".join(
-        f"{count} worker{'' if count == 1 else 's'}{f' of {name}' if name else ''}"
-        for name, count in wanted.items()
+        f"{number} worker{'' if number == 1 else 's'}{f' of {name}' if name else ''}"
+        for name, number in wanted.items()
     )
     return Text(f"{beginning}: {listed}.")
 
