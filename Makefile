@@ -11,6 +11,8 @@ VENV ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 # Further arguments for pytest, e.g. `make test-unit PYTEST_ARGS="-k ledger -x"`.
 PYTEST_ARGS ?=
+# Where the demo runs: `make demo TARGET=slurm`.
+TARGET ?= local
 # Further arguments for `make constraints`, e.g. UV_ARGS=--upgrade.
 UV_ARGS ?=
 
@@ -28,8 +30,8 @@ help: ## Show this list
 # --- use -----------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.stamp-notebooks ## Run the tour on real work, without a browser, and say what happened
-	$(VENV_PYTHON) notebooks/run_tour.py --output out/demo
+demo: $(VENV)/.stamp-notebooks $(if $(filter slurm,$(TARGET)),slurm) ## Run the tour on real work (TARGET=slurm: on a Slurm of its own)
+	$(VENV_PYTHON) notebooks/run_tour.py --output out/demo --target $(TARGET)
 
 .PHONY: lab
 lab: $(VENV)/.stamp-notebooks ## Open the tour in JupyterLab

@@ -31,6 +31,7 @@ from scalable_nb.errors import (
     UnknownNameError,
 )
 from scalable_nb.faults.brake import Pause, pause_text
+from scalable_nb.host.residence import what_ends_a_host
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
@@ -124,6 +125,8 @@ class ScalableSession:
         self._failures_lock = threading.Lock()
         self._batch_names: set[str] = set()
         self._is_open = False
+        #: What will end the session sooner than somebody means; empty where nothing is known.
+        self.ends_with = ""
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None, *, target: str | None = None) -> Self:
@@ -220,6 +223,7 @@ class ScalableSession:
         """
         if self._is_open:
             return self.client
+        self._check_host()
         settings = self.settings
         tidy_up(settings.runs_dir)
         project = self.manifest.manifest.project.name
@@ -235,6 +239,17 @@ class ScalableSession:
             _kill(self._process)
             raise
         return self.client
+
+    def _check_host(self) -> None:
+        where = self.manifest.target.host
+        if where == "job":
+            raise StartError(
+                f"`host: job` of target {self.target_name!r} is not there yet: the host runs on "
+                "this machine. Expected `host: auto`, which says what may end it here, or "
+                "`host: here`."
+            )
+        if where == "auto":
+            self.ends_with = what_ends_a_host() or ""
 
     def close(self) -> None:
         """End the host and its workers; closing twice is harmless."""

@@ -36,6 +36,7 @@ class Session:
 
     live: ClassVar[list[Session]] = []
     died = False
+    ends_with = ""
 
     def __init__(self, target: str, runs_dir: Path) -> None:
         self.target_name, self.run_id, self.client = target, f"run-of-{target}", Client()
