@@ -9,11 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from counting import calls, mark
+from leftovers import processes_below
 from real_slurm import RealSlurm
 from waiting import until
 
@@ -298,3 +301,26 @@ def test_an_attempt_after_an_out_of_memory_gets_more(
     assert (row["failure_class"], row["will_retry"]) == ("OutOfMemoryError", True)
     del future
     until(lambda: len(slurm.squeue()) == 2, timeout_s=60)
+
+
+def test_jobs_listen_on_one_interface_only(start: Start, folder: Path) -> None:
+    """Whatever listens for a session does so on loopback, or encrypted on the chosen address."""
+    session = start("slurm")
+    session.client.wait_for_workers(2, timeout=60)
+    chosen = session.client.scheduler.address.removeprefix("tls://").rpartition(":")[0]  # type: ignore[union-attr]
+    everybody = [
+        process
+        for process in processes_below(folder)
+        if "scalable_nb.host" in " ".join(process.cmdline())
+    ]
+    assert len(everybody) == 3  # the host and a nanny in each job
+    everybody += [child for process in everybody for child in process.children(recursive=True)]
+    addresses = {
+        connection.laddr.ip
+        for process in everybody
+        for connection in process.net_connections()
+        if connection.status == "LISTEN"
+    }
+    assert addresses == {"127.0.0.1", chosen}
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(session.dashboard_link.replace("127.0.0.1", chosen), timeout=5)
