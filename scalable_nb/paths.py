@@ -105,6 +105,11 @@ class RunPaths:
         return self.folder / "results"
 
     @property
+    def jobs(self) -> Path:
+        """Private folder of what batch jobs write."""
+        return self.folder / "jobs"
+
+    @property
     def workspace(self) -> Path:
         """Local directory of workers on this machine."""
         return self.folder / "workspace"

@@ -25,10 +25,12 @@ from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
     RunFolderError,
+    ScalingError,
     StartError,
     UnknownNameError,
 )
 from scalable_nb.faults.brake import Pause, pause_text
+from scalable_nb.host.residence import what_ends_a_host
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
@@ -123,6 +125,8 @@ class ScalableSession:
         self._endings: JournalRows | None = None
         self._batch_names: set[str] = set()
         self._is_open = False
+        #: What will end the session sooner than somebody means; empty where nothing is known.
+        self.ends_with = ""
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None, *, target: str | None = None) -> Self:
@@ -159,6 +163,7 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
+        tidy_up(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
             contact = _read_contact(paths)
@@ -218,7 +223,9 @@ class ScalableSession:
         """
         if self._is_open:
             return self.client
+        self._check_host()
         settings = self.settings
+        tidy_up(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         sweep_runs(settings.runs_dir)
@@ -233,6 +240,17 @@ class ScalableSession:
             _kill(self._process)
             raise
         return self.client
+
+    def _check_host(self) -> None:
+        where = self.manifest.target.host
+        if where == "job":
+            raise StartError(
+                f"`host: job` of target {self.target_name!r} is not there yet: the host runs on "
+                "this machine. Expected `host: auto`, which says what may end it here, or "
+                "`host: here`."
+            )
+        if where == "auto":
+            self.ends_with = what_ends_a_host() or ""
 
     def close(self) -> None:
         """End the host and its workers; closing twice is harmless."""
@@ -311,6 +329,8 @@ class ScalableSession:
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._is_open = True
         _live.append(self)
+        if self.manifest.discovered:
+            logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
     def _await_end(self) -> None:
         deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -459,6 +479,85 @@ class ScalableSession:
         self._check_batches(batches)
         return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
 
+    # --- workers -------------------------------------------------------------------
+
+    def scale(self, n: int, component: str | None = None) -> dict[str, int]:
+        """Ask for so many workers; those that are too many finish what they execute first.
+
+        Parameters
+        ----------
+        n : int
+            Workers; 0 or more.
+        component : str, optional
+            Of this component; else of all together, shared evenly. On a local target all
+            components share the workers.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        self._check_workers(n=n)
+        self._check_component(component, f"session.scale({n})")
+        return dict(self.client.ask("scale", count=n, component=component))
+
+    def adapt(
+        self, minimum: int = 0, maximum: int | None = None, component: str | None = None
+    ) -> dict[str, int]:
+        """Let the number of workers follow the tasks that could run.
+
+        A worker that executes a task, or has the only copy of a result, is never ended.
+
+        Parameters
+        ----------
+        minimum, maximum : int
+            Workers of each component. ``maximum`` None: the target's ``max_workers``.
+        component : str, optional
+            Of this component; else of each.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted now, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        maximum = maximum if maximum is not None else max(self.plan().workers, minimum, 1)
+        self._check_workers(minimum=minimum, maximum=maximum)
+        if minimum > maximum or maximum < 1:
+            raise ScalingError(
+                f"minimum={minimum}, maximum={maximum}: expected 0 <= minimum <= maximum and at "
+                "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
+            )
+        self._check_component(component, f"session.adapt({minimum}, {maximum})")
+        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
+
+    def _check_workers(self, **numbers: object) -> None:
+        self.check_alive()
+        for name, value in numbers.items():
+            if type(value) is not int or value < 0:
+                raise ScalingError(
+                    f"{name}={value!r} is not a number of workers; expected a whole number, "
+                    f"0 or more, e.g. {name}=4"
+                )
+
+    def _check_component(self, component: str | None, instead: str) -> None:
+        if component is None:
+            return
+        if component not in self.manifest.manifest.components:
+            raise UnknownNameError("component", component, self.manifest.manifest.components)
+        if self.manifest.target.provider == "local":
+            raise ScalingError(
+                f"component={component!r}: on the local target {self.target_name!r} all components "
+                f"share the workers; say `{instead}`"
+            )
+
     def _check_batches(self, batches: Collection[str]) -> None:
         known = self.unfinished()
         for name in batches:
@@ -526,6 +625,20 @@ def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
     # logging, Python shows warnings on stderr, which a notebook shows under the cell.
     logger.warning(event[1])
+
+
+def tidy_up(runs_dir: Path) -> None:
+    """Cancel the jobs that dead hosts left in the queue."""
+
+    def is_alive(paths: RunPaths) -> bool:
+        contact = _read_contact(paths)
+        return contact is None or _is_alive(contact)
+
+    from scalable_nb.targets.orphans import cancel_orphans
+
+    jobs = cancel_orphans(runs_dir, is_alive)
+    if jobs:
+        logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
 
 def live_sessions() -> list[ScalableSession]:

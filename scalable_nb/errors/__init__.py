@@ -30,6 +30,7 @@ __all__ = [
     "ResultValidationError",
     "RunFolderError",
     "ScalableError",
+    "ScalingError",
     "SessionConflictError",
     "SessionError",
     "SettingsError",
@@ -112,6 +113,10 @@ class UnknownNameError(ScalableError, KeyError):
 
 class PolicyError(ScalableError, ValueError):
     """A retry or task policy with a value that makes no sense."""
+
+
+class ScalingError(ScalableError, ValueError):
+    """A number of workers that makes no sense, or for workers that the target does not have."""
 
 
 class SubmitError(ScalableError, TypeError):

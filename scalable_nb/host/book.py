@@ -316,6 +316,21 @@ class Book:
             }
         )
 
+    def job_submitted(self, job_id: str, name: str, component: str) -> None:
+        """A job was submitted: one row in ``workers.jsonl``, by which others find it."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-submitted",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+            }
+        )
+        self.workers.flush()
+
     def flush(self) -> None:
         """Bring all files up to date."""
         for file in (self.failures, self.tasks, self.workers, self.cache):

@@ -33,6 +33,7 @@ from scalable_nb.host.losses import Losses
 from scalable_nb.host.memory import PEAK_METRIC
 from scalable_nb.host.plain import PlainTasks, told_by_dask
 from scalable_nb.host.requests import Requests
+from scalable_nb.host.routes import Routes
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
 from scalable_nb.host.tickets import Tickets
@@ -62,11 +63,20 @@ class Conductor(SchedulerPlugin):
         Where everything is written down.
     brake_limit : int
         Equal failures in a row that pause a batch; 0: never.
+    kinds : collection of str
+        Components with workers of their own; see `Routes`.
     """
 
     name = "scalable-conductor"
 
-    def __init__(self, scheduler: Scheduler, book: Book, *, brake_limit: int = 0) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        book: Book,
+        *,
+        brake_limit: int = 0,
+        kinds: Collection[str] = (),
+    ) -> None:
         self.scheduler = scheduler
         self.book = book
         self.records: dict[Any, TaskRecord] = {}
@@ -77,6 +87,9 @@ class Conductor(SchedulerPlugin):
         self.tickets = Tickets()
         self.brakes = Brakes(self, brake_limit)
         self.plain = PlainTasks(self)
+        self.routes = Routes(self, kinds)
+        #: Called with a failed attempt whose task runs again.
+        self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
         self.notices: list[str] = []
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
@@ -124,6 +137,7 @@ class Conductor(SchedulerPlugin):
         ours = annotations.get(ANNOTATION)
         if ours:
             self._open_all(ours)
+            self.routes.restrict(ours)
         self.plain.enter(tasks)
         calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
         self.keeper.want(calls)
@@ -234,6 +248,7 @@ class Conductor(SchedulerPlugin):
             self.plain.on_released(record, start)
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
+        self.routes.restrict((record.key,))
 
     def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
@@ -249,6 +264,7 @@ class Conductor(SchedulerPlugin):
         self.hold.drop(record.key)
         self.brakes.forget(record.key)
         self._keys_by_slot.pop(slot_name(record.key), None)
+        self.routes.forget(record.key)
         del self.records[record.key]
         state = TaskState(self.book.ledger.columns["state"][record.row])
         if not state.is_final:
@@ -262,6 +278,7 @@ class Conductor(SchedulerPlugin):
     def _on_wake(self, key: Any) -> None:
         record = self.records[key]
         record.runnable_at = time()
+        self.routes.restrict((key,))
         if self.scheduler.tasks[key].state == "waiting":
             # For an input that was lost with the same worker: it stays where it is.
             self._on_waiting(record, "waiting", "", {})
@@ -410,6 +427,7 @@ class Conductor(SchedulerPlugin):
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
+            self.on_retry(record, failure)
             self.hold.park(record.key, delay_s)
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
         else:
@@ -487,7 +505,7 @@ class Conductor(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
-        self.book.worker_came(worker, f"worker-{ws.name}", ws.host, ws.nthreads)
+        self.book.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
         self.losses.on_added(worker, ws.nanny)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:

@@ -41,6 +41,7 @@ _LOSSES: Final = {
     "stopped": Loss.CRASH,
     "cut": Loss.CONNECTION,
     "exit": Loss.CRASH,
+    "terminated": Loss.SCANCEL,
 }
 
 
@@ -48,7 +49,8 @@ _LOSSES: Final = {
 class ExitReport:
     """A nanny's word on the end of its worker process."""
 
-    # "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "cut", "exit"
+    #: "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "cut",
+    #: "terminated" (by the batch system) or "exit".
     cause: str
     exit_code: int | None
     started_at: dict[str, float]  # of the attempts that were executing, by key
@@ -77,6 +79,8 @@ class ExitReport:
             return "the worker process was stopped, did not go on, and was ended"
         if self.cause == "cut":
             return "the connection between the worker and the scheduler broke"
+        if self.cause == "terminated":
+            return "the batch system ended the worker's job"
         code = self.exit_code or 0
         if code >= 0:
             return f"the worker process exited with code {code}"

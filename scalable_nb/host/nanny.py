@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import psutil
 from distributed import Nanny
-from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
 from distributed.utils_comm import retry
+from tornado.ioloop import PeriodicCallback
 
 from scalable_nb.host.cgroup import OomKills
 from scalable_nb.host.slots import (
@@ -36,6 +36,10 @@ _WATCH_INTERVAL_S: Final = 0.2
 
 #: A worker process that is stopped (SIGSTOP, a debugger, a frozen cgroup) for longer is ended.
 STOPPED_GRACE_S: Final = 10.0
+
+#: A scheduler that ends takes no more messages; the job must not wait for it.
+_ANNOUNCE_TIMEOUT_S: Final = 1.0
+_HAND_OVER_TIMEOUT_S: Final = 10.0
 
 _UP: Final = (Status.init, Status.starting, Status.running)
 
@@ -71,7 +75,7 @@ class ScalableNanny(Nanny):
         super().__init__(*args, **kwargs)
         self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
         self.env[SLOTS_VARIABLE] = str(self._slots)
-        self._log = WorkerLog(Path(log_folder) / f"worker-{self.name}.log") if log_folder else None
+        self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
         if self._log is not None:
             self.env[LOG_VARIABLE] = str(self._log.path)
         self._oom_kills = OomKills()
@@ -122,6 +126,54 @@ class ScalableNanny(Nanny):
         if reason.startswith(_SILENT) and self.pid is not None:
             self._killed[self.pid] = "cut"
         await super().kill(timeout=timeout, reason=reason)
+
+    def _noted(self) -> dict[str, Any]:
+        """The attempts that run and those that ended lately, as the scheduler is told of them."""
+        return {
+            "executing": [(noted.key, noted.started_at) for noted in read_slots(self._slots)],
+            "ended": [
+                (noted.run_id, (noted.started_at, noted.ended_at))
+                for noted in read_ended(self._slots)
+            ],
+        }
+
+    def is_executing(self) -> bool:
+        """Whether the worker process is executing any attempt."""
+        return bool(read_slots(self._slots))
+
+    async def announce_end(self) -> bool:
+        """Tell the scheduler that the batch system ends the job, while there is time.
+
+        Returns
+        -------
+        bool
+            Whether what is executing should be waited for. Not where nobody answers, or the
+            session ends anyway.
+        """
+        return bool(
+            await self._tell(
+                "scalable_worker_leaves",
+                _ANNOUNCE_TIMEOUT_S,
+                **self._noted(),
+                memory_bytes=self._peak_bytes or None,
+                memory_limit_bytes=self.memory_manager.memory_limit,
+            )
+        )
+
+    async def hand_over(self) -> None:
+        """Have the results of the worker moved to others, as far as there are others."""
+        await self._tell("scalable_worker_hands_over", _HAND_OVER_TIMEOUT_S)
+
+    async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
+        owner = read_owner(self._slots)
+        if owner is None or self.status not in _UP:
+            return None
+        call = getattr(self.scheduler, handler)(worker=owner.address, **values)
+        try:
+            return await asyncio.wait_for(call, timeout_s)
+        except (OSError, TimeoutError):
+            logger.info("no answer of the scheduler to %s", handler)
+            return None
 
     def log_event(self, topic: Any, msg: Any) -> Any:
         """Learn how much memory the worker used when Dask's own watch ended it."""
@@ -215,11 +267,7 @@ class ScalableNanny(Nanny):
             worker=owner.address,
             cause=cause,
             exit_code=exit_code,
-            executing=[(noted.key, noted.started_at) for noted in read_slots(self._slots)],
-            ended=[
-                (noted.run_id, (noted.started_at, noted.ended_at))
-                for noted in read_ended(self._slots)
-            ],
+            **self._noted(),
             memory_bytes=self._peak_bytes or None,
             memory_limit_bytes=limit_bytes,
             last_words=self._log.last_words() if self._log is not None else "",

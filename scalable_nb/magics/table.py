@@ -14,6 +14,7 @@ from scalable_nb.magics.commands import (
     report,
     resubmit,
     resume,
+    scale,
     start,
     status,
     stop,
@@ -35,6 +36,7 @@ VERBS: Final[dict[str, Verb]] = {
         resubmit,
         resume,
         cancel,
+        scale,
         stop,
         help,
     )

@@ -44,6 +44,11 @@ class TaskState(IntEnum):
         """Whether nothing more will happen by itself."""
         return self >= TaskState.SUCCEEDED
 
+    @property
+    def is_runnable(self) -> bool:
+        """Whether it runs, or would if there were a worker for it."""
+        return self in (TaskState.PENDING, TaskState.QUEUED, TaskState.RUNNING)
+
 
 STATE_LABELS: Final = tuple(state.label for state in TaskState)
 

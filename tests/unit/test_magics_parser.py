@@ -37,6 +37,8 @@ VERB_NAMES = ", ".join(sorted(VERBS))
         ("resubmit --timeout 90 --no-wait", "resubmit", {"timeout": 90.0, "no_wait": True}),
         ("resubmit -q -o results", "resubmit", {"quiet": True, "out": "results", "only": None}),
         ("resume", "resume", {"batches": [], "run": None}),
+        ("scale 4 -c big", "scale", {"count": "4", "component": "big", "min": None}),
+        ("scale --min 0 --max 9", "scale", {"count": None, "min": 0, "max": 9}),
         ("cancel a --paused b", "cancel", {"batches": ["a", "b"], "paused": True, "all": False}),
     ],
 )

@@ -28,6 +28,7 @@ ERRORS: list[BaseException] = [
     errors.RunFolderError("not private"),
     errors.ScalableError("base"),
     errors.SessionConflictError("another target"),
+    errors.ScalingError("n=-1"),
     errors.SessionError("session"),
     errors.SettingsError("not a number"),
     errors.StartError("did not come up"),
