@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,7 @@ _TAIL_BYTES: Final = 16_384
 _TAIL_LINES: Final = 20
 
 
-@dataclass
+@dataclass(eq=False)
 class LostJob:
     """A job whose worker is gone.
 
@@ -75,24 +75,30 @@ class JobFates:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.get_running_loop().create_task(self._ask_all())
 
+    def drop(self, lost: LostJob | None) -> None:
+        """Nobody waits for this answer any more."""
+        self._open = [other for other in self._open if other is not lost]
+
     async def _ask_all(self) -> None:
         while self._open:
             # The one that waits longest sets the pace; newer ones get their tries as well.
             await asyncio.sleep(_WAITS_S[max(lost.tries for lost in self._open)])
             asked = list(self._open)
+            if not asked:
+                return
             try:
                 await self._look_up(asked)
             except Exception:
                 # Whatever goes wrong here, the tasks must not wait for ever.
                 logger.exception("the fate of jobs could not be looked up")
-            for lost in asked:
+            for lost in [lost for lost in self._open if lost in asked]:
                 lost.tries += 1
                 if self._is_settled(lost):
-                    self._open.remove(lost)
+                    self.drop(lost)
                     lost.then(lost.fate)
 
     async def _look_up(self, asked: Sequence[LostJob]) -> None:
-        runs: dict[str, Sequence[JobFacts]] = {}
+        runs: Mapping[str, Sequence[JobFacts]] = {}
         last: dict[str, JobFacts] = {}
         try:
             runs = await self._queue.runs(sorted({lost.job_id for lost in asked}))

@@ -21,6 +21,7 @@ from scalable_nb.host.slots import slot_name
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
+    from scalable_nb.host.job_losses import JobLosses
 
 #: How long the nanny's word is waited for before nobody can know.
 REPORT_GRACE_S: Final = 5.0
@@ -78,6 +79,8 @@ class Losses:
         self._lost: dict[str, list[TaskRecord]] = {}
         self._unexpected: set[str] = set()
         self._reports: dict[str, ExitReport] = {}
+        #: What is known of the workers' batch jobs; None where they are in none.
+        self.jobs: JobLosses | None = None
 
     def suspect(self, record: TaskRecord, *, is_expected: bool) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
@@ -91,6 +94,8 @@ class Losses:
 
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
+        if self._must_wait(worker):
+            return
         if worker in self._reports or worker not in self._unexpected:
             self._settle(worker)
         else:
@@ -111,9 +116,18 @@ class Losses:
         loop = self._conductor.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
         loop.call_later(delay_s, call, *args)
 
+    def _must_wait(self, worker: str) -> bool:
+        """Whether the batch system has to be asked first; it settles the worker then."""
+        if self.jobs is None or worker not in self._lost:
+            return False
+        return self.jobs.must_wait(worker, self._reports.get(worker), self._settle)
+
     def _settle(self, worker: str) -> None:
+        if self._must_wait(worker):
+            return
         report = self._reports.pop(worker, None)
         is_unexpected = worker in self._unexpected or report is not None
+        is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
         self._unexpected.discard(worker)
         for record in self._lost.pop(worker, ()):
             if record.key not in self._conductor.hold:
@@ -148,12 +162,13 @@ class Losses:
             memory_limit_bytes=report.memory_limit_bytes if report else None,
         )
         loss = _LOSSES[report.cause] if report else Loss.CRASH
+        if self.jobs is not None:
+            failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
         if not self._conductor.settle(record, failure, loss=loss):
-            self._conductor.fail(record, self._final_error(record, error_type, message))
+            self._conductor.fail(record, self._final_error(record, failure))
 
-    def _final_error(
-        self, record: TaskRecord, error_type: type[WorkerLostError], message: str
-    ) -> WorkerLostError:
+    def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
+        message = failure.message
         if not record.terms.idempotent:
             return UnknownOutcomeError(
                 f"{message}. The task is not idempotent and may have done its work, so it is not "
@@ -161,10 +176,10 @@ class Losses:
             )
         lost = record.losses_used + 1
         times = "" if lost == 1 else f", {lost} times"
-        if error_type is not OutOfMemoryError:
-            return error_type(f"{message}{times}.")
+        if failure.failure_class != OutOfMemoryError.__name__:
+            return WorkerLostError(f"{message}{times}.")
         where = f" of component {record.batch.component!r}" if record.batch.component else ""
-        return error_type(
+        return OutOfMemoryError(
             f"{message}{times}. Give it more: raise `memory:`{where} in scalable.yaml, or split "
             "the task."
         )

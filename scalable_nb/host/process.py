@@ -22,8 +22,8 @@ from typing import Any, Final
 import dask
 import psutil
 
-from scalable_nb.errors import ScalableError
 from scalable_nb.host.book import Book
+from scalable_nb.errors import ScalableError
 from scalable_nb.host.conductor import Conductor
 from scalable_nb.host.dask_config import DASK_CONFIG
 from scalable_nb.host.healing import Rules
@@ -57,7 +57,9 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
-        self.loaded: LoadedManifest = load_manifest(paths.manifest_yaml, target=self.run["target"])
+        self.loaded: LoadedManifest = load_manifest(
+            paths.manifest_yaml, target=self.run["target"]
+        )
         self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"
@@ -92,6 +94,8 @@ class Host:
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
         scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        if self.plan.provider != "local":
+            _follow_jobs(conductor, fleet, scaling)
         self._stop_on_signals(conductor)
         await scaling.begin()
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
@@ -166,6 +170,16 @@ class Host:
         write_private(self.paths.run_json, json.dumps(run, indent=1).encode())
         shutil.rmtree(self.paths.tls, ignore_errors=True)
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
+
+
+def _follow_jobs(conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
+    from scalable_nb.host.job_losses import JobLosses
+    from scalable_nb.host.job_watch import JobWatch
+    from scalable_nb.targets.jobqueue import JobFleet
+
+    assert isinstance(fleet, JobFleet)
+    conductor.losses.jobs = JobLosses(conductor, fleet)
+    scaling.watch = JobWatch(conductor, fleet)
 
 
 def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:

@@ -173,7 +173,9 @@ def job_keywords(target: Target, component: Component, name: str) -> dict[str, A
     return keywords
 
 
-def _worker_arguments(target: Target, component: Component, processes: int, name: str) -> list[str]:
+def _worker_arguments(
+    target: Target, component: Component, processes: int, name: str
+) -> list[str]:
     arguments = ["--component", name]
     if processes > 1:
         arguments += ["--nworkers", str(processes)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
@@ -52,7 +52,7 @@ class Queue:
         facts = self.facts(job_id)
         return facts.state if facts is not None and facts.has_ended else None
 
-    async def runs(self, job_ids: Collection[str]) -> dict[str, Sequence[JobFacts]]:
+    async def runs(self, job_ids: Collection[str]) -> Mapping[str, Sequence[JobFacts]]:
         """All runs of these jobs that the accounting has written down; empty without any."""
         return {}
 
@@ -107,7 +107,7 @@ class SlurmQueue(Queue):
         """What ``squeue`` said last of a job."""
         return self._facts.get(job_id)
 
-    async def runs(self, job_ids: Collection[str]) -> dict[str, Sequence[JobFacts]]:
+    async def runs(self, job_ids: Collection[str]) -> Mapping[str, Sequence[JobFacts]]:
         """From ``sacct``.
 
         Raises
