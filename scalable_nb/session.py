@@ -483,9 +483,7 @@ class ScalableSession:
                 "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
             )
         self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        return dict(
-            self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component)
-        )
+        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
 
     def _check_workers(self, **numbers: object) -> None:
         self.check_alive()

@@ -91,7 +91,7 @@ def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSl
         assert f"worker lost: Slurm job {job} on {node} " in row["message"]
         assert any(f"JOB {job} ON {node} CANCELLED" in line for line in row["details"]["log_tail"])
     assert "was PREEMPTED after " in rows[jobs["n3"]]["message"]
-    slurm.scontrol("update", "NodeName=n4", "State=RESUME")
+    slurm.resume()
     assert futures.results() == [0, 1, 2, 3]
     assert [calls(folder, x) for x in range(4)] == [2, 2, 2, 2]
     assert len(_rows(session, 4)) == 4

@@ -70,9 +70,7 @@ def test_components_are_kinds_of_jobs_in_one_session(
     assert sorted(slurm.squeue("%C %m")) == ["1 287M", "2 573M"]
 
 
-def test_numbers_change_while_everything_runs(
-    start: Start, folder: Path, slurm: RealSlurm
-) -> None:
+def test_numbers_change_while_everything_runs(start: Start, folder: Path, slurm: RealSlurm) -> None:
     """`scale` changes one component or all; a worker that executes finishes its task first."""
     _manifest(folder, _KINDS)
     session = start("slurm")
@@ -160,9 +158,7 @@ def test_scripts_that_die_at_once_do_not_burn_the_queue(
     assert sum(row["component"] == "big" for row in submitted) == 3
 
 
-def test_a_command_that_fails_is_told_in_full_at_the_start(
-    folder: Path, slurm: RealSlurm
-) -> None:
+def test_a_command_that_fails_is_told_in_full_at_the_start(folder: Path, slurm: RealSlurm) -> None:
     """The error has exit code, command and what Slurm said; nothing is left."""
     _manifest(folder, _KINDS, "queue: no-such-partition")
     session = ScalableSession.from_yaml(target="slurm")

@@ -58,9 +58,7 @@ VERB = Verb(
     run=_run,
     arguments=(Argument("count", "N", "how many workers"),),
     options=(
-        Option(
-            ("--component", "-c"), "workers of this component", "NAME", candidates=components
-        ),
+        Option(("--component", "-c"), "workers of this component", "NAME", candidates=components),
         Option(("--min",), "follow the work, but keep so many", "N", whole_number),
         Option(("--max",), "follow the work, but not beyond", "N", whole_number),
         RUN,
