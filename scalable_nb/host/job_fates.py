@@ -112,7 +112,7 @@ class JobFates:
             records, now = runs.get(lost.job_id, ()), last.get(lost.job_id)
             fate = find_fate(lost.came_at, records, now, log)
             if fate is not None:
-                lost.fate = with_start(fate, lost.before)
+                lost.fate = with_start(fate, lost.before, lost.came_at)
 
     def _is_settled(self, lost: LostJob) -> bool:
         if lost.tries >= len(_WAITS_S):

@@ -124,7 +124,7 @@ class JobLosses(SchedulerPlugin):
             then(worker)
 
         logs = self._fleet.logs_of
-        before = self._queue.facts(job_id)
+        before = self._queue.last_running(job_id)
         return LostJob(job_id, job.came_at, lambda: logs(job.entry), before, answer)
 
     def has_ended(self, worker: str) -> bool:

@@ -22,8 +22,8 @@ from typing import Any, Final
 import dask
 import psutil
 
-from scalable_nb.host.book import Book
 from scalable_nb.errors import ScalableError
+from scalable_nb.host.book import Book
 from scalable_nb.host.conductor import Conductor
 from scalable_nb.host.dask_config import DASK_CONFIG
 from scalable_nb.host.healing import Rules

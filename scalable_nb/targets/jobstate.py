@@ -196,16 +196,18 @@ def _joined(fate: JobFacts | None, log: JobFacts) -> JobFacts:
     )
 
 
-def with_start(fate: JobFacts, before: JobFacts | None) -> JobFacts:
+def with_start(fate: JobFacts, before: JobFacts | None, came_at: float) -> JobFacts:
     """Add what was known of the run while it lived, where its fate does not say it.
 
     Parameters
     ----------
     fate : JobFacts
     before : JobFacts or None
-        The batch system's last word of the run before its end.
+        The batch system's last word of the job while it ran, perhaps of a later run.
+    came_at : float
+        When the worker connected.
     """
-    if before is None or before.started_at is None:
+    if before is None or before.started_at is None or before.started_at > came_at:
         return fate
     ended_at, elapsed_s = fate.ended_at, fate.elapsed_s
     if elapsed_s is None and ended_at is not None:

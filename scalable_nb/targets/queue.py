@@ -47,6 +47,10 @@ class Queue:
         """What was said last of a job."""
         return None
 
+    def last_running(self, job_id: str) -> JobFacts | None:
+        """What was said last of a job while it ran."""
+        return None
+
     def how_ended(self, job_id: str) -> str | None:
         """The final state of a job; None while it has none, or it is not known."""
         facts = self.facts(job_id)
@@ -75,6 +79,7 @@ class SlurmQueue(Queue):
         super().__init__("Slurm")
         self._query = SlurmQuery(job_name)
         self._facts: dict[str, JobFacts] = {}
+        self._running: dict[str, JobFacts] = {}
         self._states: dict[str, tuple[str, str | None]] = {}
         self._spacing_s = FIRST_SPACING_S
         self._asked_at = float("-inf")
@@ -85,13 +90,15 @@ class SlurmQueue(Queue):
             return
         self._asked_at = monotonic()
         try:
-            self._facts.update(await self._query.jobs())
+            found = await self._query.jobs()
         except BatchCommandError as error:
             if self.error is None:
                 logger.warning("%s", error)
             self.error = error
             return
         self.error = None
+        self._facts.update(found)
+        self._running.update((k, facts) for k, facts in found.items() if facts.state == "RUNNING")
         states = {job_id: (facts.state, facts.reason) for job_id, facts in self._facts.items()}
         has_changed = states != self._states
         self._states = states
@@ -106,6 +113,10 @@ class SlurmQueue(Queue):
     def facts(self, job_id: str) -> JobFacts | None:
         """What ``squeue`` said last of a job."""
         return self._facts.get(job_id)
+
+    def last_running(self, job_id: str) -> JobFacts | None:
+        """What ``squeue`` said last of a job while it ran."""
+        return self._running.get(job_id)
 
     async def runs(self, job_ids: Collection[str]) -> Mapping[str, Sequence[JobFacts]]:
         """From ``sacct``.

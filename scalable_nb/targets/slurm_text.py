@@ -148,8 +148,9 @@ def parse_log(lines: Sequence[str], job_id: str, since: float) -> JobFacts:
         ended = _ENDED.search(line)
         if ended is None or ended["job"] != job_id:
             continue
-        # Without a zone: the node's local time, which on a cluster is everybody's.
-        at = datetime.fromisoformat(ended["at"]).timestamp()
+        at = _local_time(ended["at"])
+        if at is None:
+            continue
         if at + 1 < since:
             facts = JobFacts(job_id, "", log_tail=tuple(lines), source="log")
         else:
@@ -166,8 +167,16 @@ def _time(value: str) -> float | None:
     return float(value) if value.isdigit() else None
 
 
+def _local_time(value: str) -> float | None:
+    """A time without a zone: the node's, which on a cluster is everybody's."""
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except ValueError:
+        return None
+
+
 def _exit_code(value: str) -> tuple[int | None, int | None]:
-    """``code:signal``; 0:0 of a job that was ended means that Slurm does not know."""
+    """``code:signal``; a script that a signal has ended has no code."""
     code, _, signal = value.partition(":")
     if not (code.isdigit() and signal.isdigit()):
         return None, None

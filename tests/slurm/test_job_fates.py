@@ -54,7 +54,7 @@ class Running:
         self.came_at = time.time()
         self.queue = SlurmQueue(NAME)
         asyncio.run(self.queue.look())
-        self.before = self.queue.facts(self.job_id)
+        self.before = self.queue.last_running(self.job_id)
 
     def fate(self) -> JobFacts:
         """What became of it, as a host finds out."""

@@ -148,7 +148,7 @@ def test_a_job_killed_for_its_memory(strict_slurm: RealSlurm, start: Start, fold
         subprocess.run([sys.executable, "-c", touch], stdin=subprocess.PIPE, check=True)
 
     future = session.client.submit(eat, policy=NOTHING_TO_SPEND)
-    with pytest.raises(errors.OutOfMemoryError, match="of its limit of .* Give it more"):
+    with pytest.raises(errors.OutOfMemoryError, match=r"of its limit of .* Give it more"):
         future.result(timeout=60)
     (row,) = _rows(session, 1)
     assert (row["category"], row["job_state"]) == ("resource", "FAILED")
