@@ -108,7 +108,7 @@ def test_a_job_at_its_time_limit(start: Start, folder: Path, slurm_plain: RealSl
     with pytest.raises(errors.WorkerLostError, match=f"Slurm job {job} on n1 ended with TIMEOUT"):
         future.result(timeout=100)
     (row,) = _rows(session, 1)
-    assert (row["job_state"], row["exit_code"], row["is_final"]) == ("TIMEOUT", -15, True)
+    assert (row["job_state"], row["exit_code"], row["is_final"]) == ("TIMEOUT", -9, True)
 
 
 def test_a_crash_within_a_job_that_goes_on(start: Start, folder: Path, slurm: RealSlurm) -> None:
@@ -131,7 +131,9 @@ def test_a_crash_within_a_job_that_goes_on(start: Start, folder: Path, slurm: Re
 
 @pytest.fixture
 def strict_slurm(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    folder: Path,  # which chooses a Slurm of its own
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[RealSlurm]:
     """A Slurm that kills jobs which use more memory than they asked for."""
     for slurm in started_slurm(tmp_path_factory, accounting=True, enforce_memory=True, nodes=1):
@@ -144,8 +146,9 @@ def test_a_job_killed_for_its_memory(strict_slurm: RealSlurm, start: Start, fold
     session = start("slurm")
 
     def eat() -> None:
-        touch = "x = bytearray(10**9)\nfor i in range(0, 10**9, 4096): x[i] = 1\ninput()"
-        subprocess.run([sys.executable, "-c", touch], stdin=subprocess.PIPE, check=True)
+        touch = "for i in range(0, 10**9, 4096): x[i] = 1"
+        code = f"import time; x = bytearray(10**9)\n{touch}\ntime.sleep(600)"
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     future = session.client.submit(eat, policy=NOTHING_TO_SPEND)
     with pytest.raises(errors.OutOfMemoryError, match=r"of its limit of .* Give it more"):
