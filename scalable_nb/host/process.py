@@ -57,9 +57,7 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
-        self.loaded: LoadedManifest = load_manifest(
-            paths.manifest_yaml, target=self.run["target"]
-        )
+        self.loaded: LoadedManifest = load_manifest(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"
