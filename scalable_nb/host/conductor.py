@@ -79,6 +79,8 @@ class Conductor(SchedulerPlugin):
         #: Called with a failed attempt whose task runs again.
         self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
         self.notices: list[str] = []
+        #: What is known of the batch jobs of the workers; none on a target without.
+        self.jobs: Callable[[], list[dict[str, Any]]] = list
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
         self._keys_by_slot: dict[str, Any] = {}

@@ -54,7 +54,7 @@ class JobWatch:
         self._silence_s = silence_s
         self._jobs: dict[str, _Watched] = {}
         self._is_told: set[str] = set()
-        conductor.scheduler.handlers["scalable_jobs"] = self.jobs
+        conductor.jobs = self.jobs
 
     async def observe(self) -> None:
         """Bring all jobs up to date; to be called after the fleet has looked."""

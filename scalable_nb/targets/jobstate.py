@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 #: A job in one of these has, or may still get, its workers.
 ALIVE: Final = frozenset(
@@ -121,6 +123,26 @@ def job_phase(
     return JobPhase.STARTING if state else JobPhase.PENDING
 
 
+def jobs_text(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """How many jobs are in which phase, and why those that wait do, in one line.
+
+    Parameters
+    ----------
+    jobs : sequence of mapping
+        Each with ``phase``, ``reason`` and ``estimated_start_at``.
+    """
+    parts = [f"{n} {phase}" for phase, n in Counter(job["phase"] for job in jobs).items()]
+    waiting = [job for job in jobs if job["phase"] == JobPhase.PENDING]
+    reasons = dict.fromkeys(job["reason"] for job in waiting if job["reason"])
+    starts = [job["estimated_start_at"] for job in waiting if job["estimated_start_at"]]
+    if reasons:
+        parts.append(f"waiting for {', '.join(reasons)}")
+    if starts:
+        at = datetime.fromtimestamp(min(starts)).astimezone()
+        parts.append(f"first start expected {at:%Y-%m-%d %H:%M}")
+    return ", ".join(parts)
+
+
 # --- what became of a job -------------------------------------------------------------
 
 
@@ -190,7 +212,7 @@ def _joined(fate: JobFacts | None, log: JobFacts) -> JobFacts:
         node=log.node or fate.node,
         ended_at=fate.ended_at or log.ended_at,
         max_rss_bytes=max(fate.max_rss_bytes or 0, log.max_rss_bytes or 0) or None,
-        memory_limit_bytes=log.memory_limit_bytes,
+        memory_limit_bytes=log.memory_limit_bytes or fate.memory_limit_bytes,
         is_out_of_memory=fate.is_out_of_memory or log.is_out_of_memory,
         log_tail=log.log_tail,
     )

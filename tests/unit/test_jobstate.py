@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from scalable_nb.targets.jobstate import (
@@ -10,6 +12,7 @@ from scalable_nb.targets.jobstate import (
     find_fate,
     in_words,
     job_phase,
+    jobs_text,
     with_start,
 )
 from scalable_nb.targets.silence import likely_cause
@@ -55,6 +58,17 @@ def test_phases(
         is_busy=busy,
         has_worked=worked,
     )
+
+
+def test_jobs_in_one_line() -> None:
+    """How many are in which phase, what the pending ones wait for and until when."""
+    idle = {"phase": "idle", "reason": None, "estimated_start_at": None}
+    waiting = {"phase": "pending", "reason": "Resources", "estimated_start_at": 1795692287.0}
+    at = datetime.fromtimestamp(1795692287).strftime("%Y-%m-%d %H:%M")
+    assert jobs_text([idle, waiting, idle]) == (
+        f"2 idle, 1 pending, waiting for Resources, first start expected {at}"
+    )
+    assert jobs_text([]) == ""
 
 
 def test_the_run_of_the_worker_counts_not_the_last_one() -> None:

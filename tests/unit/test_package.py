@@ -28,7 +28,6 @@ ERRORS: list[BaseException] = [
     errors.ResultValidationError("refused"),
     errors.RunFolderError("not private"),
     errors.ScalableError("base"),
-    errors.ScalingError("no such number of workers"),
     errors.SessionConflictError("another target"),
     errors.ScalingError("n=-1"),
     errors.SessionError("session"),
