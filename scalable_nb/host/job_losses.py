@@ -91,7 +91,12 @@ class JobLosses(SchedulerPlugin):
     # --- for `Losses` ------------------------------------------------------------------
 
     def must_wait(
-        self, worker: str, report: ExitReport | None, then: Callable[[str], None]
+        self,
+        worker: str,
+        report: ExitReport | None,
+        then: Callable[[str], None],
+        *,
+        is_expected: bool,
     ) -> bool:
         """Whether the fate of a lost worker's job has to be found out first.
 
@@ -102,6 +107,8 @@ class JobLosses(SchedulerPlugin):
             The nanny's word, if it has come.
         then : callable
             Called with the worker when the fate is known, or nobody can say.
+        is_expected : bool
+            Whether the worker had said goodbye to the scheduler.
         """
         job, job_id = self._jobs.get(worker), self.job_of(worker)
         if job is None or job_id is None or job.is_answered or not self._queue.is_telling:
@@ -109,7 +116,7 @@ class JobLosses(SchedulerPlugin):
         if _is_of_process(report):  # the nanny is in the job: it runs on
             self._fates.drop(job.question)
             return False
-        if report is None and job.entry.is_leaving:  # we ended it
+        if report is None and is_expected and job.entry.is_leaving:  # we ended it
             return False
         if job.question is None:
             job.question = self._question(job, job_id, worker, then)

@@ -8,7 +8,7 @@ tasks are held.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
@@ -120,7 +120,12 @@ class Losses:
         """Whether the batch system has to be asked first; it settles the worker then."""
         if self.jobs is None or worker not in self._lost:
             return False
-        return self.jobs.must_wait(worker, self._reports.get(worker), self._settle)
+        return self.jobs.must_wait(
+            worker,
+            self._reports.get(worker),
+            self._settle,
+            is_expected=worker not in self._unexpected,
+        )
 
     def _settle(self, worker: str) -> None:
         if self._must_wait(worker):
@@ -164,6 +169,8 @@ class Losses:
         loss = _LOSSES[report.cause] if report else Loss.CRASH
         if self.jobs is not None:
             failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
+            same = self.fingerprint(failure.failure_class, record)
+            failure = replace(failure, fingerprint=same)
         if not self._conductor.settle(record, failure, loss=loss):
             self._conductor.fail(record, self._final_error(record, failure))
 

@@ -60,7 +60,7 @@ def amended(
     async def settle() -> tuple[Failure, Loss]:
         known = losses(Accounting(fate))
         answered = asyncio.Event()
-        if known.must_wait(WORKER, report, lambda worker: answered.set()):
+        if known.must_wait(WORKER, report, lambda worker: answered.set(), is_expected=False):
             await answered.wait()
         failure = Failure(
             failure_class="WorkerLostError",
