@@ -36,6 +36,7 @@ from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.sweep import sweep_runs
+from scalable_nb.targets.jobstate import jobs_text
 from scalable_nb.telemetry.reader import JournalRows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
@@ -69,6 +70,9 @@ class SessionStatus:
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
         What a person should know, oldest first.
+    jobs : list of dict
+        Batch jobs, each with ``name, component, job_id, phase, job_state, reason,
+        estimated_start_at, host``; none on a target without.
     pauses : list of Pause
         The batches that are paused, and why; see `ScalableSession.resume`.
     """
@@ -84,14 +88,17 @@ class SessionStatus:
     started_at: str
     notices: list[str] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         busy = sum(worker["state"] == "busy" for worker in self.workers)
+        jobs = f"jobs: {jobs_text(self.jobs)}\n" if self.jobs else ""
         paused = "".join(f"paused: {pause_text(pause)}\n" for pause in self.pauses)
         return (
             f"session {self.run_id} on target {self.target!r}: {self.state}\n"
             f"workers: {len(self.workers)} ({busy} busy)\n"
+            f"{jobs}"
             f"tasks: {counts or 'none yet'}\n"
             f"{paused}"
             f"dashboard: {self.dashboard_link}\n"
@@ -372,6 +379,7 @@ class ScalableSession:
             started_at=self._contact["started_at"],
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
+            jobs=answer["jobs"],
         )
 
     def failures(self) -> list[FailureRow]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
@@ -104,6 +105,9 @@ class Failure:
     exit_code: int | None = None
     memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
+    job_id: str | None = None
+    job_state: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,8 @@ class Book:
         self.retries = 0
         self._worker_names: dict[str, str] = {}
         self._worker_hosts: dict[str, str] = {}
+        #: The batch job that a worker, by its address, is or was in.
+        self.job_of: Callable[[str], str | None] = lambda worker: None
 
     def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TaskRecord:
         """Enter a new task."""
@@ -316,6 +322,21 @@ class Book:
             }
         )
 
+    def job_changed(self, job_id: str, name: str, component: str, **facts: Any) -> None:
+        """A job is in another phase, or waits for another reason: one row in ``workers.jsonl``."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-changed",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+                **facts,
+            }
+        )
+
     def job_submitted(self, job_id: str, name: str, component: str) -> None:
         """A job was submitted: one row in ``workers.jsonl``, by which others find it."""
         self.workers.append(
@@ -371,7 +392,7 @@ class Book:
             timestamp=utc_iso(now),
             provider=self.provider,
             task_id=self.ledger.keys[record.row],
-            details=_given(pid=failure.pid, reason=record.reason),
+            details={**_given(pid=failure.pid, reason=record.reason), **failure.details},
             event_type="failure",
             schema_version=SCHEMA_VERSION,
             task_name=record.batch.task or record.batch.function,
@@ -389,8 +410,8 @@ class Book:
             traceback=failure.traceback,
             worker=self.worker_name(failure.worker or record.worker),
             host=failure.host or self._worker_hosts.get(failure.worker, ""),
-            job_id=None,
-            job_state=None,
+            job_id=failure.job_id or self.job_of(failure.worker or record.worker),
+            job_state=failure.job_state,
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,
             memory_limit_bytes=failure.memory_limit_bytes,

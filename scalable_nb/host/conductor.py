@@ -91,6 +91,8 @@ class Conductor(SchedulerPlugin):
         #: Called with a failed attempt whose task runs again.
         self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
         self.notices: list[str] = []
+        #: What is known of the batch jobs of the workers; none on a target without.
+        self.jobs: Callable[[], list[dict[str, Any]]] = list
         self.stop_requested = asyncio.Event()
         self._batches: dict[str, Batch] = {}
         self._told_lost: set[str] = set()
@@ -515,17 +517,28 @@ class Conductor(SchedulerPlugin):
         self.losses.on_removed(worker)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Learn which tasks a worker takes with it, just before they are released.
+        """Follow tasks that change their worker without a transition.
 
-        Work stealing moves tasks between workers without a transition, so the worker a task
-        was sent to may not be the one it is on.
+        Work stealing says so. What it does in the very moment in which a worker is lost is
+        learned from the words that tell of the loss, just before the tasks are released.
         """
-        if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+        if topic == "stealing" and msg[0] == "confirm":
+            self._on_stolen(self.records.get(msg[1]), thief=msg[4])
+        elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             for key in msg["processing-tasks"]:
                 record = self.records.get(key)
                 if record is not None and record.worker != msg["worker"]:
                     self.leave_seat(record)
                     record.worker = msg["worker"]
+
+    def _on_stolen(self, record: TaskRecord | None, thief: str) -> None:
+        ws = self.scheduler.workers.get(thief)
+        if record is None or ws is None:
+            return
+        self.leave_seat(record)
+        self.book.assign(record, thief)
+        if self.seats.take(thief, ws.nthreads, record.key):
+            self.book.begin_attempt(record)
 
 
 #: Stimuli by which Dask removes a worker that did not say goodbye (distributed 2026.8.0).

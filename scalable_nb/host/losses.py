@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from scalable_nb.host.slots import slot_name
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
+    from scalable_nb.host.job_losses import JobLosses
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ class Losses:
         self._unexpected: set[str] = set()
         self._reports: dict[str, ExitReport] = {}
         self._nannies: dict[str, str] = {}
+        #: What is known of the workers' batch jobs; None where they are in none.
+        self.jobs: JobLosses | None = None
 
     def on_added(self, worker: str, nanny: str | None) -> None:
         """A worker came, and with it who will know how it ended."""
@@ -130,12 +133,15 @@ class Losses:
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
         nanny = self._nannies.pop(worker, None)
-        if worker in self._reports or worker not in self._unexpected:
-            self._settle(worker)
-            return
-        self._later(REPORT_GRACE_S, self._settle, worker)
-        if nanny is not None:
+        is_known = worker in self._reports or worker not in self._unexpected
+        if nanny is not None and not is_known:
             self._later(_CUT_GRACE_S, self._tell_nanny, nanny, worker)
+        if self._must_wait(worker):
+            return
+        if is_known:
+            self._settle(worker)
+        else:
+            self._later(REPORT_GRACE_S, self._settle, worker)
 
     def _tell_nanny(self, nanny: str, worker: str) -> None:
         if worker in self._lost:
@@ -163,9 +169,23 @@ class Losses:
         loop = self._conductor.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
         loop.call_later(delay_s, call, *args)
 
+    def _must_wait(self, worker: str) -> bool:
+        """Whether the batch system has to be asked first; it settles the worker then."""
+        if self.jobs is None or worker not in self._lost:
+            return False
+        return self.jobs.must_wait(
+            worker,
+            self._reports.get(worker),
+            self._settle,
+            is_expected=worker not in self._unexpected,
+        )
+
     def _settle(self, worker: str) -> None:
+        if self._must_wait(worker):
+            return
         report = self._reports.pop(worker, None)
         is_unexpected = worker in self._unexpected or report is not None
+        is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
         self._unexpected.discard(worker)
         for record in self._lost.pop(worker, ()):
             if record.key not in self._conductor.hold:
@@ -235,12 +255,15 @@ class Losses:
             loss = Loss.NEIGHBOUR  # what was executing is to blame, not what had ended
         if not is_unexpected:
             loss = Loss.SCALE_DOWN
+        if self.jobs is not None:
+            failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
+            same = self.fingerprint(failure.failure_class, record)
+            failure = replace(failure, fingerprint=same)
         if not self._conductor.settle(record, failure, loss=loss):
-            self._conductor.fail(record, self._final_error(record, error_type, message))
+            self._conductor.fail(record, self._final_error(record, failure))
 
-    def _final_error(
-        self, record: TaskRecord, error_type: type[WorkerLostError], message: str
-    ) -> WorkerLostError:
+    def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
+        message = failure.message
         if not record.terms.idempotent:
             return UnknownOutcomeError(
                 f"{message}. The task is not idempotent and may have done its work, so it is not "
@@ -248,10 +271,10 @@ class Losses:
             )
         lost = record.losses_used + 1
         times = "" if lost == 1 else f", {lost} times"
-        if error_type is not OutOfMemoryError:
-            return error_type(f"{message}{times}.")
+        if failure.failure_class != OutOfMemoryError.__name__:
+            return WorkerLostError(f"{message}{times}.")
         where = f" of component {record.batch.component!r}" if record.batch.component else ""
-        return error_type(
+        return OutOfMemoryError(
             f"{message}{times}. Give it more: raise `memory:`{where} in scalable.yaml, or split "
             "the task."
         )

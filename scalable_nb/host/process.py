@@ -96,6 +96,8 @@ class Host:
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
         scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        if self.plan.provider != "local":
+            _follow_jobs(conductor, fleet, scaling)
         self._stop_on_signals(conductor)
         await scaling.begin()
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
@@ -170,6 +172,16 @@ class Host:
         write_private(self.paths.run_json, json.dumps(run, indent=1).encode())
         shutil.rmtree(self.paths.tls, ignore_errors=True)
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
+
+
+def _follow_jobs(conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
+    from scalable_nb.host.job_losses import JobLosses
+    from scalable_nb.host.job_watch import JobWatch
+    from scalable_nb.targets.jobqueue import JobFleet
+
+    assert isinstance(fleet, JobFleet)
+    conductor.losses.jobs = JobLosses(conductor, fleet)
+    scaling.watch = JobWatch(conductor, fleet)
 
 
 def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:

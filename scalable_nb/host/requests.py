@@ -183,6 +183,7 @@ class Requests:
             "counts": book.ledger.count(),
             "notices": list(self._conductor.notices),
             "pauses": self._conductor.brakes.pauses(),
+            "jobs": self._conductor.jobs(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

@@ -20,6 +20,7 @@ from scalable_nb.targets.wishes import Limits, Wish
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
+    from scalable_nb.host.job_watch import JobWatch
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Scaling:
         self.departures = Departures(conductor)
         self._durations = Durations(conductor)
         Escalations(conductor, fleet, self._add_kind)
+        #: Follows the jobs of a batch system.
+        self.watch: JobWatch | None = None
         self._conductor = conductor
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
@@ -127,6 +130,8 @@ class Scaling:
         async with self._lock:
             await self.fleet.look()
             self.fleet.observe()
+            if self.watch is not None:
+                await self.watch.observe()
             self.healing.count()
             await self.fleet.drop([entry.name for entry in self.healing.find_ended()])
             for kind, stand_in in self.healing.find_unavailable():

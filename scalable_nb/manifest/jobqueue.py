@@ -53,6 +53,10 @@ SESSION_OPTIONS: Final = frozenset(
     }
 )
 
+#: The shell stays until its worker has ended, also when the batch system sends SIGTERM to both.
+#: It would die of it, the job would count as ended, and the worker's time to finish be over.
+_STAY_FOR_WORKER: Final = "trap : TERM"
+
 #: What a job runs: ``dask worker`` under our nanny; see `scalable_nb.host.worker`.
 WORKER_COMMAND: Final = "scalable_nb.host.worker"
 
@@ -161,7 +165,12 @@ def job_keywords(target: Target, component: Component, name: str) -> dict[str, A
     keywords["job_extra_directives"] = directives
     exports = [f"export {key}={shlex.quote(value)}" for key, value in component.env.items()]
     prologue = option("job_script_prologue") or []
-    keywords["job_script_prologue"] = [*prologue, *component.job_script_prologue, *exports]
+    keywords["job_script_prologue"] = [
+        _STAY_FOR_WORKER,
+        *prologue,
+        *component.job_script_prologue,
+        *exports,
+    ]
     keywords["job_name"] = job_name(target, "<run>")
     keywords["worker_command"] = WORKER_COMMAND
     # -P: a file of the user's beside the notebook must not shadow what the worker imports.

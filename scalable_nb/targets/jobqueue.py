@@ -61,9 +61,8 @@ class JobFleet(Fleet):
         return entries
 
     async def look(self) -> None:
-        """Ask the batch system, where something is not as it should be."""
-        waiting = [e for e in self.entries.values() if e.job_id and not e.is_connected]
-        if waiting:
+        """Ask the batch system, as often as its queue thinks right."""
+        if self.entries:
             await self.queue.look()
 
     def how_ended(self, entry: Entry) -> str | None:
@@ -98,6 +97,11 @@ class JobFleet(Fleet):
         for log in self.logs_of(entry):
             lines += log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(lines)
+
+    def job_id_of(self, entry: Entry) -> str | None:
+        """The id of an entry's job; its workers may connect before others are submitted."""
+        job: Any = self.cluster.workers.get(entry.name)
+        return entry.job_id or (job.job_id if job is not None else None)
 
     def logs_of(self, entry: Entry) -> list[Path]:
         """The files with the output of a job, as far as they are there."""

@@ -17,12 +17,21 @@ __all__ = ["start"]
 _TARGET = 'slurm: {provider: slurm, max_workers: 2, threads_per_worker: 1, walltime: "00:10:00"}'
 
 
-def _started(factory: pytest.TempPathFactory, *, accounting: bool) -> Iterator[RealSlurm]:
+def started_slurm(
+    factory: pytest.TempPathFactory,
+    *,
+    accounting: bool,
+    enforce_memory: bool = False,
+    nodes: int = 4,
+) -> Iterator[RealSlurm]:
+    """A Slurm while it is in use; without the packages the test is skipped."""
     missing = missing_packages(accounting=accounting)
     if missing:
         pytest.skip(f"Debian packages are missing: apt-get install {' '.join(missing)}")
     instance = DevSlurm(factory.mktemp("slurm"))
-    instance.up(nodes=4, cpus=4, memory_mb=4000, accounting=accounting, enforce_memory=False)
+    instance.up(
+        nodes=nodes, cpus=4, memory_mb=4000, accounting=accounting, enforce_memory=enforce_memory
+    )
     yield RealSlurm(instance)
     instance.down(remove=True)
 
@@ -30,13 +39,13 @@ def _started(factory: pytest.TempPathFactory, *, accounting: bool) -> Iterator[R
 @pytest.fixture(scope="session")
 def slurm_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSlurm]:
     """Slurm with accounting, for all tests."""
-    yield from _started(tmp_path_factory, accounting=True)
+    yield from started_slurm(tmp_path_factory, accounting=True)
 
 
 @pytest.fixture(scope="session")
 def slurm_plain_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSlurm]:
     """Slurm without accounting, for all tests."""
-    yield from _started(tmp_path_factory, accounting=False)
+    yield from started_slurm(tmp_path_factory, accounting=False)
 
 
 @pytest.fixture

@@ -53,11 +53,15 @@ class RealSlurm:
         """Wait until a job has one of these states."""
         until(lambda: self.state(job_id) in states, timeout_s=timeout_s)
 
-    def clear(self) -> None:
-        """End all jobs and bring all nodes back."""
+    def resume(self) -> None:
+        """Bring all nodes back that have not come by themselves."""
         down = self.instance.ask("sinfo", "-h", "-N", "-p", "batch", "-t", "down", "-o", "%N")
         for node in down.split():
             self.scontrol("update", f"NodeName={node}", "State=RESUME")
+
+    def clear(self) -> None:
+        """End all jobs and bring all nodes back."""
+        self.resume()
         self.instance.ask("scancel", "--user", str(self._user()))
         until(lambda: not self.squeue(), timeout_s=60)
 

@@ -18,6 +18,7 @@ from scalable_nb import errors
 HEAVY = {"IPython", "dask", "distributed", "ipywidgets", "numpy", "pandas", "plotly", "pydantic"}
 
 ERRORS: list[BaseException] = [
+    errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
     errors.HostDiedError("the host is gone"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
     errors.NoSessionError("no session is live"),
