@@ -222,12 +222,11 @@ class Scaling:
 
     def _goes_anyway(self, entry: Entry, addresses: list[str]) -> bool:
         """Whether an idle worker ends although it has results that no other one could take."""
-        remaining_s = entry.remaining_s
-        if remaining_s is not None and remaining_s < _LAST_CALL_S:
-            pass
-        elif entry.leaves_because == "walltime":
+        is_out_of_time = entry.remaining_s is not None and entry.remaining_s < _LAST_CALL_S
+        is_adaptive = self.wishes[entry.kind.name].limits is not None
+        if entry.leaves_because == "walltime" and not is_out_of_time:
             return False  # the worker that comes in its place may take them
-        elif self.wishes[entry.kind.name].limits is not None and not self.healing.is_spent:
+        if is_adaptive and not is_out_of_time and not self.healing.is_spent:
             # Nobody asked for this one to go.
             entry.leaves_because = ""
             self.wishes[entry.kind.name].count += 1
