@@ -11,6 +11,8 @@ VENV ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 # Further arguments for pytest, e.g. `make test-unit PYTEST_ARGS="-k ledger -x"`.
 PYTEST_ARGS ?=
+# Where the demo runs: `make demo TARGET=slurm`.
+TARGET ?= local
 # Further arguments for `make constraints`, e.g. UV_ARGS=--upgrade.
 UV_ARGS ?=
 
@@ -28,8 +30,8 @@ help: ## Show this list
 # --- use -----------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.stamp-notebooks ## Run the tour on real work, without a browser, and say what happened
-	$(VENV_PYTHON) notebooks/run_tour.py --output out/demo
+demo: $(VENV)/.stamp-notebooks $(if $(filter slurm,$(TARGET)),slurm) ## Run the tour on real work (TARGET=slurm: on a Slurm of its own)
+	$(VENV_PYTHON) notebooks/run_tour.py --output out/demo --target $(TARGET)
 
 .PHONY: lab
 lab: $(VENV)/.stamp-notebooks ## Open the tour in JupyterLab
@@ -46,8 +48,13 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 
 # One after the other: each starts a cluster that fills both cores, and many measure time.
 .PHONY: test-slow
-test-slow: $(VENV)/.stamp-dev chromium ## Run the tests on real clusters, in the browser and of the notebooks
-	$(PYTEST) tests/integration tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
+test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
+	$(PYTEST) tests/integration tests/slurm tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
+
+# The same seed strikes in the same order; how far the work is at each strike may differ.
+.PHONY: chaos
+chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
+	$(VENV_PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
@@ -78,6 +85,14 @@ types: $(VENV)/.stamp-dev ## Check types with mypy --strict
 .PHONY: layers
 layers: $(VENV)/.stamp-dev ## Check with import-linter which part may import which
 	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: slurm-up
+slurm-up: $(VENV)/.stamp-notebooks slurm ## Start a Slurm of your own on this machine, and say what to export
+	@$(VENV_PYTHON) -m scalable_nb.devslurm up
+
+.PHONY: slurm-down
+slurm-down: $(VENV)/.stamp-notebooks ## Stop it and remove its files
+	@$(VENV_PYTHON) -m scalable_nb.devslurm down --remove
 
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## Measure against plain Dask, side by side
@@ -155,3 +170,9 @@ chromium:
 node:
 	@command -v node >/dev/null || $(call apt_install,nodejs) \
 	  || echo "node is missing: apt-get install nodejs" >&2
+
+SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd slurm-wlm-mysql-plugin mariadb-server
+.PHONY: slurm
+slurm:
+	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || $(call apt_install,$(SLURM_PACKAGES)) \
+	  || echo "Slurm is missing: apt-get install $(SLURM_PACKAGES)" >&2

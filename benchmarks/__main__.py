@@ -11,7 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attach, hits, resubmit, start_time, throughput
+from benchmarks import (
+    attach,
+    backoff,
+    failing,
+    hits,
+    memory,
+    resubmit,
+    start_time,
+    throughput,
+)
 from benchmarks.measure import Outcome, measure
 from scalable_nb.errors import UnknownNameError
 
@@ -28,6 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
     known = {
         "start-time": lambda tasks: start_time.benchmark(),
         "throughput": throughput.benchmark,
+        "backoff": backoff.benchmark,
+        "failing": failing.benchmark,
+        "memory": memory.benchmark,
         "resubmit": resubmit.benchmark,
         "hits": lambda tasks: hits.benchmark(10 * tasks),
         "attach": attach.benchmark,
@@ -51,10 +63,10 @@ def _parse(arguments: list[str] | None, known: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure against plain Dask, side by side."
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{' or '.join(known)}; all where none is given"
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; all where none is given"
     )
     parser.add_argument("--pairs", type=int, default=5, help="measurements of each side")
-    parser.add_argument("--tasks", type=int, default=_TASKS, help="of the throughput")
+    parser.add_argument("--tasks", type=int, default=_TASKS, help="of a measurement")
     parser.add_argument(
         "--quick", action="store_true", help=f"2 pairs, {_QUICK_TASKS:,} tasks: does it run at all"
     )

@@ -7,8 +7,8 @@ from functools import partial
 
 from distributed import Client
 
+from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
-from benchmarks.throughput import plain_cluster, session
 from scalable_nb import ScalableSession
 
 
@@ -31,7 +31,7 @@ def benchmark(tasks: int = 10_000) -> Benchmark:
 
 
 def _measure_ours(tasks: int) -> float:
-    with session() as live:
+    with our_session() as live:
         live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
         live.status()
         started_at = time.perf_counter()
@@ -44,7 +44,7 @@ def _measure_ours(tasks: int) -> float:
 
 
 def _measure_plain(tasks: int) -> float:
-    with plain_cluster() as client:
+    with plain_client() as client:
         futures = client.map(time.sleep, [3600] * tasks, pure=False)
         client.publish_dataset(many=futures)
         started_at = time.perf_counter()

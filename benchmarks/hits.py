@@ -10,8 +10,8 @@ from typing import Any
 
 import diskcache
 
+from benchmarks.contenders import our_session
 from benchmarks.measure import Benchmark, Budget
-from benchmarks.throughput import session
 from scalable_nb import cacheable
 
 
@@ -38,7 +38,7 @@ def _value(number: int) -> dict[str, Any]:
 
 
 def _measure_ours(hits: int) -> float:
-    with session() as live:
+    with our_session() as live:
         kept = cacheable(_value)
         for number in range(hits):
             kept(number)

@@ -49,18 +49,21 @@ class Benchmark:
         One line on what is measured.
     unit : str
         Of what `ours` and `plain` return, e.g. ``"tasks/s"``.
-    budget : Budget
-        For ours / plain.
+    budget : Budget or None
+        For ours / plain; None where the figure is for information.
     ours, plain : callable
         Measure once.
+    against : str
+        What `plain` is.
     """
 
     name: str
     summary: str
     unit: str
-    budget: Budget
+    budget: Budget | None
     ours: Callable[[], float]
     plain: Callable[[], float]
+    against: str = "plain Dask"
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,28 @@ class Outcome:
         unit = self.benchmark.unit
         rows: list[tuple[str, Sequence[float], str]] = [
             ("ours", self.ours, unit),
-            ("plain Dask", self.plain, unit),
+            (self.benchmark.against, self.plain, unit),
             ("ours / plain", self.ratios, ""),
         ]
         lines = [f"{self.benchmark.name}: {self.benchmark.summary}"]
-        lines.append(f"  {'':<13} {'minimum':>9} {'median':>9} {'maximum':>9}")
+        width = max(len(name) for name, _, _ in rows) + 1
+        lines.append(f"  {'':<{width}} {'minimum':>9} {'median':>9} {'maximum':>9}")
         for name, values, label in rows:
             low, middle, high = (_shown(value) for value in spread(values))
-            lines.append(f"  {name:<13} {low:>9} {middle:>9} {high:>9}  {label}".rstrip())
-        budget = self.benchmark.budget
-        verdict = budget.verdict(self.ratio).upper()
-        lines.append(f"  budget: {budget} -> {verdict} ({len(self.ours)} pairs)")
+            lines.append(f"  {name:<{width}} {low:>9} {middle:>9} {high:>9}  {label}".rstrip())
+        lines.append(f"  {self._verdict_in_words()} ({len(self.ours)} pairs)")
         return "\n".join(lines)
+
+    @property
+    def verdict(self) -> str | None:
+        """What the budget says of the ratio, where there is one."""
+        budget = self.benchmark.budget
+        return budget.verdict(self.ratio) if budget else None
+
+    def _verdict_in_words(self) -> str:
+        if self.verdict is None:
+            return "no budget: for information"
+        return f"budget: {self.benchmark.budget} -> {self.verdict.upper()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as values that JSON knows."""
@@ -110,12 +123,13 @@ class Outcome:
             "name": self.benchmark.name,
             "summary": self.benchmark.summary,
             "unit": self.benchmark.unit,
+            "against": self.benchmark.against,
             "ours": self.ours,
             "plain": self.plain,
             "ratios": self.ratios,
             "ratio": self.ratio,
-            "budget": asdict(self.benchmark.budget),
-            "verdict": self.benchmark.budget.verdict(self.ratio),
+            "budget": asdict(self.benchmark.budget) if self.benchmark.budget else None,
+            "verdict": self.verdict,
         }
 
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import MANIFEST, WORKERS, plain_client
 from benchmarks.measure import Benchmark, Budget
-from benchmarks.throughput import MANIFEST, WORKERS, plain_cluster
 from scalable_nb import FutureList, ScalableSession, cacheable, resubmit
 
 _FAILED_ONE_IN = 100
@@ -62,7 +62,7 @@ def _measure_ours(tasks: int) -> float:
 
 
 def _measure_plain(tasks: int) -> float:
-    with plain_cluster() as client, tempfile.TemporaryDirectory() as marker:
+    with plain_client() as client, tempfile.TemporaryDirectory() as marker:
         client.gather(client.map(abs, range(-200, 0)))
         started_at = time.perf_counter()
         results: list[Any] = client.gather(client.map(_work, range(tasks), marker=marker))

@@ -8,8 +8,8 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from benchmarks.contenders import MANIFEST, WORKERS
 from benchmarks.measure import Benchmark, Budget
-from benchmarks.throughput import MANIFEST, WORKERS
 
 #: As a person would write it; the clock runs from before the imports to the result.
 _FRAME = """

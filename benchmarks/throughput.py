@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from distributed import Client, LocalCluster
-
+from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
-from scalable_nb import ScalableSession
 from scalable_nb.widgets.task_table import TaskTable
-
-WORKERS = 2
-MANIFEST = f"""
-version: 1
-project: {{name: benchmark}}
-targets:
-  local: {{provider: local, max_workers: {WORKERS}, threads_per_worker: 1}}
-components:
-  default: {{}}
-"""
 
 
 def benchmark(tasks: int = 10_000) -> Benchmark:
@@ -46,62 +30,39 @@ def benchmark(tasks: int = 10_000) -> Benchmark:
     )
 
 
-def _nothing(number: int) -> int:
+def nothing(number: int) -> int:
+    """Return at once."""
     return number
 
 
 def _measure_ours(tasks: int) -> float:
-    with session() as live:
+    with our_session() as live:
 
         def run(numbers: range) -> list[Any]:
-            futures = live.client.map(_nothing, numbers, retries=3, pure=False)
+            futures = live.client.map(nothing, numbers, retries=3, pure=False)
             table = TaskTable(live.mirror, keys=futures.keys)
             try:
                 return futures.results()
             finally:
                 table.close()
 
-        return _tasks_per_second(run, tasks)
+        return tasks_per_second(run, tasks)
 
 
 def _measure_plain(tasks: int) -> float:
-    with plain_cluster() as client:
+    with plain_client() as client:
 
         def run(numbers: range) -> list[Any]:
-            return list(client.gather(client.map(_nothing, numbers, pure=False)))
+            return list(client.gather(client.map(nothing, numbers, pure=False)))
 
-        return _tasks_per_second(run, tasks)
+        return tasks_per_second(run, tasks)
 
 
-def _tasks_per_second(run: Callable[[range], list[Any]], tasks: int) -> float:
+def tasks_per_second(run: Callable[[range], list[Any]], tasks: int) -> float:
+    """The pace of `run`, which takes numbers and returns them."""
     run(range(200))  # connections, imports and the first pickles are not what is measured
     started_at = time.perf_counter()
     results = run(range(tasks))
     duration_s = time.perf_counter() - started_at
     assert results == list(range(tasks))
     return tasks / duration_s
-
-
-@contextmanager
-def plain_cluster() -> Iterator[Client]:
-    """A client of plain Dask with the same workers."""
-    with (
-        LocalCluster(
-            n_workers=WORKERS,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # what its workers say when it closes
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def session() -> Iterator[ScalableSession]:
-    """A session with all its workers, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, chdir(folder):
-        Path("scalable.yaml").write_text(MANIFEST)
-        with ScalableSession.from_yaml() as live:
-            live.client.wait_for_workers(WORKERS)
-            yield live

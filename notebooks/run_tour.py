@@ -1,6 +1,8 @@
 """Execute the tour without a browser, and tell what happened and whether it kept its promises.
 
-    python notebooks/run_tour.py --output out/demo
+    python notebooks/run_tour.py --output out/demo [--target slurm]
+
+With ``--target slurm`` a Slurm of its own runs for as long as the tour, where no other answers.
 
 The output folder gets the executed notebook, the reports of its two runs as text, and a
 folder with everything that the tour itself wrote.
@@ -10,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +28,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
+from scalable_nb.devslurm.service import DevSlurm
 from scalable_nb.errors import NoSessionError
 from scalable_nb.paths import RunPaths, list_runs
 from scalable_nb.report import Report, build_report
@@ -73,19 +77,21 @@ class Tour:
         return {key: ended[-1] for key, ended in states.items() if "failed" in ended[:-1]}
 
 
-def execute(output: Path) -> Tour:
+def execute(output: Path, target: str = "local") -> Tour:
     """Execute the tour in a fresh folder below `output`, and leave no process behind.
 
     Parameters
     ----------
     output : Path
         Made where it is missing; an executed notebook that lies there is replaced.
+    target : str
+        One of the tour's targets.
     """
     output.mkdir(parents=True, exist_ok=True)
     earlier = set(output.glob("tour-*"))
     notebook = nbformat.read(TOUR, as_version=4)  # type: ignore[no-untyped-call]
     started_at, error = time.monotonic(), ""
-    with kernel_environment(SCALABLE_TOUR_DIR=str(output)):
+    with kernel_environment(SCALABLE_TOUR_DIR=str(output), SCALABLE_TARGET=target):
         try:
             execute_notebook(notebook, output)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
@@ -98,6 +104,31 @@ def execute(output: Path) -> Tour:
     nbformat.write(notebook, executed)  # type: ignore[no-untyped-call]
     folder = folders[-1] if folders else output
     return Tour(executed, folder, tuple(runs), error, time.monotonic() - started_at)
+
+
+@contextmanager
+def slurm_at_hand() -> Iterator[None]:
+    """While it lasts Slurm's commands have somebody to speak to."""
+    if slurm_answers():
+        yield
+        return
+    with TemporaryDirectory(prefix="slurm-") as folder:
+        slurm = DevSlurm(Path(folder) / "slurm")
+        slurm.up(nodes=2, cpus=4, memory_mb=4000, accounting=False, enforce_memory=False)
+        try:
+            with kernel_environment(SLURM_CONF=str(slurm.layout.slurm_conf)):
+                yield
+        finally:
+            slurm.down(remove=True)
+
+
+def slurm_answers() -> bool:
+    """Whether there is a Slurm to use."""
+    try:
+        ping = subprocess.run(["scontrol", "ping"], capture_output=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ping.returncode == 0
 
 
 def execute_notebook(notebook: nbformat.NotebookNode, folder: Path) -> None:
@@ -231,10 +262,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the tour; returns 0 only where it kept all its promises."""
     parser = argparse.ArgumentParser(description="Execute the tour and tell what happened.")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="a folder")
-    output = parser.parse_args(arguments).output.absolute()
+    parser.add_argument("--target", choices=("local", "slurm"), default="local")
+    options = parser.parse_args(arguments)
+    output = options.output.absolute()
 
     print("The tour runs; it takes about a minute.", flush=True)
-    tour = execute(output)
+    with slurm_at_hand() if options.target == "slurm" else nullcontext():
+        tour = execute(output, options.target)
     print(f"It took {tour.duration_s:.0f} s.\n")
     if tour.runs:
         print(describe(tour), end="\n\n")

@@ -75,6 +75,18 @@ class Call:
         return args, kwargs
 
 
+def result_key_of(run_spec: Any) -> str:
+    """Under which the result of a task of ours is kept; empty where it is not.
+
+    Parameters
+    ----------
+    run_spec : object
+        What Dask calls for the task; of ours, one of the arguments is a `Call`.
+    """
+    calls = (value for value in getattr(run_spec, "args", ()) if isinstance(value, Call))
+    return next((call.result_key for call in calls), "")
+
+
 class _ArgumentsUnpickler(pickle.Unpickler):
     inputs: Sequence[Any] = ()
 

@@ -8,6 +8,7 @@ import itertools
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
@@ -40,10 +41,10 @@ from scalable_nb.submission import (
     pack_calls,
 )
 from scalable_nb.telemetry.ledger import Delta, key_text
-from scalable_nb.telemetry.records import FailureRow
 
 if TYPE_CHECKING:
     from scalable_nb.session import ScalableSession
+    from scalable_nb.telemetry.attempts import AttemptRow
 
 
 class _Unset:
@@ -132,6 +133,7 @@ class ScalableClient(Client):
             When the manifest has no such task or component.
         """
         _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
         options = _given(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh
         )
@@ -140,7 +142,7 @@ class ScalableClient(Client):
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        order = Order.resolve(self.session, func, **options)
+        order = Order.resolve(self.session, func, **_with_annotated_retries(options))
         placing = Placing(
             workers, allow_other_workers, {**(resources or {}), **order.resources},
             priority, fifo_timeout,
@@ -199,6 +201,7 @@ class ScalableClient(Client):
             A list of futures, in order, that draws itself as the live table.
         """
         _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
         options = _given(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh,
             name=name,
@@ -210,7 +213,9 @@ class ScalableClient(Client):
                             resources=dict(resources or {}), priority=priority, actor=True,
                             **kwargs)
             )  # fmt: skip
-        order = Order.resolve(self.session, func, is_named=name is not None, **options)
+        order = Order.resolve(
+            self.session, func, is_named=name is not None, **_with_annotated_retries(options)
+        )
         placing = Placing(
             workers, allow_other_workers, {**(resources or {}), **order.resources},
             priority, fifo_timeout,
@@ -293,11 +298,14 @@ class ScalableClient(Client):
             for key, each in packed.items()
         }
         placing = submission.placing
-        with dask.annotate(**{ANNOTATION: {**submission.wire, "batch": batch.batch_id}}):
+        annotations: dict[str, Any] = {ANNOTATION: {**submission.wire, "batch": batch.batch_id}}
+        if "retries" in dask.get_annotations():
+            annotations["retries"] = 0  # they are in the order: Dask is not to retry as well
+        with dask.annotate(**annotations):
             futures: dict[Any, Future[Any]] = super()._graph_to_futures(
                 LLGExpr(graph, _determ_token=uuid.uuid4().hex),
                 list(graph),
-                workers=[placing.workers] if isinstance(placing.workers, str) else placing.workers,
+                workers=placing.workers,
                 allow_other_workers=placing.allow_other_workers,
                 internal_priority=dict(zip(graph, itertools.count(), strict=False)),
                 user_priority=placing.priority,
@@ -408,16 +416,26 @@ class ScalableClient(Client):
         """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
         return partial(futures)
 
-    def attempts(self, future: Future[Any]) -> list[FailureRow]:
-        """The failed attempts of a task so far, oldest first, as rows of ``failures.jsonl``."""
-        key = key_text(future.key)
-        return [row for row in self.session.failures() if row.get("task_id") == key]
+    def attempts(self, future: Future[Any]) -> list[AttemptRow]:
+        """All attempts of a task so far, oldest first, the one that is running included.
+
+        Returns
+        -------
+        list of AttemptRow
+            Each with ``attempt, outcome`` ("failed", "succeeded" or "running"),
+            ``started_at, ended_at`` (UTC, ISO 8601), ``queued_s, duration_s, worker, host,
+            pid, memory_bytes``; a failed one also with ``failure_class, message, category,
+            fingerprint, traceback, retry_in_s`` and the rest of its row in
+            ``failures.jsonl``.
+        """
+        return self.session.attempts(key_text(future.key))
 
     # --- tasks that wait for a retry ---------------------------------------------------
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""
-        return len(self.ask("retry_now", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "retry_now", futures)
+        return count
 
     def give_up(self, futures: Iterable[Future[Any]]) -> int:
         """Let tasks that wait for their next attempt fail now, with their last error.
@@ -427,7 +445,8 @@ class ScalableClient(Client):
         int
             How many were waiting; others are left alone.
         """
-        return len(self.ask("give_up", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "give_up", futures)
+        return count
 
     def resume(self, futures: Iterable[Future[Any]]) -> int:
         """Let the paused tasks of a batch go on although all before them failed alike.
@@ -437,7 +456,11 @@ class ScalableClient(Client):
         int
             How many were paused.
         """
-        return len(self.ask("resume", keys=[future.key for future in futures]))
+        count: int = self.sync(self._count_of, "resume", futures)
+        return count
+
+    async def _count_of(self, handler: str, futures: Iterable[Future[Any]]) -> int:
+        return len(await self.ask_async(handler, keys=[future.key for future in futures]))
 
     # --- the host --------------------------------------------------------------------
 
@@ -531,6 +554,24 @@ def _check_callable(func: Any) -> None:
         )
 
 
+def _check_places(workers: Any, allow_other_workers: Any) -> Any:
+    """The workers as a list, where they contradict nothing; as Dask does."""
+    if allow_other_workers and workers is None:
+        raise ValueError(
+            f"allow_other_workers={allow_other_workers!r} says nothing without workers=; expected "
+            "both, as in workers=['tcp://10.0.0.7:40001'], allow_other_workers=True"
+        )
+    return [workers] if isinstance(workers, str | Number) else workers
+
+
+def _with_annotated_retries(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the retries of `dask.annotate` where the call says nothing of them."""
+    retries = dask.get_annotations().get("retries")
+    if retries is None or "retries" in options or options.get("policy") is not None:
+        return options
+    return {**options, "retries": retries}
+
+
 def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
     """The options that were given; none may have the name of a parameter of the function."""
     given = {name: value for name, value in options.items() if value is not _UNSET}
@@ -557,8 +598,8 @@ def _name_map(
     pure: bool,
 ) -> list[tuple[Any, Prepared]]:
     """Calls with the keys that Dask itself would give."""
-    if isinstance(key, list):
-        return list_calls(key, items)
+    if isinstance(key, Iterable) and not isinstance(key, str):
+        return list_calls(list(key), items)
     prefix = key or funcname(func)
     if not pure:
         return number_calls(prefix, items)

@@ -99,13 +99,18 @@ class _ListLike(type):
 
     `wait`, `cancel`, `progress` and `dask.delayed` look into ``type(x) in (tuple, set, list)``
     only (distributed 2026.8.0, `futures_of`): a plain subclass would be passed over in
-    silence, and ``wait(futures)`` would return at once.
+    silence, and ``wait(futures)`` would return at once. What passes that test travels under the
+    name of its type, e.g. in a published dataset, and that name has to be known at the other end.
     """
 
     def __eq__(cls, other: object) -> bool:
         return cls is other or other is list
 
     __hash__ = type.__hash__
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        return "list"
 
 
 class FutureList(list[Future[Any]], metaclass=_ListLike):
@@ -168,7 +173,24 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
 
     def results(self) -> list[Any]:
         """All results in order; raises the first failure."""
-        return list(self._client().gather(list(self))) if self else []
+        if not self:
+            return []
+        self.check_may_wait("results()", "`await client.gather(futures)`")
+        return list(self._client().gather(list(self)))
+
+    def check_may_wait(self, what: str, instead: str) -> None:
+        """Refuse to wait in the event loop of an asynchronous client.
+
+        Raises
+        ------
+        SessionError
+            Says what to do instead.
+        """
+        if self._client().asynchronous:
+            raise SessionError(
+                f"{what} waits, which must not happen in the coroutines of an asynchronous "
+                f"client; use {instead}"
+            )
 
     def partial(self) -> PartialResult:
         """Wait until all ended, then give results and failures, both in input order."""
@@ -249,11 +271,7 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
     if not listed:
         return PartialResult([], [])
     client = listed._client()
-    if client.asynchronous:
-        raise SessionError(
-            "partial() waits, which an asynchronous client must not; use "
-            "`await client.gather(futures, errors='return')`"
-        )
+    listed.check_may_wait("partial()", "`await client.gather(futures, errors='return')`")
     outcomes = client.sync(client.outcomes, list(listed))
     failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Failed)]
     states = listed.to_dataframe() if failed else None

@@ -86,8 +86,13 @@ class RunPaths:
 
     @property
     def host_log(self) -> Path:
-        """What the host, its scheduler and its local workers logged."""
+        """What the host and its scheduler logged."""
         return self.folder / "host.log"
+
+    @property
+    def logs(self) -> Path:
+        """Private folder of what the workers on this machine printed and logged, a file each."""
+        return self.folder / "logs"
 
     @property
     def tls(self) -> Path:
@@ -103,6 +108,11 @@ class RunPaths:
     def calls(self) -> Path:
         """What the tasks call: functions and arguments, written before they run."""
         return self.folder / "calls"
+
+    @property
+    def jobs(self) -> Path:
+        """Private folder of what batch jobs write."""
+        return self.folder / "jobs"
 
     @property
     def workspace(self) -> Path:

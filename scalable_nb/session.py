@@ -11,7 +11,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -26,15 +25,19 @@ from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
     RunFolderError,
+    ScalingError,
     StartError,
     UnknownNameError,
 )
 from scalable_nb.faults.brake import Pause, pause_text
+from scalable_nb.host.residence import what_ends_a_host
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.reader import JournalTail
+from scalable_nb.sweep import sweep_runs
+from scalable_nb.targets.jobstate import jobs_text
+from scalable_nb.telemetry.reader import JournalRows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
     from scalable_nb.recording import Recording
+    from scalable_nb.telemetry.attempts import AttemptRow
     from scalable_nb.telemetry.mirror import Mirror
 
 _POLL_S: Final = 0.02
@@ -68,6 +72,9 @@ class SessionStatus:
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
         What a person should know, oldest first.
+    jobs : list of dict
+        Batch jobs, each with ``name, component, job_id, phase, job_state, reason,
+        estimated_start_at, host``; none on a target without.
     pauses : list of Pause
         The batches that are paused, and why; see `ScalableSession.resume`.
     """
@@ -83,14 +90,17 @@ class SessionStatus:
     started_at: str
     notices: list[str] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         busy = sum(worker["state"] == "busy" for worker in self.workers)
+        jobs = f"jobs: {jobs_text(self.jobs)}\n" if self.jobs else ""
         paused = "".join(f"paused: {pause_text(pause)}\n" for pause in self.pauses)
         return (
             f"session {self.run_id} on target {self.target!r}: {self.state}\n"
             f"workers: {len(self.workers)} ({busy} busy)\n"
+            f"{jobs}"
             f"tasks: {counts or 'none yet'}\n"
             f"{paused}"
             f"dashboard: {self.dashboard_link}\n"
@@ -121,11 +131,12 @@ class ScalableSession:
         self.paths: RunPaths | None = None
         self._contact: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._tail: JournalTail | None = None
-        self._failures: list[FailureRow] = []
-        self._failures_lock = threading.Lock()
+        self._failures: JournalRows | None = None
+        self._endings: JournalRows | None = None
         self._batch_names: set[str] = set()
         self._is_open = False
+        #: What will end the session sooner than somebody means; empty where nothing is known.
+        self.ends_with = ""
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None, *, target: str | None = None) -> Self:
@@ -162,6 +173,7 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
+        tidy_up(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
             contact = _read_contact(paths)
@@ -225,9 +237,12 @@ class ScalableSession:
         """
         if self._is_open:
             return self.client
+        self._check_host()
         settings = self.settings
+        tidy_up(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
+        sweep_runs(settings.runs_dir)
         _prepare_run(self.paths, self.manifest, settings.linger_s)
         self._process = _spawn_host(self.paths)
         try:
@@ -239,6 +254,17 @@ class ScalableSession:
             _kill(self._process)
             raise
         return self.client
+
+    def _check_host(self) -> None:
+        where = self.manifest.target.host
+        if where == "job":
+            raise StartError(
+                f"`host: job` of target {self.target_name!r} is not there yet: the host runs on "
+                "this machine. Expected `host: auto`, which says what may end it here, or "
+                "`host: here`."
+            )
+        if where == "auto":
+            self.ends_with = what_ends_a_host() or ""
 
     def close(self) -> None:
         """End the host and its workers; closing twice is harmless."""
@@ -272,27 +298,59 @@ class ScalableSession:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def connect(self, **options: Any) -> ScalableClient:
+        """Give a further client of this session, beside the one that `start` returns.
+
+        It has futures of its own; the session goes on when it is closed.
+
+        Parameters
+        ----------
+        **options
+            As for `distributed.Client`. With ``asynchronous=True`` it is a client for
+            coroutines, to be entered with ``async with``. It does not become Dask's default
+            client unless ``set_as_default=True`` says so.
+
+        Raises
+        ------
+        NoSessionError, HostDiedError
+            When there is nothing to connect to.
+
+        Examples
+        --------
+        >>> async with session.connect(asynchronous=True) as client:
+        ...     await client.submit(sum, [1, 2, 3])
+        6
+        """
+        self.check_alive()
+        return self._new_client(**{"set_as_default": False, **options})
+
+    def _new_client(self, **options: Any) -> ScalableClient:
+        from scalable_nb.client import ScalableClient
+        from scalable_nb.host.tls import load_security
+
+        security = load_security(Path(self._contact["tls"]))
+        return ScalableClient(self._contact["address"], security=security, session=self, **options)
+
     def _connect(self) -> None:
         from scalable_nb.batches import Batches
-        from scalable_nb.client import LedgerFeed, ScalableClient
+        from scalable_nb.client import LedgerFeed
         from scalable_nb.host.conductor import NOTICE_TOPIC
-        from scalable_nb.host.tls import load_security
         from scalable_nb.recording import Recording
         from scalable_nb.telemetry.mirror import Mirror
 
         assert self.paths is not None
-        security = load_security(Path(self._contact["tls"]))
-        self.client = ScalableClient(
-            self._contact["address"], security=security, session=self, set_as_default=True
-        )
+        self.client = self._new_client(set_as_default=True)
         self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self.manifest.manifest.defaults.record_limit_bytes
         self.call_record = Recording(self.paths, self.client.id, limit_bytes)
-        self._tail = JournalTail(self.paths.failures)
+        self._failures = JournalRows(self.paths.failures)
+        self._endings = JournalRows(self.paths.tasks)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
         self._batches = Batches(self)
         self._is_open = True
         _live.append(self)
+        if self.manifest.discovered:
+            logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
     def _await_end(self) -> None:
         deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -334,17 +392,40 @@ class ScalableSession:
             started_at=self._contact["started_at"],
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
+            jobs=answer["jobs"],
         )
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        if self._tail is None:
+        return with_given_up(self._read(self._failures), self._read(self._endings))
+
+    def attempts(self, task_id: str) -> list[AttemptRow]:
+        """All attempts of a task so far, oldest first, the one that is running included.
+
+        Parameters
+        ----------
+        task_id : str
+            The task's key as text, as in the journal.
+        """
+        from scalable_nb.telemetry.attempts import join_attempts, running_attempt
+
+        ended = join_attempts(
+            [row for row in self.failures() if row.get("task_id") == task_id],
+            [row for row in self._read(self._endings) if row.get("task_id") == task_id],
+        )
+        if self._is_open and self.is_host_alive():
+            self.mirror.refresh()
+        with self.mirror.lock:
+            running = running_attempt(self.mirror.ledger, task_id)
+        return ended if running is None else [*ended, running]
+
+    def _read(self, rows: JournalRows | None) -> list[Any]:
+        """The rows of a journal, brought up to date by a host that is alive."""
+        if rows is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")
         if self._is_open and self.is_host_alive():
             self.client.ask("flush")
-        with self._failures_lock:  # a view may ask from a thread of its own
-            self._failures += self._tail.poll()  # type: ignore[arg-type]
-            return list(self._failures)
+        return rows.read()
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""
@@ -428,6 +509,85 @@ class ScalableSession:
         self._check_batches(batches)
         return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
 
+    # --- workers -------------------------------------------------------------------
+
+    def scale(self, n: int, component: str | None = None) -> dict[str, int]:
+        """Ask for so many workers; those that are too many finish what they execute first.
+
+        Parameters
+        ----------
+        n : int
+            Workers; 0 or more.
+        component : str, optional
+            Of this component; else of all together, shared evenly. On a local target all
+            components share the workers.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        self._check_workers(n=n)
+        self._check_component(component, f"session.scale({n})")
+        return dict(self.client.ask("scale", count=n, component=component))
+
+    def adapt(
+        self, minimum: int = 0, maximum: int | None = None, component: str | None = None
+    ) -> dict[str, int]:
+        """Let the number of workers follow the tasks that could run.
+
+        A worker that executes a task, or has the only copy of a result, is never ended.
+
+        Parameters
+        ----------
+        minimum, maximum : int
+            Workers of each component. ``maximum`` None: the target's ``max_workers``.
+        component : str, optional
+            Of this component; else of each.
+
+        Returns
+        -------
+        dict of str to int
+            Workers wanted now, by component (``""``: shared by all).
+
+        Raises
+        ------
+        UnknownNameError, ScalingError
+        """
+        maximum = maximum if maximum is not None else max(self.plan().workers, minimum, 1)
+        self._check_workers(minimum=minimum, maximum=maximum)
+        if minimum > maximum or maximum < 1:
+            raise ScalingError(
+                f"minimum={minimum}, maximum={maximum}: expected 0 <= minimum <= maximum and at "
+                "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
+            )
+        self._check_component(component, f"session.adapt({minimum}, {maximum})")
+        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
+
+    def _check_workers(self, **numbers: object) -> None:
+        self.check_alive()
+        for name, value in numbers.items():
+            if type(value) is not int or value < 0:
+                raise ScalingError(
+                    f"{name}={value!r} is not a number of workers; expected a whole number, "
+                    f"0 or more, e.g. {name}=4"
+                )
+
+    def _check_component(self, component: str | None, instead: str) -> None:
+        if component is None:
+            return
+        if component not in self.manifest.manifest.components:
+            raise UnknownNameError("component", component, self.manifest.manifest.components)
+        if self.manifest.target.provider == "local":
+            raise ScalingError(
+                f"component={component!r}: on the local target {self.target_name!r} all components "
+                f"share the workers; say `{instead}`"
+            )
+
     def _check_batches(self, batches: Collection[str]) -> None:
         known = self.unfinished()
         for name in batches:
@@ -495,6 +655,20 @@ def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
     # logging, Python shows warnings on stderr, which a notebook shows under the cell.
     logger.warning(event[1])
+
+
+def tidy_up(runs_dir: Path) -> None:
+    """Cancel the jobs that dead hosts left in the queue."""
+
+    def is_alive(paths: RunPaths) -> bool:
+        contact = _read_contact(paths)
+        return contact is None or _is_alive(contact)
+
+    from scalable_nb.targets.orphans import cancel_orphans
+
+    jobs = cancel_orphans(runs_dir, is_alive)
+    if jobs:
+        logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
 
 def live_sessions() -> list[ScalableSession]:

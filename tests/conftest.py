@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-_MARK_OF_FOLDER = {"integration": "integration", "browser": "browser", "notebooks": "notebook"}
+_MARK_OF_FOLDER = {
+    "integration": "integration",
+    "browser": "browser",
+    "notebooks": "notebook",
+    "slurm": "slurm",
+}
 _HERE = Path(__file__).parent
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BatchCommandError",
     "HostDiedError",
     "ManifestError",
     "NoSessionError",
@@ -30,6 +31,7 @@ __all__ = [
     "ResultValidationError",
     "RunFolderError",
     "ScalableError",
+    "ScalingError",
     "SessionConflictError",
     "SessionError",
     "SettingsError",
@@ -112,6 +114,37 @@ class UnknownNameError(ScalableError, KeyError):
 
 class PolicyError(ScalableError, ValueError):
     """A retry or task policy with a value that makes no sense."""
+
+
+class ScalingError(ScalableError, ValueError):
+    """A number of workers that makes no sense, or for workers that the target does not have."""
+
+
+class BatchCommandError(ScalableError):
+    """A command of the batch system failed.
+
+    Parameters
+    ----------
+    command : sequence of str
+        With its arguments.
+    exit_code : int or None
+        None where it could not be run, or did not end in time.
+    stdout, stderr : str
+        What it printed, or why it could not be run.
+    """
+
+    def __init__(
+        self, command: Iterable[str], exit_code: int | None, stdout: str, stderr: str
+    ) -> None:
+        self.command = tuple(command)
+        self.exit_code = exit_code
+        self.stdout, self.stderr = stdout, stderr
+        super().__init__(self.command, exit_code, stdout, stderr)
+
+    def __str__(self) -> str:
+        how = "failed" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        printed = [text.strip() for text in (self.stdout, self.stderr) if text.strip()]
+        return "\n".join([f"`{' '.join(self.command)}` {how}.", *printed])
 
 
 class SubmitError(ScalableError, TypeError):

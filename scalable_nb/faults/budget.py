@@ -17,6 +17,7 @@ class Loss(StrEnum):
     """Why the worker of an attempt went away."""
 
     CRASH = "crash"  # an exit code, a signal, or nobody knows
+    CONNECTION = "connection"  # between worker and scheduler
     OUT_OF_MEMORY = "out_of_memory"  # killed for its memory: nanny, kernel, batch system
     WALLTIME = "walltime"  # the job's time was over
     WHOLE_WALLTIME = "whole_walltime"  # ... and this attempt had had all of it
@@ -28,10 +29,11 @@ class Loss(StrEnum):
     NEIGHBOUR = "neighbour"  # another task's crash or timeout ended the process
 
 
-_CHARGED: Final = frozenset({Loss.CRASH, Loss.OUT_OF_MEMORY, Loss.WALLTIME})
+_CHARGED: Final = frozenset({Loss.CRASH, Loss.CONNECTION, Loss.OUT_OF_MEMORY, Loss.WALLTIME})
 
 _WORDS: Final = {
     Loss.CRASH: "the worker crashed",
+    Loss.CONNECTION: "the connection to the worker broke",
     Loss.OUT_OF_MEMORY: "the worker ran out of memory",
     Loss.WALLTIME: "the walltime of the job ended",
     Loss.PREEMPTION: "the job was preempted",

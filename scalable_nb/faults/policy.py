@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
@@ -12,6 +12,7 @@ from scalable_nb.faults.backoff import Backoff, RetryPolicy, delay_s
 from scalable_nb.faults.budget import Decision, Loss, decide
 from scalable_nb.faults.checks import check_count, check_rules, refusal
 from scalable_nb.faults.classify import Rule
+from scalable_nb.faults.escalation import Escalation, check_escalation
 from scalable_nb.faults.terms import PolicyTerms, check_timeout, unsafe_retries
 
 __all__ = [
@@ -61,6 +62,10 @@ class TaskPolicy:
         Called on the worker with the result; false or an exception fails the attempt.
     worker_losses : int or None
         Further attempts after a crash or an out-of-memory kill of the worker (3).
+    escalate : dict or None
+        ``{"memory": 2.0, "max": "64G"}``: the attempt after an out-of-memory goes to a worker
+        with so many times the memory, at most ``max``. Needs a target with jobs; one with such
+        a worker is started where there is none.
 
     Raises
     ------
@@ -81,6 +86,7 @@ class TaskPolicy:
     idempotent: bool | None = None
     validate: Callable[[Any], object] | None = None
     worker_losses: int | None = None
+    escalate: Escalation | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -88,6 +94,7 @@ class TaskPolicy:
             "backoff": _check_backoff(self.backoff, self.retries),
             "retry_on": check_rules("retry_on", self.retry_on),
             "give_up_on": check_rules("give_up_on", self.give_up_on),
+            "escalate": check_escalation(self.escalate),
         }
         if self.timeout_s is not None and self.timeout_s != math.inf:
             checked["timeout_s"] = check_timeout(self.timeout_s)
@@ -135,6 +142,9 @@ class TaskPolicy:
             **({} if self.waits is None else _values(self.waits)),
         }
         changes = {name: value for name, value in said.items() if value is not None}
+        if isinstance(self.escalate, Escalation):
+            changes["memory_factor"] = self.escalate.factor
+            changes["max_memory_bytes"] = self.escalate.max_bytes
         if self.timeout_s is not None:
             changes["timeout_s"] = None if self.timeout_s == math.inf else self.timeout_s
         return changes
@@ -176,12 +186,15 @@ def resolve_policy(
     idempotent = _first(layer.idempotent for layer in layers) is not False
     counts = (layer.max_retries for layer in (layers if idempotent else (call, task)))
     worker_losses = _first(layer.worker_losses for layer in layers)
+    escalation = check_escalation(_first(layer.escalate for layer in layers))
     return PolicyTerms(
         retries=_first(counts) or 0,
         backoff=_first(layer.waits for layer in layers) or Backoff(),
         timeout_s=None if timeout_s == math.inf else timeout_s,
         idempotent=idempotent,
         worker_losses=3 if worker_losses is None else worker_losses,
+        memory_factor=escalation.factor if escalation else None,
+        max_memory_bytes=escalation.max_bytes if escalation else None,
     )
 
 

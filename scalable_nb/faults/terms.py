@@ -9,6 +9,7 @@ from typing import Any, Final
 from scalable_nb.errors import PolicyError
 from scalable_nb.faults.backoff import Backoff
 from scalable_nb.faults.checks import check_count, check_number
+from scalable_nb.faults.escalation import Escalation
 
 _BACKOFF_NAMES: Final = tuple(item.name for item in fields(Backoff))
 
@@ -29,6 +30,10 @@ class PolicyTerms:
         Whether the function may be called a second time at all.
     worker_losses : int
         Further attempts after the worker's process ended under the task.
+    memory_factor : float or None
+        By which an attempt after an out-of-memory gets more memory; None: as much as before.
+    max_memory_bytes : int or None
+        What it gets at most.
     code : bytes
         The pickled ``TaskPolicy.rules``; empty: none. Pickled by the client, unpickled on
         workers only.
@@ -44,6 +49,8 @@ class PolicyTerms:
     timeout_s: float | None = None
     idempotent: bool = True
     worker_losses: int = 3
+    memory_factor: float | None = None
+    max_memory_bytes: int | None = None
     code: bytes = b""
 
     def __post_init__(self) -> None:
@@ -53,6 +60,13 @@ class PolicyTerms:
             check_timeout(self.timeout_s)
         if self.retries and not self.idempotent:
             raise unsafe_retries(self.retries)
+
+    @property
+    def escalation(self) -> Escalation | None:
+        """How the memory of a next attempt grows."""
+        if self.memory_factor is None:
+            return None
+        return Escalation(self.memory_factor, self.max_memory_bytes)
 
     def to_wire(self) -> dict[str, Any]:
         """Values that msgpack can carry, those that equal the default left out."""

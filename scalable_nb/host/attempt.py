@@ -16,18 +16,20 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
-import psutil
 from distributed import Reschedule, Worker, get_worker
 from distributed.utils import sync
+from distributed.utils_comm import retry
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import ResultValidationError
+from scalable_nb.errors.workers import UnknownOutcomeError
 from scalable_nb.faults.classify import Category, classify, verdict
 from scalable_nb.faults.fingerprint import fingerprint_of
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept, described
+from scalable_nb.host.memory import peak_memory_bytes
 from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter, slot_name
 from scalable_nb.host.travel import pickled, travelling
 
@@ -42,6 +44,8 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             if attempt.has_kept_result():
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                sync(attempt.worker.loop, attempt.take_ticket)
             return attempt.accept(function(*args, **kwargs))
     except Reschedule:
         raise
@@ -59,6 +63,8 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
             if attempt.has_kept_result():
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                await attempt.take_ticket()
             return attempt.accept(await function(*args, **kwargs))
     except Reschedule:
         raise
@@ -73,6 +79,7 @@ class _Attempt:
         self.call = call
         self.worker: Worker = get_worker()
         self.state = self.worker.state.tasks[self.key]
+        self.run_id = self.state.run_id
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
         self.kept = Kept(
@@ -82,6 +89,7 @@ class _Attempt:
             limit_bytes=wire.get("keep_limit"),
         )
         self.started_at = time()
+        self._forget_note: Callable[[], None] = lambda: None
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -90,7 +98,8 @@ class _Attempt:
         if writer is None:
             yield
             return
-        with writer.running(slot_name(self.key), self.terms.timeout_s):
+        name, limit_s = slot_name(self.key), self.terms.timeout_s
+        with writer.running(name, limit_s, self.run_id) as self._forget_note:
             yield
 
     def has_kept_result(self) -> bool:
@@ -111,6 +120,20 @@ class _Attempt:
         self.kept.about = described(self.call.about, function, args, kwargs)
         self.started_at = time()
         return function, args, kwargs
+
+    async def take_ticket(self) -> None:
+        """Make sure that nobody has called the function for this task, nor will.
+
+        Raises
+        ------
+        UnknownOutcomeError
+            When it was called before.
+        Reschedule
+            When the task is not this worker's any more.
+        """
+        answer = await self._ask("scalable_take_ticket")
+        if not answer["granted"]:
+            raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
 
     def accept(self, result: Any) -> Any:
         """Validate a result and keep it where that was asked for."""
@@ -138,16 +161,31 @@ class _Attempt:
         own = error.__traceback__
         exception = travelling(error.with_traceback(own.tb_next if own else None))
         try:
-            answer = await self.worker.scheduler.scalable_attempt_failed(
-                key=self.key,
-                worker=self.worker.address,
+            answer = await self._ask(
+                "scalable_attempt_failed",
                 verdict=self._verdict(error),
                 failure=failure,
                 exception=pickled(exception),
             )
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
+        self._forget_note()
         return Reschedule() if answer["retry"] else exception
+
+    async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:
+        """Ask the conductor; again where the connection broke, for the next may be there at once.
+
+        It answers the same question twice in the same way.
+        """
+        ask = functools.partial(
+            getattr(self.worker.scheduler, handler),
+            key=self.key,
+            worker=self.worker.address,
+            run_id=self.run_id,
+            **question,
+        )
+        answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
+        return answer
 
     def _verdict(self, error: BaseException) -> str | None:
         return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))
@@ -164,7 +202,7 @@ class _Attempt:
             "duration_s": time() - self.started_at,
             "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
             "pid": os.getpid(),
-            "memory_bytes": psutil.Process().memory_info().rss,
+            "memory_bytes": peak_memory_bytes(),
             "memory_limit_bytes": self.worker.memory_manager.memory_limit,
         }
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from scalable_nb.faults.brake import Brake
 from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.telemetry.ledger import key_text
 
 #: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.
 ANNOTATION: Final = "scalable"
@@ -18,6 +19,8 @@ KEPT_ANNOTATIONS: Final = ("store", "recompute", "keep_limit")
 @dataclass(slots=True)
 class Batch:
     """What the tasks of one ``submit`` or ``map`` have in common.
+
+    Where ``batch_id`` is empty, its tasks came another way; see `host.plain`.
 
     ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``is_known`` says
     that they stand in the ledger already, answered by kept results. ``terms`` are read by the
@@ -34,6 +37,10 @@ class Batch:
     is_known: bool = False
     terms: PolicyTerms | None = None
     brake: Brake | None = None
+
+    def label(self, key: Any, preview: str) -> str:
+        """A task as a person reads it: the call, or the key of one that is no call of ours."""
+        return f"{self.function}({preview})" if self.batch_id else key_text(key)
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values, keys and previews apart (keys may be tuples)."""

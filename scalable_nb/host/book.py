@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
 
@@ -13,7 +14,14 @@ from scalable_nb.host.batches import Batch
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger, key_text
-from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, TaskState, utc_iso
+from scalable_nb.telemetry.records import (
+    GIVEN_UP,
+    SCHEMA_VERSION,
+    FailureRow,
+    TaskRow,
+    TaskState,
+    utc_iso,
+)
 
 
 @dataclass(slots=True)
@@ -36,9 +44,11 @@ class TaskRecord:
         When it last began to wait for a slot; seconds since the epoch.
     is_reported : bool
         Whether the attempt that is ending has its row in ``failures.jsonl``.
+    is_given_up : bool
+        Whether there is no further attempt after the one that was reported last.
     exception : bytes
-        The last attempt's exception, pickled by the worker, while the task waits for its
-        retry; empty at all other times.
+        The last attempt's exception, pickled by the worker, until the task runs again or has
+        failed; empty at all other times.
     """
 
     key: Any
@@ -53,17 +63,23 @@ class TaskRecord:
     worker: str = ""
     runnable_at: float = 0.0
     is_reported: bool = False
+    is_given_up: bool = False
     exception: bytes = b""
     reason: str | None = None
 
     @property
-    def label(self) -> str:
-        """The call as a person reads it."""
-        return f"{self.batch.function}({self.preview})"
+    def is_plain(self) -> bool:
+        """Whether it is no call of `submit` or `map`: Dask alone decides about it."""
+        return not self.batch.batch_id
 
-    def runtime_s(self, started_at: float | None) -> float | None:
-        """Seconds since an attempt's start, where that is known."""
-        return time() - started_at if started_at else None
+    @property
+    def label(self) -> str:
+        """The call as a person reads it; the key of a task that is none."""
+        return self.batch.label(self.key, self.preview)
+
+    def queued_s(self, started_at: float | None) -> float | None:
+        """Seconds that an attempt stood in line before its start, where that is known."""
+        return max(0.0, started_at - self.runnable_at) if started_at else None
 
     @property
     def attempts_allowed(self) -> int:
@@ -89,6 +105,25 @@ class Failure:
     exit_code: int | None = None
     memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
+    job_id: str | None = None
+    job_state: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a task ended, until its row is written; the columns may say more by then."""
+
+    at: float
+    state: TaskState
+    attempts: int
+    error: int
+    reason: str | None
+    worker: str
+    queued_s: float | None
+    pid: int | None
+    memory_bytes: int | None
+    result_bytes: int | None
 
 
 class Book:
@@ -114,6 +149,8 @@ class Book:
         self.retries = 0
         self._worker_names: dict[str, str] = {}
         self._worker_hosts: dict[str, str] = {}
+        #: The batch job that a worker, by its address, is or was in.
+        self.job_of: Callable[[str], str | None] = lambda worker: None
 
     def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TaskRecord:
         """Enter a new task."""
@@ -126,7 +163,7 @@ class Book:
             if known is not None
             else ledger.add(
                 key_text(key),
-                f"{batch.function}({preview})",
+                batch.label(key, preview),
                 attempts_allowed=1 + terms.retries,
                 function=ledger.code(batch.function),
                 task=ledger.code(batch.task),
@@ -150,12 +187,13 @@ class Book:
         record.terms = terms
         record.retries_used = record.losses_used = 0
         record.attempts_at_start = record.attempts
+        record.reason = None
         record.runnable_at = time()
         self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
 
     def move(self, record: TaskRecord, component: str) -> None:
-        """A person wants the task on workers of another component; empty: of the same."""
-        if component and component != record.batch.component:
+        """A person wants the task on workers of another component."""
+        if component != record.batch.component:
             record.batch = replace(record.batch, component=component)
             self.ledger.set(record.row, component=self.ledger.code(component))
 
@@ -189,6 +227,7 @@ class Book:
         """An attempt failed: one row in ``failures.jsonl``."""
         record.attempts += 1
         record.is_reported = True
+        record.is_given_up = is_final
         self.attempts += 1
         self.retries += not is_final
         self.failures_by_class[failure.failure_class] += 1
@@ -207,6 +246,17 @@ class Book:
             self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
         )
 
+    def abandon_attempt(self, record: TaskRecord) -> None:
+        """An attempt came to nothing and nobody knows why: it is counted, no more."""
+        record.attempts += 1
+        self.attempts += 1
+
+    def give_up(self, record: TaskRecord) -> None:
+        """The retry that was announced with the last failed attempt will not be."""
+        record.reason = GIVEN_UP
+        record.is_given_up = True
+        self.retries -= 1
+
     def finish(
         self,
         record: TaskRecord,
@@ -214,9 +264,15 @@ class Book:
         *,
         started_at: float | None = None,
         duration_s: float | None = None,
+        pid: int | None = None,
+        memory_bytes: int | None = None,
         result_bytes: int | None = None,
     ) -> None:
-        """The task reached a final state: one row in ``tasks.jsonl``."""
+        """The task reached a final state: one row in ``tasks.jsonl``.
+
+        Where it succeeded, the row tells the attempt that did: when, how long, in which
+        process, and the most memory that this process is known to have used.
+        """
         ledger = self.ledger
         row = record.row
         ledger.set_state(row, state)
@@ -226,9 +282,19 @@ class Book:
             record.attempts += 1
             self.attempts += 1
             ledger.set(row, attempt=record.attempts)
-        values = (state, record.attempts, ledger.columns["error"][row], record.reason)
-        now = time()
-        self.tasks.append(lambda: self._task_row(record, values, now, result_bytes))
+        ending = _Ending(
+            at=time(),
+            state=state,
+            attempts=record.attempts,
+            error=ledger.columns["error"][row],
+            reason=record.reason,
+            worker=record.worker,
+            queued_s=record.queued_s(started_at),
+            pid=pid,
+            memory_bytes=memory_bytes,
+            result_bytes=result_bytes,
+        )
+        self.tasks.append(lambda: self._task_row(record, ending))
 
     def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
         """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
@@ -275,6 +341,36 @@ class Book:
             }
         )
 
+    def job_changed(self, job_id: str, name: str, component: str, **facts: Any) -> None:
+        """A job is in another phase, or waits for another reason: one row in ``workers.jsonl``."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-changed",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+                **facts,
+            }
+        )
+
+    def job_submitted(self, job_id: str, name: str, component: str) -> None:
+        """A job was submitted: one row in ``workers.jsonl``, by which others find it."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-submitted",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+            }
+        )
+        self.workers.flush()
+
     def flush(self) -> None:
         """Bring all files up to date."""
         for file in (self.failures, self.tasks, self.workers, self.cache):
@@ -315,7 +411,7 @@ class Book:
             timestamp=utc_iso(now),
             provider=self.provider,
             task_id=self.ledger.keys[record.row],
-            details={"pid": failure.pid} if failure.pid else {},
+            details={**_given(pid=failure.pid, reason=record.reason), **failure.details},
             event_type="failure",
             schema_version=SCHEMA_VERSION,
             task_name=record.batch.task or record.batch.function,
@@ -333,47 +429,49 @@ class Book:
             traceback=failure.traceback,
             worker=self.worker_name(failure.worker or record.worker),
             host=failure.host or self._worker_hosts.get(failure.worker, ""),
-            job_id=None,
-            job_state=None,
+            job_id=failure.job_id or self.job_of(failure.worker or record.worker),
+            job_state=failure.job_state,
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,
             memory_limit_bytes=failure.memory_limit_bytes,
-            queued_s=max(0.0, started_at - record.runnable_at) if started_at else None,
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=record.queued_s(started_at),
             duration_s=failure.duration_s,
             args_preview=record.preview,
         )
 
-    def _task_row(
-        self,
-        record: TaskRecord,
-        values: tuple[TaskState, int, int, str | None],
-        finished_at: float,
-        result_bytes: int | None,
-    ) -> dict[str, Any]:
-        state, attempts, error, reason = values
+    def _task_row(self, record: TaskRecord, ending: _Ending) -> TaskRow:
         columns, row = self.ledger.columns, record.row
         started_at = columns["started_at"][row]
-        has_failed = state is TaskState.FAILED
-        return {
-            "run_id": self.run_id,
-            "schema_version": SCHEMA_VERSION,
-            "event_type": "task",
-            "timestamp": utc_iso(finished_at),
-            "task_id": self.ledger.keys[row],
-            "task_name": record.batch.task or record.batch.function,
-            "function_name": record.batch.function,
-            "component": record.batch.component,
-            "tag": record.batch.tag,
-            "batch": record.batch.name,
-            "state": state.label,
-            "attempts": attempts,
-            "attempts_allowed": columns["attempts_allowed"][row],
-            "worker": self.ledger.text("worker", row),
-            "submitted_at": utc_iso(columns["submitted_at"][row]),
-            "started_at": utc_iso(started_at) if started_at else None,
-            "duration_s": columns["duration_s"][row],
-            "result_bytes": result_bytes,
-            "args_preview": record.preview,
-            "failure_class": self.ledger.strings[error] if has_failed and error else None,
-            "reason": reason,
-        }
+        has_failed = ending.state is TaskState.FAILED
+        return TaskRow(
+            run_id=self.run_id,
+            schema_version=SCHEMA_VERSION,
+            event_type="task",
+            timestamp=utc_iso(ending.at),
+            task_id=self.ledger.keys[row],
+            task_name=record.batch.task or record.batch.function,
+            function_name=record.batch.function,
+            component=record.batch.component,
+            tag=record.batch.tag,
+            batch=record.batch.name,
+            state=ending.state.label,
+            attempts=ending.attempts,
+            attempts_allowed=columns["attempts_allowed"][row],
+            worker=self.worker_name(ending.worker),
+            host=self._worker_hosts.get(ending.worker, ""),
+            pid=ending.pid,
+            submitted_at=utc_iso(columns["submitted_at"][row]),
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=ending.queued_s,
+            duration_s=columns["duration_s"][row],
+            memory_bytes=ending.memory_bytes,
+            result_bytes=ending.result_bytes,
+            args_preview=record.preview,
+            failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
+            reason=ending.reason,
+        )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from pathlib import Path
 from random import random
 from time import time
 from typing import Any, Final
@@ -19,7 +20,10 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.protocol import pickle
 from distributed.scheduler import Scheduler
 
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.calls import result_key_of
 from scalable_nb.errors import TaskTimeoutError
+from scalable_nb.errors.workers import UnknownOutcomeError
 from scalable_nb.faults.policy import PolicyTerms, decide
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.host.book import Book, Failure, TaskRecord
@@ -27,15 +31,22 @@ from scalable_nb.host.brakes import Brakes
 from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
+from scalable_nb.host.memory import PEAK_METRIC
+from scalable_nb.host.plain import PlainTasks, told_by_dask
 from scalable_nb.host.requests import Requests
+from scalable_nb.host.routes import Routes
 from scalable_nb.host.seats import Seats
 from scalable_nb.host.slots import slot_name
+from scalable_nb.host.tickets import Tickets
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
 
 #: Why a task that had succeeded has a further attempt: its result was lost with a worker.
 RECOMPUTED: Final = "recomputed"
+
+#: Why a task succeeded without a word from its worker: its result was found on disk.
+RECOVERED: Final = "kept before its worker was lost"
 
 _MAX_PENDING_BATCHES: Final = 10_000
 
@@ -53,11 +64,20 @@ class Conductor(SchedulerPlugin):
         Where everything is written down.
     brake_limit : int
         Equal failures in a row that pause a batch; 0: never.
+    kinds : collection of str
+        Components with workers of their own; see `Routes`.
     """
 
     name = "scalable-conductor"
 
-    def __init__(self, scheduler: Scheduler, book: Book, *, brake_limit: int = 0) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        book: Book,
+        *,
+        brake_limit: int = 0,
+        kinds: Collection[str] = (),
+    ) -> None:
         self.scheduler = scheduler
         self.book = book
         self.records: dict[Any, TaskRecord] = {}
@@ -65,8 +85,15 @@ class Conductor(SchedulerPlugin):
         self.keeper = Keeper(scheduler)
         self.losses = Losses(self)
         self.seats = Seats()
+        self.tickets = Tickets()
         self.brakes = Brakes(self, brake_limit)
+        self.plain = PlainTasks(self)
+        self.routes = Routes(self, kinds)
+        #: Called with a failed attempt whose task runs again.
+        self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
         self.notices: list[str] = []
+        #: What is known of the batch jobs of the workers; none on a target without.
+        self.jobs: Callable[[], list[dict[str, Any]]] = list
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
         #: Tasks whose result is on disk.
@@ -74,6 +101,7 @@ class Conductor(SchedulerPlugin):
         self.stop_requested = asyncio.Event()
         self._told_of_store: set[str] = set()
         self._batches: dict[str, Batch] = {}
+        self._told_lost: set[str] = set()
         self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
@@ -88,6 +116,7 @@ class Conductor(SchedulerPlugin):
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
         scheduler.stream_handlers["scalable-answered"] = self.add_answered
         scheduler.handlers.update(
+            scalable_take_ticket=self.take_ticket,
             scalable_attempt_failed=self.attempt_failed,
             scalable_attempt_expired=self.attempt_expired,
             scalable_worker_exited=self.losses.report,
@@ -122,8 +151,11 @@ class Conductor(SchedulerPlugin):
         ours = annotations.get(ANNOTATION)
         if ours:
             self._open_all(ours)
-        self.keeper.want(key for key in keys if key in self.records)
-        again = {key: (ours or {}).get(key) for key in keys if self.requests.is_failed(key)}
+            self.routes.restrict(ours)
+        self.plain.enter(tasks)
+        calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
+        self.keeper.want(calls)
+        again = {key: (ours or {}).get(key) for key in calls if self.requests.is_failed(key)}
         if again:
             # A fresh submission of a call that failed before: Dask would hand out the old error.
             self.requests.run_again(again)
@@ -149,24 +181,28 @@ class Conductor(SchedulerPlugin):
         """Follow a task; called for every transition of every task."""
         record = self.records.get(key)
         if record is None:
-            return
+            if finish != "erred":
+                return
+            record = self.plain.enter_failed(key)
         if start == "processing":
-            self._leave_seat(record)
+            self.leave_seat(record)
         self._on_finish[finish](record, start, stimulus_id, kwargs)
         if key in self.hold:
             self.hold.on_transition(key, finish)
 
     def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         ts = self.scheduler.tasks[record.key]
-        # Worker losses have budgets of our own: Dask is not to count them as well.
-        ts.suspicious = 0
+        if not record.is_plain:
+            # Worker losses have budgets of our own: Dask is not to count them as well.
+            ts.suspicious = 0
         ws = ts.processing_on
         assert ws is not None  # that is what processing means
         self.book.assign(record, ws.address)
         if self.seats.take(ws.address, ws.nthreads, record.key):
             self.book.begin_attempt(record)
 
-    def _leave_seat(self, record: TaskRecord) -> None:
+    def leave_seat(self, record: TaskRecord) -> None:
+        """A task has no thread any more; the next in line has it."""
         following = self.records.get(self.seats.leave(record.worker, record.key))
         if following is not None:
             self.book.begin_attempt(following)
@@ -184,7 +220,7 @@ class Conductor(SchedulerPlugin):
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
         self.brakes.on_success(record)
-        is_hit = kept.get("event") == "hit"
+        is_hit = kept.get("event") == "hit" and record.reason != RECOVERED
         if is_hit and record.reason == RECOMPUTED:
             # Dask asked again for what this very run had computed and kept.
             self.book.ledger.set_state(record.row, TaskState.SUCCEEDED)
@@ -193,11 +229,14 @@ class Conductor(SchedulerPlugin):
             # Its client had answered with the result before another task needed it.
             self.book.ledger.set_state(record.row, TaskState.CACHED)
             return
+        ws = self.scheduler.workers.get(record.worker)
         self.book.finish(
             record,
             TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
             started_at=started_at,
             duration_s=duration_s,
+            pid=ws.pid if ws is not None else None,
+            memory_bytes=ws.metrics.get(PEAK_METRIC) if ws is not None else None,
             result_bytes=kwargs.get("nbytes"),
         )
 
@@ -215,15 +254,29 @@ class Conductor(SchedulerPlugin):
             self._fail_with_input(record, blame.key)
         elif not record.is_reported:
             self._report_plain_error(record, kwargs)
+        record.exception = b""
+        if record.reason == RECOMPUTED:
+            self._tell_lost_success(record)
         self.book.finish(record, TaskState.FAILED)
+
+    def _tell_lost_success(self, record: TaskRecord) -> None:
+        if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
+            self._told_lost.add(record.batch.batch_id)
+            self.notify(
+                f"{record.label} had succeeded, its result was lost with its worker, and computing "
+                "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
+            )
 
     def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         record.runnable_at = time()
         if start == "memory" and self.scheduler.tasks[record.key].who_wants:
             # Dask computes a lost result again; to the person that is another attempt.
             record.reason = RECOMPUTED
+        elif record.is_plain:
+            self.plain.on_released(record, start)
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
+        self.routes.restrict((record.key,))
 
     def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
@@ -239,6 +292,7 @@ class Conductor(SchedulerPlugin):
         self.hold.drop(record.key)
         self.brakes.forget(record.key)
         self._keys_by_slot.pop(slot_name(record.key), None)
+        self.routes.forget(record.key)
         del self.records[record.key]
         self.kept_keys.discard(record.key)
         state = TaskState(self.book.ledger.columns["state"][record.row])
@@ -251,7 +305,45 @@ class Conductor(SchedulerPlugin):
         self.book.ledger.set_state(record.row, state)
 
     def _on_wake(self, key: Any) -> None:
-        self.records[key].runnable_at = time()
+        record = self.records[key]
+        record.runnable_at = time()
+        self.routes.restrict((key,))
+        if self.scheduler.tasks[key].state == "waiting":
+            # For an input that was lost with the same worker: it stays where it is.
+            self._on_waiting(record, "waiting", "", {})
+
+    # --- attempts that must not be repeated ----------------------------------------
+
+    def take_ticket(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
+        """An attempt asks whether it may call a function that must not be called twice.
+
+        Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
+        where nobody waits for the attempt any more.
+        """
+        record = self._running_record(key, worker, run_id)
+        if record is None:
+            return {"granted": False, "refusal": ""}
+        if self.tickets.take(key, worker, run_id):
+            return {"granted": True, "refusal": ""}
+        return {
+            "granted": False,
+            "refusal": f"{record.label} {self.tickets.in_words(key)}, and nobody knows how far it "
+            "came. The task is not idempotent, so it is not called again; `resubmit` does it "
+            "when the task is named.",
+        }
+
+    def recover(self, record: TaskRecord) -> bool:
+        """Let a task that was lost with its worker have its result, where that had been kept."""
+        ts = self.scheduler.tasks[record.key]
+        wire = (ts.annotations or {}).get(ANNOTATION) or {}
+        result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
+        # Once: a file that is there and cannot be read would be tried for ever.
+        is_new = bool(result_key) and record.reason != RECOVERED and not wire.get("recompute")
+        if not is_new or not ResultStore(Path(wire["store"])).contains(result_key):
+            return False
+        record.reason = RECOVERED
+        self.hold.wake(record.key)
+        return True
 
     # --- attempts fail -----------------------------------------------------------
 
@@ -259,22 +351,27 @@ class Conductor(SchedulerPlugin):
         self,
         key: Any,
         worker: str,
+        run_id: int,
         verdict: str | None,
         failure: dict[str, Any],
         exception: bytes,
     ) -> dict[str, Any]:
         """A worker asks what to do about an exception; answers ``{"retry": bool}``."""
-        record = self._running_record(key, worker)
+        record = self._running_record(key, worker, run_id)
         if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False}
-        will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
-        record.exception = exception if will_retry else b""
-        return {"retry": will_retry}
+        if record.is_reported:  # asked again: the connection broke before the answer came
+            return {"retry": not record.is_given_up}
+        if failure["failure_class"] != UnknownOutcomeError.__name__:
+            self.tickets.renew(key)  # what became of the call is known
+        record.exception = exception
+        return {"retry": self.settle(record, Failure(worker=worker, **failure), verdict=verdict)}
 
     def attempt_expired(
         self,
         key: str,
         worker: str,
+        run_id: int,
         started_at: float,
         duration_s: float,
         memory_bytes: int,
@@ -285,7 +382,7 @@ class Conductor(SchedulerPlugin):
         Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        record = self._running_record(self._key_of(key), worker)
+        record = self._running_record(self._key_of(key), worker, run_id)
         if record is not None and record.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))
@@ -307,6 +404,8 @@ class Conductor(SchedulerPlugin):
         memory_bytes: int,
     ) -> None:
         message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
+        if record.reason == RECOMPUTED:
+            message += " when it was computed again, its result having been lost with a worker"
         failure = Failure(
             failure_class="TaskTimeoutError",
             message=message,
@@ -357,6 +456,7 @@ class Conductor(SchedulerPlugin):
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
+            self.on_retry(record, failure)
             self.hold.park(record.key, delay_s)
             self.book.ledger.set(record.row, retry_at=time() + delay_s)
         else:
@@ -379,29 +479,19 @@ class Conductor(SchedulerPlugin):
         self.scheduler.transitions(recommendations, f"scalable-fail-{time()}")
         self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"scalable-fail-{time()}")
 
-    def _running_record(self, key: Any, worker: str) -> TaskRecord | None:
+    def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
+        """The task of an attempt that is waited for; None where it was cancelled or lost.
+
+        The same task may be on the same worker once more: only the number tells them apart.
+        """
         record, ts = self.records.get(key), self.scheduler.tasks.get(key)
-        if record is None or ts is None or ts.processing_on is None:
+        if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
         return record if ts.processing_on.address == worker else None
 
     def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
-        # The attempt could not speak for itself, e.g. its call could not be unpickled.
-        text = kwargs.get("exception_text") or ""
-        failure_class = text.partition("(")[0] or "Exception"
-        self.book.end_attempt(
-            record,
-            Failure(
-                failure_class=failure_class,
-                message=text,
-                category="unknown",
-                fingerprint=self.losses.fingerprint(failure_class, record),
-                traceback=kwargs.get("traceback_text") or "",
-                worker=kwargs.get("worker") or "",
-            ),
-            retry_in_s=None,
-            is_final=True,
-        )
+        # The attempt could not speak for itself: it is not ours, or could not be unpickled.
+        self.book.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
 
     def _fail_with_input(self, record: TaskRecord, blamed: Any) -> None:
         record.reason = f"its input {blamed} failed"
@@ -444,7 +534,8 @@ class Conductor(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
-        self.book.worker_came(worker, f"worker-{ws.name}", ws.host, ws.nthreads)
+        self.book.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
+        self.losses.on_added(worker, ws.nanny)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""
@@ -453,17 +544,28 @@ class Conductor(SchedulerPlugin):
         self.losses.on_removed(worker)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Learn which tasks a worker takes with it, just before they are released.
+        """Follow tasks that change their worker without a transition.
 
-        Work stealing moves tasks between workers without a transition, so the worker a task
-        was sent to may not be the one it is on.
+        Work stealing says so. What it does in the very moment in which a worker is lost is
+        learned from the words that tell of the loss, just before the tasks are released.
         """
-        if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+        if topic == "stealing" and msg[0] == "confirm":
+            self._on_stolen(self.records.get(msg[1]), thief=msg[4])
+        elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             for key in msg["processing-tasks"]:
                 record = self.records.get(key)
                 if record is not None and record.worker != msg["worker"]:
-                    self._leave_seat(record)
+                    self.leave_seat(record)
                     record.worker = msg["worker"]
+
+    def _on_stolen(self, record: TaskRecord | None, thief: str) -> None:
+        ws = self.scheduler.workers.get(thief)
+        if record is None or ws is None:
+            return
+        self.leave_seat(record)
+        self.book.assign(record, thief)
+        if self.seats.take(thief, ws.nthreads, record.key):
+            self.book.begin_attempt(record)
 
 
 #: Stimuli by which Dask removes a worker that did not say goodbye (distributed 2026.8.0).

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from distributed.scheduler import Scheduler, TaskState
+from distributed.scheduler import ClientState, Scheduler, TaskState
 
 HOST_CLIENT: Final = "scalable-host"
 
@@ -21,13 +21,15 @@ class Keeper:
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        Its handlers for releasing and cancelling are wrapped.
+        Its functions for releasing and cancelling are wrapped.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._release = scheduler.stream_handlers["client-releases-keys"]
         self._cancel = scheduler.stream_handlers["cancel-keys"]
+        self._let_go = scheduler._client_releases_keys
+        scheduler._client_releases_keys = self._on_release  # type: ignore[method-assign]
         scheduler.stream_handlers["client-releases-keys"] = self._client_releases
         scheduler.stream_handlers["cancel-keys"] = self._client_cancels
         scheduler.handlers["scalable_join"] = self.join
@@ -60,14 +62,36 @@ class Keeper:
             if unwanted:
                 self._release(keys=unwanted, client=HOST_CLIENT)
 
+    def _on_release(self, keys: Collection[Any], cs: ClientState, recommendations: Any) -> None:
+        """Somebody lets go of tasks: a client, on its own or because it vanished, or Dask.
+
+        Variables, queues, published datasets and `fire_and_forget` want tasks under names that
+        no connection has. When they are the last, the host lets go as well.
+        """
+        self._let_go(keys=keys, cs=cs, recommendations=recommendations)
+        host = self._scheduler.clients.get(HOST_CLIENT)
+        if host not in (None, cs) and cs.client_key not in self._scheduler.client_comms:
+            unwanted = [key for key in keys if self._only_host_wants(key)]
+            self._let_go(keys=unwanted, cs=host, recommendations=recommendations)
+
     def _client_cancels(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
         # Dask cancels only what nobody else wants; the host must not count as somebody.
         keys = list(keys)
         host = self._scheduler.clients.get(HOST_CLIENT)
-        wanted = [ts for ts in self._with_dependents(keys) if host in (ts.who_wants or ())]
+        doomed = self._with_dependents(keys)
+        # What only the host wants, for a client that vanished, is nobody's to cancel.
+        wanted = [
+            ts
+            for ts in doomed
+            if host in (ts.who_wants or ()) and not self._only_host_wants(ts.key)
+        ]
         for ts in wanted:
             ts.who_wants.discard(host)  # type: ignore[union-attr]
             host.wants_what.discard(ts)  # type: ignore[union-attr]
+        # A dropped future in the midst of a chain: Dask's own check fails where nobody wants a
+        # task (distributed 2026.8.0), and that would end the client's connection.
+        unwanted = [ts.key for ts in doomed if not ts.who_wants]
+        self._scheduler.client_desires_keys(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
         self.want(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
 

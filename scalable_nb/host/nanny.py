@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -13,17 +14,21 @@ from typing import Any, Final
 
 import psutil
 from distributed import Nanny
-from distributed.compatibility import PeriodicCallback
 from distributed.core import Status
+from distributed.utils_comm import retry
+from tornado.ioloop import PeriodicCallback
 
+from scalable_nb.host.cgroup import OomKills
 from scalable_nb.host.slots import (
     SLOTS_VARIABLE,
+    NotedAttempt,
     Owner,
-    RunningAttempt,
     create_slots,
+    read_ended,
     read_owner,
     read_slots,
 )
+from scalable_nb.host.workerlog import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +37,20 @@ _WATCH_INTERVAL_S: Final = 0.2
 #: A worker process that is stopped (SIGSTOP, a debugger, a frozen cgroup) for longer is ended.
 STOPPED_GRACE_S: Final = 10.0
 
+#: A scheduler that ends takes no more messages; the job must not wait for it.
+_ANNOUNCE_TIMEOUT_S: Final = 1.0
+_HAND_OVER_TIMEOUT_S: Final = 10.0
 
 _UP: Final = (Status.init, Status.starting, Status.running)
+
+#: Why a worker process goes that does not hear of the scheduler any more, or that the
+#: scheduler does not know any more (distributed 2026.8.0).
+_CUT_OFF: Final = (
+    "worker-handle-scheduler-connection-broken",
+    "worker-heartbeat-missing",
+    "worker-heartbeat-error",
+)
+_SILENT: Final = "check-worker-ttl"
 
 
 class ScalableNanny(Nanny):
@@ -42,17 +59,32 @@ class ScalableNanny(Nanny):
     Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
     exceeds its limit (the worker process is killed once the answer is there, so the error
     is visible first), and ``scalable_worker_exited`` when the process ended by itself.
+
+    A worker process that lost its connection is ended at once and started again. Dask would
+    let it finish what it is executing, for nobody, and close the nanny with it.
+
+    Parameters
+    ----------
+    log_folder : str, optional
+        Where the worker's log goes; without it, it goes where the nanny's own goes.
+    *args, **kwargs
+        As for `distributed.Nanny`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
         self.env[SLOTS_VARIABLE] = str(self._slots)
+        self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
+        if self._log is not None:
+            self.env[LOG_VARIABLE] = str(self._log.path)
+        self._oom_kills = OomKills()
         self._peak_bytes = 0
         self._killed: dict[int, str] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
         self._reporting = asyncio.Lock()
+        self.handlers["scalable_worker_lost"] = self.worker_lost
         self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
             self._watch, _WATCH_INTERVAL_S * 1000
         )
@@ -61,6 +93,8 @@ class ScalableNanny(Nanny):
         """Start a worker process with an empty file of slots."""
         self._slots.parent.mkdir(parents=True, exist_ok=True)
         create_slots(self._slots)
+        if self._log is not None:
+            self._log.begin()
         self._peak_bytes = 0
         return await super().instantiate()
 
@@ -73,6 +107,73 @@ class ScalableNanny(Nanny):
             _kill_group(owner.pid)
         self._slots.unlink(missing_ok=True)
         return result
+
+    def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
+        """Close with the worker process, unless that goes only because it was cut off."""
+        if reason in _CUT_OFF and self.status in _UP and self.pid is not None:
+            self._kill(self.pid, "cut")
+        else:
+            super().close_gracefully(reason)
+
+    def worker_lost(self, worker: str) -> None:
+        """The scheduler lost the connection to this worker, which may not have noticed."""
+        owner = read_owner(self._slots)
+        if owner is not None and owner.address == worker and owner.pid == self.pid:
+            self._kill(owner.pid, "cut")
+
+    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+        """End the worker process as Dask does, and remember why."""
+        if reason.startswith(_SILENT) and self.pid is not None:
+            self._killed[self.pid] = "cut"
+        await super().kill(timeout=timeout, reason=reason)
+
+    def _noted(self) -> dict[str, Any]:
+        """The attempts that run and those that ended lately, as the scheduler is told of them."""
+        return {
+            "executing": [(noted.key, noted.started_at) for noted in read_slots(self._slots)],
+            "ended": [
+                (noted.run_id, (noted.started_at, noted.ended_at))
+                for noted in read_ended(self._slots)
+            ],
+        }
+
+    def is_executing(self) -> bool:
+        """Whether the worker process is executing any attempt."""
+        return bool(read_slots(self._slots))
+
+    async def announce_end(self) -> bool:
+        """Tell the scheduler that the batch system ends the job, while there is time.
+
+        Returns
+        -------
+        bool
+            Whether what is executing should be waited for. Not where nobody answers, or the
+            session ends anyway.
+        """
+        return bool(
+            await self._tell(
+                "scalable_worker_leaves",
+                _ANNOUNCE_TIMEOUT_S,
+                **self._noted(),
+                memory_bytes=self._peak_bytes or None,
+                memory_limit_bytes=self.memory_manager.memory_limit,
+            )
+        )
+
+    async def hand_over(self) -> None:
+        """Have the results of the worker moved to others, as far as there are others."""
+        await self._tell("scalable_worker_hands_over", _HAND_OVER_TIMEOUT_S)
+
+    async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
+        owner = read_owner(self._slots)
+        if owner is None or self.status not in _UP:
+            return None
+        call = getattr(self.scheduler, handler)(worker=owner.address, **values)
+        try:
+            return await asyncio.wait_for(call, timeout_s)
+        except (OSError, TimeoutError):
+            logger.info("no answer of the scheduler to %s", handler)
+            return None
 
     def log_event(self, topic: Any, msg: Any) -> Any:
         """Learn how much memory the worker used when Dask's own watch ended it."""
@@ -87,7 +188,10 @@ class ScalableNanny(Nanny):
         for attempt in executing:
             limit_s = attempt.timeout_s
             if limit_s is not None and now - attempt.started_at > limit_s:
-                await self._end(attempt, now - attempt.started_at, executing)
+                try:
+                    await self._end(attempt, now - attempt.started_at, executing)
+                except OSError:  # the connection broke: asked again at the next look
+                    logger.info("could not ask the scheduler about %s", attempt.key)
 
     def _measure(self) -> None:
         if self.pid is None:
@@ -112,7 +216,7 @@ class ScalableNanny(Nanny):
         _kill_group(pid)
 
     async def _end(
-        self, attempt: RunningAttempt, duration_s: float, executing: list[RunningAttempt]
+        self, attempt: NotedAttempt, duration_s: float, executing: list[NotedAttempt]
     ) -> None:
         pid = self.pid
         if pid is None or pid in self._killed:
@@ -120,6 +224,7 @@ class ScalableNanny(Nanny):
         answer = await self.scheduler.scalable_attempt_expired(
             key=attempt.key,
             worker=self.worker_address,
+            run_id=attempt.run_id,
             started_at=attempt.started_at,
             duration_s=duration_s,
             memory_bytes=self._peak_bytes,
@@ -151,17 +256,25 @@ class ScalableNanny(Nanny):
     async def _report(self, owner: Owner, exit_code: int) -> None:
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
+        limit_bytes = self.memory_manager.memory_limit
         if owner.pid == self.memory_manager._last_terminated_pid:
             cause = "memory"
+        elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
+            cause = "kernel"
+            limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
+        report = functools.partial(
+            self.scheduler.scalable_worker_exited,
+            worker=owner.address,
+            cause=cause,
+            exit_code=exit_code,
+            **self._noted(),
+            memory_bytes=self._peak_bytes or None,
+            memory_limit_bytes=limit_bytes,
+            last_words=self._log.last_words() if self._log is not None else "",
+        )
         try:
-            await self.scheduler.scalable_worker_exited(
-                worker=owner.address,
-                cause=cause,
-                exit_code=exit_code,
-                executing=[attempt[:2] for attempt in read_slots(self._slots)],
-                memory_bytes=self._peak_bytes or None,
-                memory_limit_bytes=self.memory_manager.memory_limit,
-            )
+            # Where the network was cut, it may be there again in a moment.
+            await retry(report, count=4, delay_min=0.1, delay_max=1.0)
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
             logger.exception("could not tell the scheduler of the end of %s", owner)

@@ -21,27 +21,29 @@ from typing import Any, Final
 
 import dask
 import psutil
-from distributed import LocalCluster
 
+from scalable_nb.errors import ScalableError
 from scalable_nb.host.bequest import bequeath
 from scalable_nb.host.book import Book
 from scalable_nb.host.conductor import Conductor
+from scalable_nb.host.dask_config import DASK_CONFIG
+from scalable_nb.host.healing import Rules
 from scalable_nb.host.http import confine, open_dashboard, secret_prefix
+from scalable_nb.host.scaling import Scaling
 from scalable_nb.host.tls import create_security
 from scalable_nb.host.workspace import Workspace
-from scalable_nb.manifest.load import load_manifest
+from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.targets.local import DASK_CONFIG, replace_dead, start_local
+from scalable_nb.targets.fleet import Fleet
+from scalable_nb.targets.start import start_fleet
+from scalable_nb.targets.wishes import Limits, Wish
 from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_INTERVAL_S: Final = 0.25
 _IDLE_CHECK_S: Final = 0.5
-
-#: Workers that may die while they start, where the target does not say.
-DEFAULT_REPLACEMENTS: Final = 20
 
 
 class Host:
@@ -56,46 +58,57 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
-        loaded = load_manifest(paths.manifest_yaml, target=self.run["target"])
-        self.plan: Plan = make_plan(loaded)
-        self.brake_limit = loaded.manifest.defaults.max_identical_failures
+        # The calls of `submit` and `map` are opaque here, but Dask's scheduler unpickles the
+        # graphs of collections, and those name functions of the notebook's own modules. At the
+        # end of the path: nothing of the user's can stand before what the host itself imports.
+        sys.path += [entry for entry in self.run["python_path"] if entry not in sys.path]
+        self.loaded: LoadedManifest = load_manifest(paths.manifest_yaml, target=self.run["target"])
+        self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
-        self.replacements = 0
-        limit = loaded.target.max_worker_replacements
-        self.max_replacements = DEFAULT_REPLACEMENTS if limit is None else limit
         self.end_reason = "stopped"
 
     async def serve(self) -> None:
         """Start everything, tell the kernel, and stay until the end."""
         prefix = secret_prefix()
         security = create_security(self.paths.tls)
-        cluster = await start_local(
-            self.plan, security=security, http_prefix=prefix, workspace=self.paths.workspace
+        fleet, notices = await start_fleet(
+            self.loaded, self.plan, security=security, http_prefix=prefix, paths=self.paths
         )
         try:
-            await self._open_for_work(cluster, prefix)
+            await self._open_for_work(fleet, prefix, notices)
         finally:
             self.paths.session_json.unlink(missing_ok=True)
-            await _closed(cluster)
+            await fleet.close()
 
-    async def _open_for_work(self, cluster: LocalCluster, prefix: str) -> None:
-        scheduler: Any = cluster.scheduler
+    async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
+        scheduler = fleet.scheduler
         confine(scheduler.http_application, prefix)
-        conductor = Conductor(scheduler, self.book, brake_limit=self.brake_limit)
+        conductor = Conductor(
+            scheduler,
+            self.book,
+            brake_limit=self.loaded.manifest.defaults.max_identical_failures,
+            kinds=fleet.kinds,
+        )
         scheduler.add_plugin(conductor)
+        for notice in notices:
+            conductor.notify(notice)
         workspace = Workspace(self.run["cwd"], self.run["python_path"], prefix)
         await scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
-        cluster.scale(self.plan.workers)
+        scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        if self.plan.provider != "local":
+            _follow_jobs(conductor, fleet, scaling)
         self._stop_on_signals(conductor)
+        await scaling.begin()
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
-        flusher = asyncio.create_task(self._flush_often())
+        busy = [asyncio.create_task(self._flush_often()), asyncio.create_task(scaling.run())]
         try:
             await open_dashboard(scheduler, prefix)
-            await self._until_the_end(cluster, conductor)
+            await self._until_the_end(conductor)
         finally:
-            flusher.cancel()
+            for task in busy:
+                task.cancel()
             await self._bequeath(conductor)
             # What the closing workers drop is no part of the run any more.
             scheduler.remove_plugin(conductor.name)
@@ -126,24 +139,11 @@ class Host:
                 # The rows stay queued; a full disk may have room again later.
                 logger.exception("the journal cannot be written")
 
-    def _heal(self, cluster: LocalCluster, conductor: Conductor) -> None:
-        """Keep the number of workers that was asked for."""
-        if self.replacements > self.max_replacements:
-            return
-        replaced = replace_dead(cluster, self.plan)
-        self.replacements += replaced
-        if replaced and self.replacements > self.max_replacements:
-            conductor.notify(
-                f"{self.replacements} workers died while they started; no more are replaced. "
-                f"Their last words are in {self.paths.host_log}."
-            )
-
-    async def _until_the_end(self, cluster: LocalCluster, conductor: Conductor) -> None:
+    async def _until_the_end(self, conductor: Conductor) -> None:
         """Wait for a stop, or for `linger_s` without client and without work."""
         linger_s = self.run["linger_s"]
         quiet_since = time()
         while not conductor.stop_requested.is_set():
-            self._heal(cluster, conductor)
             if conductor.has_clients() or conductor.has_work():
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
@@ -188,9 +188,45 @@ class Host:
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
 
 
-async def _closed(cluster: Any) -> None:
-    """End scheduler and workers."""
-    await cluster.close(timeout=10)
+def _follow_jobs(conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
+    from scalable_nb.host.job_losses import JobLosses
+    from scalable_nb.host.job_watch import JobWatch
+    from scalable_nb.targets.jobqueue import JobFleet
+
+    assert isinstance(fleet, JobFleet)
+    conductor.losses.jobs = JobLosses(conductor, fleet)
+    scaling.watch = JobWatch(conductor, fleet)
+
+
+def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:
+    """How many workers a start asks for, by kind."""
+    target = loaded.target
+    counts = {c.name: c.workers for c in plan.components if c.workers is not None}
+    counts = counts or {"": plan.workers}
+    if target.adaptive is None:
+        return {name: Wish(count) for name, count in counts.items()}
+    wishes = {}
+    for name in counts:
+        component = loaded.manifest.components.get(name)
+        own = component.max_workers if component is not None else None
+        maximum = own or target.adaptive.maximum or target.max_workers or plan.workers
+        minimum = min(target.adaptive.minimum, maximum)
+        wishes[name] = Wish(minimum, Limits(minimum, maximum))
+    return wishes
+
+
+def _rules(loaded: LoadedManifest) -> Rules:
+    target = loaded.target
+    return Rules(
+        max_replacements=target.max_worker_replacements,
+        max_core_hours=target.max_core_hours,
+        pending_timeout_s=target.pending_timeout_s,
+        fallback={
+            name: component.fallback
+            for name, component in loaded.manifest.components.items()
+            if component.fallback is not None
+        },
+    )
 
 
 def main() -> None:
@@ -202,6 +238,10 @@ def main() -> None:
     with dask.config.set(DASK_CONFIG):
         try:
             asyncio.run(host.serve())
+        except ScalableError as error:
+            # Whoever started the session reads the last lines of this log: no traceback of ours.
+            host.end_reason = f"failed: {error}"
+            sys.exit(f"{type(error).__name__}: {error}")
         except BaseException as error:
             host.end_reason = f"failed: {error!r}"
             raise

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import ANNOTATION, KEPT_ANNOTATIONS
+from scalable_nb.host.rerun import without_blocked_dependents
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.records import TaskState
 
@@ -74,26 +75,31 @@ class Requests:
         return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
 
     def is_failed(self, key: Any) -> bool:
-        """Whether a task of ours failed for good."""
+        """Whether a task failed for good."""
         ts = self._scheduler.tasks.get(key)
         return key in self._conductor.records and ts is not None and ts.state == "erred"
 
     def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
         """Run failed tasks and their failed inputs again; None keeps a task's terms."""
-        for key in self._with_failed_inputs(wires):
+        again = self._with_failed_inputs(wires)
+        for key in again:
             record, ts = self._conductor.records[key], self._scheduler.tasks[key]
             terms, wire = record.terms, wires.get(key)
-            if wire is not None:
+            if wire is not None and not record.is_plain:
                 terms = PolicyTerms.from_wire(wire)
-                self._conductor.book.move(record, wire.get("component", ""))
+                if wire.get("component"):
+                    self._conductor.book.move(record, wire["component"])
+                    self._conductor.routes.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
             self._conductor.book.reopen(record, terms)
+            self._conductor.tickets.renew(key)
             ts.suspicious = 0
         if wires:
-            self._scheduler.stimulus_retry(list(wires))
+            with without_blocked_dependents(self._scheduler, again):
+                self._scheduler.stimulus_retry(list(wires))
 
     def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
         # Dask retries the failed inputs of a task with it.
@@ -120,7 +126,7 @@ class Requests:
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
             record = self._conductor.records[key]
-            record.reason = "given up by a person"
+            self._conductor.book.give_up(record)
             error = record.exception or TaskTimeoutError(f"{record.label} was given up")
             self._conductor.fail(record, error)
         return waiting
@@ -194,6 +200,7 @@ class Requests:
             "counts": book.ledger.count(),
             "notices": list(self._conductor.notices),
             "pauses": self._conductor.brakes.pauses(),
+            "jobs": self._conductor.jobs(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

@@ -46,6 +46,10 @@ class Seats:
         self._seated[following] = worker
         return following
 
+    def standing(self, worker: str) -> list[Any]:
+        """The tasks that wait on a worker for a thread."""
+        return list(self._standing.get(worker, ()))
+
     def close(self, worker: str) -> None:
         """A worker is gone; a task that was stolen from it may still be seated there."""
         self._free.pop(worker, None)

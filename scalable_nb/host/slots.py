@@ -4,19 +4,24 @@ A worker that is killed, or that holds the GIL in C code, cannot say what it was
 doing. So every attempt notes itself in a small file mapped into memory before user
 code runs; the nanny, another process, reads the file whenever it likes.
 
+An attempt that ended stays noted as such until its outcome is known to be delivered, or its
+slot is needed: a worker may die between the end of a function and the message about it.
+
 The first block says whose file it is: a process may have come, worked and died before its
 nanny was told its address. A slot is written by one thread at a time and its ``started_at``
-is written last and cleared first, so a reader never takes a half-written slot for a running
+is written last and cleared first, so a reader never takes a half-written slot for an
 attempt.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mmap
 import struct
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Environment variable by which the nanny tells its worker process the file.
 SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
@@ -32,21 +37,27 @@ SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
 _SLOT_COUNT: Final = 256  # more threads than any worker has
 _SLOT_BYTES: Final = 1024
 _OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
-_HEAD: Final = struct.Struct("<dddqH")  # started_at, timeout_s (0: none), spare, run, key bytes
+# started_at, ended_at (0: runs), timeout_s (0: none), serial, run_id, bytes of the key
+_HEAD: Final = struct.Struct("<dddqqH")
+_STAMP: Final = struct.Struct("<d")
+_ENDED_AT: Final = 8  # where in a slot
 _KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
 
 
-class RunningAttempt(NamedTuple):
+class NotedAttempt(NamedTuple):
     """What a slot says of an attempt.
 
-    ``key`` is the `slot_name`; ``started_at`` is in seconds since the epoch; ``timeout_s`` is
-    None without a limit; ``serial`` tells two attempts of one key in one process apart.
+    ``key`` is the `slot_name`; ``started_at`` and ``ended_at`` (0: it runs) are in seconds
+    since the epoch; ``timeout_s`` is None without a limit; ``serial`` tells two attempts of one
+    key in one process apart; ``run_id`` is the scheduler's number for it.
     """
 
     key: str
     started_at: float
     timeout_s: float | None
     serial: int
+    run_id: int
+    ended_at: float
 
 
 def slot_name(key: Any) -> str:
@@ -77,33 +88,54 @@ class SlotWriter:
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        self._free = list(range(1, _SLOT_COUNT + 1))
+        # The slot that was used longest ago is the next: what ended lately stays readable.
+        self._free = deque(range(1, _SLOT_COUNT + 1))
         self._lock = threading.Lock()
         self._serial = 0
 
     @contextmanager
-    def running(self, name: str, timeout_s: float | None) -> Iterator[None]:
-        """Note an attempt, by its `slot_name`, for as long as the block runs."""
+    def running(
+        self, name: str, timeout_s: float | None, run_id: int = 0
+    ) -> Iterator[Callable[[], None]]:
+        """Note an attempt, by its `slot_name`, as running for as long as the block runs.
+
+        Gives a function that takes the note away; to be called after the block, in its
+        thread, once the outcome of the attempt is known elsewhere.
+        """
         encoded = name.encode()
         with self._lock:
             # More threads than slots: the attempt runs, unwatched.
-            slot = self._free.pop() if self._free else None
+            slot = self._free.popleft() if self._free else None
             self._serial += 1
             serial = self._serial
         if slot is None:
-            yield
+            yield _nothing
             return
         start = slot * _SLOT_BYTES
+        self._stamp(start, 0.0)
         key_at = start + _HEAD.size
         self._map[key_at : key_at + len(encoded)] = encoded
-        _HEAD.pack_into(self._map, start, 0.0, timeout_s or 0.0, 0.0, serial, len(encoded))
-        struct.pack_into("<d", self._map, start, time.time())
+        head = (0.0, 0.0, timeout_s or 0.0, serial, run_id, len(encoded))
+        _HEAD.pack_into(self._map, start, *head)
+        self._stamp(start, time.time())
         try:
-            yield
+            yield functools.partial(self._forget, start, serial)
         finally:
-            struct.pack_into("<d", self._map, start, 0.0)
+            self._stamp(start + _ENDED_AT, time.time())
             with self._lock:
                 self._free.append(slot)
+
+    def _stamp(self, at: int, value: float) -> None:
+        _STAMP.pack_into(self._map, at, value)
+
+    def _forget(self, start: int, serial: int) -> None:
+        with self._lock:
+            if _HEAD.unpack_from(self._map, start)[3] == serial:  # not used again meanwhile
+                self._stamp(start, 0.0)
+
+
+def _nothing() -> None:
+    """For an attempt that was not noted."""
 
 
 def create_slots(path: Path) -> None:
@@ -132,16 +164,23 @@ def read_owner(path: Path) -> Owner | None:
     return Owner(pid, data[_OWNER.size : _OWNER.size + length].decode()) if pid else None
 
 
-def read_slots(path: Path) -> list[RunningAttempt]:
+def read_slots(path: Path) -> list[NotedAttempt]:
     """The attempts that were noted as running when the file was last written."""
+    return [attempt for attempt in _read(path) if not attempt.ended_at]
+
+
+def read_ended(path: Path) -> list[NotedAttempt]:
+    """The attempts that ended lately, and of whose outcome nobody may have heard."""
+    return [attempt for attempt in _read(path) if attempt.ended_at]
+
+
+def _read(path: Path) -> Iterator[NotedAttempt]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
-    attempts = []
+        return
     for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
-        started_at, timeout_s, _, serial, length = _HEAD.unpack_from(data, start)
+        started_at, ended_at, timeout_s, *ids, length = _HEAD.unpack_from(data, start)
         if started_at > 0 and length <= _KEY_BYTES:
             key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
-            attempts.append(RunningAttempt(key, started_at, timeout_s or None, serial))
-    return attempts
+            yield NotedAttempt(key, started_at, timeout_s or None, ids[0], ids[1], ended_at)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.host.http import confine
+from scalable_nb.host.memory import PEAK_METRIC, peak_memory_bytes
 from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
+from scalable_nb.host.workerlog import write_to_log
+
+#: Set where the nanny decides what SIGTERM means.
+TERM_VARIABLE: Final = "SCALABLE_NB_NANNY_HEEDS_TERM"
 
 
 class Workspace(WorkerPlugin):
@@ -39,9 +45,16 @@ class Workspace(WorkerPlugin):
         """Called by Dask in each worker process before it gets tasks."""
         # A group of its own, so that the nanny can end what the tasks have started with it.
         os.setpgid(0, 0)
+        write_to_log()
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))
+        worker.metrics[PEAK_METRIC] = peak_memory_bytes
+        if os.environ.get(TERM_VARIABLE):
+            # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is
+            # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
+            # would inherit.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
         confine(worker.http_application, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)

@@ -56,6 +56,16 @@ def paused_batches(words: list[str]) -> Iterable[str]:
     )
 
 
+def tasks(words: list[str]) -> Iterable[str]:
+    """The tasks of the live session's manifest."""
+    return _of_live_session(lambda session: session.manifest.manifest.tasks)
+
+
+def components(words: list[str]) -> Iterable[str]:
+    """The components of the live session's manifest."""
+    return _of_live_session(lambda session: session.manifest.manifest.components)
+
+
 def failures(words: list[str]) -> Iterable[str]:
     """The categories of failures, and the classes of those in the live session."""
     from scalable_nb.faults.classify import Category

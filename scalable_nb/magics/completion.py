@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scalable_nb.magics.verb import Option, Surface, Verb
 
-_OUR_LINE = re.compile(r"(?:^|=)\s*%scalable\s+(?P<rest>.*)$")
+_OUR_LINE = re.compile(r"(?:^|=)\s*(?P<prompt>%%?)scalable\s+(?P<rest>.*)$")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ def complete_line(text_until_cursor: str, surface: Surface) -> Offer:
     if ours is None:
         return Offer()
     *words, fragment = re.split(r"\s+", ours["rest"])
+    if not words:
+        is_cell = ours["prompt"] == "%%"
+        fitting = (name for name, verb in surface.verbs.items() if verb.takes_cell is is_cell)
+        return _offer(fragment, fitting)
     return complete_words(words, fragment, surface)
 
 

@@ -13,6 +13,9 @@ from scalable_nb.magics.verb import WrongUse
 
 _MARK = re.compile("\0(\\d+)\0")
 
+_ASSIGNMENT = re.compile(r"(?<!\S)[^\W\d]\w*=(?!=)")
+_KEPT = re.compile("\1(\\d+)\1")
+
 _MISSPELLED = (NameError, AttributeError, SyntaxError, ValueError)
 _SPELLING = " Write {name} where letters follow the name, $$name or {{ for the signs themselves."
 
@@ -73,6 +76,50 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     except ValueError as error:
         raise WrongUse(f"cannot split {line.strip()!r} into words: {error}.") from error
     return [text for word in words for text in _filled(word, marking.values)]
+
+
+def split_cell_line(line: str, variables: Mapping[str, Any]) -> list[str]:
+    """The words of a line above a cell, where ``name=expression`` is Python and stays as it is.
+
+    Brackets and quotes of an expression hold it together, as they do in Python, and what is
+    in braces is a set or a dict.
+
+    Examples
+    --------
+    >>> split_cell_line("map --over x=[1, 2] y=list('ab')", {})
+    ['map', '--over', 'x=[1, 2]', "y=list('ab')"]
+    """
+    expressions: list[str] = []
+    kept: list[str] = []
+    place = 0
+    for begin in _ASSIGNMENT.finditer(line):
+        if begin.start() >= place:
+            end = _end_of_expression(line, begin.end())
+            kept.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
+            expressions.append(line[begin.start() : end])
+            place = end
+    words = split_line("".join(kept) + line[place:], variables)
+    return [_KEPT.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
+
+
+def _end_of_expression(line: str, place: int) -> int:
+    """Where the expression that begins here ends: at a space outside of brackets and quotes."""
+    depth, quote = 0, ""
+    while place < len(line):
+        sign = line[place]
+        if quote:
+            if sign == "\\":
+                place += 1
+            elif sign == quote:
+                quote = ""
+        elif sign in "'\"":
+            quote = sign
+        elif sign.isspace() and depth <= 0:
+            break
+        else:
+            depth += (sign in "([{") - (sign in ")]}")
+        place += 1
+    return min(place, len(line))
 
 
 def _filled(word: str, values: list[Any]) -> list[str]:

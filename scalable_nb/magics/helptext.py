@@ -25,7 +25,8 @@ def verb_help(verb: Verb, surface: Surface) -> Text:
         parts.append(_section("arguments", [(a.value, a.summary) for a in verb.arguments]))
     options = [(_spellings(option), option.summary) for option in surface.options(verb)]
     parts.append(_section("options", options))
-    examples = [(f"{surface.prompt} {e.line}", f"# {e.effect}") for e in verb.examples]
+    start = surface.line(verb).removesuffix(verb.name)
+    examples = [(start + e.line, f"# {e.effect}") for e in verb.examples]
     parts.append(_section("examples", examples))
     parts.append(f"in Python:\n  {verb.python}")
     return Text("\n\n".join(parts))
@@ -35,7 +36,7 @@ def usage(verb: Verb, surface: Surface) -> str:
     """The verb with its arguments and options on one line."""
     arguments = [argument.usage for argument in verb.arguments]
     options = [option.usage for option in verb.options]
-    return " ".join([surface.prompt, verb.name, *arguments, *options])
+    return " ".join([surface.line(verb), *arguments, *options])
 
 
 def _spellings(option: Option) -> str:

@@ -80,7 +80,7 @@ def _convert(values: dict[str, Any], options: Sequence[Option]) -> None:
 
 def _stray(word: str, verb: Verb, surface: Surface) -> str:
     """What to say of a word that belongs to nothing."""
-    line = f"{surface.prompt} {verb.name}"
+    line = surface.line(verb)
     if word.startswith("-"):
         from scalable_nb.errors import UnknownNameError
 
@@ -99,5 +99,5 @@ def _badly_valued(error: argparse.ArgumentError, verb: Verb, surface: Surface) -
         return str(error)
     if option.is_flag:
         return f"{option.name} takes no value."
-    line = f"{surface.prompt} {verb.name} {option.name} {option.value}"
+    line = f"{surface.line(verb)} {option.name} {option.value}"
     return f"{option.name} needs a value: `{line}`."

@@ -11,15 +11,21 @@ from IPython.core.completer import (
     context_matcher,
 )
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+)
 
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.expansion import split_line
+from scalable_nb.magics.expansion import split_cell_line, split_line
 from scalable_nb.magics.frontend import forget, install_when_shown
 from scalable_nb.magics.helptext import overview, verb_help
 from scalable_nb.magics.parser import parse
 from scalable_nb.magics.table import NOTEBOOK
-from scalable_nb.magics.verb import Context, WrongUse
+from scalable_nb.magics.verb import Context, Verb, WrongUse
 
 
 @magics_class
@@ -28,17 +34,21 @@ class ScalableMagics(Magics):
 
     @needs_local_scope
     @no_var_expand  # split_line expands: values with spaces or quotes stay one word
-    @line_magic
-    def scalable(self, line: str, local_ns: dict[str, Any] | None = None) -> object:
+    @line_cell_magic
+    def scalable(
+        self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
+    ) -> object:
         """Run a verb."""
         variables: dict[str, Any] = self.shell.user_ns  # type: ignore[union-attr]
         try:
-            words = split_line(line, {**variables, **(local_ns or {})})
+            split = split_line if cell is None else split_cell_line
+            words = split(line, {**variables, **(local_ns or {})})
             verb, options = parse(words, NOTEBOOK)
             if options.help:
                 return verb_help(verb, NOTEBOOK)
+            _check_cell(verb, cell)
             say = _nothing if options.quiet else print
-            value = verb.run(Context(NOTEBOOK, say, variables), options)
+            value = verb.run(Context(NOTEBOOK, say, variables, cell), options)
         except WrongUse as error:
             raise UsageError(str(error)) from error
         except Exception as error:
@@ -77,10 +87,19 @@ def unload(ipython: Any) -> None:
     magics = ipython.magics_manager.registry.pop(ScalableMagics.__name__, None)
     if magics is None:
         return
-    ipython.magics_manager.magics["line"].pop("scalable", None)
+    for kind in ("line", "cell"):
+        ipython.magics_manager.magics[kind].pop("scalable", None)
     forget(ipython)
     matchers = ipython.Completer.custom_matchers
     matchers[:] = [matcher for matcher in matchers if matcher != magics.complete]
+
+
+def _check_cell(verb: Verb, cell: str | None) -> None:
+    line = NOTEBOOK.line(verb)
+    if verb.takes_cell and cell is None:
+        raise WrongUse(f"`{verb.name}` runs the cell below it: begin the cell with `{line}`.")
+    if not verb.takes_cell and cell is not None:
+        raise WrongUse(f"`{verb.name}` has no use for a cell: write `{line}`, with one %.")
 
 
 def _is_ours(error: Exception) -> bool:

@@ -122,6 +122,8 @@ class Verb:
         The same in Python.
     on_command_line : bool
         Whether the verb makes sense without a notebook's session.
+    takes_cell : bool
+        Whether it is about the cell below its line: ``%%scalable`` instead of ``%scalable``.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Verb:
     options: tuple[Option, ...] = ()
     arguments: tuple[Argument, ...] = ()
     on_command_line: bool = False
+    takes_cell: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,10 @@ class Surface:
         """All options that a verb takes here."""
         return (*verb.options, *self.shared)
 
+    def line(self, verb: Verb) -> str:
+        """How a line with the verb begins, e.g. ``%scalable start``."""
+        return f"{'%' if verb.takes_cell else ''}{self.prompt} {verb.name}"
+
     def option(self, verb: Verb, spelling: str) -> Option | None:
         """The option that is spelled so, if there is one."""
         return next((o for o in self.options(verb) if spelling in o.names), None)
@@ -173,11 +180,14 @@ class Context:
         Tells the person something in passing.
     variables : mutable mapping, optional
         The notebook's variables; None on the command line.
+    cell : str, optional
+        What stands below the line of a verb that takes a cell.
     """
 
     surface: Surface
     say: Callable[[str], None]
     variables: MutableMapping[str, Any] | None = None
+    cell: str | None = None
 
 
 def variable_name(text: str) -> str:

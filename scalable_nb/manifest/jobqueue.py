@@ -10,14 +10,17 @@ import importlib
 import inspect
 import shlex
 import signal
+import sys
 import warnings
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import dask
 
 from scalable_nb.manifest.schema import Component, Target
+from scalable_nb.settings import load_settings
 
 if TYPE_CHECKING:
     from dask_jobqueue.core import Job, JobQueueCluster
@@ -41,12 +44,24 @@ SESSION_OPTIONS: Final = frozenset(
         "loop",
         "n_workers",
         "name",
+        "nanny",
         "protocol",
         "scheduler",
         "scheduler_cls",
         "security",
+        "worker_command",
     }
 )
+
+#: The shell stays until its worker has ended, also when the batch system sends SIGTERM to both.
+#: It would die of it, the job would count as ended, and the worker's time to finish be over.
+_STAY_FOR_WORKER: Final = "trap : TERM"
+
+#: What a job runs: ``dask worker`` under our nanny; see `scalable_nb.host.worker`.
+WORKER_COMMAND: Final = "scalable_nb.host.worker"
+
+# dask-jobqueue's default; whoever set another name means it.
+_DASKS_JOB_NAME: Final = "dask-worker"
 
 # Stands for the folder of job logs while a script is written: dask-jobqueue would make the
 # real one. It exists everywhere, and nobody has it in a manifest.
@@ -102,16 +117,24 @@ def configured(target: Target, name: str) -> Any:
     return dask.config.get(f"jobqueue.{section}.{name.replace('_', '-')}", None)
 
 
-def job_keywords(target: Target, component: Component) -> dict[str, Any]:
+def job_keywords(target: Target, component: Component, name: str) -> dict[str, Any]:
     """Keywords of dask-jobqueue's job class for one worker of a component.
 
     The component goes before the target's keywords, and these before Dask's
     configuration. ``scheduler``, ``name`` and ``security`` are the session's and absent.
 
+    Parameters
+    ----------
+    target : Target
+    component : Component
+    name : str
+        The component's, by which tasks find its workers.
+
     Raises
     ------
     ValueError
-        When neither of them says how much memory a worker needs.
+        When neither of them says how much memory a worker needs, or a keyword means nothing
+        to the batch system.
     """
     known = job_option_names(target.provider)
     keywords = {key: value for key, value in target.options.items() if key in known}
@@ -120,6 +143,12 @@ def job_keywords(target: Target, component: Component) -> dict[str, Any]:
         value = keywords.get(name)
         return configured(target, name) if value is None else value
 
+    for key in ("queue", "walltime"):
+        value = getattr(component, key)
+        if value is not None and key not in known:
+            raise ValueError(f"`{key}: {value}` means nothing to {target.provider}; remove it")
+        if value is not None:
+            keywords[key] = value
     keywords["cores"] = component.cpus or option("cores") or 1
     keywords["memory"] = component.memory or option("memory")
     # A component describes a worker, so one job is one worker unless somebody says
@@ -129,24 +158,85 @@ def job_keywords(target: Target, component: Component) -> dict[str, Any]:
         raise ValueError("no memory given; add e.g. `memory: 4G` to the component")
     if target.interface is not None:
         keywords["interface"] = target.interface
-    arguments = []
+    directives = [*(option("job_extra_directives") or []), *component.job_extra_directives]
+    if target.provider == "slurm":
+        # A job that is requeued would overwrite the log of what happened to it before.
+        directives.append("--open-mode=append")
+    keywords["job_extra_directives"] = directives
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in component.env.items()]
+    prologue = option("job_script_prologue") or []
+    keywords["job_script_prologue"] = [
+        _STAY_FOR_WORKER,
+        *prologue,
+        *component.job_script_prologue,
+        *exports,
+    ]
+    keywords["job_name"] = job_name(target, "<run>")
+    keywords["worker_command"] = WORKER_COMMAND
+    # -P: a file of the user's beside the notebook must not shadow what the worker imports.
+    keywords["python"] = f"{_python(target, component, option('python'))} -P"
+    keywords["worker_extra_args"] = [
+        *(option("worker_extra_args") or []),
+        *_worker_arguments(target, component, keywords["processes"], name),
+    ]
+    return keywords
+
+
+def _worker_arguments(target: Target, component: Component, processes: int, name: str) -> list[str]:
+    arguments = ["--component", name]
+    if processes > 1:
+        arguments += ["--nworkers", str(processes)]
     if target.threads_per_worker is not None:
         arguments += ["--nthreads", str(target.threads_per_worker)]
     if component.preload_script is not None:
         arguments += ["--preload", shlex.quote(component.preload_script)]
-    if arguments:
-        keywords["worker_extra_args"] = [*(option("worker_extra_args") or []), *arguments]
-    if component.env:
-        exports = [f"export {key}={shlex.quote(value)}" for key, value in component.env.items()]
-        keywords["job_script_prologue"] = [*(option("job_script_prologue") or []), *exports]
-    return keywords
+    return arguments
+
+
+def runtime(target: Target, component: Component) -> str | None:
+    """The container runtime of a component's workers; None where they need none.
+
+    ``containers:`` of the target holds for components that say no ``runtime:`` themselves.
+    """
+    if component.image is None:
+        return None
+    return component.runtime or (None if target.containers == "none" else target.containers)
+
+
+def _python(target: Target, component: Component, python: str | None) -> str:
+    program = runtime(target, component)
+    if program is None:
+        return python or shlex.quote(sys.executable)
+    if program != "apptainer":
+        raise ValueError(
+            f"`runtime: {program}` does not run in a batch job; expected `runtime: apptainer`"
+        )
+    # The run folder with the session's certificate must be seen inside as it is outside.
+    folders = {str(Path.cwd()): str(Path.cwd())}
+    if not load_settings().runs_dir.is_relative_to(Path.cwd()):
+        folders[str(load_settings().runs_dir)] = str(load_settings().runs_dir)
+    binds = [f"--bind {shlex.quote(f'{outside}:{inside}')}"
+             for outside, inside in {**folders, **component.mounts}.items()]  # fmt: skip
+    assert component.image is not None
+    image = shlex.quote(component.image)
+    return " ".join([program, "exec", *binds, image, python or "python"])
+
+
+def job_name(target: Target, run: str) -> str:
+    """The name of all jobs of a run: as somebody said it, else our own with the run's digits.
+
+    It has 15 characters with the last six of a run's id, which is what PBS takes.
+    """
+    said = target.options.get("job_name")
+    site = configured(target, "name")
+    return said or (site if site != _DASKS_JOB_NAME else None) or f"scalable-{run}"
 
 
 def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]:
     """The script that a job is submitted with, and what dask-jobqueue warns about.
 
-    Nothing is submitted, started or written. The scheduler's address and the worker's
-    name, which a session fills in, are placeholders.
+    Nothing is submitted, started or written. The scheduler's address, the worker's name and
+    what else a session fills in are placeholders.
 
     Raises
     ------
@@ -158,9 +248,8 @@ def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]
     site = dask.config.get(f"jobqueue.{section}", None)
     if site is None:
         raise ValueError(f"Dask's configuration has no section 'jobqueue.{section}'")
-    folder = keywords.get("log_directory") or site.get("log-directory")
-    if folder is not None:
-        keywords = keywords | {"log_directory": _ANY_FOLDER}
+    folder = keywords.get("log_directory") or site.get("log-directory") or "<run-folder>/jobs"
+    keywords = keywords | {"log_directory": _ANY_FOLDER}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         job = cls(scheduler="tls://<scheduler-address>", name="<worker-name>", **keywords)

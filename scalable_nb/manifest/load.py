@@ -15,8 +15,9 @@ from dask.system import CPU_COUNT
 
 from scalable_nb.errors import ManifestError, UnknownNameError
 from scalable_nb.manifest.check import check, merged
+from scalable_nb.manifest.discover import discover
 from scalable_nb.manifest.document import read_document
-from scalable_nb.manifest.schema import Manifest, Target
+from scalable_nb.manifest.schema import PROVIDERS, Manifest, Target
 from scalable_nb.paths import MANIFEST_NAME
 from scalable_nb.settings import load_settings
 
@@ -40,6 +41,8 @@ class LoadedManifest:
         Digest of `text`: the lock.
     defaulted : bool
         Whether this is the embedded default, because there is no file.
+    discovered : str
+        What was found out for a target that no file describes, in words; empty elsewhere.
     """
 
     manifest: Manifest
@@ -49,6 +52,7 @@ class LoadedManifest:
     text: str
     sha256: str
     defaulted: bool
+    discovered: str = ""
 
 
 def load_manifest(
@@ -63,6 +67,7 @@ def load_manifest(
         directory, else an embedded default with one local target.
     target : str, optional
         Name of the target. None: ``SCALABLE_TARGET``, else the only one, else ``local``.
+        Without a file, the name of a batch system is one, too.
 
     Raises
     ------
@@ -70,9 +75,17 @@ def load_manifest(
         Lists everything that is wrong with the file, or the targets to choose from.
     UnknownNameError
         When there is no target of that name.
+    StartError
+        When there is no file and the batch system asked for is not to be found.
     """
     source = _find(path)
     data = _default(Path.cwd()) if source is None else _read(source)
+    wanted = target or load_settings().target
+    discovered = ""
+    if source is None and wanted in PROVIDERS and wanted != "local":
+        found = discover(wanted)
+        data["targets"][wanted] = found.target
+        discovered = found.notice
     target_name = _choose(target, list(data["targets"]), source)
     overlay = (data["targets"][target_name] or {}).get("overlay")
     if overlay is not None:
@@ -89,6 +102,7 @@ def load_manifest(
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         defaulted=source is None,
+        discovered=discovered,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import dask.system
 from dask.utils import format_bytes, parse_bytes
@@ -12,10 +12,22 @@ from scalable_nb.errors import ManifestError
 from scalable_nb.manifest import jobqueue
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.planned import ComponentPlan, Plan, count
-from scalable_nb.manifest.schema import Component
+from scalable_nb.manifest.schema import Component, Target
 from scalable_nb.paths import MANIFEST_NAME
 
 __all__ = ["ComponentPlan", "Plan", "make_plan"]
+
+_CONTAINER_KEYS: Final = ("image", "runtime", "mounts")
+_JOB_KEYS: Final = (
+    "env",
+    "preload_script",
+    "workers",
+    "max_workers",
+    "walltime",
+    "queue",
+    "job_extra_directives",
+    "job_script_prologue",
+)
 
 
 def make_plan(loaded: LoadedManifest) -> Plan:
@@ -81,46 +93,86 @@ def _plan_local(loaded: LoadedManifest) -> Plan:
 def _plan_jobs(loaded: LoadedManifest) -> Plan:
     """One job per worker (``processes: n``: per n workers), sized by its component."""
     target = loaded.target
-    workers = _max_workers(loaded) or 1
     notices = list(_notices(loaded))
-    if _max_workers(loaded) is None:
+    if _max_workers(loaded) is None and not _say_workers(loaded):
         notices.append(
             f"max_workers is not given: one worker; set targets.{loaded.target_name}.max_workers"
         )
+    shares = worker_shares(
+        _max_workers(loaded),
+        {name: component.workers for name, component in loaded.manifest.components.items()},
+    )
     components, processes = [], 1
     for name, component in loaded.manifest.components.items():
         keywords = _job_keywords(loaded, name, component)
         script, warned = _job_script(loaded, keywords)
         processes = int(keywords["processes"])
         notices += [warning for warning in warned if warning not in notices]
-        size = int(parse_bytes(keywords["memory"]))
-        components.append(
-            ComponentPlan(name, int(keywords["cores"]), size, component.image, script)
-        )
-    walltime = target.options.get("walltime")
-    if walltime is None:
-        walltime = jobqueue.configured(target, "walltime")
-        if walltime is not None:
-            notices.append(
+        walltime, from_dask = _walltime(target, keywords)
+        if from_dask:
+            notice = (
                 f"walltime is not given: jobs end after {walltime} (Dask's configuration); "
                 f"set targets.{loaded.target_name}.walltime"
             )
+            notices += [notice] if notice not in notices else []
+        components.append(
+            ComponentPlan(
+                name,
+                int(keywords["cores"]),
+                int(parse_bytes(keywords["memory"])),
+                component.image,
+                script,
+                shares[name],
+                walltime,
+            )
+        )
+    jobs = {c.name: -(-(c.workers or 0) // processes) for c in components}
     cores = max(component.cores for component in components)
-    job_bytes = max(component.memory_bytes or 0 for component in components)
-    jobs = -(-workers // processes)
     return _plan(
         loaded,
-        workers=workers,
+        workers=sum(shares.values()),
         threads_per_worker=target.threads_per_worker or max(1, cores // processes),
         processes=True,
-        worker_memory_bytes=job_bytes // processes,
-        cores=jobs * cores,
-        memory_bytes=jobs * job_bytes,
-        walltime=None if walltime is None else str(walltime),
+        worker_memory_bytes=max(c.memory_bytes or 0 for c in components) // processes,
+        cores=sum(jobs[c.name] * c.cores for c in components),
+        memory_bytes=sum(jobs[c.name] * (c.memory_bytes or 0) for c in components),
+        walltime=components[0].walltime,
         components=components,
         script=_joined_scripts(components),
         notices=notices,
     )
+
+
+def worker_shares(total: int | None, said: Mapping[str, int | None]) -> dict[str, int]:
+    """How many workers of each component a start asks for.
+
+    Components that do not say it share evenly what of the total the others leave; each gets
+    one at least, or its tasks would wait for ever.
+
+    Examples
+    --------
+    >>> worker_shares(10, {"small": None, "big": 2, "huge": None})
+    {'small': 4, 'big': 2, 'huge': 4}
+    """
+    silent = [name for name, count in said.items() if count is None]
+    left = (total or 0) - sum(count for count in said.values() if count is not None)
+    shares = {name: count for name, count in said.items() if count is not None}
+    for number, name in enumerate(silent):
+        extra = number < left % len(silent)
+        shares[name] = max(1, left // len(silent) + extra)
+    return {name: shares[name] for name in said}
+
+
+def _say_workers(loaded: LoadedManifest) -> bool:
+    return all(c.workers is not None for c in loaded.manifest.components.values())
+
+
+def _walltime(target: Target, keywords: dict[str, Any]) -> tuple[str | None, bool]:
+    """A job's walltime, and whether it is only Dask's configuration that says so."""
+    if keywords.get("walltime") is not None:
+        return str(keywords["walltime"]), False
+    walltime = jobqueue.configured(target, "walltime")
+    return (None, False) if walltime is None else (str(walltime), True)
 
 
 def _plan(
@@ -154,13 +206,18 @@ def _max_workers(loaded: LoadedManifest) -> int | None:
 
 def _notices(loaded: LoadedManifest) -> Iterator[str]:
     """What holds for every provider."""
-    if loaded.defaulted:
+    if loaded.discovered:
+        yield (
+            f"there is no {MANIFEST_NAME}: {loaded.discovered}; `%scalable init` writes one to edit"
+        )
+    elif loaded.defaulted:
         yield f"there is no {MANIFEST_NAME}: built-in defaults; `%scalable init` writes one to edit"
     is_local = loaded.target.provider == "local"
     for name, component in loaded.manifest.components.items():
+        is_bare = is_local or jobqueue.runtime(loaded.target, component) is None
         for keys, reason in (
-            (("image", "runtime", "mounts"), "workers run without a container"),
-            (("env", "preload_script") if is_local else (), "components share the local workers"),
+            (_CONTAINER_KEYS if is_bare else (), "workers run without a container"),
+            (_JOB_KEYS if is_local else (), "components share the local workers"),
         ):
             given = [key for key in keys if getattr(component, key)]
             if given:
@@ -170,7 +227,7 @@ def _notices(loaded: LoadedManifest) -> Iterator[str]:
 
 def _job_keywords(loaded: LoadedManifest, name: str, component: Component) -> dict[str, Any]:
     try:
-        return jobqueue.job_keywords(loaded.target, component)
+        return jobqueue.job_keywords(loaded.target, component, name)
     except ValueError as error:
         raise ManifestError(f"{_source(loaded)}: components.{name}: {error}") from None
 

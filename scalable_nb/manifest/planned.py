@@ -24,6 +24,10 @@ class ComponentPlan:
     image : str or None
     script : str or None
         Script of a job with such a worker; None on ``local``.
+    workers : int or None
+        Worker processes of this kind; None on ``local``, where all components share them.
+    walltime : str or None
+        Of a job, as the batch system reads it; None: unlimited.
     """
 
     name: str
@@ -31,6 +35,8 @@ class ComponentPlan:
     memory_bytes: int | None
     image: str | None = None
     script: str | None = None
+    workers: int | None = None
+    walltime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ class Plan:
         yield "walltime", self.walltime or "unlimited"
         for component in self.components:
             facts = [component.name, count(component.cores, "core")]
+            if component.workers is not None and len(self.components) > 1:
+                facts.insert(1, count(component.workers, "worker"))
             if component.memory_bytes is not None:
                 facts.append(_size(component.memory_bytes))
             if component.image is not None:

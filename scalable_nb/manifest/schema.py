@@ -157,7 +157,7 @@ class Target(_Section):
     max_worker_replacements : int or None
         How many lost workers are replaced; None: all.
     max_core_hours : float or None
-        Budget after which no worker is added.
+        Budget after which no worker is added and the others end with the tasks they run.
     linger_s : float or None
         How long a host without client and work stays, seconds; None: the setting.
     host : str
@@ -215,6 +215,15 @@ class Component(_Section):
         Further names under which ``tag=`` finds this component.
     preload_script : str or None
         Script that the Dask worker loads first (``--preload``).
+    workers : int or None
+        Workers to start with; None: an even share of the target's ``max_workers``.
+    max_workers : int or None
+        Most workers that adaptive scaling asks for.
+    walltime, queue : str or None
+        Of its jobs, where they differ from the target's.
+    job_extra_directives, job_script_prologue : tuple of str
+        Lines of its job scripts, after the target's: directives for the batch system, and
+        shell commands before the worker (``module load ...``).
     fallback : str or None
         Component to use where this one cannot be had.
     """
@@ -227,6 +236,12 @@ class Component(_Section):
     env: dict[Variable, Text] = {}
     tags: Annotated[tuple[str, ...], Field(strict=False)] = ()
     preload_script: str | None = None
+    workers: Count | None = None
+    max_workers: PositiveCount | None = None
+    walltime: Text | None = None
+    queue: Text | None = None
+    job_extra_directives: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    job_script_prologue: Annotated[tuple[str, ...], Field(strict=False)] = ()
     fallback: str | None = None
 
     @property

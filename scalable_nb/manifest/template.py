@@ -43,7 +43,7 @@ targets:
     # adaptive: {minimum: 0, maximum: 20}  # grow and shrink with the work
     # pending_timeout_s: 3600     # then a component's `fallback` is used
     # max_worker_replacements: 50 # lost workers that are replaced; all when not given
-    # max_core_hours: 1000        # no worker is added beyond this
+    # max_core_hours: 1000        # beyond this running tasks end, and no further ones begin
     # linger_s: 600               # how long an idle session without a notebook stays
     # host: auto                  # where the session's own process runs: auto, here, job
 
@@ -58,6 +58,12 @@ components:
     # runtime: apptainer          # program that runs it: apptainer or docker
     # mounts: {/data: /data}      # folder outside: folder inside the container
     # preload_script: setup.py    # loaded by the worker before its first task
+    # workers: 4                  # of this kind at the start; an even share when not given
+    # max_workers: 10             # of this kind, with `adaptive:`
+    # walltime: "12:00:00"        # of its jobs, where it differs from the target's
+    # queue: long                 # likewise
+    # job_extra_directives: ["--gres=gpu:1"]         # further lines of its job scripts
+    # job_script_prologue: [module load cuda]        # shell commands before the worker
     # fallback: small             # component to use where this one cannot be had
 
 # Settings for calls: `client.map(f, range(100), task="run_analysis")`.

@@ -17,7 +17,7 @@ from scalable_nb.faults.diagnose import FAST_FAIL_S, helped_by_retry
 from scalable_nb.paths import RunPaths
 from scalable_nb.report.text import failure_list, summary
 from scalable_nb.telemetry.plaintext import one_line
-from scalable_nb.telemetry.reader import is_final, number, read_rows
+from scalable_nb.telemetry.reader import is_final, number, read_rows, with_given_up
 from scalable_nb.telemetry.records import STATE_LABELS, TaskState
 
 Row = Mapping[str, Any]
@@ -136,13 +136,14 @@ def build_report(run: RunPaths) -> Report:
         When a file of the folder exists and cannot be opened.
     """
     about, sums = _read_object(run.run_json), _read_object(run.summary_json)
-    tasks, failures = read_rows(run.tasks), read_rows(run.failures)
+    tasks, read = read_rows(run.tasks), read_rows(run.failures)
+    failures = with_given_up(read.rows, tasks.rows)
     # A task that was resubmitted has several rows: the last one tells what became of it.
     last = {str(row.get("task_id")): row for row in tasks.rows}
     states = _state_counts(sums) or _states(last.values())
     ended_at = sums.get("ended_at") or about.get("ended_at") or about.get("finished_at")
     state, host = ("finished", "") if ended_at else _unfinished(run, about)
-    classes = Counter(str(row.get("failure_class") or "unknown") for row in failures.rows)
+    classes = Counter(str(row.get("failure_class") or "unknown") for row in failures)
     return Report(
         run_id=run.run_id,
         project=one_line(about.get("project") or about.get("project_name")),
@@ -153,13 +154,13 @@ def build_report(run: RunPaths) -> Report:
         started_at=_text(about.get("started_at")),
         ended_at=_text(ended_at),
         tasks=states,
-        attempts=_count(sums.get("attempts"), _attempts(last, failures.rows)),
-        retries=_count(sums.get("retries"), sum(not is_final(row) for row in failures.rows)),
-        retries_helped=len(helped_by_retry(failures.rows, last)),
+        attempts=_count(sums.get("attempts"), _attempts(last, failures)),
+        retries=_count(sums.get("retries"), sum(not is_final(row) for row in failures)),
+        retries_helped=len(helped_by_retry(failures, last)),
         cached=states.get(TaskState.CACHED.label, 0),
         failures_by_class=dict(classes.most_common()),
-        failed=tuple(_failed_tasks(last, failures.rows)),
-        skipped=tasks.skipped + failures.skipped,
+        failed=tuple(_failed_tasks(last, failures)),
+        skipped=tasks.skipped + read.skipped,
         folder=run.folder,
     )
 

@@ -1,8 +1,7 @@
-"""The local target: worker processes on this machine."""
+"""The local target: worker processes on this machine, shared by all components."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 from distributed import LocalCluster
@@ -11,25 +10,32 @@ from distributed.security import Security
 
 from scalable_nb.host.nanny import ScalableNanny
 from scalable_nb.manifest.plan import Plan
-
-#: Configuration of the host's Dask. A task held between two attempts must not be taken for one
-#: that will never find a worker; and a worker that its nanny is just restarting must not be
-#: closed because it was lost once, some time ago. Whoever fetches a result from a worker that
-#: has just died tries to connect for the whole timeout.
-DASK_CONFIG: Final[dict[str, Any]] = {
-    "distributed.scheduler.no-workers-timeout": None,
-    "distributed.deploy.lost-worker-timeout": "1000 days",
-    "distributed.comm.timeouts.connect": "5s",
-    "distributed.worker.http.routes": [],
-}
-
+from scalable_nb.paths import RunPaths, private_folder
+from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
 _ENDED: Final = (Status.closed, Status.failed)
 
 
+class LocalFleet(Fleet):
+    """Nannies in the host's own process, each with a worker process."""
+
+    def how_ended(self, entry: Entry) -> str | None:
+        """A nanny restarts its worker process whatever it died of, except during its first start.
+
+        Then it closes, and the cluster goes on without it (distributed 2026.8.0).
+        """
+        nanny = self.cluster.workers.get(entry.name)
+        return "died while it started" if nanny is not None and nanny.status in _ENDED else None
+
+    async def _apply(self) -> None:
+        # A nanny is there when its worker is; nobody waits for that.
+        loop: Any = self.cluster.loop
+        loop.add_callback(self.cluster._correct_state)
+
+
 async def start_local(
-    plan: Plan, *, security: Security, http_prefix: str, workspace: Path
-) -> LocalCluster:
+    plan: Plan, *, security: Security, http_prefix: str, paths: RunPaths
+) -> LocalFleet:
     """Start the scheduler of a local target, without workers yet.
 
     ``processes: false`` means one worker process with as many threads; never a worker inside
@@ -50,23 +56,16 @@ async def start_local(
         silence_logs=False,
         asynchronous=True,
         memory_limit=plan.worker_memory_bytes or 0,
-        local_directory=str(workspace),
+        local_directory=str(paths.workspace),
+        log_folder=str(private_folder(paths.logs)),
         http_prefix=http_prefix,
         resources={"slots": plan.threads_per_worker},
     )
-    return cluster
-
-
-def replace_dead(cluster: LocalCluster, plan: Plan) -> int:
-    """Replace workers whose nanny gave up, and return how many there were.
-
-    A nanny restarts its worker process whatever it died of, except during its first start:
-    then it closes, and the cluster goes on without it (distributed 2026.8.0).
-    """
-    dead = [name for name, nanny in cluster.workers.items() if nanny.status in _ENDED]
-    for name in dead:
-        del cluster.workers[name]
-        cluster.worker_spec.pop(name, None)
-    if dead:
-        cluster.scale(plan.workers)
-    return len(dead)
+    kind = Kind(
+        "",
+        cluster.new_spec,
+        threads=plan.threads_per_worker,
+        cores=plan.threads_per_worker,
+        memory_bytes=plan.worker_memory_bytes,
+    )
+    return LocalFleet(cluster, [kind])

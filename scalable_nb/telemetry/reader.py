@@ -7,12 +7,15 @@ Whatever can be read is read, the rest is counted, and nothing in a file is ever
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from scalable_nb.telemetry.records import GIVEN_UP
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,54 @@ class JournalTail:
         new = _parse(io.BytesIO(whole))
         self.skipped += new.skipped
         return new.rows
+
+
+class JournalRows:
+    """All rows of a journal that is still growing, read once and kept; safe in threads.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tail = JournalTail(path)
+        self._rows: list[Any] = []
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Any]:
+        """The rows so far, oldest first, in a list of the caller's own."""
+        with self._lock:
+            self._rows += self._tail.poll()
+            return list(self._rows)
+
+
+def with_given_up(failures: list[Any], endings: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The failed attempts, as they are known by the end of their tasks.
+
+    A row of ``failures.jsonl`` says what was decided when the attempt ended. A person may have
+    given the task up since, while it waited for its retry; that is in ``tasks.jsonl``.
+
+    Parameters
+    ----------
+    failures : list of mapping
+        Rows of ``failures.jsonl``.
+    endings : iterable of mapping
+        Rows of ``tasks.jsonl``.
+    """
+    last = {
+        (row.get("task_id"), row.get("attempts"))
+        for row in endings
+        if row.get("reason") == GIVEN_UP
+    }
+    if not last:
+        return failures
+    final = {"is_final": True, "will_retry": False, "retry_in_s": None}
+    return [
+        {**row, **final} if (row.get("task_id"), row.get("attempt")) in last else row
+        for row in failures
+    ]
 
 
 def is_final(row: Mapping[str, Any]) -> bool:

@@ -12,6 +12,9 @@ from typing import Any, Final, TypedDict
 
 SCHEMA_VERSION: Final = 1
 
+#: ``reason`` of a task that failed because a person did not want to wait for its retry.
+GIVEN_UP: Final = "given up by a person"
+
 
 class TaskState(IntEnum):
     """The disjoint states of a task; the value is what the ledger stores.
@@ -40,6 +43,11 @@ class TaskState(IntEnum):
     def is_final(self) -> bool:
         """Whether nothing more will happen by itself."""
         return self >= TaskState.SUCCEEDED
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether it runs, or would if there were a worker for it."""
+        return self in (TaskState.PENDING, TaskState.QUEUED, TaskState.RUNNING)
 
 
 STATE_LABELS: Final = tuple(state.label for state in TaskState)
@@ -82,13 +90,18 @@ class FailureRow(TypedDict, total=False):
     exit_code: int | None
     memory_bytes: int | None
     memory_limit_bytes: int | None
+    started_at: str | None
     queued_s: float | None
     duration_s: float | None
     args_preview: str
 
 
 class TaskRow(TypedDict, total=False):
-    """One finished task: a line of ``tasks.jsonl``."""
+    """One finished task: a line of ``tasks.jsonl``.
+
+    Where it succeeded, ``worker`` to ``memory_bytes`` tell of the attempt that did;
+    ``memory_bytes`` is the most that its worker process is known to have used until then.
+    """
 
     run_id: str
     schema_version: int
@@ -104,9 +117,13 @@ class TaskRow(TypedDict, total=False):
     attempts: int
     attempts_allowed: int
     worker: str
+    host: str
+    pid: int | None
     submitted_at: str
     started_at: str | None
+    queued_s: float | None
     duration_s: float | None
+    memory_bytes: int | None
     result_bytes: int | None
     args_preview: str
     failure_class: str | None

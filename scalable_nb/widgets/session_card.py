@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from dask.utils import format_bytes
 
 from scalable_nb.faults.brake import pause_text
+from scalable_nb.targets.jobstate import jobs_text
 
 if TYPE_CHECKING:
     from scalable_nb.session import SessionStatus
@@ -77,6 +78,7 @@ def _facts(status: SessionStatus) -> dict[str, str]:
     counts = ", ".join(f"{count:,} {state}" for state, count in status.counts.items() if count)
     facts = {
         "workers": _workers(status.workers),
+        "jobs": jobs_text(status.jobs),
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
         "dashboard": dashboard_url(status.dashboard_link),

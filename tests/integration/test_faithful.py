@@ -20,16 +20,6 @@ from scalable_nb import ScalableSession, TaskPolicy, errors
 Start = Callable[..., ScalableSession]
 
 
-class Unpicklable(Exception):
-    """Holds what cannot travel."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        import threading
-
-        self.lock = threading.Lock()
-
-
 def test_a_function_keeps_nothing_from_one_task_to_the_next(
     shared_session: ScalableSession,
 ) -> None:
@@ -63,22 +53,6 @@ def test_an_option_that_is_also_a_parameter_is_never_swallowed(
     with pytest.raises(errors.SubmitError, match=r"functools\.partial"):
         shared_session.client.submit(function, 1, **option)  # type: ignore[arg-type]
     assert shared_session.client.submit(function, 1).result(timeout=30) == 21
-
-
-def test_exceptions_that_cannot_travel_have_a_stand_in(shared_session: ScalableSession) -> None:
-    """Type name, message and traceback arrive, and `except RemoteError` catches them."""
-
-    def function(kind: str) -> None:
-        if kind == "lock":
-            raise Unpicklable("holds a lock")
-        raise SystemExit(3)
-
-    for kind, name in [("lock", "Unpicklable"), ("exit", "SystemExit")]:
-        future = shared_session.client.submit(function, kind)
-        with pytest.raises(errors.RemoteError) as caught:
-            future.result(timeout=30)
-        assert caught.value.type_name.endswith(name)
-        assert "in function" in caught.value.traceback_text
 
 
 def test_an_exception_of_the_notebook_is_caught_by_its_class(

@@ -134,6 +134,11 @@ def test_a_dead_host_is_said_at_once(start: Start) -> None:
     with pytest.raises(errors.HostDiedError):
         session.client.submit(abs, -1)
     session.close()
+    assert session.paths is not None
+    assert session.paths.tls.exists()
+    start()  # whoever starts next sweeps up: no private key stays behind
+    assert not session.paths.tls.exists()
+    assert not session.paths.session_json.exists()
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(

@@ -12,6 +12,7 @@ from counting import calls, failing_first
 from waiting import until
 
 from scalable_nb import RetryPolicy, ScalableSession
+from scalable_nb.report.build import build_report
 
 Start = Callable[..., ScalableSession]
 LONG = RetryPolicy(3, base_s=600, max_s=600)
@@ -30,7 +31,7 @@ def test_a_waiting_task_can_be_hurried(start: Start, folder: Path) -> None:
 
 
 def test_a_waiting_task_can_be_given_up(start: Start, folder: Path) -> None:
-    """`give_up` delivers the last attempt's own error, and the task counts as failed."""
+    """`give_up` delivers the last attempt's own error, and that attempt is the final one."""
     session = start()
     client = session.client
     future = client.submit(failing_first(folder, 9, ConnectionError), 4, retries=LONG)
@@ -40,6 +41,15 @@ def test_a_waiting_task_can_be_given_up(start: Start, folder: Path) -> None:
         future.result(timeout=10)
     assert session.status().counts["failed"] == 1
     assert calls(folder, 4) == 1
+    (row,) = session.failures()
+    assert (row["is_final"], row["will_retry"], row["retry_in_s"]) == (True, False, None)
+    session.close()
+    assert session.paths is not None
+    report = build_report(session.paths)
+    assert (report.retries, [failed.failure_class for failed in report.failed]) == (
+        0,
+        ["ConnectionError"],
+    )
 
 
 def test_a_waiting_task_survives_the_loss_of_every_worker(start: Start, folder: Path) -> None:

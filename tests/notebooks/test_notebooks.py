@@ -238,9 +238,15 @@ def modes(tmp_path_factory: pytest.TempPathFactory) -> Executed:
         ),
         ("slow-again", ["7 of 7 done: 6 succeeded, 1 failed", "'3 seconds of work'"]),
         ("network", ["42 degrees"]),
-        ("network-attempts", ["attempt 1: ConnectionResetError", "attempt 2: Connection"]),
+        (
+            "network-attempts",
+            ["attempt 1 failed after 0.", "ConnectionResetError", "attempt 3 succeeded"],
+        ),
         ("preempted", ["killed: ", "glacier: done by process "]),
-        ("preempted-record", ["attempt 1: WorkerLostError: ", "SIGKILL", "workers now: 2"]),
+        (
+            "preempted-record",
+            ["attempt 1 failed: ", "SIGKILL", "attempt 2 succeeded", "workers now: 2"],
+        ),
         ("module", ["0 of 2 tasks", "ModuleNotFoundError: No module named 'balance'"]),
         ("module-again", ["[2.2, 4.4]"]),
         ("data", ["2 of 3 tasks", "FileNotFoundError: ", "'east.txt'"]),

@@ -185,10 +185,11 @@ def test_a_batch_travels_in_plain_values() -> None:
          "the worker process was ended by SIGKILL, perhaps by the kernel for want of memory"),
         ("exit", -99, "the worker process was ended by signal 99"),
         ("memory", -15, "the worker used 1.50 GiB of its limit of 1.00 GiB and was ended"),
+        ("cut", -9, "the connection between the worker and the scheduler broke"),
         ("stopped", -9, "the worker process was stopped, did not go on, and was ended"),
     ],
 )  # fmt: skip
 def test_the_end_of_a_worker_in_words(cause: str, exit_code: int | None, words: str) -> None:
     """A person reads what ended the process, by the name of the signal where there was one."""
-    report = ExitReport(cause, exit_code, {}, 3 * 2**29, 2**30)
+    report = ExitReport(cause, exit_code, {}, {}, 3 * 2**29, 2**30)
     assert report.in_words() == words

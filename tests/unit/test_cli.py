@@ -67,8 +67,8 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     [
         (
             ["reprot"],
-            "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, help, "
-            "init, plan, report, resume, status, stop. `scalable help` explains them.",
+            "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, help, init, "
+            "plan, report, resume, scale, status, stop. `scalable help` explains them.",
         ),
         (
             ["report", "--lats"],

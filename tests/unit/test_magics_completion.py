@@ -42,7 +42,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "fragment", "words"),
     [
-        ("%scalable ", "", tuple(VERBS)),
+        ("%scalable ", "", tuple(name for name in VERBS if name != "map")),
+        ("%%scalable ", "", ("map",)),
+        ("%%scalable map --pr", "--pr", ("--product",)),
         ("%scalable sta", "sta", ("start", "status")),
         ("  %scalable re", "re", ("report", "resubmit", "resume")),
         ("results = %scalable resu", "resu", ("resubmit", "resume")),

@@ -9,16 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.magics.expansion import split_line
+from scalable_nb.magics.expansion import split_cell_line, split_line
 from scalable_nb.magics.helptext import overview, usage, verb_help
 from scalable_nb.magics.parser import parse
 from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
 from scalable_nb.magics.verb import Surface, Verb, WrongUse
 
-VERB_NAMES = (
-    "attach, cache, cancel, failures, help, init, plan, report, resubmit, resume, start, status, "
-    "stop, tasks"
-)
+VERB_NAMES = ", ".join(sorted(VERBS))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +37,8 @@ VERB_NAMES = (
         ("resubmit --timeout 90 --no-wait", "resubmit", {"timeout": 90.0, "no_wait": True}),
         ("resubmit -q -o results", "resubmit", {"quiet": True, "out": "results", "only": None}),
         ("resume", "resume", {"batches": [], "run": None}),
+        ("scale 4 -c big", "scale", {"count": "4", "component": "big", "min": None}),
+        ("scale --min 0 --max 9", "scale", {"count": None, "min": 0, "max": 9}),
         ("cancel a --paused b", "cancel", {"batches": ["a", "b"], "paused": True, "all": False}),
     ],
 )
@@ -253,3 +252,20 @@ def test_line_that_cannot_be_split_is_explained(line: str, message: str) -> None
 def test_any_value_arrives_unchanged(value: str) -> None:
     """Whatever text a variable holds, the option gets exactly that text as one word."""
     assert split_line("report --run $value", {"value": value}) == ["report", "--run", value]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("map --over x=[1, 2] -q", ["map", "--over", "x=[1, 2]", "-q"]),
+        ("map --over s=list('a b') t={1, 2}", ["map", "--over", "s=list('a b')", "t={1, 2}"]),
+        ('map --over s=["it\'s", "\\" ]"]', ["map", "--over", 's=["it\'s", "\\" ]"]']),
+        ("map --over x=items", ["map", "--over", "x=items"]),
+        ("map --over 'x=a + b' --name $name", ["map", "--over", "x=a + b", "--name", "night run"]),
+        ("map --over x=f(a, [b, c])  --product", ["map", "--over", "x=f(a, [b, c])", "--product"]),
+        ("map --over x=[1,", ["map", "--over", "x=[1,"]),
+    ],
+)
+def test_expressions_above_a_cell_need_no_quotes(line: str, words: list[str]) -> None:
+    """Brackets and quotes hold an expression together, and braces are Python's there."""
+    assert split_cell_line(line, {"name": "night run"}) == words

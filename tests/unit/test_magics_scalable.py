@@ -36,6 +36,7 @@ class Session:
 
     live: ClassVar[list[Session]] = []
     died = False
+    ends_with = ""
 
     def __init__(self, target: str, runs_dir: Path) -> None:
         self.target_name, self.run_id, self.client = target, f"run-of-{target}", Client()
@@ -69,6 +70,16 @@ class Session:
         self.done.append(("resume", *batches))
         return 0 if "sweep" in batches else 40
 
+    def scale(self, n: int, component: str | None = None) -> dict[str, int]:
+        self.done.append(("scale", n, component))
+        return {component or "": n}
+
+    def adapt(
+        self, minimum: int, maximum: int | None, component: str | None = None
+    ) -> dict[str, int]:
+        self.done.append(("adapt", minimum, maximum, component))
+        return {"small": minimum, "big": 1}
+
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         self.done.append(("cancel", *batches, *["only paused"] * only_paused))
         return 1 if batches else 44
@@ -97,6 +108,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> InteractiveShell:
             "ScalableSession": Session,
             "current_session": current_session,
             "live_sessions": lambda: Session.live,
+            "tidy_up": lambda runs_dir: None,
         },
         "client": {"ScalableClient": Client},
     }.items():
@@ -123,12 +135,29 @@ def value(shell: InteractiveShell, cell: str) -> Any:
         ("%scalable start -t $where", "cannot fill in the variables of 'start -t $where': "),
         ("%scalable start -t luni", "no target named 'luni'. Did you mean 'lumi'? Known: local, "),
         ("%scalable status", "no session is live. `%scalable start` starts one."),
+        ("%%scalable map --over x=[1]\nx", "no session is live. `%scalable start` starts one."),
+        ("%scalable map --over x=[1]", "`map` runs the cell below it: begin "),
+        ("%%scalable status\nx", "`status` has no use for a cell: write `%scalable status`"),
         ("%scalable tasks", "no session is live. `%scalable start` starts one."),
         ("%scalable stop", "no session is live. `%scalable start` starts one."),
         ("%scalable resubmit", "no session is live. `%scalable start` starts one."),
         ("%scalable resume", "no session is live. `%scalable start` starts one."),
         ("%scalable cancel --all", "no session is live. `%scalable start` starts one."),
         ("%scalable cancel sweep --all", "sweep and --all: give one of them."),
+        (
+            "%scalable scale four",
+            "'four' is no number of workers: expected a whole number, 0 or more.",
+        ),
+        (
+            "%scalable scale 4 --max 9",
+            "4 and --min or --max: a fixed number, or limits between which the work decides. "
+            "Give one of them.",
+        ),
+        (
+            "%scalable scale",
+            "how many workers? `%scalable scale 4` is a fixed number, `%scalable scale --min 0 "
+            "--max 10` lets the work decide.",
+        ),
         ("%scalable stop -r run-1", "no live session of this notebook named 'run-1'. Known: none"),
         ("%scalable failures --last", "no run named 'last'. Known: none is defined. Looked in "),
         ("%scalable report --run ../x", "no run named '../x'. Known: none is defined. Looked in "),
@@ -305,6 +334,11 @@ def test_plan_touches_nothing(shell: InteractiveShell, tmp_path: Path) -> None:
          "1 paused task was cancelled."),
         ("cancel --paused", ("cancel", "only paused"), "44 paused tasks were cancelled."),
         ("cancel --all", ("cancel",), "44 tasks were cancelled."),
+        ("scale 4", ("scale", 4, None), "Wanted: 4 workers."),
+        ("scale 1 -c big", ("scale", 1, "big"), "Wanted: 1 worker of big."),
+        ("scale --max 9", ("adapt", 0, 9, None),
+         "The work decides how many workers there are. Now wanted: 0 workers of small, "
+         "1 worker of big."),
     ],
 )  # fmt: skip
 def test_batches_go_on_or_are_cancelled(

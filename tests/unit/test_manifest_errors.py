@@ -69,7 +69,8 @@ def problems_of(text: str) -> list[str]:
             "cpus: 1",
             "zzz: 1",
             "6: components.analysis.zzz: unknown key; expected one of: cpus, memory, image, "
-            "runtime, mounts, env, tags, preload_script, fallback",
+            "runtime, mounts, env, tags, preload_script, workers, max_workers, walltime, queue, "
+            "job_extra_directives, job_script_prologue, fallback",
         ),
         (
             "cpus: 1",

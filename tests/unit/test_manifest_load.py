@@ -209,11 +209,11 @@ def test_an_unknown_target_is_told_with_the_closest_one(monkeypatch: pytest.Monk
         f"They are defined in {source}."
     )
     source.unlink()
-    monkeypatch.setenv("SCALABLE_TARGET", "slurm")
+    monkeypatch.setenv("SCALABLE_TARGET", "slrum")
     with pytest.raises(UnknownNameError) as caught:
         load_manifest()
     assert str(caught.value) == (
-        "no target named 'slurm'. Known: local. There is no scalable.yaml here: "
+        "no target named 'slrum'. Known: local. There is no scalable.yaml here: "
         "`%scalable init` writes one. SCALABLE_TARGET asks for it."
     )
 

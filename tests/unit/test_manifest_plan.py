@@ -48,7 +48,7 @@ def directives(plan: Plan, mark: str) -> list[str]:
 def worker_arguments(plan: Plan) -> list[str]:
     """The words of the command that starts the worker."""
     assert plan.script is not None
-    (command,) = [line for line in plan.script.splitlines() if "dask_worker" in line]
+    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.host.worker" in line]
     return shlex.split(command)
 
 
@@ -128,7 +128,9 @@ def test_a_slurm_plan_shows_the_sbatch_text() -> None:
         "analysis: {cpus: 4, memory: 8GiB}",
     )
     assert directives(plan, "#SBATCH") == [
-        "#SBATCH -J dask-worker",
+        "#SBATCH -J scalable-<run>",
+        "#SBATCH -e <run-folder>/jobs/scalable-<run>-%J.err",
+        "#SBATCH -o <run-folder>/jobs/scalable-<run>-%J.out",
         "#SBATCH -p batch",
         "#SBATCH -A abc",
         "#SBATCH -n 1",
@@ -136,6 +138,7 @@ def test_a_slurm_plan_shows_the_sbatch_text() -> None:
         "#SBATCH --mem=8G",
         "#SBATCH -t 02:00:00",
         "#SBATCH --gres=gpu:1",
+        "#SBATCH --open-mode=append",
     ]
     words = worker_arguments(plan)
     assert words[words.index("--interface") + 1] == "ib0"
@@ -152,8 +155,9 @@ def test_every_job_queue_has_a_script(provider: str) -> None:
     disk = ", disk: 1GB" if provider == "htcondor" else ""
     plan = plan_of(f"provider: {provider}, max_workers: 3{disk}")
     assert plan.script is not None
-    assert "distributed.cli.dask_worker" in plan.script
-    assert "tls://<scheduler-address>" in plan.script
+    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.host.worker" in line]
+    for words in (" -P -m ", "tls://<scheduler-address>", "--nthreads 2", "--component analysis"):
+        assert words in command
     assert (plan.workers, plan.cores, plan.memory_bytes) == (3, 6, 3 * 10**9)
 
 
@@ -248,7 +252,7 @@ def test_a_plan_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, refuse)
     monkeypatch.setattr(subprocess, "Popen", refuse)
     plan = plan_of("provider: slurm, max_workers: 1, log_directory: logs/of/jobs")
-    assert "#SBATCH -o logs/of/jobs/dask-worker-%J.out" in directives(plan, "#SBATCH")
+    assert "#SBATCH -o logs/of/jobs/scalable-<run>-%J.out" in directives(plan, "#SBATCH")
     with dask.config.set({"jobqueue.pbs.log-directory": "site/logs"}):
         plan = plan_of("provider: pbs, max_workers: 1")
     assert "#PBS -e site/logs/" in directives(plan, "#PBS")
@@ -267,7 +271,61 @@ def test_every_component_has_its_own_script() -> None:
     assert plan.script is not None
     assert all(script in plan.script for script in scripts.values())
     assert plan.script.index("component small") < plan.script.index("component large")
-    assert (plan.cores, plan.memory_bytes) == (16, 64 * GiB)
+    assert [(c.workers, c.cores) for c in plan.components] == [(1, 1), (1, 8)]
+    assert (plan.workers, plan.cores, plan.memory_bytes) == (2, 9, 33 * GiB)
+
+
+def test_components_share_the_workers_of_a_target() -> None:
+    """What the others leave is shared evenly by components that say no number; one at least."""
+    plan = plan_of(
+        "provider: slurm, max_workers: 10",
+        "a: {memory: 1G}\n  b: {memory: 1G, workers: 3}\n  c: {memory: 1G, workers: 0}\n"
+        "  d: {memory: 1G}",
+    )
+    assert {c.name: c.workers for c in plan.components} == {"a": 4, "b": 3, "c": 0, "d": 3}
+    assert "a, 4 workers, 1 core" in str(plan)
+    crowded = plan_of("provider: slurm, max_workers: 1", "a: {memory: 1G}\n  b: {memory: 1G}")
+    assert crowded.workers == 2
+
+
+def test_a_component_may_differ_from_its_target() -> None:
+    """Queue, walltime, directives and shell commands of a component stand in its own script."""
+    plan = plan_of(
+        "provider: slurm, max_workers: 2, queue: batch, walltime: '10', "
+        "job_extra_directives: [--exclusive], job_script_prologue: [module load gcc]",
+        "plain: {memory: 1G}\n  gpu: {memory: 1G, queue: gpu, walltime: '1-0', "
+        "job_extra_directives: ['--gres=gpu:1'], job_script_prologue: [module load cuda]}",
+    )
+    plain, gpu = (c.script or "" for c in plan.components)
+    for words in ("-p gpu\n", "-t 1-0\n", "--exclusive\n", "--gres=gpu:1\n", "module load cuda"):
+        assert words in gpu
+    assert gpu.index("module load gcc") < gpu.index("module load cuda") < gpu.index("-m scalable")
+    for words in ("-p batch\n", "-t 10\n", "--exclusive\n", "module load gcc\n"):
+        assert words in plain
+    assert "gres" not in plain
+    assert [c.walltime for c in plan.components] == ["10", "1-0"]
+
+
+def test_a_container_wraps_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`image` with `runtime: apptainer` runs the worker inside, with its folders and the run's."""
+    monkeypatch.setenv("SCALABLE_RUNS_DIR", "/scratch/me/runs")
+    plan = plan_of(
+        "provider: slurm, max_workers: 1, walltime: '10'",
+        "any: {memory: 1G, image: /img/my model.sif, runtime: apptainer, mounts: {/data: /in}}",
+    )
+    words = worker_arguments(plan)
+    here = str(Path.cwd())
+    assert words[: words.index("-P")] == [
+        "apptainer", "exec", "--bind", f"{here}:{here}",
+        "--bind", "/scratch/me/runs:/scratch/me/runs", "--bind", "/data:/in",
+        "/img/my model.sif", "python",
+    ]  # fmt: skip
+    assert plan.notices == ()
+    by_target = plan_of(
+        "provider: slurm, max_workers: 1, walltime: '10', containers: apptainer, python: python3",
+        "any: {memory: 1G, image: x.sif}",
+    )
+    assert "x.sif python3 -P -m scalable_nb.host.worker" in (by_target.script or "")
 
 
 def test_adaptive_scaling_plans_its_maximum() -> None:
@@ -315,6 +373,17 @@ def test_what_dask_jobqueue_deprecates_is_said() -> None:
             "any: {memory: 1G}",
             "scalable.yaml: targets.it: dask-jobqueue refuses these options: ValueError: "
             "Dask's configuration has no section 'jobqueue.elsewhere'",
+        ),
+        (
+            "provider: htcondor, disk: 1GB",
+            "any: {memory: 1G, queue: long}",
+            "scalable.yaml: components.any: `queue: long` means nothing to htcondor; remove it",
+        ),
+        (
+            "provider: slurm",
+            "any: {memory: 1G, image: x, runtime: docker}",
+            "scalable.yaml: components.any: `runtime: docker` does not run in a batch job; "
+            "expected `runtime: apptainer`",
         ),
     ],
 )

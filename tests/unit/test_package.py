@@ -18,6 +18,7 @@ from scalable_nb import errors
 HEAVY = {"IPython", "dask", "distributed", "ipywidgets", "numpy", "pandas", "plotly", "pydantic"}
 
 ERRORS: list[BaseException] = [
+    errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
     errors.HostDiedError("the host is gone"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
     errors.NoSessionError("no session is live"),
@@ -28,6 +29,7 @@ ERRORS: list[BaseException] = [
     errors.RunFolderError("not private"),
     errors.ScalableError("base"),
     errors.SessionConflictError("another target"),
+    errors.ScalingError("n=-1"),
     errors.SessionError("session"),
     errors.SettingsError("not a number"),
     errors.StartError("did not come up"),
@@ -102,7 +104,7 @@ def test_a_name_is_the_same_object_everywhere(name: str) -> None:
     """A public name gives what its module defines, under that name, documented."""
     value = getattr(scalable_nb, name)
     assert value is getattr(scalable_nb, name)
-    assert value.__name__.rpartition(".")[2] == name
+    assert getattr(value, "__qualname__", value.__name__).rpartition(".")[2] == name
     assert value.__doc__
 
 

@@ -15,8 +15,8 @@ from journal_rows import attempts, failure, tutorial_failures
 
 from scalable_nb.telemetry.frames import failure_classes, failure_groups, failures_frame
 from scalable_nb.telemetry.plaintext import one_line, plain_text
-from scalable_nb.telemetry.reader import JournalTail, is_final, read_rows
-from scalable_nb.telemetry.records import FailureRow
+from scalable_nb.telemetry.reader import JournalTail, is_final, read_rows, with_given_up
+from scalable_nb.telemetry.records import GIVEN_UP, FailureRow
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
@@ -206,3 +206,22 @@ def test_a_megabyte_is_cut_and_says_so() -> None:
     shown = plain_text("x" * 1_000_000, 100)
     assert shown == "x" * 100 + "… (999,900 more characters)"
     assert json.dumps(one_line("x" * 1_000_000, 100)) == json.dumps("x" * 99 + "…")
+
+
+def test_a_task_that_was_given_up_has_a_final_attempt() -> None:
+    """The attempt after which a person gave up is the last one; others stay as written."""
+    announced = {"is_final": False, "will_retry": True, "retry_in_s": 9.0}
+    failures = [
+        {"task_id": "a", "attempt": 1, **announced},
+        {"task_id": "a", "attempt": 2, **announced},
+        {"task_id": "b", "attempt": 2, **announced},
+    ]
+    endings = [
+        {"task_id": "a", "attempts": 2, "state": "failed", "reason": GIVEN_UP},
+        {"task_id": "b", "attempts": 3, "state": "succeeded", "reason": None},
+    ]
+    seen = with_given_up(failures, endings)
+    assert [row["will_retry"] for row in seen] == [True, False, True]
+    assert (seen[1]["is_final"], seen[1]["retry_in_s"]) == (True, None)
+    assert with_given_up(failures, endings[1:]) is failures
+    assert failures[1]["will_retry"]

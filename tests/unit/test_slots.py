@@ -22,6 +22,7 @@ from scalable_nb.host.slots import (
     SlotWriter,
     create_slots,
     note_owner,
+    read_ended,
     read_owner,
     read_slots,
     slot_name,
@@ -55,7 +56,7 @@ def keys(path: Path) -> list[str]:
 
 
 def test_an_attempt_is_noted_exactly_while_it_runs(path: Path) -> None:
-    """From the first line of the block to its end, and no longer, the attempt can be read."""
+    """From the first line of the block to its end, and no longer, the attempt runs."""
     writer = SlotWriter(path)
     assert read_slots(path) == []
     before = time.time()
@@ -73,6 +74,32 @@ def test_an_attempt_that_fails_is_noted_no_longer(path: Path) -> None:
         with pytest.raises(error), writer.running("key-1", None):
             raise error
         assert read_slots(path) == []
+
+
+def test_an_end_is_noted_until_the_outcome_is_known(path: Path) -> None:
+    """A worker may die before its message is out: what had ended can be told from what ran."""
+    writer = SlotWriter(path)
+    with writer.running("key-1", None, run_id=41) as forget:
+        assert read_ended(path) == []
+    with writer.running("key-2", None, run_id=42):
+        (ended,) = read_ended(path)
+        assert (ended.key, ended.run_id) == ("key-1", 41)
+        assert ended.started_at <= ended.ended_at <= time.time()
+    forget()
+    assert [attempt.key for attempt in read_ended(path)] == ["key-2"]
+
+
+def test_a_note_of_another_attempt_is_not_taken_away(path: Path) -> None:
+    """An outcome that is delivered late finds its slot used again, and leaves it alone."""
+    writer = SlotWriter(path)
+    with writer.running("key-0", None) as forget:
+        pass
+    for number in range(slots._SLOT_COUNT):
+        with writer.running(f"key-{number + 1}", None):
+            pass
+    forget()
+    ended = {attempt.key for attempt in read_ended(path)}
+    assert ended == {f"key-{number + 1}" for number in range(slots._SLOT_COUNT)}
 
 
 def test_threads_note_their_attempts_side_by_side(path: Path) -> None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def _run(context: Context, options: Namespace) -> FailureExplorer:
-    from scalable_nb.telemetry.reader import read_rows
+    from scalable_nb.telemetry.reader import read_rows, with_given_up
     from scalable_nb.widgets.failure_explorer import FailureExplorer
 
     run = chosen_run(context, options)
 
     def rows() -> list[dict[str, Any]]:
         catch_up(context, run)
-        return read_rows(run.failures).rows
+        return with_given_up(read_rows(run.failures).rows, read_rows(run.tasks).rows)
 
     return FailureExplorer(
         rows(), title=run.run_id, source=rows, tasks=lambda: read_rows(run.tasks).rows

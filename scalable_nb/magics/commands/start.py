@@ -21,6 +21,8 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
         session = ScalableSession.from_yaml(options.manifest, target=options.target)
         session.start()
         context.say(f"Started target {session.target_name!r}.")
+        if session.ends_with:
+            context.say(f"Note: {session.ends_with}.")
     else:
         notice = _notice_of_joining(session, options)
         context.say(f"Target {session.target_name!r} is live already: this is its session.{notice}")

@@ -1,0 +1,71 @@
+"""What tests ask of a real Slurm and do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from waiting import until
+
+from scalable_nb.devslurm.service import DevSlurm
+
+
+class RealSlurm:
+    """A running Slurm.
+
+    Parameters
+    ----------
+    instance : DevSlurm
+    """
+
+    def __init__(self, instance: DevSlurm) -> None:
+        self.instance = instance
+        self.conf = instance.layout.slurm_conf
+
+    def in_use(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealSlurm]:
+        """While it lasts, this is the Slurm of every command; afterwards it is as at first."""
+        monkeypatch.setenv("SLURM_CONF", str(self.conf))
+        yield self
+        self.clear()
+
+    def scontrol(self, *words: str) -> str:
+        """What ``scontrol`` prints."""
+        return self.instance.ask("scontrol", *words)
+
+    def squeue(self, fields: str = "%i %T") -> list[str]:
+        """One line per job that is not over."""
+        return self.instance.ask("squeue", "-h", "-o", fields).splitlines()
+
+    def state(self, job_id: str) -> str:
+        """The state of a job, in Slurm's capitals; also after its end."""
+        words = self.scontrol("show", "job", job_id, "-o").split()
+        return next(word for word in words if word.startswith("JobState=")).partition("=")[2]
+
+    def sbatch(self, script: str, log: Path, *options: str) -> str:
+        """Submit a shell script, and return the id of its job."""
+        printed = self.instance.ask(
+            "sbatch", "--parsable", f"--output={log}", *options, "--wrap", script
+        )
+        return printed.strip().partition(";")[0]
+
+    def until_state(self, job_id: str, *states: str, timeout_s: float = 60) -> None:
+        """Wait until a job has one of these states."""
+        until(lambda: self.state(job_id) in states, timeout_s=timeout_s)
+
+    def resume(self) -> None:
+        """Bring all nodes back that have not come by themselves."""
+        down = self.instance.ask("sinfo", "-h", "-N", "-p", "batch", "-t", "down", "-o", "%N")
+        for node in down.split():
+            self.scontrol("update", f"NodeName={node}", "State=RESUME")
+
+    def clear(self) -> None:
+        """End all jobs and bring all nodes back."""
+        self.resume()
+        self.instance.ask("scancel", "--user", str(self._user()))
+        until(lambda: not self.squeue(), timeout_s=60)
+
+    def _user(self) -> str:
+        instance = self.instance.instance()
+        assert instance is not None
+        return instance.user

@@ -1,0 +1,164 @@
+"""What became of a job, as found out from a real Slurm, with accounting and without."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import started_slurm
+from real_slurm import RealSlurm
+from waiting import until
+
+from scalable_nb.host.job_fates import JobFates, LostJob
+from scalable_nb.targets.jobstate import JobFacts, in_words
+from scalable_nb.targets.queue import SlurmQueue
+
+NAME = "fates"
+
+#: Waits without children, so that the signal that ends it ends all of it.
+WAIT = "echo begun; exec sleep 600"
+
+#: Touches half a gigabyte, which is more than the job has asked for.
+EAT = """exec python3 -c "
+import time
+eaten = bytearray(500_000_000)
+for i in range(0, len(eaten), 4096):
+    eaten[i] = 1
+time.sleep(600)
+" """
+
+
+class Running:
+    """A job whose worker has just connected.
+
+    Parameters
+    ----------
+    slurm : RealSlurm
+    folder : Path
+        For its log.
+    script : str
+    options : str
+        Of ``sbatch``.
+    """
+
+    def __init__(self, slurm: RealSlurm, folder: Path, script: str, *options: str) -> None:
+        options = (f"--job-name={NAME}", "--open-mode=append", "--mem=300M", *options)
+        self.slurm = slurm
+        self.log = folder / "job.log"
+        self.job_id = slurm.sbatch(script, self.log, *options)
+        # The end of a script that ends by itself may come before anybody has seen it run.
+        slurm.until_state(self.job_id, "RUNNING", "FAILED", "COMPLETED")
+        self.came_at = time.time()
+        self.queue = SlurmQueue(NAME)
+        asyncio.run(self.queue.look())
+        self.before = self.queue.last_running(self.job_id)
+
+    def fate(self) -> JobFacts:
+        """What became of it, as a host finds out."""
+
+        async def ask() -> JobFacts | None:
+            answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
+            lost = LostJob(
+                self.job_id, self.came_at, lambda: [self.log], self.before, answer.set_result
+            )
+            JobFates(self.queue).ask(lost)
+            return await answer
+
+        fate = asyncio.run(ask())
+        assert fate is not None
+        return fate
+
+
+@pytest.fixture
+def job(any_slurm: RealSlurm, tmp_path: Path) -> Running:
+    """A job that runs on a node and waits."""
+    job = Running(any_slurm, tmp_path, WAIT)
+    until(lambda: job.log.exists() and "begun" in job.log.read_text())
+    return job
+
+
+def test_a_cancelled_job(job: Running) -> None:
+    """After `scancel`: CANCELLED, by which signal, where and after how long."""
+    job.slurm.instance.ask("scancel", job.job_id)
+    fate = job.fate()
+    assert (fate.state, fate.signal, fate.node) == ("CANCELLED", 15, "n1")
+    assert in_words("Slurm", fate).startswith(f"Slurm job {job.job_id} on n1 was CANCELLED after ")
+    assert fate.log_tail[0] == "begun"
+
+
+def test_a_job_whose_time_was_over(slurm: RealSlurm, tmp_path: Path) -> None:
+    """At the time limit: TIMEOUT. Slurm looks for such jobs every half a minute only."""
+    job = Running(slurm, tmp_path, WAIT)
+    slurm.scontrol("update", f"JobId={job.job_id}", "EndTime=now+1seconds")
+    slurm.until_state(job.job_id, "TIMEOUT")
+    fate = job.fate()
+    assert (fate.state, fate.signal, fate.node) == ("TIMEOUT", 15, "n1")
+
+
+def test_a_requeued_job(job: Running) -> None:
+    """After a requeue: REQUEUED, also when it is cancelled before anybody asks."""
+    job.slurm.scontrol("requeue", job.job_id)
+    assert (job.fate().state, job.fate().node) == ("REQUEUED", "n1")
+    job.slurm.instance.ask("scancel", job.job_id)
+    assert job.fate().state == "REQUEUED"
+
+
+def test_a_preempted_job(any_slurm: RealSlurm, tmp_path: Path) -> None:
+    """Evicted by a higher partition: PREEMPTED, also when it runs again already."""
+    job = Running(any_slurm, tmp_path, WAIT, "--nodes=4", "--exclusive")
+    any_slurm.sbatch("sleep 1", tmp_path / "urgent.log", "--partition=urgent", "--exclusive")
+    any_slurm.until_state(job.job_id, "PENDING")
+    assert job.fate().state == "PREEMPTED"
+    any_slurm.until_state(job.job_id, "RUNNING")
+    fate = job.fate()
+    assert fate.state == "PREEMPTED"
+    assert fate.elapsed_s is not None
+
+
+def test_a_job_whose_node_failed(job: Running) -> None:
+    """When its node goes down: NODE_FAIL."""
+    job.slurm.scontrol("update", "NodeName=n1", "State=DOWN", "Reason=test")
+    fate = job.fate()
+    assert (fate.state, fate.node) == ("NODE_FAIL", "n1")
+    assert in_words("Slurm", fate).startswith(f"Slurm job {job.job_id} on n1 ended with NODE_FAIL")
+
+
+def test_a_job_that_failed(any_slurm: RealSlurm, tmp_path: Path) -> None:
+    """A script that ends badly: FAILED, with its exit code and its last words."""
+    job = Running(any_slurm, tmp_path, "echo no such module >&2; exit 3")
+    fate = job.fate()
+    assert (fate.state, fate.exit_code, fate.signal) == ("FAILED", 3, None)
+    assert fate.log_tail == ("no such module",)
+
+
+@pytest.fixture(params=[True, False], ids=["accounting", "plain"])
+def strict_slurm(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[RealSlurm]:
+    """A Slurm that kills jobs which use more memory than they asked for."""
+    options = {"accounting": request.param, "enforce_memory": True, "nodes": 1}
+    for slurm in started_slurm(tmp_path_factory, **options):
+        yield from slurm.in_use(monkeypatch)
+
+
+def test_a_job_that_used_too_much_memory(strict_slurm: RealSlurm, tmp_path: Path) -> None:
+    """Killed for its memory: known as that, with what it used and its limit."""
+    job = Running(strict_slurm, tmp_path, EAT)
+    strict_slurm.until_state(job.job_id, "FAILED")
+    fate = job.fate()
+    assert fate.is_out_of_memory
+    assert (fate.state, fate.signal, fate.memory_limit_bytes) == ("FAILED", 9, 300 * 2**20)
+    assert fate.max_rss_bytes is not None
+    assert fate.max_rss_bytes > 450_000_000
+
+
+def test_a_job_that_runs_on_has_no_fate(slurm: RealSlurm, tmp_path: Path) -> None:
+    """While a job still runs, nobody says that it has ended."""
+    job = Running(slurm, tmp_path, WAIT)
+    with pytest.raises(AssertionError):
+        job.fate()

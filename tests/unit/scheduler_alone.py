@@ -1,0 +1,282 @@
+"""A real scheduler with our plugin, driven by hand: no network, no worker processes.
+
+What a worker process, its nanny and a client would send arrives through the same handlers as
+from them. Only the connections are stand-ins: what the scheduler sends into them is not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+from dask._task_spec import Task, TaskRef
+from distributed import Scheduler
+from distributed.comm import CommClosedError
+
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.batches import ANNOTATION, Batch
+from scalable_nb.host.book import Book
+from scalable_nb.host.conductor import Conductor
+from scalable_nb.host.slots import slot_name
+from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.reader import read_rows
+
+CLIENT = "client-of-the-test"
+_IDLE = {
+    "bandwidth": {"total": 1e8, "workers": {}, "types": {}},
+    "event_loop_interval": 0.02,
+    "memory": 0,
+    "spilled_bytes": {"memory": 0, "disk": 0},
+    "managed_bytes": 0,
+    "host_net_io": {"read_bps": 0, "write_bps": 0},
+    "digests_total_since_heartbeat": {},
+}
+_LOGGERS = ("distributed.scheduler", "distributed.utils", "distributed.core", "asyncio")
+
+
+class _Mishaps(logging.Handler):
+    """Collects what Dask caught in a plugin and only logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0] is not None:
+            self.found.append("".join(traceback.format_exception(*record.exc_info)))
+
+
+class _Line:
+    """A connection on which the other end says nothing."""
+
+    name = ""
+    local_address = peer_address = "inproc://test/1"
+
+    def __init__(self) -> None:
+        self._closed = asyncio.Event()
+
+    async def write(self, msg: Any, **kwargs: Any) -> int:
+        return 0
+
+    async def read(self, **kwargs: Any) -> Any:
+        await self._closed.wait()
+        raise CommClosedError
+
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    async def close(self) -> None:
+        self._closed.set()
+
+    def abort(self) -> None:
+        self._closed.set()
+
+
+class SchedulerAlone:
+    """Scheduler, conductor and book, and what their surroundings may do to them."""
+
+    def __init__(self, *, threads: int = 2, brake_limit: int = 3) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.paths = RunPaths(Path(self._folder.name) / "run-1")
+        self.paths.folder.mkdir()
+        self._loop = asyncio.new_event_loop()
+        self._numbers = itertools.count(1)
+        self._threads = threads
+        self._lines: list[_Line] = []
+        self.mishaps = _Mishaps()
+        for name in _LOGGERS:
+            logging.getLogger(name).addHandler(self.mishaps)
+        self._do(lambda: self._begin(brake_limit))
+
+    def _begin(self, brake_limit: int) -> None:
+        # `validate` has Dask check its own state after each transition.
+        self.scheduler = Scheduler(dashboard=False, dashboard_address="127.0.0.1:0", validate=True)
+        self.book = Book(self.paths, "local")
+        self.conductor = Conductor(self.scheduler, self.book, brake_limit=brake_limit)
+        self.scheduler.add_plugin(self.conductor)
+
+    def _do(self, step: Callable[[], Any]) -> Any:
+        async def run() -> Any:
+            result = step()
+            result = await result if asyncio.iscoroutine(result) else result
+            for _ in range(5):  # what the step asked the loop to do
+                await asyncio.sleep(0)
+            return result
+
+        return self._loop.run_until_complete(run())
+
+    def close(self) -> tuple[list[Any], list[Any]]:
+        """End it; gives the rows of ``failures.jsonl`` and ``tasks.jsonl``."""
+        self.book.close()
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(self.mishaps)
+
+        async def end() -> None:
+            self.scheduler.remove_plugin(self.conductor.name)
+            for line in self._lines:
+                line.abort()
+            await self.scheduler.close()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        self._loop.run_until_complete(end())
+        self._loop.close()
+        rows = read_rows(self.paths.failures).rows, read_rows(self.paths.tasks).rows
+        self._folder.cleanup()
+        return rows
+
+    # --- workers --------------------------------------------------------------------
+
+    def add_worker(self) -> str:
+        number = next(self._numbers)
+        address = f"tcp://127.0.0.1:{10_000 + number}"
+
+        line = _Line()
+        self._lines.append(line)
+
+        def join() -> None:
+            joining = self.scheduler.add_worker(
+                line,  # type: ignore[arg-type]
+                address=address, status="running", server_id=f"worker-{number}", name=number,
+                nthreads=self._threads, resolve_address=False, now=time(), resources={},
+                memory_limit=10**9, metrics=_IDLE, services={}, local_directory="", versions={},
+                nanny="", extra={}, stimulus_id=f"add-{number}",
+            )  # fmt: skip
+            self._joining = asyncio.ensure_future(joining)
+
+        self._do(join)
+        return address
+
+    def remove_worker(self, worker: str, *, is_expected: bool = False) -> None:
+        """The connection ends, or the worker is retired."""
+        stimulus = "retire-workers" if is_expected else "handle-worker-cleanup"
+        self._do(
+            lambda: self.scheduler.remove_worker(
+                worker, stimulus_id=f"{stimulus}-{time()}", expected=is_expected
+            )
+        )
+
+    def report_exit(
+        self, worker: str, executing: list[Any], ended: list[int], cause: str = "exit"
+    ) -> None:
+        """The nanny's word on the end of a worker process."""
+        self._do(
+            lambda: self.conductor.losses.report(
+                worker,
+                [(slot_name(key), time()) for key in executing],
+                [(run_id, (time(), time())) for run_id in ended],
+                cause=cause,
+                exit_code=-9,
+                memory_bytes=None,
+                memory_limit_bytes=None,
+            )
+        )
+
+    def stop_waiting_for_the_report(self, worker: str) -> None:
+        """Nobody will say what became of a worker."""
+        self._do(lambda: self.conductor.losses._settle(worker))
+
+    # --- clients --------------------------------------------------------------------
+
+    def submit(self, keys: list[str], terms: PolicyTerms, inputs: list[str], name: str) -> None:
+        """Submit tasks of one batch that take the results of others."""
+        batch = Batch(f"batch-{next(self._numbers)}", name=name, function="f",
+                      previews=dict.fromkeys(keys, "x"))  # fmt: skip
+        wire = {**terms.to_wire(), "batch": batch.batch_id}
+
+        def send() -> None:
+            self.conductor.add_batch(CLIENT, **batch.to_wire())
+            self.scheduler._create_taskstate_from_graph(
+                start=time(),
+                dsk={key: Task(key, max, *map(TaskRef, inputs), 1, 2) for key in keys},
+                keys=set(keys),
+                ordered={key: place for place, key in enumerate(keys)},
+                client=CLIENT,
+                annotations_by_type={ANNOTATION: dict.fromkeys(keys, wire)},
+                global_annotations=None,
+                stimulus_id=f"update-graph-{time()}",
+                submitting_task=None,
+                span_metadata={"collections": []},
+            )
+
+        self._do(send)
+
+    def release(self, keys: list[str]) -> None:
+        """The client drops its futures."""
+        self._stream("client-releases-keys", keys=keys, client=CLIENT)
+
+    def cancel(self, keys: list[str]) -> None:
+        self._stream("cancel-keys", keys=keys, client=CLIENT, force=False, reason="", msg=None)
+
+    def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What a kernel asks of the host."""
+        return self._do(lambda: getattr(self.conductor.requests, name)(*args, **kwargs))
+
+    # --- attempts -------------------------------------------------------------------
+
+    def finish(self, key: str, worker: str, run_id: int) -> None:
+        """The worker's message that a task is done arrives."""
+        span = {"action": "compute", "start": time() - 1, "stop": time()}
+        self._stream(
+            "task-finished", key=key, worker=worker, stimulus_id=f"finished-{time()}",
+            run_id=run_id, metadata={}, nbytes=8, type=None, typename="int", startstops=[span],
+            thread=1,
+        )  # fmt: skip
+
+    def ask_about_failure(self, key: str, worker: str, run_id: int, category: str) -> bool:
+        """The worker asks what to do about an exception; whether to run again."""
+        failure = {"failure_class": "Broken", "message": "it broke", "category": category,
+                   "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
+        answer = self._do(
+            lambda: self.conductor.attempt_failed(key, worker, run_id, None, failure, b"pickled")
+        )
+        return bool(answer["retry"])
+
+    def give_back(self, key: str, worker: str) -> None:
+        """The worker raises `Reschedule`."""
+        self._stream("reschedule", key=key, worker=worker, stimulus_id=f"again-{time()}")
+
+    def err(self, key: str, worker: str, run_id: int) -> None:
+        """The worker's message that a task failed arrives."""
+        self._stream(
+            "task-erred", key=key, worker=worker, stimulus_id=f"erred-{time()}", run_id=run_id,
+            exception=b"pickled", traceback=b"", exception_text="Broken()", traceback_text="",
+        )  # fmt: skip
+
+    def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
+        """The nanny says that an attempt exceeded its limit."""
+        answer: dict[str, bool] = self._do(
+            lambda: self.conductor.attempt_expired(
+                slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
+            )
+        )
+        return answer
+
+    def end_wait(self, key: str) -> None:
+        """The delay before a retry is over."""
+        self._do(lambda: self.conductor.hold.wake(key))
+
+    def _stream(self, name: str, **message: Any) -> None:
+        self._do(lambda: self.scheduler.stream_handlers[name](**message))
+
+    # --- what is seen ---------------------------------------------------------------
+
+    def state(self, key: str) -> str:
+        ts = self.scheduler.tasks.get(key)
+        return ts.state if ts is not None else "forgotten"
+
+    def processing(self) -> Iterator[tuple[str, str, int]]:
+        """Key, worker and run of every task that is on a worker."""
+        for ts in self.scheduler.tasks.values():
+            if ts.processing_on is not None:
+                assert ts.run_id is not None
+                yield str(ts.key), ts.processing_on.address, ts.run_id

@@ -1,0 +1,144 @@
+"""What the end of a job puts into the record of an attempt, and which budget pays."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scalable_nb.faults.policy import Loss
+from scalable_nb.host.book import Failure
+from scalable_nb.host.job_losses import JobLosses
+from scalable_nb.host.losses import ExitReport
+from scalable_nb.targets.fleet import Entry, Kind
+from scalable_nb.targets.jobstate import JobFacts
+from scalable_nb.targets.queue import Queue
+
+WORKER = "tls://10.0.0.2:1"
+
+
+class Accounting(Queue):
+    """A batch system that knows one job."""
+
+    is_telling = True
+
+    def __init__(self, fate: JobFacts | None) -> None:
+        super().__init__("Slurm")
+        self.fate = fate
+
+    async def runs(self, job_ids: Any) -> dict[str, list[JobFacts]]:
+        """The run that ended."""
+        return {"75": [self.fate]} if self.fate else {}
+
+
+def losses(queue: Queue) -> JobLosses:
+    """With a worker of job 75 that has just connected."""
+    entry = Entry("whole-0", Kind("whole", {}, walltime_s=60.0), job_id="75")
+    fleet: Any = SimpleNamespace(
+        queue=queue,
+        entry_of=lambda name: entry,
+        job_id_of=lambda entry: entry.job_id,
+        logs_of=lambda entry: list[Path](),
+    )
+    scheduler = SimpleNamespace(
+        add_plugin=lambda plugin: None, workers={WORKER: SimpleNamespace(name="whole-0")}
+    )
+    conductor: Any = SimpleNamespace(book=SimpleNamespace(), scheduler=scheduler)
+    found = JobLosses(conductor, fleet)
+    found.add_worker(conductor.scheduler, WORKER)
+    return found
+
+
+def amended(
+    fate: JobFacts | None, report: ExitReport | None = None, duration_s: float = 3.0
+) -> tuple[Failure, Loss]:
+    """The record of an attempt of 3 s whose job met this fate."""
+
+    async def settle() -> tuple[Failure, Loss]:
+        known = losses(Accounting(fate))
+        answered = asyncio.Event()
+        if known.must_wait(WORKER, report, lambda worker: answered.set(), is_expected=False):
+            await answered.wait()
+        failure = Failure(
+            failure_class="WorkerLostError",
+            message="f(1): the worker was lost; nobody can say why",
+            category="infrastructure",
+            fingerprint="",
+            duration_s=duration_s,
+        )
+        return known.amend("f(1)", WORKER, failure, Loss.CRASH, report)
+
+    return asyncio.run(settle())
+
+
+def ended(state: str, **values: Any) -> JobFacts:
+    """The end of job 75."""
+    return JobFacts("75", state, started_at=1.0, ended_at=2e10, node="n1", source="sacct", **values)
+
+
+@pytest.mark.parametrize(
+    ("state", "loss"),
+    [
+        ("PREEMPTED", Loss.PREEMPTION),
+        ("REQUEUED", Loss.REQUEUE),
+        ("NODE_FAIL", Loss.NODE_FAILURE),
+        ("CANCELLED", Loss.SCANCEL),
+        ("TIMEOUT", Loss.WALLTIME),
+        ("OUT_OF_MEMORY", Loss.OUT_OF_MEMORY),
+        ("FAILED", Loss.CRASH),
+        ("COMPLETED", Loss.SCALE_DOWN),
+        ("SOMETHING_NEW", Loss.CRASH),
+    ],
+)
+def test_the_state_of_the_job_decides_which_budget_pays(state: str, loss: Loss) -> None:
+    """Each final state of a job is a loss of its own; what nobody knows counts as a crash."""
+    failure, decided = amended(ended(state))
+    assert decided is loss
+    assert (failure.job_id, failure.job_state, failure.host) == ("75", state, "n1")
+
+
+def test_an_attempt_that_had_a_whole_walltime_is_told_apart() -> None:
+    """It would need the same time again: the message says what to raise."""
+    failure, loss = amended(ended("TIMEOUT", elapsed_s=60.0), duration_s=57.0)
+    assert loss is Loss.WHOLE_WALLTIME
+    assert failure.message == (
+        "f(1): worker lost: Slurm job 75 on n1 ended with TIMEOUT after 60 s, all of which this "
+        "attempt had to itself: it needs a longer `walltime:`"
+    )
+
+
+def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
+    """Class, category and amounts say it; the state stays Slurm's own word."""
+    fate = ended(
+        "FAILED",
+        signal=9,
+        is_out_of_memory=True,
+        max_rss_bytes=500 * 2**20,
+        memory_limit_bytes=300 * 2**20,
+    )
+    failure, loss = amended(fate)
+    assert loss is Loss.OUT_OF_MEMORY
+    assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
+    assert (failure.job_state, failure.exit_code) == ("FAILED", -9)
+    assert failure.message.endswith("using 500.00 MiB of its limit of 300.00 MiB")
+
+
+def test_a_nanny_that_speaks_is_in_a_job_that_runs() -> None:
+    """Then nobody is asked, and its word stands."""
+    report = ExitReport("exit", 3, {}, None, None)
+    failure, loss = amended(None, report)
+    assert loss is Loss.CRASH
+    assert (failure.job_id, failure.job_state) == ("75", "RUNNING")
+    assert failure.message.endswith("nobody can say why")
+
+
+@pytest.mark.timeout(60)
+def test_when_nobody_can_say_it_is_unknown() -> None:
+    """After some questions without an answer the record says so."""
+    failure, loss = amended(None)
+    assert loss is Loss.CRASH
+    assert failure.message == "f(1): worker lost: what became of Slurm job 75 is unknown"
+    assert failure.job_state is None

@@ -1,0 +1,92 @@
+"""The command of a batch job, and the interface through which it talks."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from scalable_nb.errors import StartError, UnknownNameError
+from scalable_nb.host.worker import nanny_arguments
+from scalable_nb.manifest.load import load_manifest
+from scalable_nb.targets.interfaces import listening_address
+
+SCHEDULER = "tls://127.0.0.1:8786"
+
+
+def test_a_job_has_one_nanny_with_what_the_script_says() -> None:
+    """Name, threads, memory and component arrive; nothing is shown on HTTP."""
+    (values,) = nanny_arguments(
+        [SCHEDULER, "--name", "big-0", "--nthreads", "4", "--memory-limit", "2GiB",
+         "--component", "big", "--death-timeout", "60", "--resources", "GPU=1"]
+    )  # fmt: skip
+    assert (values["name"], values["nthreads"], values["memory_limit"]) == ("big-0", 4, "2GiB")
+    assert values["resources"]["slots"] == 4
+    assert values["resources"]["GPU"] == 1
+    assert "component:big" in values["resources"]
+    assert (values["dashboard"], values["dashboard_address"]) == (False, "127.0.0.1:0")
+    assert values["security"]["require_encryption"]
+    assert values["death_timeout"] == "60"
+
+
+def test_a_worker_listens_on_the_way_to_its_scheduler_only() -> None:
+    """Without an interface it takes the address through which the scheduler is reached."""
+    (values,) = nanny_arguments([SCHEDULER, "--name", "a-0"])
+    assert values["host"] == "127.0.0.1"
+    (values,) = nanny_arguments([SCHEDULER, "--name", "a-0", "--interface", "lo"])
+    assert (values["host"], values["interface"]) == (None, "lo")
+
+
+def test_several_workers_of_a_job_share_its_ports() -> None:
+    """With `processes: 2` there are two nannies, each with a name and a port of its own."""
+    words = [SCHEDULER, "--name", "a-0", "--nworkers", "2", "--worker-port", "3000:3001"]
+    first, second = nanny_arguments(words)
+    assert (first["name"], second["name"]) == ("a-0-0", "a-0-1")
+    assert {first["worker_port"], second["worker_port"]} == {3000, 3001}
+
+
+def test_an_unknown_interface_is_told_with_those_that_exist() -> None:
+    """A mistyped name is answered with the names of this machine."""
+    with pytest.raises(UnknownNameError) as caught:
+        listening_address("lo0")
+    assert "no network interface named 'lo0'. Did you mean 'lo'?" in str(caught.value)
+    assert "`interface:`" in str(caught.value)
+
+
+def test_the_interface_that_was_chosen_is_said() -> None:
+    """With a name its address is taken; without, the one that leads to other machines."""
+    assert listening_address("lo")[0] == "127.0.0.1"
+    address, notice = listening_address(None)
+    own = [entry.address for entries in psutil.net_if_addrs().values() for entry in entries]
+    assert address in own
+    assert address in notice
+
+
+def test_where_no_slurm_answers_the_embedded_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    """Without a manifest and without Slurm's commands there is one clear error."""
+    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartError) as caught:
+        load_manifest(target="slurm")
+    for words in ("no Slurm answers here", "scontrol show partition", "scalable_nb.devslurm up"):
+        assert words in str(caught.value)
+
+
+def test_without_a_manifest_dasks_configuration_is_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    """A site that configured `jobqueue.pbs` needs no file of ours."""
+    import dask
+
+    from scalable_nb.manifest.plan import make_plan
+
+    monkeypatch.chdir(str(tmp_path))
+    with pytest.raises(StartError, match=r"jobqueue\.pbs\.memory"):
+        load_manifest(target="pbs")
+    site = {"jobqueue.pbs.memory": "4GiB", "jobqueue.pbs.cores": 2, "jobqueue.pbs.queue": "long"}
+    with dask.config.set(site):
+        plan = make_plan(load_manifest(target="pbs"))
+    assert (plan.workers, plan.cores) == (4, 8)
+    assert "#PBS -q long" in (plan.script or "")
+    assert "2 cores and 4GiB each" in plan.notices[0]
