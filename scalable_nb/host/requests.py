@@ -6,12 +6,17 @@ The functions are handlers on the scheduler; a client calls them with its `ask`.
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Collection, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from dask._task_spec import TaskRef
+
+from scalable_nb.calls import Call
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.attempt import run_async_attempt
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.records import TaskState
@@ -46,6 +51,8 @@ class Requests:
             scalable_resume=conductor.brakes.resume,
             scalable_resume_batches=self.resume_batches,
             scalable_cancel=self.cancel,
+            scalable_cancel_tasks=self.cancel_tasks,
+            scalable_call=self.call,
             scalable_ledger=self.ledger_delta,
             scalable_flush=self.flush,
             scalable_status=self.status,
@@ -128,6 +135,39 @@ class Requests:
     def _is_waiting(self, key: Any) -> bool:
         ts = self._scheduler.tasks.get(key)
         return self._conductor.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
+
+    # --- single tasks ----------------------------------------------------------------
+
+    def cancel_tasks(self, keys: Iterable[Any]) -> list[Any]:
+        """Cancel those of the tasks that are not done; returns their keys.
+
+        Whoever wants them, also a kernel that is gone.
+        """
+        states = self._conductor.book.ledger.columns["state"]
+        records = self._conductor.records
+        doomed = [
+            key
+            for key in keys
+            if key in records and not TaskState(states[records[key].row]).is_final
+        ]
+        self._conductor.keeper.cancel(doomed, "a person cancelled it")
+        return doomed
+
+    def call(self, key: Any) -> dict[str, Any] | None:
+        """What a task calls, as bytes that nobody here opens; None where it is forgotten."""
+        record, ts = self._conductor.records.get(key), self._scheduler.tasks.get(key)
+        if record is None or ts is None or ts.run_spec is None:
+            return None
+        spec: Any = ts.run_spec
+        (call,) = (part for part in spec.args if isinstance(part, Call))
+        return {
+            "label": record.label,
+            "call": pickle.dumps(call),
+            "inputs": [part.key for part in spec.args if isinstance(part, TaskRef)],
+            "is_async": spec.func is run_async_attempt,
+            "idempotent": record.terms.idempotent,
+            "timeout_s": record.terms.timeout_s,
+        }
 
     # --- whole batches ---------------------------------------------------------------
 

@@ -120,8 +120,7 @@ def batch() -> Iterator[Any]:
     mirror: Any = FakeMirror()
     mirror.refresh = lambda: None
     mirror.add(3)
-    rows = [{"task_id": "key-0", "attempt": 1}, {"task_id": "key-1", "attempt": 1}]
-    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror, failures=lambda: rows))
+    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror))
 
 
 def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
@@ -135,9 +134,16 @@ def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
     second.close()
 
 
-def test_the_attempts_of_a_task_are_the_rows_of_its_key(batch: Any) -> None:
-    """The table finds the failed attempts of a task among those of the run."""
-    assert widgets._attempts_of(batch.session, "key-1") == [{"task_id": "key-1", "attempt": 1}]
+def test_the_whole_run_has_one_table_too(batch: Any) -> None:
+    """Whoever asks for the table of all tasks gets the same one, and a line beside it."""
+    whole = widgets.run_table(batch.session)
+    assert widgets.run_table(batch.session) is whole
+    assert "run-1: 3 tasks" in repr(whole)
+    line = widgets.table(batch, form="line")
+    assert (line.form, whole.form) == ("line", "table")
+    assert widgets.table(batch) is not line
+    whole.close()
+    line.close()
 
 
 def test_a_host_that_cannot_be_reached_does_not_hide_the_last_state(batch: Any) -> None:
