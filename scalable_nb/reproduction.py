@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DANGEROUS: Final = frozenset({Category.INFRASTRUCTURE, Category.RESOURCE, Category.TIMEOUT})
 
 _RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
-_GRACE_S: Final = 5.0  # for the start of a child and for writing down where it hangs
+_GRACE_S: Final = 60.0  # for the start of a child, which ends itself at its limit
 _OUTPUT_CHARS: Final = 20_000
 
 
@@ -110,7 +110,7 @@ class FailedCall:
     def _run_here(self) -> Reproduction:
         began = time.perf_counter()
         try:
-            value = _make(self.call, self.inputs, self.is_async)
+            value = _made(_loaded(self.call, self.inputs), self.is_async)
         except BaseException as error:  # noqa: BLE001 - whatever it is, that is what is asked
             # Where `%debug` and `pdb.pm()` look.
             sys.last_type, sys.last_value, sys.last_traceback = (
@@ -226,14 +226,18 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
     return list(session.client.gather([Future(key, session.client) for key in keys]))
 
 
-def _make(call: Call, inputs: Sequence[Any], is_async: bool) -> Any:
+def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
     function: Callable[..., Any] = call.load_function()
     args, kwargs = call.load_arguments(inputs)
+    return lambda: function(*args, **kwargs)
+
+
+def _made(call: Callable[[], Any], is_async: bool) -> Any:
     if not is_async:
-        return function(*args, **kwargs)
+        return call()
     # In a thread of its own: a notebook's thread has a running loop.
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(function(*args, **kwargs))).result()
+        return pool.submit(lambda: asyncio.run(call())).result()
 
 
 def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str, str]:
@@ -255,10 +259,11 @@ def _serve() -> None:
     if limit_bytes:
         # Not the machine's memory is to be found out, but what the worker had.
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    if timeout_s is not None:
-        faulthandler.dump_traceback_later(timeout_s, exit=True)
     try:
-        value = _make(call, inputs, is_async)
+        loaded = _loaded(call, inputs)  # which does not count: it may import much
+        if timeout_s is not None:
+            faulthandler.dump_traceback_later(timeout_s, exit=True)
+        value = _made(loaded, is_async)
     except BaseException:  # noqa: BLE001 - the exit code tells, whatever it is
         traceback.print_exc()
         sys.exit(_RAISED)

@@ -33,8 +33,9 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.telemetry.reader import JournalRows
+from scalable_nb.telemetry.reader import JournalRows, read_rows
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+from scalable_nb.telemetry.usage import core_hours
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ class SessionStatus:
     state : str
         ``"running"`` or ``"ended"``.
     workers : list of dict
-        Each with ``name, state, threads, memory_bytes, memory_limit_bytes, host``.
+        Each with ``name, component, state, threads, memory_bytes, memory_limit_bytes, host``.
     counts : dict
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
         What a person should know, oldest first.
     pauses : list of Pause
         The batches that are paused, and why; see `ScalableSession.resume`.
+    jobs : list of dict
+        On a batch system: each with ``name, component, job_id, phase, reason, starts_at, host``.
+    core_hours : float
+        Threads of all workers times the hours that they were there.
     """
 
     run_id: str
@@ -81,6 +86,8 @@ class SessionStatus:
     started_at: str
     notices: list[str] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    core_hours: float = 0.0
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
@@ -350,6 +357,8 @@ class ScalableSession:
             started_at=self._contact["started_at"],
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
+            jobs=list(answer.get("jobs", ())),
+            core_hours=core_hours(read_rows(self.paths.workers).rows, time.time()),
         )
 
     def failures(self) -> list[FailureRow]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from dask._task_spec import TaskRef
+from dask._task_spec import Alias
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import TaskTimeoutError
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
+
+#: What a worker of a component offers as a resource, before the component's name.
+_COMPONENT: Final = "component:"
 
 #: What of a task's annotation is not policy and survives a resubmission.
 _KEPT_ANNOTATIONS: Final = ("store", "recompute")
@@ -163,7 +166,7 @@ class Requests:
         return {
             "label": record.label,
             "call": pickle.dumps(call),
-            "inputs": [part.key for part in spec.args if isinstance(part, TaskRef)],
+            "inputs": [part.target for part in spec.args if isinstance(part, Alias)],
             "is_async": spec.func is run_async_attempt,
             "idempotent": record.terms.idempotent,
             "timeout_s": record.terms.timeout_s,
@@ -224,6 +227,7 @@ class Requests:
                 {
                     "name": book.worker_name(ws.address),
                     "address": ws.address,
+                    "component": _component(ws.resources),
                     "state": "busy" if ws.processing else "idle",
                     "threads": ws.nthreads,
                     "memory_bytes": ws.metrics.get("memory", 0),
@@ -233,3 +237,9 @@ class Requests:
                 for ws in self._scheduler.workers.values()
             ],
         }
+
+
+def _component(resources: Iterable[str]) -> str:
+    """Whose worker it is, where a component has workers of its own."""
+    found = [name for name in resources if name.startswith(_COMPONENT)]
+    return found[0].removeprefix(_COMPONENT) if found else ""

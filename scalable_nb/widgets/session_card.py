@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 from dask.utils import format_bytes
 
 from scalable_nb.faults.brake import pause_text
+from scalable_nb.telemetry.plaintext import one_line
 
 if TYPE_CHECKING:
     from scalable_nb.session import SessionStatus
 
 _FRAME: Final = "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 12px"
 _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;opacity:.7"
+_MAX_JOB_KINDS: Final = 6
 _VALUE_CELL: Final = "text-align:left;padding:1px 0"
 
 
@@ -77,6 +79,9 @@ def _facts(status: SessionStatus) -> dict[str, str]:
     counts = ", ".join(f"{count:,} {state}" for state, count in status.counts.items() if count)
     facts = {
         "workers": _workers(status.workers),
+        "jobs": _jobs(status.jobs),
+        "memory": _memory(status.workers),
+        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours else "",
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
         "dashboard": dashboard_url(status.dashboard_link),
@@ -87,17 +92,47 @@ def _facts(status: SessionStatus) -> dict[str, str]:
 
 
 def _workers(workers: list[dict[str, Any]]) -> str:
+    """Workers by component and state."""
     if not workers:
         return "none yet"
-    states = Counter(str(worker["state"]) for worker in workers)
     threads = sum(worker["threads"] for worker in workers)
+    kinds: dict[str, Counter[str]] = {}
+    for worker in workers:
+        states = kinds.setdefault(str(worker.get("component") or ""), Counter())
+        states[str(worker["state"])] += 1
+    parts = [
+        f"{kind + ': ' if kind else ''}{states.total()} "
+        f"({', '.join(f'{count} {state}' for state, count in states.items())})"
+        for kind, states in sorted(kinds.items())
+    ]
+    return f"{', '.join(parts)}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _memory(workers: list[dict[str, Any]]) -> str:
     used = sum(worker["memory_bytes"] or 0 for worker in workers)
     limit = sum(worker["memory_limit_bytes"] or 0 for worker in workers)
-    memory = format_bytes(used) + (f" of {format_bytes(limit)}" if limit else "")
-    return (
-        f"{len(workers)} ({', '.join(f'{count} {state}' for state, count in states.items())}), "
-        f"{threads} thread{'' if threads == 1 else 's'}, {memory} memory used"
-    )
+    if not used:
+        return ""
+    return f"{format_bytes(used)}{f' of {format_bytes(limit)}' if limit else ''} used"
+
+
+def _jobs(jobs: list[dict[str, Any]]) -> str:
+    """What the batch system says of the jobs, those that are alike together."""
+    alike = Counter(_job_text(job) for job in jobs)
+    shown = [f"{count} {text}" for text, count in alike.most_common(_MAX_JOB_KINDS)]
+    hidden = alike.total() - sum(count for _, count in alike.most_common(_MAX_JOB_KINDS))
+    return "; ".join([*shown, *([f"{hidden} more"] if hidden else [])])
+
+
+def _job_text(job: dict[str, Any]) -> str:
+    text = one_line(job.get("phase") or "unknown")
+    if job.get("component"):
+        text += f" for {one_line(job['component'])}"
+    if job.get("reason"):
+        text += f" ({one_line(job['reason'])})"
+    if job.get("starts_at"):
+        text += f", expected to start {one_line(job['starts_at'])}"
+    return text
 
 
 def _value_html(name: str, value: str) -> str:

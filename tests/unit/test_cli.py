@@ -68,7 +68,7 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
         (
             ["reprot"],
             "no verb named 'reprot'. Did you mean 'report'? Known: cancel, help, init, "
-            "plan, report, resume, status, stop. `scalable help` explains them.",
+            "plan, report, resume, status, stop, tasks. `scalable help` explains them.",
         ),
         (
             ["report", "--lats"],
