@@ -86,6 +86,7 @@ window.stub = {
   close() { leave(); end(); },
   snapshot(text) { model.set("snapshot", bytesOf(text)); },
   delta(text) { model.tell("msg:custom", { type: "delta" }, [bytesOf(text)]); },
+  kept: "",
   message(content) { model.tell("msg:custom", content, []); },
 };
 </script></body></html>
@@ -110,6 +111,10 @@ class StubPage(QuietPage):
     def open(self, snapshot: bytes, **traits: Any) -> None:
         """Show the widget with this state."""
         self.page.evaluate("([t, s]) => stub.open(t, s)", [traits, _text(snapshot)])
+
+    def keep(self, snapshot: bytes) -> None:
+        """Have a snapshot in the page, so that opening it does not include its way there."""
+        self.page.evaluate("text => { stub.kept = text }", _text(snapshot))
 
     def send_delta(self, data: bytes) -> None:
         """Push a frame, as the kernel does."""

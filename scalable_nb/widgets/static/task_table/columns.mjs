@@ -41,7 +41,7 @@ export const COLUMNS = [
   { id: "state", title: "State", width: 106, grow: 0, priority: 1,
     text: (store, row) => STATES[store.columns.state[row]].name,
     value: (store, row) => STATES[store.columns.state[row]].rank },
-  { id: "attempt", title: "Attempt", width: 76, grow: 0, priority: 2, isRight: true,
+  { id: "attempt", title: "Attempt", width: 86, grow: 0, priority: 2, isRight: true,
     text: attemptText, value: (store, row) => store.columns.attempt[row] || NaN },
   { id: "retry", title: "Next retry", width: 92, grow: 0, priority: 7, isRight: true,
     text: (store, row, now) => tickingText(Math.ceil(store.retryIn(row, now))),

@@ -231,7 +231,7 @@ export class Grid {
     const { name, mark: sign } = STATES[this.context.store.columns.state[row]];
     element.dataset.state = name;
     element.classList.toggle("snb-late", isLate);
-    setText(mark, isLate ? "⧗" : sign);
+    setText(mark, isLate ? "◷" : sign);
     setText(word, isLate ? "slow" : name);
   }
 }

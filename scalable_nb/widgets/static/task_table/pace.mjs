@@ -14,6 +14,7 @@ export class Pace {
   constructor(store) {
     this.store = store;
     this.dueAt = -Infinity;
+    this.stream = "";
     this.estimate = estimate(store, 0);
     this.limits = slowLimits(store);
     this.slow = 0;
@@ -22,7 +23,8 @@ export class Pace {
   /** Brought up to date where that is due. */
   look() {
     const began = performance.now();
-    if (began < this.dueAt) return this;
+    if (began < this.dueAt && this.store.stream === this.stream) return this;
+    this.stream = this.store.stream;
     const now = this.store.now();
     this.estimate = estimate(this.store, now);
     this.limits = slowLimits(this.store);

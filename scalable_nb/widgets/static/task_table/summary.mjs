@@ -66,7 +66,7 @@ export class Summary {
     const element = make("button", { type: "button", class: "snb-count snb-slow",
       "aria-pressed": "false", hidden: true,
       title: "Show only tasks that run longer than three times the median of their kind" },
-      make("span", { class: "snb-mark", "aria-hidden": "true" }, "⧗"), " slow ", count);
+      make("span", { class: "snb-mark", "aria-hidden": "true" }, "◷"), " slow ", count);
     this.context.listen(element, "click", () =>
       this.context.ask({ isSlow: !this.context.ui.query.isSlow }));
     return { element, count };
