@@ -148,6 +148,7 @@ def test_selecting_asks_for_attempts_and_says_that_the_kernel_is_busy(stub: Stub
     expect(details.get_by_role("article")).to_have_count(2)
     for text in ("Attempt 1", "503", "tried again after 2.0 s", "key-2", EVIL, f"File {EVIL}"):
         expect(details).to_contain_text(text)
+    expect(details.locator(".snb-message").last).to_have_text(f"{EVIL}{'x' * 10_000}")
     assert len(stub.sent) == 1
     stub.page.get_by_role("grid").press("Escape")
     expect(details).to_be_hidden()

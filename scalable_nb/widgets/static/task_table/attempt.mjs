@@ -4,7 +4,7 @@
 import { make } from "./dom.mjs";
 import { bytesText, durationText, visibleText } from "./words.mjs";
 
-const LONGEST_MESSAGE = 2000;
+const LONGEST_MESSAGE = 20_000;
 
 /** @param {any} value */
 const shown = (value) => visibleText(String(value ?? ""));
