@@ -22,6 +22,19 @@ async def open_dashboard(scheduler: Any, prefix: str) -> None:
     """
     pages = await asyncio.to_thread(importlib.import_module, "distributed.dashboard.scheduler")
     pages.connect(scheduler.http_application, scheduler.http_server, scheduler, prefix=prefix)
+    scheduler.http_application.applications[-1].resources = _beside_the_page
+
+
+def _beside_the_page(absolute_url: Any = None) -> Any:
+    """Where a dashboard's page finds its scripts: beside itself.
+
+    Bokeh says ``/prefix/static/...`` (3.x, as soon as there is a prefix), which leads nowhere
+    where a proxy such as JupyterHub's put something before the prefix.
+    """
+    from bokeh.resources import Resources
+    from bokeh.server.views.static_handler import StaticHandler
+
+    return Resources(mode="server", root_url="", path_versioner=StaticHandler.append_version)
 
 
 def secret_prefix() -> str:
