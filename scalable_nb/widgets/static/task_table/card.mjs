@@ -34,7 +34,8 @@ export class Card {
       make("div", { class: "snb-line" }, this.title, make("span", { class: "snb-fill" }),
         this.close),
       this.facts, this.actions, this.outcome, this.timeline, this.attempts);
-    this.painted = { actions: "", outcome: "", attempts: "" };
+    this.painted = { actions: "", outcome: "", attempts: "",
+      rows: /** @type {any[] | null} */ (null) };
     context.listen(this.close, "click", () => context.select(-1));
     context.listen(this.actions, "click", ({ target }) => {
       const { action } = target.closest("button")?.dataset ?? {};
@@ -149,9 +150,10 @@ export class Card {
   #list(row, rows, logs) {
     if (!rows.length) return this.#say("No attempt is recorded yet.", `${row}:empty`);
     this.#paintTimeline(rows);
-    const what = JSON.stringify([row, rows, [...logs.keys()]]);
-    if (this.painted.attempts === what) return;
+    const what = `${row}:${[...logs.keys()]}`;
+    if (this.painted.attempts === what && this.painted.rows === rows) return;
     this.painted.attempts = what;
+    this.painted.rows = rows;
     const { feed } = this.context;
     const open = this.#openParts();
     this.attempts.replaceChildren(...rows.map((each, i) => makeAttempt(each, {
