@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from journal_rows import failure
+from magic_shell import make_shell
 
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.records import SCHEMA_VERSION, TaskState
@@ -85,3 +87,22 @@ def test_rows_of_other_writers_are_shown_as_far_as_they_go(tmp_path: Path) -> No
     (row,) = attempts_of_run(run, "a")
     assert (row["attempt"], row["failure_class"]) == (1, "OSError")
     assert len(ledger_of_run(RunPaths(tmp_path / "nothing"))) == 0
+
+
+def test_the_notebook_shows_the_table_of_the_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`%scalable tasks --last` needs no session: all states, the attempts, and no buttons."""
+    folder = tmp_path / "runs" / "run-20260301T120000Z-demo-0123abcd"
+    folder.mkdir(parents=True)
+    run = write(folder, [ended(1, "succeeded")], [failure(2)])
+    run.run_json.write_text("{}")
+    monkeypatch.setenv("SCALABLE_RUNS_DIR", str(tmp_path / "runs"))
+    shell = make_shell()
+    shell.extension_manager.load_extension("scalable_nb")
+    table: Any = shell.run_cell("%scalable tasks --last").result
+    try:
+        assert repr(table).startswith(f"{folder.name}: 2 tasks, 100 % done")
+        assert (table.status, table.can_ask, table.can_act) == ("finished", True, False)
+    finally:
+        table.close()
