@@ -117,7 +117,7 @@ class Tour:
 
     def look(self) -> Moment:
         """Read counts and progress off the page."""
-        texts = self.table.locator(".snb-count:not([hidden])").all_inner_texts()
+        texts = self.table.locator(".snb-count[data-state]:not([hidden])").all_inner_texts()
         counts = dict(re.findall(r"([a-z]+)\s+(\d+)", " ".join(texts)))
         percent = self.table.get_by_role("progressbar").get_attribute("aria-valuenow")
         return Moment(

@@ -44,3 +44,45 @@ export function paintMark(pen, state, [x, y, width, height], paper) {
     pen.fillRect(cx + half * 0.3, cy - half, half * 0.7, 2 * half);
   }
 }
+
+const TILE_PX = 6;
+
+/** @type {Record<string, (brush: CanvasRenderingContext2D) => void>} Lines on a tile. */
+const TEXTURES = {
+  failed: (brush) => {
+    brush.moveTo(0, TILE_PX);
+    brush.lineTo(TILE_PX, 0);
+  },
+  retrying: (brush) => brush.rect(2, 2, 1, 1),
+  paused: (brush) => {
+    brush.moveTo(TILE_PX / 2, 0);
+    brush.lineTo(TILE_PX / 2, TILE_PX);
+  },
+  cancelled: (brush) => {
+    brush.moveTo(0, 0);
+    brush.lineTo(TILE_PX, TILE_PX);
+  },
+};
+
+/**
+ * What fills the share of a state where cells have no room for a shape.
+ * @param {CanvasRenderingContext2D} pen
+ * @param {number} state
+ * @param {string} colour
+ * @param {string} paper
+ * @returns {string | CanvasPattern}
+ */
+export function fillOf(pen, state, colour, paper) {
+  const draw = TEXTURES[STATES[state].name];
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = TILE_PX;
+  const brush = tile.getContext("2d");
+  if (!draw || !brush) return colour;
+  brush.fillStyle = colour;
+  brush.fillRect(0, 0, TILE_PX, TILE_PX);
+  brush.strokeStyle = paper;
+  brush.beginPath();
+  draw(brush);
+  brush.stroke();
+  return pen.createPattern(tile, "repeat") ?? colour;
+}

@@ -3,7 +3,7 @@
 
 import { attemptText } from "./columns.mjs";
 import { make, setText } from "./dom.mjs";
-import { paintMark } from "./marks.mjs";
+import { fillOf, paintMark } from "./marks.mjs";
 import { STATES } from "./states.mjs";
 import { layoutStrip, mostNotable, rangeBetween, shareHeights } from "./strip_layout.mjs";
 import { countText, countsText, visibleText } from "./words.mjs";
@@ -111,6 +111,10 @@ export class Strip {
     if (ui.current >= 0 && ui.current < store.size) this.#paintSelected(pen, layout);
   }
 
+  get #paper() {
+    return getComputedStyle(this.element).getPropertyValue("--snb-paper").trim() || "#fff";
+  }
+
   /** @param {CanvasRenderingContext2D} pen */
   #colours(pen) {
     const style = getComputedStyle(this.element);
@@ -145,7 +149,7 @@ export class Strip {
     const { store } = this.context;
     const { state } = store.columns;
     const isMarked = layout.cellHeight >= MARKED_FROM_PX;
-    const paper = getComputedStyle(this.element).getPropertyValue("--snb-paper").trim() || "#fff";
+    const paper = this.#paper;
     for (let row = 0; row < store.size; row++) {
       const box = this.#box(layout, row);
       pen.fillStyle = colours[state[row]];
@@ -160,13 +164,14 @@ export class Strip {
    * @param {string[]} colours
    */
   #paintShares(pen, layout, colours) {
+    const fills = colours.map((colour, state) => fillOf(pen, state, colour, this.#paper));
     for (let cell = 0; cell < layout.cells; cell++) {
       const [x, y, width, height] = this.#box(layout, cell);
       const heights = shareHeights(this.#count(...this.#rangeOf(layout, cell)), height);
       let top = y;
       // What has not begun above what is done; what failed lies at the bottom.
       for (const state of STACK) {
-        pen.fillStyle = colours[state];
+        pen.fillStyle = fills[state];
         pen.fillRect(x, top, width, heights[state]);
         top += heights[state];
       }
