@@ -187,8 +187,9 @@ def failed_call(session: ScalableSession, task_id: str, key: Any = None) -> Fail
     found = session.client.ask("call", key=task_id if key is None else key)
     if found is None:
         raise SubmitError(
-            f"the host has no call of {task_id!r} any more: nobody wants its result. Submit it "
-            "again, or call the function yourself"
+            f"the host has no call of {task_id!r}: nobody wants its result any more, or it did "
+            "not come through `client.submit` or `client.map`. Submit it again, or call the "
+            "function yourself"
         )
     if not found["idempotent"]:
         raise SubmitError(

@@ -157,9 +157,12 @@ class Requests:
         return doomed
 
     def call(self, key: Any) -> dict[str, Any] | None:
-        """What a task calls, as bytes that nobody here opens; None where it is forgotten."""
+        """What a task calls, as bytes that nobody here opens.
+
+        None where it is forgotten, or is Dask's own and not a call of ours.
+        """
         record, ts = self._conductor.records.get(key), self._scheduler.tasks.get(key)
-        if record is None or ts is None or ts.run_spec is None:
+        if record is None or record.is_plain or ts is None or ts.run_spec is None:
             return None
         spec: Any = ts.run_spec
         (call,) = (part for part in spec.args if isinstance(part, Call))
