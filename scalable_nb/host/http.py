@@ -22,19 +22,18 @@ async def open_dashboard(scheduler: Any, prefix: str) -> None:
     """
     pages = await asyncio.to_thread(importlib.import_module, "distributed.dashboard.scheduler")
     pages.connect(scheduler.http_application, scheduler.http_server, scheduler, prefix=prefix)
-    scheduler.http_application.applications[-1].resources = _beside_the_page
+    _find_scripts_beside_the_page(scheduler.http_application.applications[-1])
 
 
-def _beside_the_page(absolute_url: Any = None) -> Any:
-    """Where a dashboard's page finds its scripts: beside itself.
+def _find_scripts_beside_the_page(dashboard: Any) -> None:
+    """Let a dashboard's pages name their scripts relative to themselves.
 
-    Bokeh says ``/prefix/static/...`` (3.x, as soon as there is a prefix), which leads nowhere
-    where a proxy such as JupyterHub's put something before the prefix.
+    Bokeh (3.x) says ``/prefix/static/...`` as soon as there is a prefix, which leads nowhere
+    where a proxy such as JupyterHub's put something before it.
     """
-    from bokeh.resources import Resources
-    from bokeh.server.views.static_handler import StaticHandler
-
-    return Resources(mode="server", root_url="", path_versioner=StaticHandler.append_version)
+    told = dashboard.resources()
+    beside = type(told)(mode=told.mode, root_url="", path_versioner=told.path_versioner)
+    dashboard.resources = lambda absolute_url=None: beside
 
 
 def secret_prefix() -> str:
