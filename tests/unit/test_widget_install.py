@@ -13,9 +13,10 @@ import pytest
 from fake_mirror import FakeMirror
 from IPython.core.interactiveshell import InteractiveShell
 
-from scalable_nb import widgets
+from scalable_nb import futures, widgets
 from scalable_nb.errors import HostDiedError
 from scalable_nb.futures import FutureList, set_view
+from scalable_nb.magics.frontend import install_when_shown
 from scalable_nb.session import SessionStatus
 from scalable_nb.telemetry.records import TaskState
 
@@ -90,6 +91,13 @@ def test_futures_of_others_are_shown_as_the_list_they_are(shell: InteractiveShel
     """An empty list, or one without a session, is text and no error."""
     widgets.install()
     assert bundle_of(shell, FutureList()) == {"text/plain": "<FutureList: 0 tasks>"}
+
+
+def test_the_first_list_that_is_shown_installs_the_views(shell: InteractiveShell) -> None:
+    """Nothing else need be shown before: a list of futures draws itself at once."""
+    install_when_shown(shell)
+    bundle_of(shell, FutureList())
+    assert futures._view is widgets.view
 
 
 def test_in_a_kernel_outputs_are_brought_up_to_date_after_each_cell(
