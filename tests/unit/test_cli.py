@@ -52,6 +52,17 @@ def scalable(*words: str) -> Result:
     return CliRunner().invoke(main, words)
 
 
+def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:
+    """The newest run, or the one that is named: counts, and what failed with which error."""
+    newest = scalable("tasks", "--last")
+    assert newest.exit_code == 0
+    assert newest.output.startswith(f"{NEWER}: 2 tasks, 100 % done\n")
+    for told in ("1 succeeded, 1 failed", "simulate(47): failed", "MemoryError"):
+        assert told in newest.output
+    assert scalable("tasks").output == newest.output
+    assert "KeyError" in scalable("tasks", "--run", RUN).output
+
+
 def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     """What the help lists is what the table marks, each with the help of the table."""
     assert list(SHELL.verbs) == [name for name, verb in VERBS.items() if verb.on_command_line]
@@ -68,7 +79,7 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
         (
             ["reprot"],
             "no verb named 'reprot'. Did you mean 'report'? Known: cancel, help, init, "
-            "plan, report, resume, scale, status, stop. `scalable help` explains them.",
+            "plan, report, resume, scale, status, stop, tasks. `scalable help` explains them.",
         ),
         (
             ["report", "--lats"],
