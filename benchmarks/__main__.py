@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import start_time, throughput
+from benchmarks import explorer, start_time, throughput
 from benchmarks.measure import Outcome, measure
 from scalable_nb.errors import UnknownNameError
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     known = {
         "start-time": lambda tasks: start_time.benchmark(),
         "throughput": throughput.benchmark,
+        **explorer.BENCHMARKS,
     }
     options = _parse(arguments, list(known))
     tasks = _QUICK_TASKS if options.quick else options.tasks

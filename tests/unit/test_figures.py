@@ -18,10 +18,15 @@ from scalable_nb.figures import (
     MAX_POINTS,
     error_classes,
     execution_times,
-    explorer_figure,
     label_text,
 )
-from scalable_nb.telemetry.frames import failures_frame
+from scalable_nb.telemetry.columns import failures_frame
+from scalable_nb.telemetry.runs import RowRecords
+from scalable_nb.widgets.failure_view import FailureView
+
+
+def explorer_figure(rows: list[dict[str, Any]], timeout_s: float | None = None) -> Any:
+    return FailureView(RowRecords(rows), timeout_s=timeout_s).explorer_figure()
 
 
 def traces(figure: Any, kind: str, name: str) -> Any:
@@ -84,8 +89,8 @@ def test_far_durations_make_the_axis_logarithmic() -> None:
 
 def test_attempts_without_a_duration_have_no_point() -> None:
     """A row whose duration nobody knows is counted in the bars and absent from the times."""
-    frame = failures_frame([failure(1, duration_s=None), failure(2, failure_class="KeyError")])
-    figure = explorer_figure(frame)
+    rows = [failure(1, duration_s=None), failure(2, failure_class="KeyError")]
+    figure = explorer_figure(rows)
     assert sum(figure.data[0].x) == 2
     assert len(traces(figure, "scatter", "attempts").x) == 1
     assert list(traces(figure, "box", "all attempts").y) == [1]
@@ -93,8 +98,8 @@ def test_attempts_without_a_duration_have_no_point() -> None:
 
 def test_the_explorer_shows_both_with_the_same_lines() -> None:
     """Both stand on the same lines, and every frame has the same traces in the same order."""
-    figure = explorer_figure(failures_frame(tutorial_failures()), 300.0)
-    other = explorer_figure(failures_frame([failure(1)]))
+    figure = explorer_figure(tutorial_failures(), 300.0)
+    other = explorer_figure([failure(1)])
     assert [(t.type, t.name) for t in figure.data] == [(t.type, t.name) for t in other.data]
     assert figure.layout.yaxis2.matches == "y"
     assert {t.xaxis for t in figure.data if t.type == "box"} == {"x2"}
@@ -104,7 +109,7 @@ def test_the_explorer_shows_both_with_the_same_lines() -> None:
 def test_rare_classes_share_a_line() -> None:
     """However many classes there are, the figure stays readable and no attempt is lost."""
     rows = [failure(n, failure_class=f"Error{n % 40:02}", duration_s=2.0) for n in range(100)]
-    figure = explorer_figure(failures_frame(rows))
+    figure = explorer_figure(rows)
     labels = list(figure.layout.yaxis.ticktext)
     assert len(labels) == MAX_CLASSES + 1
     assert labels[-1] == f"{40 - MAX_CLASSES} other classes"
@@ -116,7 +121,7 @@ def test_rare_classes_share_a_line() -> None:
 def test_a_large_journal_makes_a_small_figure() -> None:
     """The size of a figure does not grow with the number of attempts."""
     rows = [failure(n % 900, duration_s=n * 0.01 + 1) for n in range(20_000)]
-    figure = explorer_figure(failures_frame(rows))
+    figure = explorer_figure(rows)
     points = traces(figure, "scatter", "attempts")
     assert len(points.x) == MAX_POINTS
     assert min(points.x) == pytest.approx(1.0)
@@ -126,9 +131,16 @@ def test_a_large_journal_makes_a_small_figure() -> None:
 
 def test_nothing_failed_is_said() -> None:
     """Without a failed attempt the figure says so instead of drawing empty axes."""
-    figure = explorer_figure(failures_frame([]))
+    figure = explorer_figure([])
     assert figure.layout.annotations[0].text == "no failed attempts"
     assert not figure.layout.xaxis.visible
+
+
+def flat(values: Any) -> list[Any]:
+    """All values of lists within lists."""
+    if isinstance(values, list | tuple | np.ndarray):
+        return [each for value in values for each in flat(value)]
+    return [] if values is None else [values]
 
 
 HOSTILE = (
@@ -144,10 +156,10 @@ def test_error_text_is_drawn_as_text() -> None:
         function_name=HOSTILE, category=HOSTILE,
     )  # fmt: skip
     frame = failures_frame([row])
-    for figure in (explorer_figure(frame), error_classes(frame), execution_times(frame)):
+    for figure in (explorer_figure([row]), error_classes(frame), execution_times(frame)):
         texts = list(figure.layout.yaxis.ticktext)
         for trace in figure.data:
-            texts += [str(text) for text in np.ravel(list(trace.customdata or []))]
+            texts += [str(text) for text in flat(trace.customdata)]
         whole = re.sub("</?b>|<br>", "", "\n".join(texts))  # these are our own
         for mark in ("<", "$", "\x1b", "\u202e"):
             assert mark not in whole
@@ -161,9 +173,9 @@ def test_labels_escape_what_plotly_would_draw() -> None:
 
 
 @given(rows=ANY_ROWS)
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_no_row_is_fatal_to_the_figures(rows: list[dict[str, Any]]) -> None:
     """Any JSON objects make figures that are JSON and count every row once."""
-    figure = explorer_figure(failures_frame(rows))
+    figure = explorer_figure(rows)
     assert sum(figure.data[0].x) + sum(figure.data[1].x) == len(rows)
     assert json.loads(figure.to_json())
