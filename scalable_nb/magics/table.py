@@ -6,6 +6,7 @@ from typing import Final
 
 from scalable_nb.magics.commands import (
     cancel,
+    diagnose,
     failures,
     help,
     init,
@@ -13,6 +14,7 @@ from scalable_nb.magics.commands import (
     report,
     resubmit,
     resume,
+    runs,
     start,
     status,
     stop,
@@ -29,7 +31,9 @@ VERBS: Final[dict[str, Verb]] = {
         status,
         tasks,
         failures,
+        diagnose,
         report,
+        runs,
         resubmit,
         resume,
         cancel,

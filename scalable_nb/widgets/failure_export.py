@@ -120,7 +120,7 @@ def issue_text(group: Any, row: dict[str, Any], findings: list[Finding]) -> str:
     trace = plain_text(row.get("traceback"), 8_000).replace("```", "'''")
     told = [f for f in findings if group.fingerprint in f.fingerprints]
     lines = [
-        f"### {one_line(group.failure_class, 80)}: {_quoted(normalise_message(group.message))}",
+        f"### {_quoted(group.failure_class)}: {_quoted(normalise_message(group.message))}",
         "",
         f"- {group.attempts:,} failed attempts of {group.tasks:,} tasks, {group.failed_tasks:,} "
         "failed for good",

@@ -60,7 +60,7 @@ def test_invalid_utf8_costs_letters_not_the_row(tmp_path: Path) -> None:
 
 
 def test_odd_types_and_newer_versions_are_counted(tmp_path: Path) -> None:
-    """What has another type is missing, a newer schema is read as far as it is known; both are told."""
+    """What has another type is missing, what is newer is read as far as known; both are told."""
     rows = [failure(1, schema_version=9, news=[1]), failure(2, worker=["w"], attempt=2.5)]
     table = table_of(tmp_path, lines(rows))
     assert table.problems == {"a newer schema version": 1, "a value of another type": 1}

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
-from ipywidgets import HTML, Button, Dropdown, Select, Widget
+from ipywidgets import HTML, Button, Dropdown, Select, Text, Widget
 from journal_rows import RUN_ID, attempts, failure, tutorial_failures, tutorial_tasks, write_run
+from planted import Call, Fate, run_with
 from plotly.callbacks import InputDeviceState, Points
 from test_figures import HOSTILE
 from test_reader import ANY_ROWS
 
-from scalable_nb.errors import UnknownNameError
-from scalable_nb.figures.explorer import PLACES
+from scalable_nb.errors import ScalableError, UnknownNameError
+from scalable_nb.figures.explorer import ARGUMENT, PLACES, TIMELINE
 from scalable_nb.paths import RunPaths
-from scalable_nb.widgets.failure_explorer import FailureExplorer
+from scalable_nb.telemetry.selection import Selection
+from scalable_nb.widgets.failure_explorer import CopyButton, FailureExplorer
 
 
 def parts(widget: Widget, kind: type) -> list[Any]:
@@ -105,6 +109,107 @@ def test_a_click_on_an_attempt_chooses_its_class(explorer: FailureExplorer) -> N
     place = next(n for n, y in enumerate(charts(explorer)[0].data[3].y) if round(y) == 2)
     click(explorer, 3, place)
     assert explorer.error_class == ticks[2] == "TimeoutError"
+
+
+@pytest.fixture
+def planted() -> FailureExplorer:
+    """A run in which one node and the early years are bad."""
+
+    def plan(call: Call, dice: random.Random) -> Fate | None:
+        if call.host == "n3":
+            return 1, False, {"failure_class": "OSError", "category": "unknown"}
+        return (1, True, {"message": f"no data for {call.year}"}) if call.year < 1965 else None
+
+    run = run_with(plan, 7, noise=0.1)
+    made = FailureExplorer(run.failures, tasks=run.tasks)
+    made._repr_mimebundle_()
+    return made
+
+
+def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> None:
+    """Place, time, argument and class narrow the kinds and each other, not their own chart."""
+    chart = charts(planted)[0]
+    hosts = list(chart.layout.yaxis4.ticktext)
+    assert hosts[0] == "n3"
+    click(planted, PLACES, 0)
+    assert planted.selection.place == ("host", "n3")
+    assert planted.groups["failure_class"].tolist() == ["OSError"]
+    assert list(chart.layout.yaxis.ticktext) == ["OSError"]
+    assert list(chart.layout.yaxis4.ticktext) == hosts  # its own stays whole
+    click(planted, PLACES, 0)
+    assert planted.selection.is_empty
+
+    years = next(n for n, level in enumerate(chart.data[ARGUMENT].y) if level > 0.5)
+    click(planted, ARGUMENT, years)
+    assert planted.selection.argument is not None
+    assert planted.selection.argument[0] == "year"
+    assert "ValueError" in planted.groups["failure_class"].tolist()
+    shown = planted.frames["failures"]
+    low, high = map(float, planted.selection.argument[1].split(" to "))
+    assert (
+        shown["args_preview"].str.extract(r"year=(\d+)")[0].astype(float).between(low, high).all()
+    )
+    click(planted, ARGUMENT, years)
+
+    busy = max(range(60), key=lambda n: chart.data[TIMELINE].y[n])
+    click(planted, TIMELINE, busy)
+    assert len(planted.frames["failures"]) == chart.data[TIMELINE].y[busy]
+    assert f"Only time: {planted.selection}"[5:] in html_of(planted)
+    button(planted, "Show all").click()
+    assert planted.selection.is_empty
+
+
+def test_searching_leaves_what_holds_the_words(planted: FailureExplorer) -> None:
+    """Words are looked for in messages, arguments and keys, whatever their capitals."""
+    box = parts(planted, Text)[0]
+    box.value = "NO DATA for 1951"
+    assert set(planted.frames["failures"]["message"]) == {"no data for 1951"}
+    box.value = "region='east'"
+    assert planted.frames["failures"]["args_preview"].str.contains("east").all()
+    box.value = ""
+    assert planted.selection == Selection()
+
+
+def test_the_diagnosis_names_both_causes(planted: FailureExplorer) -> None:
+    """The diagnosis stands above the charts, with how sure it is."""
+    rules = [finding.rule for finding in planted.findings]
+    assert rules[0] == "bad_argument_range"  # what the node broke, a retry mended
+    assert "bad_node" in rules
+    assert "% sure)" in html_of(planted)
+
+
+def test_the_remedy_is_a_button(tmp_path: Path) -> None:
+    """What can be mended by running again has a button that says so; without session, why not."""
+    explorer = FailureExplorer(write_run(tmp_path, tutorial_failures(), tutorial_tasks()))
+    button(explorer, "Resubmit 1 task (timeout) with timeout_s=600.0").click()
+    assert f"the session of {RUN_ID} is not live" in html_of(explorer)
+    button(explorer, "Open log").click()
+    assert "There is no log." in html_of(explorer)
+
+
+def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
+    """CSV holds what is chosen, HTML is one page, and both leave arguments out on request."""
+    planted.error_class = "OSError"
+    table = pd.read_csv(planted.export(tmp_path / "failures.csv"))
+    assert set(table["failure_class"]) == {"OSError"}
+    assert table["args_preview"].str.contains("year=").all()
+    hidden = pd.read_csv(planted.export(tmp_path / "hidden.csv", redact=True))
+    assert set(hidden["args_preview"]) == {"…"}
+    page = planted.export(tmp_path / "failures.html", redact=True).read_text()
+    assert "year=19" not in page
+    with pytest.raises(ScalableError, match=r"expected a name that ends with .html, .csv or"):
+        planted.export("failures.xlsx")
+
+
+def test_an_issue_names_no_arguments(explorer: FailureExplorer) -> None:
+    """The text to copy holds class, counts, diagnosis and traceback as Markdown, no arguments."""
+    explorer.selected = "MemoryError-resource"
+    text = parts(explorer, CopyButton)[0].text
+    assert text.startswith("### MemoryError: unable to allocate #\n")
+    assert "- 4 failed attempts of 1 tasks, 1 failed for good" in text
+    assert "- diagnosis (95% sure): out of memory" in text
+    assert "grid = np.zeros(shape)" in text
+    assert "scenario_id=47" not in text
 
 
 def test_the_list_of_classes_filters_like_a_click(explorer: FailureExplorer) -> None:
@@ -217,6 +322,18 @@ def test_a_saved_notebook_still_tells_the_story(explorer: FailureExplorer) -> No
         assert words in bundle["text/plain"]
     assert "grid = np.zeros(shape)" in bundle["text/html"]
     assert "<script" not in bundle["text/html"]
+
+
+def test_hostile_text_stays_text_in_what_is_passed_on(tmp_path: Path) -> None:
+    """In the exported page no tag of an error is markup, neither in words nor in charts."""
+    explorer = FailureExplorer(hostile_rows(), title=HOSTILE)
+    page = explorer.export(tmp_path / "page.html").read_text()
+    body = page[page.rindex("Plotly.newPlot") :]
+    for text in (page[: page.index("plotly.js")], body):
+        assert "<script>alert(1)" not in text
+        assert "<img src=x" not in text
+    assert "<script>" not in parts(explorer, CopyButton)[0].text.splitlines()[0]
+    assert len(page) < 8_000_000
 
 
 def hostile_rows() -> list[dict[str, Any]]:
