@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _WHERE: Final = 2.0
 _MIN_FAILURES: Final = 5
 _CERTAIN: Final = 1e-4
+_CLASSES: Final = 5  # looked at one by one
 _WAVE_S: Final = 60.0
 _WAVE_WORKERS: Final = 5
 
@@ -88,11 +89,15 @@ def attempts_by_place(failures: pd.DataFrame, tasks: pd.DataFrame, kind: str) ->
 
 
 def _bad_place(failures: pd.DataFrame, tasks: pd.DataFrame) -> Finding | None:
+    # One error class may come from one place while others come from everywhere.
+    classes = failures["failure_class"].value_counts().head(_CLASSES).index
+    parts = [failures, *(failures[failures["failure_class"] == name] for name in classes)]
     for kind in ("host", "job_id", "worker"):
-        places = attempts_by_place(failures, tasks, kind)
-        bad = [place for place in _standing_out(places) if place.name in set(failures[kind])]
-        if bad:
-            return _bad_place_finding(failures, places, bad)
+        for part in parts:
+            places = attempts_by_place(part, tasks, kind)
+            bad = [place for place in _standing_out(places) if place.name in set(part[kind])]
+            if bad:
+                return _bad_place_finding(part, places, bad)
     return None
 
 

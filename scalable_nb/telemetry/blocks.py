@@ -103,13 +103,15 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def cut(value: str) -> str:
-    """A text of at most `MAX_TEXT_CHARS`."""
-    return value if len(value) <= MAX_TEXT_CHARS else value[:MAX_TEXT_CHARS] + "…"
+def cut(values: list[str]) -> list[str]:
+    """Texts of at most `MAX_TEXT_CHARS`."""
+    if max(map(len, values), default=0) <= MAX_TEXT_CHARS:
+        return values
+    return [v if len(v) <= MAX_TEXT_CHARS else v[:MAX_TEXT_CHARS] + "…" for v in values]
 
 
 def encodable(values: list[str]) -> list[str]:
-    """Texts without lone surrogates, which neither a file nor Arrow holds."""
+    """Texts without lone surrogates, which JSON has none of, and neither has Arrow."""
     try:
         "".join(values).encode()
     except UnicodeEncodeError:

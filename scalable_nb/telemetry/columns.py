@@ -200,7 +200,7 @@ class Columns:
             return [number(value) for value in values]
         odd = sum(not isinstance(value, str | None) for value in values)
         self._note("a value of another type", odd)
-        return [text(value) for value in values]
+        return encodable([text(value) for value in values])
 
     def _add(self, block: list[Sequence[Any]]) -> None:
         if not block:
@@ -243,7 +243,7 @@ class Columns:
         schema = self.schema
         columns: dict[str, Any] = {name: self._categories(name) for name in schema.repeated}
         for name in schema.texts:
-            columns[name] = pd.array(encodable([*map(cut, self._texts[name])]), dtype="str")
+            columns[name] = pd.array(cut(self._texts[name]), dtype="str")
         for name in schema.counts:
             columns[name] = self._joined(name, "float64").astype("int64")
         for name in schema.flags:
@@ -266,7 +266,7 @@ class Columns:
     def _categories(self, name: str) -> pd.Categorical:
         import pandas as pd
 
-        values = encodable([cut(text(value)) for value in self._index[name]])
+        values = cut([text(value) for value in self._index[name]])
         if name in ("category", "failure_class"):
             values = [value or "unknown" for value in values]
         places = self._joined(name, "int32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -414,7 +415,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         with self._showing_problems():
             text = one_line(self._search.value)
             if text != self.selection.text:
-                self.choose(self.selection.without("text").toggled("text", text))
+                self.choose(replace(self.selection, text=text))
 
     def _on_group(self, _: Any) -> None:
         if not self._is_loading:
