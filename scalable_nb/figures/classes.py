@@ -180,8 +180,10 @@ def _limit(name: str, limit_s: float | None, category: str, lines: int) -> go.Sc
 
 def regions(limits: list[float]) -> list[dict[str, Any]]:
     """Shaded ranges of the time axis: failed at once, and hit a limit."""
-    marked = [(_SHORTEST_S, FAST_FAIL_S, "fast fail", "permanent")]
-    marked += [(0.97 * limit, 1.05 * limit, "hit the limit", "timeout") for limit in limits]
+    marked = [(_SHORTEST_S, FAST_FAIL_S, "fast fail", "permanent", "left")]
+    marked += [
+        (0.97 * limit, 1.05 * limit, "hit the limit", "timeout", "right") for limit in limits
+    ]
     return [
         {
             "type": "rect",
@@ -193,9 +195,9 @@ def regions(limits: list[float]) -> list[dict[str, Any]]:
             "line_width": 0,
             "fillcolor": CATEGORY_COLOURS[category],
             "opacity": 0.12,
-            "label": {"text": text, "textposition": "top left", "font": {"size": 10}},
+            "label": {"text": text, "textposition": f"top {side}", "font": {"size": 10}},
         }
-        for low, high, text, category in marked
+        for low, high, text, category, side in marked
     ]
 
 

@@ -75,7 +75,7 @@ def timeline_panel(table: pd.DataFrame) -> Panel:
     ]
     return Panel(
         traces,
-        {"type": "date", "title_text": "time (UTC)"},
+        {"type": "date", "title_text": "time (UTC)", "tickangle": 0, "nticks": 4},
         {"title_text": "attempts", "rangemode": "tozero"},
         _HEIGHT,
     )
@@ -101,6 +101,9 @@ def places_panel(table: pd.DataFrame) -> Panel:
         y=list(range(len(names))),
         z=table.to_numpy().tolist(),
         customdata=[[[name, error] for error in classes] for name in names],
+        # Told by a number as well as by a colour.
+        text=[[f"{count:,}" if count else "" for count in line] for line in table.to_numpy()],
+        texttemplate="%{text}",
         hovertemplate="<b>%{z:,}</b> failed attempts with %{customdata[1]} on %{customdata[0]}"
         "<extra></extra>",
         colorscale=[[0, "rgba(209,73,91,0.04)"], [1, _FAILED]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from journal_rows import failure, tutorial_failures
+from planted import Call, Fate, run_with
 from test_reader import ANY_ROWS
 
 from scalable_nb.figures import (
@@ -134,6 +136,78 @@ def test_nothing_failed_is_said() -> None:
     figure = explorer_figure([])
     assert figure.layout.annotations[0].text == "no failed attempts"
     assert not figure.layout.xaxis.visible
+
+
+@pytest.fixture(scope="module")
+def view() -> FailureView:
+    """A run in which a node, the early years and some connections are bad."""
+
+    def plan(call: Call, dice: random.Random) -> Fate | None:
+        if call.host == "n3":
+            return 1, False, {"failure_class": "OSError", "category": "unknown"}
+        return (1, True, {}) if call.year < 1965 else None
+
+    run = run_with(plan, 3, noise=0.1)
+    left = {"event_type": "worker-left", "timestamp": run.failures[9]["timestamp"]}
+    records = RowRecords(run.failures, run.tasks)
+    records.workers.append(left)
+    return FailureView(records)
+
+
+def test_the_timeline_counts_every_attempt(view: FailureView) -> None:
+    """Its bars add up to the failed attempts, its line to all; a lost worker is a mark."""
+    figure = view.figures()["timeline"]
+    assert sum(traces(figure, "bar", "failed attempts").y) == len(view.frame)
+    ended = (view.records.tasks["state"] == "succeeded").sum() + len(view.frame)
+    assert sum(traces(figure, "scatter", "all attempts").y) == ended
+    assert list(traces(figure, "scatter", "workers lost").customdata) == [1]
+
+
+def test_the_heat_map_shows_the_bad_node(view: FailureView) -> None:
+    """Node and class of the bad node are one dark cell, told by its number too."""
+    heat = view.figures()["places"].data[0]
+    names, classes = view.places.index.tolist(), view.places.columns.tolist()
+    line, column = names.index("n3"), classes.index("OSError")
+    assert heat.z[line][column] == max(max(row) for row in heat.z)
+    assert heat.text[line][column] == str(heat.z[line][column])
+    assert [row[column] for n, row in enumerate(heat.z) if n != line] == [0] * (len(names) - 1)
+    assert sum(map(sum, heat.z)) == len(view.frame)
+
+
+def test_the_argument_that_explains_most_is_drawn(view: FailureView) -> None:
+    """Early years fail, others hardly; every bar has a confidence interval around it."""
+    figure = view.figures()["argument year"]
+    (bars,) = figure.data
+    assert figure.layout.xaxis.title.text.startswith("year (explains ")
+    assert bars.y[0] > 0.8 > 0.1 > bars.y[-1]
+    for share, above, below in zip(
+        bars.y, bars.error_y.array, bars.error_y.arrayminus, strict=True
+    ):
+        assert -1e-9 <= share - below <= share + 1e-9
+        assert share <= share + above + 1e-9 <= 1 + 2e-9
+    succeeded, failed = view.figures()["values of year"].data
+    assert max(failed.x) < 1965 <= max(succeeded.x)
+
+
+def test_retries_are_counted_by_attempt(view: FailureView) -> None:
+    """Second attempts are those after a failure, with how often they succeeded."""
+    table = view.frames()["retries"]
+    assert table["failed"].sum() == len(view.frame)
+    assert table.loc[2, "success_rate"] == 1.0
+    figure = view.figures()["retries"]
+    assert list(traces(figure, "bar", "succeeded").y) == table["succeeded"].tolist()
+    lost = view.frame["duration_s"].sum() / 3600
+    assert table["lost_core_h"].sum() == pytest.approx(lost)
+
+
+def test_limits_and_fast_failures_are_marked() -> None:
+    """Timeouts show their limit: a line, and shaded ranges that are named."""
+    rows = [failure(n, category="timeout", duration_s=300.0) for n in range(3)]
+    figure = execution_times(failures_frame(rows), timeout_s=300.0, walltime_s=3600.0)
+    assert traces(figure, "scatter", "walltime").x[0] == 3600.0
+    named = [shape.label.text for shape in figure.layout.shapes]
+    assert named == ["fast fail", "hit the limit", "hit the limit"]
+    assert FailureView(RowRecords(rows)).timeout_s == 300.0
 
 
 def flat(values: Any) -> list[Any]:
