@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
 import orjson
@@ -119,6 +119,22 @@ class RowRecords:
     def row(self, place: int) -> dict[str, Any]:
         """The whole row of a line of `failures`."""
         return dict(self._rows[place])
+
+
+def records_of(source: Any, tasks: Iterable[Mapping[str, Any]] = ()) -> Records:
+    """Records of a run, of rows, or those that are given.
+
+    Parameters
+    ----------
+    source : RunPaths, Records or iterable of mapping
+    tasks : iterable of mapping
+        Rows of ``tasks.jsonl``, where ``source`` are rows of ``failures.jsonl``.
+    """
+    if isinstance(source, RunPaths):
+        records = RunRecords(source)
+        records.poll()
+        return records
+    return cast("Records", source) if hasattr(source, "poll") else RowRecords(source, tasks)
 
 
 class FollowedTable:

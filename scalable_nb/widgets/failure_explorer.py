@@ -10,18 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import anywidget
 import ipywidgets
 import plotly.graph_objects as go
-import traitlets
 
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.faults.diagnose import Finding
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.plaintext import one_line
-from scalable_nb.telemetry.runs import Records, RowRecords, RunRecords
+from scalable_nb.telemetry.runs import Records, records_of
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets import failure_text
+from scalable_nb.widgets.copy_button import CopyButton
 from scalable_nb.widgets.failure_actions import Actions, SessionActions, last_log_lines
 from scalable_nb.widgets.failure_chart import FailureChart
 from scalable_nb.widgets.failure_export import export, issue_text
@@ -49,14 +48,6 @@ class HasRunFolder(Protocol):
     def paths(self) -> RunPaths:
         """Where its files lie."""
         ...
-
-
-class CopyButton(anywidget.AnyWidget):
-    """A button that copies a text, written by Python, to the clipboard of the browser."""
-
-    _esm = Path(__file__).parent / "static" / "clipboard.js"
-    label = traitlets.Unicode("Copy as GitHub issue").tag(sync=True)
-    text = traitlets.Unicode().tag(sync=True)
 
 
 class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -105,7 +96,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         self._paths = paths if isinstance(paths, RunPaths) else None
         self._title = title or (f"Failures of {self._paths.run_id}" if self._paths else "")
         self._timeout_s, self._is_going_on = timeout_s, is_going_on
-        self._records = _records(rows, self._paths, tasks)
+        self._records = records_of(self._paths or rows, tasks)
         self._actions: Actions | None = SessionActions(self._paths) if self._paths else None
         self._follower: Follower | None = None
         # Callbacks and the follower run in other threads than a cell that calls `refresh`.
@@ -205,15 +196,9 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         if name is not None and name not in known:
             raise UnknownNameError("error class here", name, filter(None, known))
         chosen = self.selection.without("error_class")
-        self.choose(chosen if name is None else chosen.toggled("error_class", self._named(name)))
-
-    def _named(self, name: str) -> tuple[str, ...]:
-        """The classes of a line of the chart; the last one may stand for many."""
-        if name:
-            return (name,)
-        shown = set(self._view.classes["failure_class"])
-        others = [str(n) for n in self._view.by_class["failure_class"].unique() if n not in shown]
-        return ("", *others)
+        self.choose(
+            chosen if name is None else chosen.toggled("error_class", self._view.classes_of(name))
+        )
 
     @property
     def selected(self) -> str | None:
@@ -368,42 +353,13 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         elif self._is_shown and len(self.frame):
             self._chart = FailureChart(self._view.explorer_figure(), self._on_click)
         if self._chart is not None:
-            self._chart.mark(self._marks())
-
-    def _marks(self) -> dict[str, list[int] | None]:
-        view, chosen = self._view, self.selection
-        marks: dict[str, list[int] | None] = {}
-        if chosen.error_class is not None:
-            names = view.classes["failure_class"].tolist()
-            marks["error_class"] = [n for n, name in enumerate(names) if name in chosen.error_class]
-        if chosen.span is not None:
-            begins = view.timeline["begin"].between(*chosen.span, inclusive="left")
-            marks["span"] = begins.to_numpy().nonzero()[0].tolist()
-        if chosen.argument is not None and view.argument is not None:
-            labels = [level.label for level in view.argument.levels]
-            marks["argument"] = [n for n, label in enumerate(labels) if label == chosen.argument[1]]
-        return marks
+            self._chart.mark(self._view.marks())
 
     # --- what the page asks ----------------------------------------------------
 
     def _on_click(self, dimension: str, line: int, column: int) -> None:
         with self._showing_problems(), self._lock:
-            view = self._view
-            value: Any
-            if dimension == "error_class":
-                value = self._named(str(view.classes["failure_class"].iloc[line]))
-            elif dimension == "span":
-                begin = view.timeline["begin"].iloc[line]
-                width_s = float(view.timeline["width_s"].iloc[line])
-                import pandas as pd
-
-                value = begin, begin + pd.Timedelta(seconds=width_s)
-            elif dimension == "place":
-                value = view.kind, str(view.places.index[line])
-            else:
-                argument = view.argument
-                assert argument is not None
-                value = argument.name, argument.levels[line].label
+            value = self._view.value_at(dimension, line)
             self.choose(self.selection.toggled(dimension, value))
 
     def _on_class(self, _: Any) -> None:
@@ -469,16 +425,6 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             "text/plain": failure_text.static_text(*told),
             "text/html": failure_text.static_html(*told, example),
         }
-
-
-def _records(rows: Any, paths: RunPaths | None, tasks: Iterable[Row]) -> Records:
-    if paths is not None:
-        records = RunRecords(paths)
-        records.poll()
-        return records
-    if hasattr(rows, "poll"):
-        return cast("Records", rows)
-    return RowRecords(rows, tasks)
 
 
 def _set(part: ipywidgets.HTML, value: str) -> None:

@@ -67,6 +67,44 @@ class FailureView:
         self.places = place_table(selection.without("place").of(frame), self.kind)
         self.retries = retry_table(self.chosen, tasks)
 
+    # --- lines of the charts -----------------------------------------------------
+
+    def classes_of(self, name: str) -> tuple[str, ...]:
+        """The classes of a line of the chart; the last one may stand for many."""
+        if name:
+            return (name,)
+        shown = set(self.classes["failure_class"])
+        return ("", *(str(n) for n in self.by_class["failure_class"].unique() if n not in shown))
+
+    def value_at(self, dimension: str, line: int) -> Any:
+        """What a line, bar or row stands for in a dimension of the selection."""
+        if dimension == "error_class":
+            return self.classes_of(str(self.classes["failure_class"].iloc[line]))
+        if dimension == "span":
+            begins = self.timeline["begin"]
+            return begins.iloc[line], begins.iloc[line] + (begins.iloc[1] - begins.iloc[0])
+        if dimension == "place":
+            return self.kind, str(self.places.index[line])
+        assert self.argument is not None  # else there would be no bar
+        return self.argument.name, self.argument.levels[line].label
+
+    def marks(self) -> dict[str, list[int] | None]:
+        """The lines or bars that are chosen, by dimension; none where nothing is."""
+        chosen = self.selection
+        found: dict[str, list[int] | None] = {}
+        if chosen.error_class is not None:
+            names = self.classes["failure_class"].tolist()
+            found["error_class"] = [n for n, name in enumerate(names) if name in chosen.error_class]
+        if chosen.span is not None:
+            inside = self.timeline["begin"].between(*chosen.span, inclusive="left")
+            found["span"] = inside.to_numpy().nonzero()[0].tolist()
+        if chosen.argument is not None and self.argument is not None:
+            labels = [level.label for level in self.argument.levels]
+            found["argument"] = [n for n, label in enumerate(labels) if label == chosen.argument[1]]
+        return found
+
+    # --- arguments and figures ---------------------------------------------------
+
     @property
     def argument(self) -> Argument | None:
         """The argument that explains most, where one does."""

@@ -23,7 +23,8 @@ from scalable_nb.errors import ScalableError, UnknownNameError
 from scalable_nb.figures.explorer import ARGUMENT, PLACES, TIMELINE
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.selection import Selection
-from scalable_nb.widgets.failure_explorer import CopyButton, FailureExplorer
+from scalable_nb.widgets.copy_button import CopyButton
+from scalable_nb.widgets.failure_explorer import FailureExplorer
 
 
 def parts(widget: Widget, kind: type) -> list[Any]:
