@@ -96,7 +96,7 @@ def times_panel(
         _time_axis(frame, limits),
         _class_axis(table),
         _height(table),
-        regions(limits),
+        regions(limits, float(frame["duration_s"].max())),
     )
 
 
@@ -178,9 +178,11 @@ def _limit(name: str, limit_s: float | None, category: str, lines: int) -> go.Sc
     )
 
 
-def regions(limits: list[float]) -> list[dict[str, Any]]:
+def regions(limits: list[float], longest_s: float) -> list[dict[str, Any]]:
     """Shaded ranges of the time axis: failed at once, and hit a limit."""
-    marked = [(_SHORTEST_S, FAST_FAIL_S, "fast fail", "permanent", "left")]
+    # Not beyond the attempts: a shape would stretch the axis. (NaN, of none, compares as false.)
+    fast_s = min(FAST_FAIL_S, 1.1 * longest_s) if longest_s > _SHORTEST_S else FAST_FAIL_S
+    marked = [(_SHORTEST_S, fast_s, "fast fail", "permanent", "left")]
     marked += [
         (0.97 * limit, 1.05 * limit, "hit the limit", "timeout", "right") for limit in limits
     ]
