@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import backoff, failing, memory, start_time, table, throughput
+from benchmarks import backoff, explorer, failing, memory, start_time, table, throughput
 from benchmarks.measure import Outcome, measure
 from scalable_nb.errors import UnknownNameError
 
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         "table-host": lambda tasks: table.host_benchmark(),
         "table-snapshot": lambda tasks: table.snapshot_benchmark(),
         "table-update": lambda tasks: table.update_benchmark(),
+        **explorer.BENCHMARKS,
     }
     options = _parse(arguments, list(known))
     tasks = _QUICK_TASKS if options.quick else options.tasks

@@ -6,6 +6,7 @@ from typing import Final
 
 from scalable_nb.magics.commands import (
     cancel,
+    diagnose,
     failures,
     help,
     init,
@@ -14,6 +15,7 @@ from scalable_nb.magics.commands import (
     report,
     resubmit,
     resume,
+    runs,
     scale,
     start,
     status,
@@ -32,7 +34,9 @@ VERBS: Final[dict[str, Verb]] = {
         map,
         tasks,
         failures,
+        diagnose,
         report,
+        runs,
         resubmit,
         resume,
         cancel,

@@ -100,7 +100,7 @@ WRONG = [
     ),
     ("resubmit --timeout 0", "--timeout 0: expected a time above zero, e.g. 90, 90s or 5m."),
     ("resubmit --timeout nan", "--timeout nan: expected a time above zero, e.g. 90, 90s or 5m."),
-    ("report --format xml", "--format xml: expected text or json."),
+    ("report --format xml", "--format xml: expected text or json or html."),
     ("status -o 2nd", "--out 2nd: expected the name of a variable, e.g. results."),
     ("status -o class", "--out class: expected the name of a variable, e.g. results."),
 ]
