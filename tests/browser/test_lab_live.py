@@ -269,7 +269,8 @@ def test_markup_in_an_error_is_text(tour: Tour) -> None:
     """A task's attempts come from the kernel, and what its error contains is shown as text."""
     look_at_task(tour, 23)
     expect(tour.details.get_by_role("article")).to_contain_text(BROKEN_TEXT)
-    expect(tour.details.locator("pre")).to_contain_text("in daily_mean")
+    trace = tour.details.locator('[data-part="traceback"] pre')
+    expect(trace).to_contain_text("in daily_mean")
     assert tour.details.locator("script, img").count() == 0
     look_at_all(tour)
 
