@@ -18,6 +18,9 @@ UV_ARGS ?=
 
 PIP_INSTALL := $(VENV_PYTHON) -m pip install --disable-pip-version-check --no-input --quiet
 PYTEST := $(VENV_PYTHON) -m pytest
+# Checks the types of the JavaScript; nothing that is shipped needs it.
+TYPESCRIPT := 5.9.3
+TSC := $(VENV)/node/node_modules/.bin/tsc
 
 export PIP_NO_WARN_SCRIPT_LOCATION = 1
 # pip as root in a venv of its own is what is wanted here.
@@ -69,7 +72,7 @@ test-js: node ## Run the tests of the views' JavaScript
 	else echo "test-js: skipped, node is missing" >&2; fi
 
 .PHONY: check
-check: lint types layers test-js ## Check style, types and layers, and run the JavaScript tests
+check: lint types types-js layers test-js ## Check style, types and layers, and run the JavaScript tests
 
 .PHONY: lint
 lint: $(VENV)/.stamp-dev ## Check style and formatting with ruff
@@ -81,6 +84,12 @@ lint: $(VENV)/.stamp-dev ## Check style and formatting with ruff
 .PHONY: types
 types: $(VENV)/.stamp-dev ## Check types with mypy --strict
 	$(VENV_PYTHON) -m mypy
+
+.PHONY: types-js
+types-js: $(VENV)/node/typescript-$(TYPESCRIPT) ## Check the types of the views' JavaScript with tsc
+	@if [ -e $(TSC) ]; then $(TSC) --project tsconfig.json; \
+	elif [ "$${CI:-}" = true ]; then echo "types-js: npm is missing" >&2; exit 1; \
+	else echo "types-js: skipped, npm is missing" >&2; fi
 
 .PHONY: layers
 layers: $(VENV)/.stamp-dev ## Check with import-linter which part may import which
@@ -158,6 +167,14 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV_PYTHON)
 	@echo "installing scalable-nb for development (a minute or two)"
 	@$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.stamp-notebooks
+
+# Without a lock file, which would record addresses; the version says all.
+$(VENV)/node/typescript-$(TYPESCRIPT): | $(VENV_PYTHON)
+	@command -v npm >/dev/null || $(call apt_install,npm) \
+	  || echo "npm is missing: apt-get install npm" >&2
+	@mkdir -p $(VENV)/node
+	@if command -v npm >/dev/null; then npm install --prefix $(VENV)/node --no-save \
+	  --no-package-lock --no-audit --no-fund --silent typescript@$(TYPESCRIPT) && touch $@; fi
 
 # What some tests need and PyPI does not have. Without root nothing is installed, and those
 # tests are skipped with a reason, or fail where CI=true.

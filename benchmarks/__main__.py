@@ -14,11 +14,13 @@ from typing import Any
 from benchmarks import (
     attach,
     backoff,
+    explorer,
     failing,
     hits,
     memory,
     resubmit,
     start_time,
+    table,
     throughput,
 )
 from benchmarks.measure import Outcome, measure
@@ -43,6 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
         "resubmit": resubmit.benchmark,
         "hits": lambda tasks: hits.benchmark(10 * tasks),
         "attach": attach.benchmark,
+        "table-kernel": lambda tasks: table.kernel_benchmark(),
+        "table-host": lambda tasks: table.host_benchmark(),
+        "table-snapshot": lambda tasks: table.snapshot_benchmark(),
+        "table-update": lambda tasks: table.update_benchmark(),
+        **explorer.BENCHMARKS,
     }
     options = _parse(arguments, list(known))
     tasks = _QUICK_TASKS if options.quick else options.tasks

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scalable_nb.futures import FutureList, PartialResult, partial
     from scalable_nb.resubmission import resubmit
     from scalable_nb.session import ScalableSession
+    from scalable_nb.widgets.progress import progress
 
 #: Public name -> module that defines it. Resolved on first use, so that importing the
 #: package costs next to nothing.
@@ -28,6 +29,7 @@ _HOMES = {
     "TaskPolicy": "scalable_nb.faults.policy",
     "cacheable": "scalable_nb.cache.decorator",
     "partial": "scalable_nb.futures",
+    "progress": "scalable_nb.widgets.progress",
     "resubmit": "scalable_nb.resubmission",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "cacheable",
     "errors",
     "partial",
+    "progress",
     "resubmit",
 ]
 

@@ -37,8 +37,9 @@ from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_p
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.sweep import sweep_runs
 from scalable_nb.targets.jobstate import jobs_text
-from scalable_nb.telemetry.reader import JournalRows, with_given_up
+from scalable_nb.telemetry.reader import JournalRows, read_rows, with_given_up
 from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+from scalable_nb.telemetry.usage import core_hours
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SessionStatus:
     state : str
         ``"running"`` or ``"ended"``.
     workers : list of dict
-        Each with ``name, state, threads, memory_bytes, memory_limit_bytes, host``.
+        Each with ``name, component, state, threads, memory_bytes, memory_limit_bytes, host``.
     counts : dict
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
@@ -77,6 +78,8 @@ class SessionStatus:
         estimated_start_at, host``; none on a target without.
     pauses : list of Pause
         The batches that are paused, and why; see `ScalableSession.resume`.
+    core_hours : float
+        Threads of all workers times the hours that they were there.
     """
 
     run_id: str
@@ -91,6 +94,7 @@ class SessionStatus:
     notices: list[str] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    core_hours: float = 0.0
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
@@ -393,6 +397,7 @@ class ScalableSession:
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
             jobs=answer["jobs"],
+            core_hours=core_hours(read_rows(self.paths.workers).rows, time.time()),
         )
 
     def failures(self) -> list[FailureRow]:

@@ -1,18 +1,22 @@
-"""A finding, and how the rows it stands on are measured and named."""
+"""A finding, and how the failed attempts it stands on are measured and named."""
 
 from __future__ import annotations
 
 import re
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.telemetry.plaintext import one_line
-from scalable_nb.telemetry.reader import is_final, number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = Mapping[str, Any]
+
+#: Messages that are looked at; those of a million attempts say the same.
+_MAX_MESSAGES: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class Finding:
         0 to 1.
     action : str
         What to do, with the code to run between backticks.
+    code : str
+        The code of the action alone; empty where none is to be run.
+    fingerprints : tuple of str
+        The kinds of failure that it explains.
+    changes : dict
+        Keyword arguments with which `resubmit` has a chance; None where it has none.
+    weight : float
+        How much it is preferred to other findings that cost as much: a finding that says
+        where or when comes before one that only says what.
     """
 
     rule: str
@@ -38,10 +51,23 @@ class Finding:
     evidence: dict[str, Any]
     confidence: float
     action: str
+    code: str = ""
+    fingerprints: tuple[str, ...] = ()
+    changes: dict[str, Any] | None = None
+    weight: float = field(default=1.0, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As values that JSON knows."""
+        return asdict(self)
 
 
-def measure(rows: Sequence[Row]) -> dict[str, Any]:
+def measure(frame: pd.DataFrame) -> dict[str, Any]:
     """The numbers that every finding has.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Failed attempts, see `scalable_nb.telemetry.columns.failures_frame`; not empty.
 
     Returns
     -------
@@ -49,35 +75,53 @@ def measure(rows: Sequence[Row]) -> dict[str, Any]:
         ``attempts``, ``tasks``, ``failed_tasks`` (for good), ``example`` (a call); where
         durations are known ``median_s`` and ``longest_s`` of the attempts.
     """
-    durations = [s for row in rows if (s := number(row.get("duration_s"))) >= 0]
-    example = next((row for row in rows if is_final(row)), rows[0])
-    call = str(example.get("task_id") or "no task")
-    if example.get("function_name"):
-        call = f"{example['function_name']}({example.get('args_preview') or ''})"
+    final = frame[frame["is_final"]]
+    durations = frame.loc[frame["duration_s"] >= 0, "duration_s"]
+    example = (final if len(final) else frame).iloc[0]
+    call = str(example["task_id"] or "no task")
+    if example["function_name"]:
+        call = f"{example['function_name']}({example['args_preview']})"
     evidence: dict[str, Any] = {
-        "attempts": len(rows),
-        "tasks": len({str(row.get("task_id")) for row in rows}),
-        "failed_tasks": len({str(row.get("task_id")) for row in rows if is_final(row)}),
+        "attempts": len(frame),
+        "tasks": int(frame["task_id"].nunique()),
+        "failed_tasks": int(final["task_id"].nunique()),
         "example": one_line(call, 120),
     }
-    if durations:
-        evidence["median_s"] = statistics.median(durations)
-        evidence["longest_s"] = max(durations)
+    if len(durations):
+        evidence["median_s"] = float(durations.median())
+        evidence["longest_s"] = float(durations.max())
     return evidence
 
 
-def counted(rows: Sequence[Row], name: str) -> Counter[str]:
+def counted(frame: pd.DataFrame, name: str) -> Counter[str]:
     """How often each value of a column occurs, as text to show."""
-    return Counter(one_line(row[name], 80) for row in rows if row.get(name))
+    counts: Counter[str] = Counter()
+    for value, count in frame[name].value_counts().items():
+        if value and count:
+            counts[one_line(value, 80)] += int(count)
+    return counts
 
 
-def named_in_messages(rows: Sequence[Row], pattern: str) -> list[str]:
+def messages(frame: pd.DataFrame) -> list[tuple[str, int]]:
+    """Messages, and how often they occur; the most frequent ones."""
+    counts = frame["message"].value_counts().head(_MAX_MESSAGES)
+    return [(str(text), int(count)) for text, count in counts.items() if count]
+
+
+def named_in_messages(frame: pd.DataFrame, pattern: str) -> list[str]:
     """What the first group of ``pattern`` finds, the most frequent first; five at most."""
     search = re.compile(pattern).search
-    # The beginning of a message is enough, and a message may be a megabyte.
-    matches = (search(str(row.get("message"))[:2000]) for row in rows)
-    found = Counter(one_line(match[1], 120) for match in matches if match)
+    found: Counter[str] = Counter()
+    for text, count in messages(frame):
+        if match := search(text):
+            found[one_line(match[1], 120)] += count
     return [name for name, _ in found.most_common(5)]
+
+
+def kinds_of(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The fingerprints of some failed attempts, the most frequent first."""
+    counts = frame["fingerprint"].value_counts()
+    return tuple(str(kind) for kind, count in counts.items() if count)
 
 
 def who(evidence: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 #: Of one stack at most so many entries are shown, half of them from each end.
 _MAX_ENTRIES: Final = 60
+_FRAME: Final = re.compile(r'  File "([^"]*)", line \d+')
 
 _HERE: Final = f"{Path(__file__).parents[1].absolute()}{os.sep}"
 _STDLIB: Final = f"{sysconfig.get_path('stdlib')}{os.sep}"
@@ -103,6 +104,32 @@ def format_traceback(error: BaseException, max_chars: int = 20_000) -> str:
             f"(its traceback cannot be shown: {type(trouble).__name__})\n"
         )
     return _encodable(shorten(text, max_chars), max_chars)
+
+
+def user_frames_first(text: str) -> str:
+    """A formatted traceback with what a person wrote on top, and libraries' frames below.
+
+    Only where both occur, and within one stack; what a chain or a group of exceptions says
+    depends on the order, which stays.
+    """
+    if text.count("Traceback (most recent call last)") != 1:
+        return text
+    lines = text.splitlines()
+    begins = [place for place, line in enumerate(lines) if _FRAME.match(line)]
+    if not begins:
+        return text
+    end = next(
+        (p for p in range(begins[-1] + 1, len(lines)) if lines[p][:1] not in (" ", "")), len(lines)
+    )
+    frames = [lines[a:b] for a, b in zip(begins, [*begins[1:], end], strict=True)]
+    own = [frame for frame in frames if not _is_library(_FRAME.match(frame[0])[1])]  # type: ignore[index]
+    others = [frame for frame in frames if frame not in own]
+    if not own or not others:
+        return text
+    parts = [*lines[end:], "", "In your code (most recent call last):"]
+    parts += [line for frame in own for line in frame]
+    parts += ["", "Below it, in libraries:", *(line for frame in others for line in frame)]
+    return "\n".join(parts)
 
 
 # --- whose frame is it ---------------------------------------------------------

@@ -212,6 +212,7 @@ class Book:
         ledger.set(
             record.row,
             worker=ledger.code(self.worker_name(record.worker)),
+            host=ledger.code(self._worker_hosts.get(record.worker, "")),
             attempt=record.attempts + 1,
             started_at=time(),
         )

@@ -22,6 +22,18 @@ async def open_dashboard(scheduler: Any, prefix: str) -> None:
     """
     pages = await asyncio.to_thread(importlib.import_module, "distributed.dashboard.scheduler")
     pages.connect(scheduler.http_application, scheduler.http_server, scheduler, prefix=prefix)
+    _find_scripts_beside_the_page(scheduler.http_application.applications[-1])
+
+
+def _find_scripts_beside_the_page(dashboard: Any) -> None:
+    """Let a dashboard's pages name their scripts relative to themselves.
+
+    Bokeh (3.x) says ``/prefix/static/...`` as soon as there is a prefix, which leads nowhere
+    where a proxy such as JupyterHub's put something before it.
+    """
+    told = dashboard.resources()
+    beside = type(told)(mode=told.mode, root_url="", path_versioner=told.path_versioner)
+    dashboard.resources = lambda absolute_url=None: beside
 
 
 def secret_prefix() -> str:

@@ -6,12 +6,17 @@ The functions are handlers on the scheduler; a client calls them with its `ask`.
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Collection, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from dask._task_spec import Alias
+
+from scalable_nb.calls import Call
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.attempt import run_async_attempt
 from scalable_nb.host.batches import ANNOTATION, KEPT_ANNOTATIONS
 from scalable_nb.host.rerun import without_blocked_dependents
 from scalable_nb.telemetry.ledger import Delta
@@ -25,6 +30,9 @@ DELTA_INTERVAL_S: Final = 0.25
 
 #: How long a client's own messages may take that it had sent before it asked.
 HEARD_WITHIN_S: Final = 5.0
+
+#: What a worker of a component offers as a resource, before the component's name.
+_COMPONENT: Final = "component:"
 
 
 class Requests:
@@ -47,6 +55,8 @@ class Requests:
             scalable_resume=conductor.brakes.resume,
             scalable_resume_batches=self.resume_batches,
             scalable_cancel=self.cancel,
+            scalable_cancel_tasks=self.cancel_tasks,
+            scalable_call=self.call,
             scalable_ledger=self.ledger_delta,
             scalable_flush=self.flush,
             scalable_status=self.status,
@@ -135,6 +145,42 @@ class Requests:
         ts = self._scheduler.tasks.get(key)
         return self._conductor.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
 
+    # --- single tasks ----------------------------------------------------------------
+
+    def cancel_tasks(self, keys: Iterable[Any]) -> list[Any]:
+        """Cancel those of the tasks that are not done; returns their keys.
+
+        Whoever wants them, also a kernel that is gone.
+        """
+        states = self._conductor.book.ledger.columns["state"]
+        records = self._conductor.records
+        doomed = [
+            key
+            for key in keys
+            if key in records and not TaskState(states[records[key].row]).is_final
+        ]
+        self._conductor.keeper.cancel(doomed, "a person cancelled it")
+        return doomed
+
+    def call(self, key: Any) -> dict[str, Any] | None:
+        """What a task calls, as bytes that nobody here opens.
+
+        None where it is forgotten, or is Dask's own and not a call of ours.
+        """
+        record, ts = self._conductor.records.get(key), self._scheduler.tasks.get(key)
+        if record is None or record.is_plain or ts is None or ts.run_spec is None:
+            return None
+        spec: Any = ts.run_spec
+        (call,) = (part for part in spec.args if isinstance(part, Call))
+        return {
+            "label": record.label,
+            "call": pickle.dumps(call),
+            "inputs": [part.target for part in spec.args if isinstance(part, Alias)],
+            "is_async": spec.func is run_async_attempt,
+            "idempotent": record.terms.idempotent,
+            "timeout_s": record.terms.timeout_s,
+        }
+
     # --- whole batches ---------------------------------------------------------------
 
     def resume_batches(self, batches: Collection[str] | None) -> int:
@@ -205,6 +251,7 @@ class Requests:
                 {
                     "name": book.worker_name(ws.address),
                     "address": ws.address,
+                    "component": _component(ws.resources),
                     "state": "busy" if ws.processing else "idle",
                     "threads": ws.nthreads,
                     "memory_bytes": ws.metrics.get("memory", 0),
@@ -214,3 +261,9 @@ class Requests:
                 for ws in self._scheduler.workers.values()
             ],
         }
+
+
+def _component(resources: Iterable[str]) -> str:
+    """Whose worker it is, where a component has workers of its own."""
+    found = [name for name in resources if name.startswith(_COMPONENT)]
+    return found[0].removeprefix(_COMPONENT) if found else ""

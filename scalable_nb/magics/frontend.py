@@ -10,7 +10,7 @@ from typing import Any, Final
 
 _SHOWN: Final = (
     "scalable_nb.client.ScalableClient",
-    "scalable_nb.futures.FutureList",
+    "scalable_nb.futures.list",  # `FutureList`, by the name under which Dask knows it
     "scalable_nb.session.ScalableSession",
     "scalable_nb.session.SessionStatus",
 )

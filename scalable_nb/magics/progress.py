@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -13,13 +12,6 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.1
 #: Every line that is printed is kept in the saved notebook: a few a second would fill it.
 _PRINT_EVERY_S: Final = 0.5
-
-_WORDS: Final = {
-    "finished": "succeeded",
-    "error": "failed",
-    "cancelled": "cancelled",
-    "lost": "lost",
-}
 
 
 class WaitInterrupted(KeyboardInterrupt):
@@ -49,6 +41,8 @@ def wait_for(
     KeyboardInterrupt
         When interrupted; the line is ended, the futures are left alone.
     """
+    from scalable_nb.widgets.progress import count_line
+
     waiting = list(futures)
     shown, looked_at = "", float("-inf")
     try:
@@ -68,11 +62,3 @@ def wait_for(
     finally:
         if line is not None and shown:
             line.write("\n")
-
-
-def count_line(futures: Sequence[Future[Any]]) -> str:
-    """How far the futures are, as in ``31 of 41 done: 29 succeeded, 2 failed``."""
-    counts = Counter(str(future.status) for future in futures)
-    found = [f"{counts[status]:,} {word}" for status, word in _WORDS.items() if counts[status]]
-    told = f": {', '.join(found)}" if found else ""
-    return f"{len(futures) - counts['pending']:,} of {len(futures):,} done{told}"

@@ -190,6 +190,27 @@ class Context:
     cell: str | None = None
 
 
+def format_option(*formats: str) -> Option:
+    """``--format``: one of these words, the first one where it is not given."""
+
+    def known(text: str) -> str:
+        if text not in formats:
+            raise ValueError(f"expected {' or '.join(formats)}")
+        return text
+
+    def offered(words: list[str]) -> Iterable[str]:
+        return formats
+
+    return Option(
+        ("--format", "-F"),
+        " or ".join(formats),
+        "FORMAT",
+        known,
+        default=formats[0],
+        candidates=offered,
+    )
+
+
 def variable_name(text: str) -> str:
     """A name that can be assigned to."""
     if not text.isidentifier() or keyword.iskeyword(text):

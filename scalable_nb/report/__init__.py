@@ -3,5 +3,15 @@
 from __future__ import annotations
 
 from scalable_nb.report.build import FailedTask, Report, build_report
+from scalable_nb.report.compare import Comparison, compare
+from scalable_nb.report.overview import Runs, overview
 
-__all__ = ["FailedTask", "Report", "build_report"]
+__all__ = [
+    "Comparison",
+    "FailedTask",
+    "Report",
+    "Runs",
+    "build_report",
+    "compare",
+    "overview",
+]

@@ -6,6 +6,8 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from time import time
 from typing import Any, Final
@@ -25,6 +27,14 @@ Row = Mapping[str, Any]
 _DONE: Final = (TaskState.SUCCEEDED.label, TaskState.CACHED.label)
 # While a host starts and while it ends there is no session.json and no end either.
 _TRANSITION_S: Final = 60.0
+_SLOWEST: Final = 5
+
+
+def call_label(row: Row) -> str:
+    """The call of a row as a person wrote it."""
+    if not row.get("function_name"):
+        return one_line(row.get("task_id")) or "a failure outside of any task"
+    return f"{one_line(row['function_name'])}({one_line(row.get('args_preview'))})"
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,7 @@ class FailedTask:
     @property
     def label(self) -> str:
         """The call as a person wrote it, e.g. ``run_simulation(scenario_id=47)``."""
-        if not self.function_name:
-            return one_line(self.task_id) or "a failure outside of any task"
-        return f"{one_line(self.function_name)}({one_line(self.args_preview)})"
+        return call_label(asdict(self))
 
     @property
     def is_fast_permanent(self) -> bool:
@@ -88,6 +96,10 @@ class Report:
         Failed attempts by the class of the error, the most frequent first.
     failed : tuple of FailedTask
         In the order in which they failed.
+    used_core_h, lost_core_h : float
+        Execution time of all attempts, and of those that failed; one core each.
+    slowest : tuple of (str, float)
+        The calls that took longest, with the seconds of their last attempt.
     skipped : int
         Lines of the journal that could not be read.
     folder : Path
@@ -109,6 +121,9 @@ class Report:
     cached: int
     failures_by_class: dict[str, int]
     failed: tuple[FailedTask, ...]
+    used_core_h: float
+    lost_core_h: float
+    slowest: tuple[tuple[str, float], ...]
     skipped: int
     folder: Path
 
@@ -143,6 +158,7 @@ def build_report(run: RunPaths) -> Report:
     states = _state_counts(sums) or _states(last.values())
     ended_at = sums.get("ended_at") or about.get("ended_at") or about.get("finished_at")
     state, host = ("finished", "") if ended_at else _unfinished(run, about)
+    lost_s = _seconds(failures)
     classes = Counter(str(row.get("failure_class") or "unknown") for row in failures)
     return Report(
         run_id=run.run_id,
@@ -160,6 +176,9 @@ def build_report(run: RunPaths) -> Report:
         cached=states.get(TaskState.CACHED.label, 0),
         failures_by_class=dict(classes.most_common()),
         failed=tuple(_failed_tasks(last, failures)),
+        used_core_h=round(lost_s / 3600 + _seconds(_succeeded(last.values())) / 3600, 4),
+        lost_core_h=round(lost_s / 3600, 4),
+        slowest=tuple(_slowest(_succeeded(last.values()))),
         skipped=tasks.skipped + read.skipped,
         folder=run.folder,
     )
@@ -203,6 +222,21 @@ def _failed_task(row: Row, ended: Row, retries: int) -> FailedTask:
         category=text("category") or "unknown",
         fingerprint=text("fingerprint"),
     )
+
+
+def _succeeded(rows: Iterable[Row]) -> Iterator[Row]:
+    return (row for row in rows if row.get("state") == TaskState.SUCCEEDED.label)
+
+
+def _seconds(rows: Iterable[Row]) -> float:
+    return sum(s for row in rows if (s := number(row.get("duration_s"))) > 0)
+
+
+def _slowest(rows: Iterable[Row]) -> Iterator[tuple[str, float]]:
+    timed = ((number(row.get("duration_s")), row) for row in rows)
+    known = ((seconds, row) for seconds, row in timed if seconds > 0)
+    for seconds, row in nlargest(_SLOWEST, known, key=itemgetter(0)):
+        yield call_label(row), round(seconds, 3)
 
 
 def _attempts(last: Mapping[str, Row], failures: Iterable[Row]) -> int:

@@ -27,6 +27,10 @@ def summary(report: Report) -> str:
         "Retries": _with(report.retries, f"{_tasks(report.retries_helped)} succeeded in a retry"),
         "From cache": f"{report.cached:,}",
         "Failed attempts": _with(failed, classes),
+        "Core-hours": _core_hours(report),
+        "Slowest": ", ".join(
+            f"{one_line(call, 60)} {format_duration(s)}" for call, s in report.slowest[:3]
+        ),
         "Files": str(report.folder),
     }
     lines = [f"Run {report.run_id}: {report.state}", ""]
@@ -83,6 +87,14 @@ def _time_text(report: Report) -> str:
     if end is None:
         return text
     return f"{text}, took {format_duration((end - begin).total_seconds())}"
+
+
+def _core_hours(report: Report) -> str:
+    if not report.used_core_h:
+        return ""
+    share = report.lost_core_h / report.used_core_h
+    lost = f" ({report.lost_core_h:.3g} in failed attempts, {share:.0%})" if share else ""
+    return f"{report.used_core_h:.3g}{lost}"
 
 
 def _notes(report: Report) -> list[str]:

@@ -92,6 +92,7 @@ def resubmit(
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
     client = listed._client()
     client.session.check_alive()
+    listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
     wire = changes.wire(client.session.manifest.manifest)
     plan = plan_live(client, listed, choices)
     if dry_run:

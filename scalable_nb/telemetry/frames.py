@@ -1,79 +1,22 @@
-"""Failed attempts as tables: one line per attempt, per kind of failure, per error class."""
+"""Failed attempts counted: by kind, by error class, by time, by place, by attempt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.telemetry.reader import is_final, number
-from scalable_nb.telemetry.records import FailureRow
+import numpy as np
+
+from scalable_nb.telemetry.blocks import times
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COUNTS: Final = ("schema_version", "attempt", "attempts_allowed")
-_FLAGS: Final = ("is_final", "will_retry")
-_SECONDS: Final = ("retry_in_s", "queued_s", "duration_s")
-_INTEGERS: Final = ("exit_code", "memory_bytes", "memory_limit_bytes")
-
-
-def failures_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of ``failures.jsonl`` as a table with all columns of `FailureRow`.
-
-    Parameters
-    ----------
-    rows : iterable of mapping
-        Failed attempts. Unknown names are left out; a missing value, or one of a wrong
-        type, becomes the column's empty value.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row. ``timestamp`` is ``datetime64[UTC]``; ``attempt``,
-        ``attempts_allowed``, ``schema_version`` are int64 (1 where missing); ``is_final``,
-        ``will_retry`` bool; the columns in seconds float64 (NaN where missing);
-        ``exit_code``, ``memory_bytes``, ``memory_limit_bytes`` Int64; ``details`` holds
-        dicts; all others are text (empty where missing). A missing ``fingerprint`` is
-        computed from class and message, a missing ``category`` is ``"unknown"``.
-    """
-    import pandas as pd  # here, because it takes longer to import than a report to print
-
-    rows = rows if isinstance(rows, Sequence) else list(rows)
-    columns: dict[str, pd.Series[Any]] = {}
-    for name in FailureRow.__annotations__:
-        values = [row.get(name) for row in rows]
-        if name in _COUNTS:
-            whole = (_whole(value) for value in values)
-            columns[name] = pd.Series([1 if n is None else n for n in whole], dtype="int64")
-        elif name in _FLAGS:
-            columns[name] = pd.Series([value is True for value in values], dtype="bool")
-        elif name in _SECONDS:
-            columns[name] = pd.Series([number(value) for value in values], dtype="float64")
-        elif name in _INTEGERS:
-            columns[name] = pd.Series([_whole(value) for value in values], dtype="Int64")
-        elif name == "timestamp":
-            columns[name] = pd.Series(
-                pd.DatetimeIndex([_time(value) for value in values], dtype="datetime64[us, UTC]")
-            )
-        elif name == "details":
-            details = [value if isinstance(value, dict) else {} for value in values]
-            columns[name] = pd.Series(details, dtype="object")
-        else:
-            columns[name] = _texts(values)
-    columns["is_final"] = pd.Series([is_final(row) for row in rows], dtype="bool")
-    frame = pd.DataFrame(columns)
-    frame.loc[frame["category"] == "", "category"] = "unknown"
-    frame.loc[frame["failure_class"] == "", "failure_class"] = "unknown"
-    without = frame["fingerprint"] == ""
-    frame.loc[without, "fingerprint"] = [
-        fingerprint(error, message, ())
-        for error, message in frame.loc[without, ["failure_class", "message"]].itertuples(
-            index=False
-        )
-    ]
-    return frame
+#: Lines of a timeline, places and classes of a heat map, attempts that are told apart.
+TIME_SPANS: Final = 60
+MAX_PLACES: Final = 20
+MAX_PLACE_CLASSES: Final = 8
+MAX_ATTEMPTS: Final = 10
 
 
 def failure_groups(frame: pd.DataFrame) -> pd.DataFrame:
@@ -91,17 +34,17 @@ def failure_groups(frame: pd.DataFrame) -> pd.DataFrame:
         of the example), ``attempts`` (failed ones), ``share`` (of all failed attempts, 0 to
         1), ``tasks``, ``failed_tasks`` (for good), ``workers``, ``hosts`` (lists of names,
         the most frequent first), ``first_at``, ``last_at``, ``example`` (its line in
-        ``frame``, one with a traceback where there is one).
+        ``frame``: the first one).
     """
     import pandas as pd
 
-    by = frame.groupby("fingerprint", sort=False)
-    # `idxmax` of a flag: the first line that has a traceback, else the first line.
-    example = (frame["traceback"] != "").groupby(frame["fingerprint"], sort=False).idxmax()
+    by = frame.groupby("fingerprint", sort=False, observed=True)
+    lines = frame.index.to_series().groupby(frame["fingerprint"], sort=False, observed=True)
+    example = lines.min()
     in_task = frame[frame["task_id"] != ""]
     groups = pd.DataFrame({"attempts": by.size()}, index=example.index)
     for name, rows in (("tasks", in_task), ("failed_tasks", in_task[in_task["is_final"]])):
-        counts = rows.groupby("fingerprint")["task_id"].nunique()
+        counts = rows.groupby("fingerprint", observed=True)["task_id"].nunique()
         groups[name] = counts.reindex(groups.index, fill_value=0).astype("int64")
     for name, column in (("workers", "worker"), ("hosts", "host")):
         found = _names(frame, column)
@@ -130,9 +73,11 @@ def failure_classes(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    counts = frame.groupby("failure_class", sort=False)["is_final"].agg(["size", "sum"])
+    counts = frame.groupby("failure_class", sort=False, observed=True)["is_final"].agg(
+        ["size", "sum"]
+    )
     counts = counts.sort_values("size", ascending=False, kind="stable")
-    pairs = frame.groupby(["failure_class", "category"], sort=False).size()
+    pairs = frame.groupby(["failure_class", "category"], sort=False, observed=True).size()
     usual = pairs.sort_values(ascending=False, kind="stable").reset_index()
     category = usual.drop_duplicates("failure_class").set_index("failure_class")["category"]
     return pd.DataFrame(
@@ -145,38 +90,145 @@ def failure_classes(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def timeline_table(
+    failures: pd.DataFrame, tasks: pd.DataFrame, workers: Iterable[Mapping[str, Any]] = ()
+) -> pd.DataFrame:
+    """Attempts that ended, in equal spans of time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        At most `TIME_SPANS` lines: ``begin`` (datetime64[UTC]), ``width_s``, ``ended``,
+        ``failed``, ``workers_lost``, ``workers_came`` (int64).
+    """
+    import pandas as pd
+
+    done = tasks.loc[tasks["state"] == "succeeded", "timestamp"]
+    rows = list(workers)
+    series = {
+        "failed": failures["timestamp"],
+        "done": done,
+        "workers_lost": _times_of(rows, "worker-left"),
+        "workers_came": _times_of(rows, "worker-connected"),
+    }
+    at = {name: _epoch_s(values) for name, values in series.items()}
+    everything = np.concatenate([at["failed"], at["done"]])
+    if not len(everything):
+        columns = ["width_s", "ended", "failed", "workers_lost", "workers_came"]
+        begin = pd.DatetimeIndex([], tz="UTC")
+        return pd.DataFrame({"begin": begin, **dict.fromkeys(columns, np.array([], "int64"))})
+    low, high = float(everything.min()), float(everything.max())
+    edges = np.linspace(low, max(high, low + 1.0), TIME_SPANS + 1)
+    counts = {name: np.histogram(seconds, edges)[0] for name, seconds in at.items()}
+    return pd.DataFrame(
+        {
+            "begin": pd.to_datetime((1e3 * edges[:-1]).astype("int64"), unit="ms", utc=True),
+            "width_s": edges[1] - edges[0],
+            "ended": counts["failed"] + counts["done"],
+            "failed": counts["failed"],
+            "workers_lost": counts["workers_lost"],
+            "workers_came": counts["workers_came"],
+        }
+    )
+
+
+def place_kind(failures: pd.DataFrame) -> str:
+    """Which of ``host``, ``job_id``, ``worker`` tells places apart, the widest first."""
+    for name in ("host", "job_id"):
+        if (failures[name] != "").any() and failures[name].nunique() > 1:
+            return name
+    return "worker"
+
+
+def place_table(failures: pd.DataFrame, kind: str | None = None) -> pd.DataFrame:
+    """Failed attempts by place and error class.
+
+    Parameters
+    ----------
+    failures : pandas.DataFrame
+    kind : str, optional
+        ``host``, ``job_id`` or ``worker``; see `place_kind`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        int64; one line per place, one column per class, the most frequent ones first; at
+        most `MAX_PLACES` by `MAX_PLACE_CLASSES`.
+    """
+    import pandas as pd
+
+    kind = kind or place_kind(failures)
+    named = failures[failures[kind] != ""]
+    table = pd.crosstab(named[kind].astype("str"), named["failure_class"].astype("str"))
+    classes = table.sum().sort_values(ascending=False, kind="stable").index[:MAX_PLACE_CLASSES]
+    places = table.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MAX_PLACES]
+    found = table.loc[places, classes]
+    found.index.name = kind.removesuffix("_id")
+    return found
+
+
+def retry_table(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
+    """What became of first, second, third … attempts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by the number of the attempt: ``succeeded``, ``failed`` (int64),
+        ``success_rate`` (0 to 1), ``waited_s`` (before it), ``lost_core_h`` (execution time of
+        those that failed; one core each).
+    """
+    import pandas as pd
+
+    done = tasks.loc[tasks["state"] == "succeeded", "attempts"].clip(1, MAX_ATTEMPTS)
+    number = failures["attempt"].clip(1, MAX_ATTEMPTS)
+    highest = max(int(done.max()) if len(done) else 1, int(number.max()) if len(number) else 1)
+    index = pd.RangeIndex(1, highest + 1, name="attempt")
+    succeeded = done.value_counts().reindex(index, fill_value=0)
+    failed = number.value_counts().reindex(index, fill_value=0)
+    waited = failures["retry_in_s"].fillna(0.0).groupby(number + 1).sum()
+    lost = failures["duration_s"].fillna(0.0).groupby(number).sum() / 3600
+    return pd.DataFrame(
+        {
+            "succeeded": succeeded,
+            "failed": failed,
+            "success_rate": (succeeded / (succeeded + failed).clip(lower=1)),
+            "waited_s": waited.reindex(index, fill_value=0.0),
+            "lost_core_h": lost.reindex(index, fill_value=0.0),
+        },
+        index=index,
+    )
+
+
+def limits_of(failures: pd.DataFrame) -> tuple[float | None, float | None]:
+    """The time limit of an attempt, and the walltime, that the failures themselves show."""
+
+    def longest(rows: pd.DataFrame) -> float | None:
+        seconds = rows["duration_s"].dropna()
+        return float(seconds.median()) if len(seconds) else None
+
+    return (
+        longest(failures[failures["category"] == "timeout"]),
+        longest(failures[failures["job_state"] == "TIMEOUT"]),
+    )
+
+
+def _times_of(rows: Iterable[Mapping[str, Any]], event: str) -> Any:
+    import pandas as pd
+
+    found = [row.get("timestamp") for row in rows if row.get("event_type") == event]
+    return pd.Series(pd.DatetimeIndex(times(found), tz="UTC"))
+
+
+def _epoch_s(values: Any) -> Any:
+    known = values.dropna()
+    return known.dt.as_unit("us").astype("int64").to_numpy() / 1e6
+
+
 def _names(frame: pd.DataFrame, column: str) -> dict[Any, list[str]]:
     """Names by fingerprint, the most frequent first."""
     named = frame[frame[column] != ""]
-    counts = named.groupby(["fingerprint", column], sort=False).size()
+    counts = named.groupby(["fingerprint", column], sort=False, observed=True).size()
     found: dict[Any, list[str]] = {}
     for key, name in counts.sort_values(ascending=False, kind="stable").index:
         found.setdefault(key, []).append(name)
     return found
-
-
-def _whole(value: object) -> int | None:
-    found = number(value)
-    return int(found) if abs(found) < 2**63 and found.is_integer() else None
-
-
-def _texts(values: list[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
-    if not set(map(type, values)) <= {str}:
-        values = ["" if value is None else str(value) for value in values]
-    try:
-        "".join(values).encode()
-    except UnicodeEncodeError:  # lone surrogates, which neither a file nor Arrow holds
-        values = [text.encode("utf-8", "backslashreplace").decode() for text in values]
-    return pd.Series(values, dtype="str")
-
-
-def _time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None

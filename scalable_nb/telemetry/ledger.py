@@ -23,6 +23,8 @@ COLUMNS: Final[dict[str, str]] = {
     "attempt": "H",  # attempts begun so far (0: none)
     "attempts_allowed": "H",
     "worker": "i",  # index into strings; 0 is ""
+    "host": "i",  # the worker's machine
+    "job": "i",  # and its job, where a batch system runs it
     "error": "i",  # class name of the last failure
     "function": "i",
     "task": "i",  # name in the manifest

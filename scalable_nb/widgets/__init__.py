@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
     from scalable_nb.session import ScalableSession, SessionStatus
-    from scalable_nb.telemetry.records import FailureRow
     from scalable_nb.widgets.task_table import TaskTable
 
-__all__ = ["install", "show", "table", "view"]
+__all__ = ["install", "run_table", "show", "table", "view"]
 
 # Showing a list again shows the same table: one stream, however many outputs. A table keeps its
 # mirror, so the mirror's id is nobody else's while the table is here.
-_tables: WeakValueDictionary[tuple[int, tuple[str, ...]], TaskTable] = WeakValueDictionary()
+_Shown = tuple[int, tuple[str, ...] | None, str]  # mirror, keys (None for all), form
+_tables: WeakValueDictionary[_Shown, TaskTable] = WeakValueDictionary()
 
 
 def install() -> None:
@@ -44,6 +44,7 @@ def install() -> None:
         # Not through `_repr_mimebundle_` alone: only an output that is displayed under a name
         # can be brought up to date when the work is over.
         formatter.ipython_display_formatter.for_type(FutureList, show)
+        shell.events.register("pre_run_cell", _begin_cell)
         shell.events.register("post_run_cell", _finish_outputs)
 
 
@@ -64,19 +65,29 @@ def show(futures: FutureList) -> None:
         display(view(futures), raw=True)
 
 
-def table(futures: FutureList) -> TaskTable:
-    """The live table of some futures, in their order.
+def table(futures: FutureList, *, form: str = "table") -> TaskTable:
+    """The live table of some futures, in their order; ``form="line"`` for its head alone.
 
     Raises
     ------
     SessionError
         When they do not belong to a session.
     """
+    return _table(futures.session, tuple(futures.keys), futures.name, form)
+
+
+def run_table(session: ScalableSession) -> TaskTable:
+    """The live table of all tasks of a session's run."""
+    return _table(session, None, session.run_id, "table")
+
+
+def _table(
+    session: ScalableSession, keys: tuple[str, ...] | None, title: str, form: str
+) -> TaskTable:
+    from scalable_nb.widgets.controls import SessionControls
     from scalable_nb.widgets.task_table import TaskTable
 
-    session = futures.session
-    keys = tuple(futures.keys)
-    name = (id(session.mirror), keys)
+    name = (id(session.mirror), keys, form)
     known = _tables.get(name)
     if known is not None and known.is_open:
         return known
@@ -84,9 +95,9 @@ def table(futures: FutureList) -> TaskTable:
     made = _tables[name] = TaskTable(
         session.mirror,
         keys=keys,
-        title=futures.name,
-        attempts=lambda key: _attempts_of(session, key),
-        batches=session,
+        title=title,
+        controls=SessionControls(session),
+        form=form,
     )
     return made
 
@@ -123,10 +134,6 @@ def _refresh(session: ScalableSession) -> None:
         session.mirror.refresh()
 
 
-def _attempts_of(session: ScalableSession, key: str) -> list[FailureRow]:
-    return [row for row in session.failures() if row.get("task_id") == key]
-
-
 def _session_bundle(session: ScalableSession) -> dict[str, Any]:
     from scalable_nb.errors import SessionError
 
@@ -146,6 +153,12 @@ def _status_bundle(status: SessionStatus) -> dict[str, Any]:
     from scalable_nb.widgets.session_card import card_bundle
 
     return card_bundle(status)
+
+
+def _begin_cell(info: Any) -> None:
+    module = sys.modules.get("scalable_nb.widgets.task_table")
+    if module is not None:
+        module.begin_cell()
 
 
 def _finish_outputs(result: Any) -> None:

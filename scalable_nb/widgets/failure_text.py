@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.faults.diagnose import Finding
+from scalable_nb.faults.tracebacks import user_frames_first
 from scalable_nb.telemetry.plaintext import one_line, plain_text
+from scalable_nb.telemetry.reader import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,31 +54,35 @@ def group_label(group: Any) -> str:
     )
 
 
-def head_html(title: str, sentence: str, findings: Sequence[Finding]) -> str:
-    """Title, headline and the diagnosis."""
+def head_html(title: str, sentence: str, findings: Sequence[Finding], problems: str = "") -> str:
+    """Title, headline, what could not be read, and the diagnosis."""
     parts = [f"<b>{_escaped(title, 120)}</b><br>" if title else "", _escaped(sentence)]
+    if problems:
+        parts.append(f"<br><span style='{_FAINT}'>{_escaped(problems)}</span>")
     if findings:
         items = "".join(
             f"<li style='margin-top:4px'>{_prose(finding.sentence)}<br>"
-            f"<span style='{_FAINT}'>Do: </span>{_prose(finding.action)}</li>"
+            f"<span style='{_FAINT}'>Do ({finding.confidence:.0%} sure): </span>"
+            f"{_prose(finding.action)}</li>"
             for finding in findings
         )
         parts.append(f"<ul style='margin:4px 0;padding-left:1.4em'>{items}</ul>")
     return f"<div style='line-height:1.4'>{''.join(parts)}</div>"
 
 
-def group_html(group: Any, example: Any) -> str:
+def group_html(group: Any, example: Mapping[str, Any]) -> str:
     """One kind of failure: where and when it happened, and an example's traceback.
 
     Parameters
     ----------
-    group, example : named tuples
-        A line of the groups and the line of the failures that stands for it.
+    group : named tuple
+        A line of the groups.
+    example : mapping
+        The whole row that stands for it.
     """
     facts = {
         "Example": _call(example),
-        "Attempt": f"{example.attempt} of {max(example.attempt, example.attempts_allowed)}"
-        + (f", {example.duration_s:.3g} s" if example.duration_s >= 0 else ""),
+        "Attempt": _attempt(example),
         "Tasks": f"{group.tasks:,}, {group.failed_tasks:,} failed for good",
         "Category": one_line(group.category),
         "Workers": _names(group.workers),
@@ -96,13 +102,17 @@ def group_html(group: Any, example: Any) -> str:
 
 
 def static_html(
-    title: str, frame: pd.DataFrame, groups: pd.DataFrame, findings: Sequence[Finding]
+    title: str,
+    frame: pd.DataFrame,
+    groups: pd.DataFrame,
+    findings: Sequence[Finding],
+    example: Mapping[str, Any] | None,
 ) -> str:
     """What a saved or printed notebook shows instead of the widget; bounded in size."""
     sections = [head_html(title, headline(frame, groups), findings)]
     if len(groups):
         sections.append(_groups_html(groups.head(_STATIC_GROUPS).itertuples(), len(groups)))
-        example = next(frame.loc[groups["example"].head(1)].itertuples())
+    if example is not None:
         sections.append(_traceback_html(example, 2_500))
     return "".join(_fitting(sections, MAX_STATIC_CHARS))
 
@@ -119,6 +129,30 @@ def static_text(
     for finding in findings:
         lines += [f"- {one_line(finding.sentence, 600)}", f"  {one_line(finding.action, 600)}"]
     return "\n".join(_fitting(lines, MAX_STATIC_CHARS))
+
+
+def problems_text(problems: Mapping[str, int]) -> str:
+    """What was not as it should be in the journals; empty where all was."""
+    told = ", ".join(f"{name} in {_counted(count, 'line')}" for name, count in problems.items())
+    return f"Not all of the journal could be read: {told}." if told else ""
+
+
+def remedy_label(finding: Finding) -> str:
+    """The button that does what a finding proposes."""
+    changes = ", ".join(f"{name}={value}" for name, value in (finding.changes or {}).items())
+    what = finding.rule.replace("_", " ")
+    tasks = _counted(finding.evidence["failed_tasks"], "task")
+    return f"Resubmit {tasks} ({what})" + (f" with {changes}" if changes else "")
+
+
+def note_html(text: str) -> str:
+    """A word in passing."""
+    return f"<div role='status' style='{_FAINT}'>{_escaped(text)}</div>" if text else ""
+
+
+def log_html(path: str, text: str) -> str:
+    """The end of a log."""
+    return f"<div style='{_FAINT}'>The end of {_escaped(path)}</div>{_pre(plain_text(text))}"
 
 
 def problem_html(error: BaseException) -> str:
@@ -146,21 +180,28 @@ def _groups_html(groups: Iterable[Any], count: int) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
-def _traceback_html(example: Any, max_chars: int) -> str:
-    if not example.traceback:
+def _attempt(example: Mapping[str, Any]) -> str:
+    made, allowed = number(example.get("attempt")), number(example.get("attempts_allowed"))
+    seconds = number(example.get("duration_s"))
+    told = f"{made:g} of {max(made, allowed):g}" if made >= 1 and allowed >= 1 else ""
+    return told + (f", {seconds:.3g} s" if seconds >= 0 else "")
+
+
+def _traceback_html(example: Mapping[str, Any], max_chars: int) -> str:
+    if not example.get("traceback"):
         return f"<div style='{_FAINT}'>The journal holds no traceback of it.</div>"
     call = f"<div style='{_FAINT}'>Traceback of {_escaped(_call(example), 200)}</div>"
-    return call + _pre(plain_text(example.traceback, max_chars))
+    return call + _pre(plain_text(user_frames_first(str(example["traceback"])), max_chars))
 
 
 def _pre(text: str) -> str:
     return f"<pre tabindex='0' style='{_PRE}'>{html.escape(text)}</pre>"
 
 
-def _call(row: Any) -> str:
-    if not row.function_name:
-        return one_line(row.task_id)
-    return f"{one_line(row.function_name)}({one_line(row.args_preview)})"
+def _call(row: Mapping[str, Any]) -> str:
+    if not row.get("function_name"):
+        return one_line(row.get("task_id"))
+    return f"{one_line(row['function_name'])}({one_line(row.get('args_preview'))})"
 
 
 def _escaped(value: object, max_chars: int = 600) -> str:

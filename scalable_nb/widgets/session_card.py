@@ -79,6 +79,8 @@ def _facts(status: SessionStatus) -> dict[str, str]:
     facts = {
         "workers": _workers(status.workers),
         "jobs": jobs_text(status.jobs),
+        "memory": _memory(status.workers),
+        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours else "",
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
         "dashboard": dashboard_url(status.dashboard_link),
@@ -89,17 +91,28 @@ def _facts(status: SessionStatus) -> dict[str, str]:
 
 
 def _workers(workers: list[dict[str, Any]]) -> str:
+    """Workers by component and state."""
     if not workers:
         return "none yet"
-    states = Counter(str(worker["state"]) for worker in workers)
     threads = sum(worker["threads"] for worker in workers)
+    kinds: dict[str, Counter[str]] = {}
+    for worker in workers:
+        states = kinds.setdefault(str(worker.get("component") or ""), Counter())
+        states[str(worker["state"])] += 1
+    parts = [
+        f"{kind + ': ' if kind else ''}{states.total()} "
+        f"({', '.join(f'{count} {state}' for state, count in states.items())})"
+        for kind, states in sorted(kinds.items())
+    ]
+    return f"{', '.join(parts)}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _memory(workers: list[dict[str, Any]]) -> str:
     used = sum(worker["memory_bytes"] or 0 for worker in workers)
     limit = sum(worker["memory_limit_bytes"] or 0 for worker in workers)
-    memory = format_bytes(used) + (f" of {format_bytes(limit)}" if limit else "")
-    return (
-        f"{len(workers)} ({', '.join(f'{count} {state}' for state, count in states.items())}), "
-        f"{threads} thread{'' if threads == 1 else 's'}, {memory} memory used"
-    )
+    if not used:
+        return ""
+    return f"{format_bytes(used)}{f' of {format_bytes(limit)}' if limit else ''} used"
 
 
 def _value_html(name: str, value: str) -> str:

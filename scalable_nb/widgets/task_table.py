@@ -17,7 +17,10 @@ import traitlets
 from scalable_nb.errors import ScalableError
 from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.telemetry.ledger import Delta, Ledger
-from scalable_nb.telemetry.records import FailureRow
+from scalable_nb.widgets.audience import THIS_KERNEL, Audience
+from scalable_nb.widgets.bundle import bundle_modules, bundle_styles
+from scalable_nb.widgets.controls import Controls
+from scalable_nb.widgets.page_requests import PageRequests
 from scalable_nb.widgets.picture import Picture, paused_batches, picture_text, take_picture
 from scalable_nb.widgets.row_stream import RowStream
 from scalable_nb.widgets.saved_output import SavedOutputs
@@ -25,7 +28,7 @@ from scalable_nb.widgets.static_view import picture_html
 
 logger = logging.getLogger(__name__)
 
-_STATIC: Final = Path(__file__).parent / "static"
+_STATIC: Final = Path(__file__).parent / "static" / "task_table"
 
 FRAME_INTERVAL_S: Final = 0.25  # the Jupyter server drops what comes too fast, silently
 #: A snapshot follows the frames within this time, so that a page that lost one is healed
@@ -33,8 +36,6 @@ FRAME_INTERVAL_S: Final = 0.25  # the Jupyter server drops what comes too fast, 
 _SNAPSHOT_AFTER_S: Final = 3.0
 _SNAPSHOT_CPU_SHARE: Final = 0.02
 _SNAPSHOT_BYTES_PER_S: Final = 200_000
-
-Attempts = Callable[[str], Sequence[FailureRow]]
 
 
 class LedgerMirror(Protocol):
@@ -60,21 +61,6 @@ class LedgerMirror(Protocol):
         ...
 
 
-class Batches(Protocol):
-    """Who lets paused batches go on; `scalable_nb.session.ScalableSession` is one."""
-
-    def status(self) -> Any:
-        """Something with `pauses`, a list of `scalable_nb.faults.brake.Pause`."""
-
-    def resume(self, *batches: str) -> int:
-        """Let paused tasks go on."""
-        ...
-
-    def cancel(self, *batches: str, only_paused: bool) -> int:
-        """Cancel tasks that are not done."""
-        ...
-
-
 class TaskTable(anywidget.AnyWidget):
     """Every task of a batch or a run, live: state, attempt, worker, duration, error.
 
@@ -89,10 +75,10 @@ class TaskTable(anywidget.AnyWidget):
         The tasks to show, in this order; all where not given.
     title : str
         Shown above the table.
-    attempts : callable, optional
-        Gives the failed attempts of a task's key; asked when a person selects a task.
-    batches : Batches, optional
-        Tells of paused batches and lets a person decide about them.
+    controls : Controls, optional
+        Gives what is known of a task, and does what a person wants of it.
+    form : {"table", "line"}
+        ``"line"`` shows counts, progress and time alone.
 
     Attributes
     ----------
@@ -102,8 +88,10 @@ class TaskTable(anywidget.AnyWidget):
         ``"live"``, ``"lost"``, ``"closed"`` or ``"finished"``. Written by Python.
     problem : str
         What went wrong in a callback, shown under the table. Written by Python.
-    can_ask : bool
-        Whether attempts can be asked for. Written by Python.
+    form : str
+        Written by Python.
+    can_ask, can_act : bool
+        Whether attempts can be asked for, and tasks be acted on. Written by Python.
     pauses : list of dict
         A ``batch`` of the table that is paused, and the ``text`` that says why. Written by Python.
     snapshot : bytes
@@ -111,13 +99,15 @@ class TaskTable(anywidget.AnyWidget):
     """
 
     _is_closed = True  # until there is something to close: ipywidgets closes what it deletes
-    _esm = _STATIC / "task_table.js"
-    _css = _STATIC / "task_table.css"
+    _esm = bundle_modules(_STATIC / "view.mjs")
+    _css = bundle_styles(_STATIC)
 
     title = traitlets.Unicode("").tag(sync=True)
     status = traitlets.Unicode("live").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
+    form = traitlets.Unicode("table").tag(sync=True)
     can_ask = traitlets.Bool(False).tag(sync=True)
+    can_act = traitlets.Bool(False).tag(sync=True)
     pauses = traitlets.List(traitlets.Dict()).tag(sync=True)
     snapshot = traitlets.Bytes(b"").tag(sync=True, to_json=lambda _, self: self._make_snapshot())
 
@@ -127,37 +117,49 @@ class TaskTable(anywidget.AnyWidget):
         *,
         keys: Sequence[str] | None = None,
         title: str = "",
-        attempts: Attempts | None = None,
-        batches: Batches | None = None,
+        controls: Controls | None = None,
+        form: str = "table",
     ) -> None:
         self._mirror = mirror
-        self._attempts = attempts
-        self._batches = batches
+        self._controls = controls
+        self._audience = Audience()
         self._paused: dict[str, int] = {}  # batch -> paused tasks of this table
         self._lock = threading.RLock()  # of everything below; taken before the mirror's
         self._stream = RowStream(mirror.ledger, mirror.lock, keys)
+        self._requests = PageRequests(
+            controls,
+            key_of=self._stream.key,
+            send=self.send,
+            tell_problem=self._tell_problem,
+        )
         self._snapshot_cost_s = 0.0
         self._snapshot_bytes = 0
         self._snapshot_seq = 0
         self._snapshot_at = 0.0
         self._outputs = SavedOutputs(self._render)
         self._wake = threading.Event()
-        self._unsubscribe: Callable[[], None] = lambda: None
+        self._unsubscribe: Callable[[], None] | None = None
         self._is_closed = False
-        super().__init__(title=title, can_ask=attempts is not None, status=mirror.status)
+        super().__init__(
+            title=title,
+            form=form,
+            can_ask=controls is not None,
+            can_act=controls is not None and controls.can_act,
+            status=mirror.status,
+        )
         _let_callbacks_run_in_subshells(self.comm)
         self.on_msg(self._answer)
-        self._unsubscribe = mirror.subscribe(self._note)
+        self._attend()
         _open_tables.add(self)
         if mirror.status == "live":
             threading.Thread(target=self._follow, name="scalable-task-table", daemon=True).start()
 
     @classmethod
     def of_ledger(
-        cls, ledger: Ledger, *, title: str = "", attempts: Attempts | None = None
+        cls, ledger: Ledger, *, title: str = "", controls: Controls | None = None
     ) -> Self:
         """The table of a finished run, whose ledger does not change any more."""
-        return cls(_Finished(ledger), title=title, attempts=attempts)
+        return cls(_Finished(ledger), title=title, controls=controls)
 
     @property
     def is_open(self) -> bool:
@@ -168,12 +170,23 @@ class TaskTable(anywidget.AnyWidget):
         """Take the table away, here and in every page; closing twice is harmless."""
         if not self._is_closed:
             self._is_closed = True
-            self._unsubscribe()
+            self._attend()
             self._wake.set()
             _open_tables.discard(self)
         super().close()
 
     # --- following the ledger -----------------------------------------------------
+
+    def _attend(self) -> None:
+        """Follow the ledger while somebody looks, and no longer."""
+        is_wanted = self._audience.is_there and not self._is_closed
+        with self._lock:
+            unsubscribe = self._unsubscribe
+            if is_wanted and unsubscribe is None:
+                self._unsubscribe = self._mirror.subscribe(self._note)
+            elif not is_wanted and unsubscribe is not None:
+                self._unsubscribe = None
+                unsubscribe()
 
     def _note(self, delta: Delta) -> None:
         # In the client's IO thread, which must not wait for this one.
@@ -185,7 +198,9 @@ class TaskTable(anywidget.AnyWidget):
             self._wake.wait(self._rest_s())
             self._wake.clear()
             try:
-                self._push()
+                self._attend()
+                if self._unsubscribe is not None:
+                    self._push()
             except Exception as error:
                 # A thread's exception is seen by nobody; the table says that it stopped.
                 logger.exception("the task table no longer follows its run")
@@ -198,9 +213,14 @@ class TaskTable(anywidget.AnyWidget):
     def _rest_s(self) -> float | None:
         """How long there is nothing to do, unless something changes."""
         with self._lock:
+            if self._unsubscribe is None:
+                return None
             due = [] if self._outputs.due_at is None else [self._outputs.due_at]
             if self._snapshot_seq != self._stream.seq:
                 due.append(self._snapshot_at + self._snapshot_due_s())
+        leaves_in_s = self._audience.leaves_in_s()
+        if leaves_in_s is not None:
+            due.append(time.monotonic() + leaves_in_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _push(self, *, at_once: bool = False) -> None:
@@ -226,14 +246,14 @@ class TaskTable(anywidget.AnyWidget):
     def _tell_pauses(self) -> None:
         with self._mirror.lock:
             paused = paused_batches(self._mirror.ledger, self._stream.ledger_rows())
-        if self._batches is None or self._mirror.status != "live":
+        if self._controls is None or self._mirror.status != "live":
             paused = {}
         if paused == self._paused:
             return
         causes: dict[str, Pause] = {}
-        if paused and self._batches is not None:
+        if paused and self._controls is not None:
             try:
-                causes = {pause["batch"]: pause for pause in self._batches.status().pauses}
+                causes = {pause["batch"]: pause for pause in self._controls.pauses()}
             except (ScalableError, OSError):
                 return  # the host is gone: the mirror will say so
         self.pauses = [
@@ -263,39 +283,21 @@ class TaskTable(anywidget.AnyWidget):
     # --- what the page asks -------------------------------------------------------
 
     def _answer(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
-        try:
-            if content.get("type") == "resync":
-                self.send_state("snapshot")
-            elif content.get("type") == "attempts":
-                self._send_attempts(int(content["row"]))
-            elif content.get("type") in ("resume", "cancel") and self._batches is not None:
-                self._decide(str(content["type"]), str(content["batch"]))
-            else:
-                raise ValueError(
-                    f"expected a message resync, attempts, resume or cancel, got {content!r:.200}"
-                )
-        except Exception as error:
-            # ipywidgets would write it to a log that nobody reads.
-            logger.exception("a request of the task table failed")
-            self._tell_problem("the kernel could not answer the table", error)
+        kind = content.get("type")
+        if kind == "resync":
+            self.send_state("snapshot")
+        elif kind == "watch":
+            self._audience.hear()
+            self._wake.set()
+        elif kind == "unwatch":
+            self._audience.leave()
+            self._wake.set()
         else:
-            self.problem = ""
+            self._requests.answer(content)
 
-    def _send_attempts(self, row: int) -> None:
-        key = self._stream.key(row)
-        rows = list(self._attempts(key)) if self._attempts else []
-        self.send({"type": "attempts", "row": row, "key": key, "rows": rows})
-
-    def _decide(self, choice: str, batch: str) -> None:
-        assert self._batches is not None  # that was asked before
-        if choice == "resume":
-            self._batches.resume(batch)
-        else:
-            self._batches.cancel(batch, only_paused=True)
-        self.send({"type": "decided", "batch": batch})
-
-    def _tell_problem(self, what: str, error: Exception) -> None:
-        self.problem = f"{what}: {type(error).__name__}: {error}"[:1000]
+    def _tell_problem(self, what: str, error: Exception | None) -> None:
+        text = "" if error is None else f"{what}: {type(error).__name__}: {error}"
+        self.problem = text[:1000]
 
     # --- showing ------------------------------------------------------------------
 
@@ -353,12 +355,23 @@ class _Finished:
 _open_tables: WeakSet[TaskTable] = WeakSet()
 
 
+def begin_cell(*_: Any) -> None:
+    """Follow the run from now on: a kernel that runs a cell hears nobody who begins to look.
+
+    For IPython's ``pre_run_cell``.
+    """
+    THIS_KERNEL.begin_cell()
+    for table in list(_open_tables):
+        table._wake.set()
+
+
 def finish_outputs(*_: Any) -> None:
     """Bring the outputs of tables whose work is over up to date, without waiting.
 
     For IPython's ``post_run_cell``: where a notebook is executed without a browser, what
     comes after the end of a cell is nobody's.
     """
+    THIS_KERNEL.end_cell()
     for table in list(_open_tables):
         table._push(at_once=True)
 

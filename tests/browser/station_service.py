@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-#: What is no number; as markup it would run. One word, so that the error's message has all of it.
+#: What is no number; as markup it would run. One word, so that the error's message has it; 10,000
+#: characters follow.
 BROKEN_TEXT = (
     '<script>window.wasHacked=true</script><img/src="data:,"onerror="window.wasHacked=true">'
 )
@@ -62,7 +63,7 @@ class StationService:
         # The service is slow, some stations more than others.
         threading.Event().wait(_SLOWEST_S * (station * 0.618 % 1))
         hours = [f"{10 + (station * 7 + hour) % 12}.5" for hour in range(24)]
-        return 200, BROKEN_TEXT if fate(station) == "broken" else " ".join(hours)
+        return 200, BROKEN_TEXT + "x" * 10_000 if fate(station) == "broken" else " ".join(hours)
 
     def _wait_for_release(self) -> None:
         with self._changed:

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page
 from quiet_page import QuietPage
 
-import scalable_nb
-
-STATIC = Path(scalable_nb.__file__).parent / "widgets" / "static"
+from scalable_nb.widgets.task_table import TaskTable
 
 # A few of the colours that JupyterLab's two themes set.
 LIGHT = {
@@ -55,7 +52,8 @@ const bytesOf = (text) => {
 };
 
 class StubModel {
-  traits = { title: "", status: "live", problem: "", can_ask: true, pauses: [],
+  traits = { title: "", status: "live", problem: "", can_ask: true, can_act: true,
+    form: "table", pauses: [],
     snapshot: bytesOf("") };
   callbacks = new Map();
   sent = [];
@@ -88,6 +86,7 @@ window.stub = {
   close() { leave(); end(); },
   snapshot(text) { model.set("snapshot", bytesOf(text)); },
   delta(text) { model.tell("msg:custom", { type: "delta" }, [bytesOf(text)]); },
+  kept: "",
   message(content) { model.tell("msg:custom", content, []); },
 };
 </script></body></html>
@@ -113,6 +112,10 @@ class StubPage(QuietPage):
         """Show the widget with this state."""
         self.page.evaluate("([t, s]) => stub.open(t, s)", [traits, _text(snapshot)])
 
+    def keep(self, snapshot: bytes) -> None:
+        """Have a snapshot in the page, so that opening it does not include its way there."""
+        self.page.evaluate("text => { stub.kept = text }", _text(snapshot))
+
     def send_delta(self, data: bytes) -> None:
         """Push a frame, as the kernel does."""
         self.page.evaluate("text => stub.delta(text)", _text(data))
@@ -131,9 +134,19 @@ class StubPage(QuietPage):
 
     @property
     def sent(self) -> list[dict[str, Any]]:
-        """What the page sent to the kernel."""
-        sent: list[dict[str, Any]] = self.page.evaluate("stub.model.sent")
+        """What the page sent to the kernel, apart from saying that somebody looks."""
+        sent: list[dict[str, Any]] = self.page.evaluate(
+            "stub.model.sent.filter(({ type }) => !type.endsWith('watch'))"
+        )
         return sent
+
+    def wait_until_sent(self, messages: int) -> None:
+        """Return when the page has sent so many messages, see `sent`."""
+        self.page.wait_for_function(
+            "count => stub.model.sent.filter(({ type }) => !type.endsWith('watch')).length"
+            " === count",
+            arg=messages,
+        )
 
     @cached_property
     def table(self) -> Any:
@@ -172,16 +185,18 @@ def server() -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        kinds = {".js": "text/javascript", ".css": "text/css"}
-        file = STATIC / self.path.lstrip("/")
-        if self.path == "/":
-            self._answer(_PAGE.encode(), "text/html")
-        elif file.parent == STATIC and file.suffix in kinds and file.exists():
-            self._answer(file.read_bytes(), kinds[file.suffix])
+        files = {
+            "/": (_PAGE, "text/html"),
+            "/task_table.js": (TaskTable._esm, "text/javascript"),
+            "/task_table.css": (TaskTable._css, "text/css"),
+        }
+        if self.path in files:
+            self._answer(*files[self.path])
         else:
             self.send_error(404)
 
-    def _answer(self, data: bytes, kind: str) -> None:
+    def _answer(self, text: str, kind: str) -> None:
+        data = text.encode()
         self.send_response(200)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))

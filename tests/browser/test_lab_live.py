@@ -42,7 +42,7 @@ targets: {local: {provider: local, max_workers: 2, threads_per_worker: 1}}
 components: {analysis: {cpus: 1, memory: 500M}}
 defaults: {backoff: {base_s: 2, factor: 1.5}}
 """
-START, MAP, GATHER, FAILURES, STOP = range(5)
+START, MAP, GATHER, FAILURES, LATE, PROGRESS, STOP = range(7)
 CELLS = [
     '%load_ext scalable_nb\n%scalable start\nSERVICE = "{ADDRESS}"',
     """\
@@ -57,6 +57,15 @@ futures = client.map(daily_mean, range(120), retries=2, name="daily means")
 futures""",
     'means = client.gather(futures, errors="skip")',
     "%scalable failures",
+    """\
+from scalable_nb import RetryPolicy, progress
+
+def not_yet(number):
+    raise ConnectionError(f"station {number} is not there yet")
+
+late = client.map(not_yet, range(3), retries=RetryPolicy(5, base_s=600, max_s=600), name="late")
+late""",
+    "progress(futures)",
     "%scalable stop",
 ]
 FATES = Counter(fate(station) for station in range(STATIONS))
@@ -82,6 +91,7 @@ class Tour:
     notebook: LabNotebook
     service: StationService
     moments: list[Moment] = field(default_factory=list)
+    saw_countdown: bool = False
     answered_while_busy: bool = False
 
     @property
@@ -107,7 +117,7 @@ class Tour:
 
     def look(self) -> Moment:
         """Read counts and progress off the page."""
-        texts = self.table.locator(".snb-count:not([hidden])").all_inner_texts()
+        texts = self.table.locator(".snb-count[data-state]:not([hidden])").all_inner_texts()
         counts = dict(re.findall(r"([a-z]+)\s+(\d+)", " ".join(texts)))
         percent = self.table.get_by_role("progressbar").get_attribute("aria-valuenow")
         return Moment(
@@ -144,14 +154,18 @@ def tour(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 def watch_a_busy_cell(tour: Tour) -> None:
     """Run the cell that blocks and look at the table while it does."""
     tour.is_done(0)
+    # What needs attention comes first.
+    tour.table.get_by_role("columnheader", name="State").get_by_role("button").click()
     tour.notebook.begin(GATHER)
+    tour.service.release(30)
+    waiting = tour.table.locator('.snb-body .snb-row[data-state="retrying"] .snb-retry').first
+    expect(waiting).to_have_text(re.compile("^[123] s$"))
+    tour.saw_countdown = tour.notebook.is_busy(GATHER)
     for tasks in (30, 60, 90):
         tour.service.release(tasks)
         tour.is_done(tasks)
         tour.moments.append(tour.look())
         if tasks == 60:
-            # What needs attention comes first.
-            tour.table.get_by_role("columnheader", name="State").get_by_role("button").click()
             take_pictures(tour, "live-table", MAP, GATHER)
     look_at_task(tour, 8)
     expect(tour.details.get_by_role("article")).to_contain_text(BROKEN_TEXT)
@@ -200,6 +214,26 @@ def test_attempts_are_at_hand_while_a_cell_blocks(tour: Tour) -> None:
     assert tour.answered_while_busy
 
 
+def test_a_retry_counts_down_while_a_cell_blocks(tour: Tour) -> None:
+    """A task between two attempts says how long it waits, also while the kernel is busy."""
+    assert tour.saw_countdown
+
+
+def test_the_card_of_a_task_tells_both_attempts(tour: Tour) -> None:
+    """The attempt that failed and the one that succeeded: when, where, how long, and why."""
+    look_at_task(tour, 13)
+    first, second = (tour.details.get_by_role("article").nth(at) for at in (0, 1))
+    for word in ("Attempt 1", "HTTPError", "503", "transient", "tried again after"):
+        expect(first).to_contain_text(word)
+    for word in ("Attempt 2", "succeeded", "worker-", "process", "memory"):
+        expect(second).to_contain_text(word)
+    told = re.compile(r"attempt 1: ran .failed..*waited .* after attempt 1;.*attempt 2: ran .succ")
+    line = tour.details.get_by_role("img", name=told)
+    expect(line).to_be_visible()
+    take_pictures(tour, "task-card", MAP, MAP)
+    look_at_all(tour)
+
+
 def test_the_table_ends_with_the_truth(tour: Tour) -> None:
     """What the page says in the end is what the service, the journal and the fates say."""
     tour.is_done(STATIONS)
@@ -235,7 +269,8 @@ def test_markup_in_an_error_is_text(tour: Tour) -> None:
     """A task's attempts come from the kernel, and what its error contains is shown as text."""
     look_at_task(tour, 23)
     expect(tour.details.get_by_role("article")).to_contain_text(BROKEN_TEXT)
-    expect(tour.details.locator("pre")).to_contain_text("in daily_mean")
+    trace = tour.details.locator('[data-part="traceback"] pre')
+    expect(trace).to_contain_text("in daily_mean")
     assert tour.details.locator("script, img").count() == 0
     look_at_all(tour)
 
@@ -289,10 +324,46 @@ def test_the_saved_notebook_shows_the_last_state(tour: Tour) -> None:
             assert word in output.data["text/plain"]
 
 
+def test_buttons_hurry_give_up_cancel_and_reproduce(tour: Tour) -> None:
+    """What a person presses in a task's card is done to the task, and what came of it is told."""
+    tour.notebook.run(LATE)
+    table = tour.notebook.cell(LATE).locator(".scalable-table")
+    card = table.get_by_role("region", name="Task details")
+    rows = [table.locator(f'[data-row="{row}"]') for row in range(3)]
+    for row in rows:
+        expect(row.locator(".snb-retry")).to_have_text(re.compile("^([89]|10) min"))
+    rows[0].click()
+    card.get_by_role("button", name="Cancel").click()
+    expect(rows[0]).to_contain_text("cancelled")
+    expect(card).to_contain_text("1 task cancelled")
+    rows[1].click()
+    card.get_by_role("button", name="Retry now").click()
+    expect(rows[1].locator(".snb-attempt")).to_have_text("2/6")
+    expect(rows[1]).to_contain_text("retrying")
+    card.get_by_role("button", name="Give up").click()
+    expect(rows[1]).to_contain_text("failed")
+    expect(card.get_by_role("article")).to_have_count(2)
+    rows[2].click()
+    card.get_by_role("button", name="Reproduce here").click()
+    expect(card).to_contain_text("raised ConnectionError: station 2 is not there yet `%debug`")
+    expect(card.locator(".snb-outcome pre")).to_contain_text("in not_yet")
+    card.get_by_role("button", name="Cancel").click()
+    expect(rows[2]).to_contain_text("cancelled")
+
+
+def test_the_line_form_shows_progress_alone(tour: Tour) -> None:
+    """`progress(futures)` is counts and a bar, without rows."""
+    tour.notebook.run(PROGRESS)
+    line = tour.notebook.cell(PROGRESS).locator(".scalable-table")
+    expect(line.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
+    expect(line.get_by_role("button", name="failed")).to_contain_text("12")
+    expect(line.locator(".snb-grid")).to_have_count(0)
+
+
 def test_the_end_of_the_session_is_told(tour: Tour) -> None:
     """`%scalable stop` sums up, ends every process of the session, and the table says so."""
     tour.notebook.run(STOP)
-    expect(tour.notebook.cell(STOP)).to_contain_text("120 (108 succeeded, 12 failed)")
+    expect(tour.notebook.cell(STOP)).to_contain_text("123 (108 succeeded, 13 failed, 2 cancelled)")
     expect(tour.table.locator(".snb-badge")).to_have_text("the session has ended")
     assert processes_below(tour.run.folder) == []
 

@@ -2,114 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import re
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
-from quiet_page import chromium
-from stub_page import StubPage, server
+from made_run import EVIL, Run
+from playwright.sync_api import expect
+from stub_page import StubPage
 
-from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.records import TaskState
-from scalable_nb.widgets.row_stream import RowStream
 
 SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
-EVIL = "<script>window.wasHacked = true</script><img src=x onerror='window.wasHacked = true'>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with server() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(browser: Browser, address: str) -> Iterator[StubPage]:
-    page = browser.new_page(viewport={"width": 1000, "height": 800}, device_scale_factor=1.5)
-    running = StubPage(page, address)
-    yield running
-    is_hacked = page.evaluate("window.wasHacked === true")
-    page.close()
-    assert running.asked_elsewhere == []
-    assert running.complaints == []
-    assert not is_hacked
-
-
-class Run:
-    """A ledger, as a host changes it, and the frames of a table of all its tasks."""
-
-    def __init__(self, tasks: int) -> None:
-        self.ledger = Ledger("run")
-        self.stream = RowStream(self.ledger, threading.RLock())
-        self.codes = {
-            text: self.ledger.code(text)
-            for text in ("worker-1", "worker-2", "node-é", "ConnectionError", "ValueError", EVIL)
-        }
-        self.began_at = time.time() - 100
-        for number in range(tasks):
-            self.ledger.add(
-                f"key-{number}",
-                f"simulate(scenario={number})",
-                state=TaskState.QUEUED,
-                attempts_allowed=4,
-                submitted_at=self.began_at,
-            )
-
-    def snapshot(self) -> bytes:
-        return self.stream.snapshot().data
-
-    def delta(self) -> bytes:
-        frame = self.stream.frame()
-        assert frame is not None
-        return frame.data
-
-    def become(self, row: int, state: TaskState, **values: Any) -> None:
-        for name in ("worker", "error"):
-            if name in values:
-                values[name] = self.codes[values[name]]
-        self.ledger.set(row, **values)
-        self.ledger.set_state(row, state)
-
-    def work_off(self, share: float) -> None:
-        """Bring the first tasks to the states of a run in its midst."""
-        chance = random.Random(7)
-        last = int(len(self.ledger) * share)
-        for row in range(last):
-            started_at = self.began_at + 98 * row / last
-            state = chance.choices(
-                [TaskState.SUCCEEDED, TaskState.CACHED, TaskState.FAILED, TaskState.RETRYING],
-                [88, 6, 5, 1],
-            )[0]
-            if state == TaskState.CACHED:
-                self.become(row, state)
-                continue
-            values: dict[str, Any] = {
-                "attempt": chance.choice([1, 1, 1, 2, 4]),
-                "worker": chance.choice(["worker-1", "worker-2", "node-é"]),
-                "started_at": started_at,
-                "duration_s": chance.expovariate(0.7),
-            }
-            if state != TaskState.SUCCEEDED:
-                values["error"] = chance.choice(["ConnectionError", "ValueError"])
-            if state == TaskState.RETRYING:
-                values["retry_at"] = time.time() + 20 + chance.random() * 20
-            self.become(row, state, **values)
-        for row in range(last, min(last + 12, len(self.ledger))):
-            self.become(
-                row, TaskState.RUNNING, attempt=1, worker="worker-1", started_at=time.time() - 3
-            )
 
 
 def shown_rows(stub: StubPage) -> list[int]:
@@ -180,7 +84,7 @@ def test_headers_sort_up_down_and_back(stub: StubPage) -> None:
         run.become(row, TaskState.SUCCEEDED, attempt=1, duration_s=(row * 37) % 50 + 1)
     stub.open(run.snapshot())
     expect(stub.table.locator(".snb-body .snb-row").first).to_be_visible()
-    head = stub.page.get_by_role("columnheader", name="Duration")
+    head = stub.page.get_by_role("columnheader", name="Execution")
     by_duration = sorted(range(50), key=lambda row: (row * 37) % 50)
     for order, expected in (
         ("ascending", by_duration),
@@ -244,6 +148,7 @@ def test_selecting_asks_for_attempts_and_says_that_the_kernel_is_busy(stub: Stub
     expect(details.get_by_role("article")).to_have_count(2)
     for text in ("Attempt 1", "503", "tried again after 2.0 s", "key-2", EVIL, f"File {EVIL}"):
         expect(details).to_contain_text(text)
+    expect(details.locator(".snb-message").last).to_have_text(f"{EVIL}{'x' * 10_000}")
     assert len(stub.sent) == 1
     stub.page.get_by_role("grid").press("Escape")
     expect(details).to_be_hidden()
@@ -255,12 +160,12 @@ def test_a_task_that_fails_again_is_asked_for_again(stub: StubPage) -> None:
     run.become(1, TaskState.RETRYING, attempt=1, error="ValueError", retry_at=time.time() + 60)
     stub.open(run.snapshot())
     stub.table.locator('[data-row="1"]').click()
-    stub.page.wait_for_function("stub.model.sent.length === 1")
+    stub.wait_until_sent(1)
     stub.send(type="attempts", row=1, key="key-1", rows=[{"attempt": 1, "failure_class": "A"}])
     expect(stub.page.get_by_role("article")).to_have_count(1)
     run.become(1, TaskState.FAILED, attempt=2, error="ValueError")
     stub.send_delta(run.delta())
-    stub.page.wait_for_function("stub.model.sent.length === 2")
+    stub.wait_until_sent(2)
 
 
 def test_texts_of_others_are_shown_as_text(stub: StubPage) -> None:
@@ -400,6 +305,172 @@ def test_a_view_drawn_again_keeps_its_filter_and_a_closed_one_leaves_nothing(
     assert stub.page.evaluate("stub.model.listeners()") == 0
 
 
+def test_filters_of_columns_narrow_the_table_together(stub: StubPage) -> None:
+    """A word, its absence or a comparison above each column; all must be met."""
+    run = Run(100)
+    for row in range(100):
+        worker = "worker-1" if row % 2 else "worker-2"
+        run.become(row, TaskState.SUCCEEDED, attempt=1, worker=worker, duration_s=float(row))
+    stub.open(run.snapshot())
+    stub.table.get_by_role("button", name="Filter columns").click()
+    stub.table.get_by_role("textbox", name="Filter by execution").fill("> 1 min")
+    shown = stub.table.locator(".snb-shown")
+    expect(shown).to_have_text("39 of 100 shown")
+    stub.table.get_by_role("textbox", name="Filter by worker").fill("!worker-1")
+    expect(shown).to_have_text("19 of 100 shown")
+    assert shown_rows(stub)[:2] == [62, 64]
+    stub.table.get_by_role("button", name="Show all").click()
+    expect(shown).to_have_text("100 tasks")
+    expect(stub.table.get_by_role("textbox", name="Filter by worker")).to_have_value("")
+
+
+def test_a_brush_over_the_strip_filters_the_table(stub: StubPage) -> None:
+    """The tasks below a brush are shown alone, and a band says which they are."""
+    run = Run(100_000)
+    stub.open(run.snapshot())
+    canvas = stub.table.locator("canvas")
+    box = canvas.bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    mouse = stub.page.mouse
+    mouse.move(box["x"] + box["width"] / 4, middle)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] / 2, middle, steps=5)
+    expect(stub.table.locator(".snb-tip")).to_contain_text("queued")
+    mouse.up()
+    expect(stub.table.locator(".snb-shown")).to_have_text(re.compile("^25,[0-9]+ of 100,000 shown"))
+    expect(stub.table.locator(".snb-band")).to_be_visible()
+    assert abs(shown_rows(stub)[0] - 25_000) < 1_000
+    stub.table.get_by_role("button", name="Show all").click()
+    expect(stub.table.locator(".snb-band")).to_be_hidden()
+
+
+def test_several_tasks_are_selected_copied_and_acted_on(stub: StubPage) -> None:
+    """Shift and Ctrl select more tasks; they are copied as CSV, and one press acts on all."""
+    stub.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    run = Run(50)
+    for row in range(20):
+        run.become(row, TaskState.FAILED, attempt=4, worker="worker-1", error="ValueError")
+    stub.open(run.snapshot())
+    rows = stub.table.locator(".snb-body .snb-row")
+    row_of = lambda number: stub.table.locator(f'[data-row="{number}"]')  # noqa: E731
+    row_of(0).click()
+    row_of(4).click(modifiers=["Shift"])
+    row_of(2).click(modifiers=["Control"])
+    expect(stub.table.get_by_text("4 selected")).to_be_visible()
+    assert rows.and_(stub.page.locator('[aria-selected="true"]')).count() == 4
+    stub.table.get_by_role("button", name="Copy as CSV").click()
+    expect(stub.table.get_by_text("4 rows copied")).to_be_visible()
+    copied = stub.page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[0].startswith("index,name,task,component,state,attempt,")
+    assert [line.split(",")[0] for line in copied[1:]] == ["0", "1", "3", "4"]
+    stub.table.get_by_role("button", name="Resubmit (4)").click()
+    expect(stub.table.get_by_text("The kernel is busy; this happens when the cell ends.")
+    ).to_be_visible()  # fmt: skip
+    (asked,) = [message for message in stub.sent if message["type"] == "act"]
+    assert (asked["action"], asked["rows"]) == ("resubmit", [0, 1, 3, 4])
+    stub.send(type="acted", id=asked["id"], text="4 tasks submitted again", details="")
+    expect(stub.table.get_by_text("4 tasks submitted again")).to_be_visible()
+
+
+ATTEMPTS = [
+    {"attempt": 1, "outcome": "failed", "failure_class": "ConnectionError", "message": "503",
+     "category": "transient", "queued_s": 0.4, "started_at": "2026-03-01T12:00:01+00:00",
+     "ended_at": "2026-03-01T12:00:03+00:00", "duration_s": 2.0, "will_retry": True,
+     "retry_in_s": 1.5, "worker": "worker-1", "host": "n1", "pid": 71, "traceback": "Traceback 1",
+     "args_preview": "scenario=2", "job_id": "4711", "job_state": "RUNNING"},
+    {"attempt": 2, "outcome": "failed", "failure_class": "ValueError", "message": EVIL,
+     "category": "permanent", "queued_s": 0.1, "started_at": "2026-03-01T12:00:05+00:00",
+     "ended_at": "2026-03-01T12:00:06+00:00", "duration_s": 1.0, "is_final": True,
+     "worker": "worker-2", "host": "n2", "memory_bytes": 2**30, "traceback": f"Traceback {EVIL}"},
+]  # fmt: skip
+
+
+def test_the_card_tells_a_tasks_attempts_and_reproduces_the_last(stub: StubPage) -> None:
+    """A time line, each attempt with its facts, log and traceback, and what a button brought."""
+    run = Run(10)
+    run.become(2, TaskState.FAILED, attempt=2, error="ValueError")
+    stub.open(run.snapshot())
+    stub.table.locator('[data-row="2"]').click()
+    stub.wait_until_sent(1)
+    stub.send(type="attempts", row=2, key="key-2", rows=ATTEMPTS)
+    card = stub.page.get_by_role("region", name="Task details")
+    line = card.get_by_role("img", name=re.compile("^Time line"))
+    expect(line).to_have_attribute(
+        "aria-label", re.compile("attempt 1: ran .failed. 2.0 s; waited 1.9 s after attempt 1")
+    )
+    first, second = (card.get_by_role("article").nth(at) for at in (0, 1))
+    for text in ("transient", "400 ms in line", "ran 2.0 s", "worker-1", "n1", "process 71",
+                 "job 4711 RUNNING", "tried again after 1.5 s"):  # fmt: skip
+        expect(first).to_contain_text(text)
+    for text in (EVIL, "permanent", "1.0 GiB memory", f"Traceback {EVIL}", "final"):
+        expect(second).to_contain_text(text)
+    first.get_by_text("Worker's log").click()
+    stub.wait_until_sent(2)
+    assert stub.sent[-1] == {"type": "log", "row": 2, "attempt": 1}
+    stub.send(type="log", row=2, attempt=1, lines=[f"12:00:02 WARNING {EVIL}"])
+    expect(first.get_by_text(f"12:00:02 WARNING {EVIL}")).to_be_visible()
+
+    card.get_by_role("button", name="Reproduce here").click()
+    stub.wait_until_sent(3)
+    asked = stub.sent[-1]
+    assert (asked["action"], asked["rows"]) == ("reproduce", [2])
+    expect(card.get_by_role("button", name="Resubmit")).to_be_disabled()
+    stub.send(type="acted", id=asked["id"], text="Running in a child process …", details="")
+    expect(card.get_by_text("Running in a child process …")).to_be_visible()
+    stub.send(type="acted", id=asked["id"], text="raised ValueError", details=f"Fatal {EVIL}")
+    expect(card.locator(".snb-outcome")).to_contain_text(f"Fatal {EVIL}")
+    expect(card.get_by_role("button", name="Resubmit")).to_be_enabled()
+    stub.set("can_act", False)
+    expect(card.get_by_role("button", name="Resubmit")).to_have_count(0)
+
+
+def test_slow_tasks_are_marked_and_found(stub: StubPage) -> None:
+    """A task that runs longer than three times the median of its kind says so, and is found."""
+    run = Run(40)
+    for row in range(30):
+        run.become(row, TaskState.SUCCEEDED, attempt=1, duration_s=2.0, started_at=run.began_at)
+    for row, since in ((30, 2.0), (31, 90.0)):
+        run.become(row, TaskState.RUNNING, attempt=1, started_at=time.time() - since)
+    stub.open(run.snapshot())
+    stub.table.get_by_role("button", name="slow").click()
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 40 shown")
+    expect(stub.table.locator('[data-row="31"] .snb-state')).to_have_text("◷ slow")
+
+
+def test_a_person_chooses_the_columns(stub: StubPage) -> None:
+    """The menu takes columns away and brings them back, also where there is little room."""
+    stub.page.set_viewport_size({"width": 420, "height": 800})
+    stub.open(Run(20).snapshot())
+    head = stub.page.get_by_role("columnheader", name="Attempt")
+    expect(stub.page.get_by_role("columnheader", name="Name")).to_be_visible()
+    expect(stub.page.get_by_role("columnheader", name="Worker")).to_be_hidden()
+    stub.table.get_by_text("Columns", exact=True).click()
+    stub.table.get_by_role("checkbox", name="Attempt").uncheck()
+    expect(head).to_be_hidden()
+    stub.table.get_by_role("checkbox", name="Worker").check()
+    expect(stub.page.get_by_role("columnheader", name="Worker")).to_be_visible()
+
+
+def test_a_line_shows_progress_alone(stub: StubPage) -> None:
+    """The one-line form has counts, bar and time, and neither strip nor rows."""
+    run = Run(1000)
+    run.work_off(0.5)
+    stub.open(run.snapshot(), title="sweep", form="line")
+    expect(stub.table.get_by_role("progressbar")).to_be_visible()
+    expect(stub.table.locator(".snb-time")).to_contain_text(re.compile(r"\d / s · about .* left"))
+    expect(stub.table.locator("canvas, .snb-grid")).to_have_count(0)
+
+
+def test_the_kernel_hears_who_looks(stub: StubPage) -> None:
+    """A view says that it is there, and the last one that it goes."""
+    stub.open(Run(5).snapshot())
+    kinds = "stub.model.sent.map(({ type }) => type)"
+    assert stub.page.evaluate(kinds) == ["watch"]
+    stub.page.evaluate("stub.close()")
+    assert stub.page.evaluate(kinds) == ["watch", "unwatch"]
+
+
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("tasks", [1_000, 100_000])
 def test_it_can_be_looked_at(stub: StubPage, tasks: int, is_dark: bool) -> None:
@@ -410,19 +481,12 @@ def test_it_can_be_looked_at(stub: StubPage, tasks: int, is_dark: bool) -> None:
     stub.open(run.snapshot(), title="simulate")
     stub.table.get_by_role("columnheader", name="State").get_by_role("button").click()
     stub.table.locator(".snb-body .snb-row").first.click()
-    stub.page.wait_for_function("stub.model.sent.length === 1")
+    stub.wait_until_sent(1)
     row = stub.sent[0]["row"]
-    trace = 'Traceback (most recent call last):\n  File "model.py", line 31, in simulate\n'
-    attempts = [
-        {"attempt": n, "failure_class": "ConnectionError", "message": "503 Service Unavailable",
-         "category": "transient", "duration_s": 0.31, "worker": "worker-2", "will_retry": n < 2,
-         "retry_in_s": 1.1, "is_final": n == 2, "traceback": trace}
-        for n in (1, 2)
-    ]  # fmt: skip
-    stub.send(type="attempts", row=row, key="simulate-3f1c", rows=attempts)
+    stub.send(type="attempts", row=row, key="simulate-3f1c", rows=ATTEMPTS)
     expect(stub.page.get_by_role("article")).to_have_count(2)
     for word in ("succeeded", "cached", "failed", "running", "retrying", "queued"):
-        expect(stub.table.get_by_role("button", name=word)).to_be_visible()
+        expect(stub.table.get_by_role("button", name=re.compile(f"{word} [0-9]"))).to_be_visible()
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     theme = "dark" if is_dark else "light"
     stub.page.screenshot(path=SCREENSHOTS / f"task-table-{tasks}-{theme}.png", full_page=True)

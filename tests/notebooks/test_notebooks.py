@@ -285,6 +285,50 @@ def test_failure_modes_show_no_error_and_leave_no_process(modes: Executed) -> No
     assert _processes_left(modes.output) == []
 
 
+# --- the failure explorer ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The notebook of the failure explorer, executed once for all tests."""
+    return _execute("30_failure_explorer.ipynb", tmp_path_factory.mktemp("explorer"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("gather", ["1500 calls, "]),
+        ("explorer", ["failed attempts of", "FileNotFoundError", "HTTPError", "busy service"]),
+        ("diagnose", ["did not find", "busy service", "% sure"]),
+        ("groups", ["FileNotFoundError", "HTTPError"]),
+        ("arguments", ["south"]),
+        ("retries", ["success_rate"]),
+        ("figure", ["argument region", "timeline"]),
+        ("choose", ["failed attempts in the south"]),
+        ("resubmit", ["1500 of 1500 succeeded"]),
+        ("report", ["Core-hours:", "Slowest:"]),
+        ("export", ["failures.html True failures.csv"]),
+        ("runs", ["running"]),
+    ],
+)
+def test_the_explorer_explains_a_real_run(explored: Executed, cell: str, texts: list[str]) -> None:
+    """A run of thousands of attempts is explained, mended and passed on."""
+    shown = explored.text(cell)
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_the_explorer_shows_no_error_and_leaves_no_process(explored: Executed) -> None:
+    """No cell fails, nothing is warned of, nothing stays; the saved page tells the story."""
+    assert explored.trouble() == []
+    assert _processes_left(explored.output) == []
+    folders = explored.output.iterdir()
+    (run,) = [run for folder in folders for run in list_runs(folder / ".scalable/runs")]
+    assert build_report(run).attempts > 2_000
+    (shown,) = [output.data for output in explored.cell("explorer") if "data" in output]
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "FileNotFoundError" in shown["text/html"]
+
+
 # --- nothing is computed twice -------------------------------------------------------
 
 

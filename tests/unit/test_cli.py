@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,17 @@ def scalable(*words: str) -> Result:
     return CliRunner().invoke(main, words)
 
 
+def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:
+    """The newest run, or the one that is named: counts, and what failed with which error."""
+    newest = scalable("tasks", "--last")
+    assert newest.exit_code == 0
+    assert newest.output.startswith(f"{NEWER}: 2 tasks, 100 % done\n")
+    for told in ("1 succeeded, 1 failed", "simulate(47): failed", "MemoryError"):
+        assert told in newest.output
+    assert scalable("tasks").output == newest.output
+    assert "KeyError" in scalable("tasks", "--run", RUN).output
+
+
 def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     """What the help lists is what the table marks, each with the help of the table."""
     assert list(SHELL.verbs) == [name for name, verb in VERBS.items() if verb.on_command_line]
@@ -67,13 +80,15 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     [
         (
             ["reprot"],
-            "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, help, init, "
-            "plan, report, resume, scale, status, stop. `scalable help` explains them.",
+            "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, diagnose, help, "
+            "init, plan, report, resume, runs, scale, status, stop, tasks. "
+            "`scalable help` explains them.",
         ),
         (
             ["report", "--lats"],
-            "no option of `report` named '--lats'. Did you mean '--last'? Known: --failures, "
-            "--format, --help, --last, --run. `scalable report --help` explains them.",
+            "no option of `report` named '--lats'. Did you mean '--last'? Known: --compare, "
+            "--failures, --format, --help, --last, --output, --redact, --run. `scalable report "
+            "--help` explains them.",
         ),
         (
             ["plan", "slurm"],
@@ -115,6 +130,66 @@ def test_our_errors_are_exit_code_1(words: list[str], message: str) -> None:
 def test_version_is_told() -> None:
     """`--version` prints the package's version."""
     assert scalable("--version").output == f"scalable-nb, version {__version__}\n"
+
+
+def test_runs_lists_all_with_their_state(runs: Path) -> None:
+    """`scalable runs` has a line per run, the newest first; one whose host died is interrupted."""
+    (runs / ".scalable" / "runs" / NEWER / "run.json").write_bytes(
+        orjson.dumps({"run_id": NEWER, "hostname": platform.node(), "target": "local"})
+    )
+    session = {"pid": 2**22 + 1, "host": platform.node()}
+    (runs / ".scalable" / "runs" / NEWER / "session.json").write_bytes(orjson.dumps(session))
+    lines = scalable("runs").stdout.splitlines()
+    assert lines[0].split()[:2] == ["run", "state"]
+    assert [line.split()[:2] for line in lines[1:]] == [[NEWER, "interrupted"], [RUN, "finished"]]
+    assert lines[1].split()[-2:] == ["2", "1"]
+    listed = json.loads(scalable("runs", "--format", "json").stdout)
+    assert [run["state"] for run in listed["runs"]] == ["interrupted", "finished"]
+
+
+def test_diagnose_says_what_to_do(runs: Path) -> None:
+    """`scalable diagnose --last` names the cause, how sure it is, and the action; also as data."""
+    shown = scalable("diagnose", "--last").stdout
+    assert shown.startswith(f"Run {NEWER}: 1 finding")
+    assert "1 task (simulate(47)) ran out of memory" in shown
+    assert "(out of memory, 95% sure)" in " ".join(shown.split())
+    assert "Do: Raise `memory`" in shown
+    data = json.loads(scalable("diagnose", "--last", "--format", "json").stdout)
+    assert [finding["rule"] for finding in data["findings"]] == ["out_of_memory"]
+    assert data["findings"][0]["evidence"]["failed_tasks"] == 1
+
+
+def test_two_runs_are_compared(runs: Path) -> None:
+    """`--compare` says what changed from an earlier run to this one."""
+    shown = scalable("report", "--last", "--compare", RUN).stdout
+    assert shown.startswith(f"Run {NEWER} against {RUN}")
+    assert re.search(r"^KeyError +1 -> +0$", shown, re.M)
+    assert re.search(r"^MemoryError +0 -> +1$", shown, re.M)
+    assert "Still failed (1):\n  simulate(47)" in shown
+    data = json.loads(scalable("report", "--last", "-c", RUN, "--format", "json").stdout)
+    assert data["still_failed"] == ["simulate(47)"]
+
+
+@pytest.mark.parametrize(("format_", "begin"), [("text", "Failures (1"), ("json", "{")])
+def test_a_report_goes_to_a_file(runs: Path, format_: str, begin: str) -> None:
+    """`--output` writes what would have been shown, and says where it is."""
+    result = scalable("report", "--last", "-f", "-F", format_, "--output", "report.out")
+    assert result.stdout == f"Written to {runs / 'report.out'}\n"
+    assert (runs / "report.out").read_text().startswith(begin)
+
+
+def test_a_report_is_one_page_without_network(runs: Path) -> None:
+    """`--format html` writes one page; nothing in it is fetched, arguments go on request."""
+    scalable("report", "--last", "--failures", "--format", "html", "--output", "page.html")
+    page = (runs / "page.html").read_text()
+    assert "default-src 'none'" in page
+    assert "simulate(47)" in page
+    assert "Plotly.newPlot" in page
+    assert re.findall(r"<(?:script|link|img)[^>]* (?:src|href)=", page) == []
+    scalable("report", "--last", "-f", "-F", "html", "-O", "page.html", "--redact")
+    page = (runs / "page.html").read_text()
+    assert "simulate(47)" not in page
+    assert "simulate(…)" in page
 
 
 @pytest.mark.parametrize("newest", ["--last", "--latest", "-l"])

@@ -10,7 +10,7 @@ from journal_rows import attempts, failure, task, tutorial_failures, tutorial_ta
 from test_reader import ANY_ROWS
 
 from scalable_nb.faults.diagnose import Finding, diagnose
-from scalable_nb.telemetry.frames import failures_frame
+from scalable_nb.telemetry.columns import failures_frame
 
 
 def finding(found: list[Finding], rule: str) -> Finding:

@@ -60,7 +60,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("%scalable start --manifest ", "", ()),
         ("%scalable failures --run ", "", (RUNS[1], RUNS[0])),
         ("%scalable report --run-id run-20260101", "run-20260101", (RUNS[0],)),
-        ("%scalable report --format ", "", ("text", "json")),
+        ("%scalable report --format ", "", ("text", "json", "html")),
         ("%scalable resubmit --only ti", "ti", ("timeout",)),
         ("%scalable resubmit --only resource tr", "tr", ("transient",)),
         ("%scalable resubmit --only timeout --dr", "--dr", ("--dry-run",)),
@@ -82,7 +82,7 @@ def test_what_is_offered_at_the_cursor(line: str, fragment: str, words: tuple[st
 def test_shell_offers_only_its_own_verbs() -> None:
     """On the command line the verbs that need a notebook are not offered."""
     assert complete_words([], "", SHELL).words == tuple(SHELL.verbs)
-    assert complete_words(["report"], "--o", SHELL).words == ()
+    assert complete_words(["report"], "--q", SHELL).words == ()
 
 
 def test_runs_folder_that_cannot_be_read_offers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,18 +76,13 @@ WRONG = [
     ),
     (
         "tasks -x",
-        "no option of `tasks` named '-x'. Known: --help, --out, --quiet. "
-        "`%scalable tasks --help` explains them.",
+        "no option of `tasks` named '-x'. Known: --help, --last, --out, --quiet, "
+        "--run. `%scalable tasks --help` explains them.",
     ),
     (
         "start slurm",
         "`%scalable start` has no place for 'slurm'. Did you mean "
         "`%scalable start --target slurm`? `%scalable start --help` explains what it takes.",
-    ),
-    (
-        "tasks now",
-        "`%scalable tasks` has no place for 'now'. "
-        "`%scalable tasks --help` explains what it takes.",
     ),
     (
         "help start stop",
@@ -105,7 +100,7 @@ WRONG = [
     ),
     ("resubmit --timeout 0", "--timeout 0: expected a time above zero, e.g. 90, 90s or 5m."),
     ("resubmit --timeout nan", "--timeout nan: expected a time above zero, e.g. 90, 90s or 5m."),
-    ("report --format xml", "--format xml: expected text or json."),
+    ("report --format xml", "--format xml: expected text or json or html."),
     ("status -o 2nd", "--out 2nd: expected the name of a variable, e.g. results."),
     ("status -o class", "--out class: expected the name of a variable, e.g. results."),
 ]
@@ -127,8 +122,8 @@ def test_help_wins_over_mistakes_on_the_line() -> None:
 
 def test_verb_of_the_notebook_is_explained_in_the_shell() -> None:
     """A verb that exists but needs a notebook is not called unknown."""
-    with pytest.raises(WrongUse, match=r"`tasks` needs a notebook: type `%scalable"):
-        parse(["tasks"], SHELL)
+    with pytest.raises(WrongUse, match=r"`failures` needs a notebook: type `%scalable"):
+        parse(["failures"], SHELL)
 
 
 # --- the table ---------------------------------------------------------------

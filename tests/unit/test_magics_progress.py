@@ -9,7 +9,9 @@ import pytest
 
 from scalable_nb.errors import HostDiedError
 from scalable_nb.magics import progress
-from scalable_nb.magics.progress import WaitInterrupted, count_line, wait_for
+from scalable_nb.magics.progress import WaitInterrupted, wait_for
+from scalable_nb.widgets import progress as one_line
+from scalable_nb.widgets.progress import count_line
 
 
 class Step:
@@ -54,7 +56,7 @@ def test_counts_are_printed_as_they_change() -> None:
 def test_shorter_text_leaves_nothing_of_the_longer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each text covers the whole of the one before."""
     texts = iter(["a longer one", "short"])
-    monkeypatch.setattr(progress, "count_line", lambda futures: next(texts))
+    monkeypatch.setattr(one_line, "count_line", lambda futures: next(texts))
     stream = io.StringIO()
     wait_for([Step("finished", 2)], stream, alive)  # type: ignore[list-item]
     assert stream.getvalue() == "\ra longer one\rshort       \n"

@@ -13,9 +13,10 @@ import pytest
 from fake_mirror import FakeMirror
 from IPython.core.interactiveshell import InteractiveShell
 
-from scalable_nb import widgets
+from scalable_nb import futures, widgets
 from scalable_nb.errors import HostDiedError
 from scalable_nb.futures import FutureList, set_view
+from scalable_nb.magics.frontend import install_when_shown
 from scalable_nb.session import SessionStatus
 from scalable_nb.telemetry.records import TaskState
 
@@ -92,6 +93,13 @@ def test_futures_of_others_are_shown_as_the_list_they_are(shell: InteractiveShel
     assert bundle_of(shell, FutureList()) == {"text/plain": "<FutureList: 0 tasks>"}
 
 
+def test_the_first_list_that_is_shown_installs_the_views(shell: InteractiveShell) -> None:
+    """Nothing else need be shown before: a list of futures draws itself at once."""
+    install_when_shown(shell)
+    bundle_of(shell, FutureList())
+    assert futures._view is widgets.view
+
+
 def test_in_a_kernel_outputs_are_brought_up_to_date_after_each_cell(
     shell: InteractiveShell,
 ) -> None:
@@ -120,8 +128,7 @@ def batch() -> Iterator[Any]:
     mirror: Any = FakeMirror()
     mirror.refresh = lambda: None
     mirror.add(3)
-    rows = [{"task_id": "key-0", "attempt": 1}, {"task_id": "key-1", "attempt": 1}]
-    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror, failures=lambda: rows))
+    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror))
 
 
 def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
@@ -135,9 +142,16 @@ def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
     second.close()
 
 
-def test_the_attempts_of_a_task_are_the_rows_of_its_key(batch: Any) -> None:
-    """The table finds the failed attempts of a task among those of the run."""
-    assert widgets._attempts_of(batch.session, "key-1") == [{"task_id": "key-1", "attempt": 1}]
+def test_the_whole_run_has_one_table_too(batch: Any) -> None:
+    """Whoever asks for the table of all tasks gets the same one, and a line beside it."""
+    whole = widgets.run_table(batch.session)
+    assert widgets.run_table(batch.session) is whole
+    assert "run-1: 3 tasks" in repr(whole)
+    line = widgets.table(batch, form="line")
+    assert (line.form, whole.form) == ("line", "table")
+    assert widgets.table(batch) is not line
+    whole.close()
+    line.close()
 
 
 def test_a_host_that_cannot_be_reached_does_not_hide_the_last_state(batch: Any) -> None:

@@ -174,6 +174,8 @@ class Status:
     folder: Path = Path("/tmp/runs/run-1")
     started_at: str = "2026-03-01T12:00:00.000+00:00"
     pauses: list[Any] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    core_hours: float = 0.0
 
 
 def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
@@ -185,7 +187,8 @@ def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
     )
     for text in (card_text(status), Tags(card_html(status)).words):
         for part in (
-            "2 (1 busy, 1 idle), 4 threads, 2.00 GiB of 4.00 GiB memory",
+            "2 (1 busy, 1 idle), 4 threads",
+            "2.00 GiB of 4.00 GiB used",
             "1,200 succeeded, 3 running",
             "/tmp/runs/run-1",
             "http://127.0.0.1:40123/3f1c/status",
@@ -200,6 +203,26 @@ def test_a_card_of_an_empty_session_says_so_and_escapes_names() -> None:
     assert not {"script", "img", "a"} & set(found.tags)
     assert found.words.count("none yet") == 2
     assert "paused" not in found.words
+
+
+def test_a_card_tells_kinds_of_workers_what_the_queue_says_and_what_was_used() -> None:
+    """Workers by component, jobs by phase with what they wait for, core-hours."""
+    worker = {"threads": 1, "memory_bytes": 0, "memory_limit_bytes": 0, "state": "idle"}
+    waiting = {"phase": "pending", "reason": f"Resources {EVIL}", "estimated_start_at": None}
+    started = {"phase": "busy", "reason": "", "estimated_start_at": None}
+    status: Any = Status(
+        workers=[{**worker, "component": name} for name in ("small", "big", "small")],
+        jobs=[waiting, waiting, started],
+        core_hours=12.345,
+    )
+    for text in (card_text(status), Tags(card_html(status)).words):
+        for part in (
+            "big: 1 (1 idle), small: 2 (2 idle), 3 threads",
+            f"2 pending, 1 busy, waiting for Resources {EVIL}",
+            "12.3 core-hours",
+        ):
+            assert part in text
+    assert not {"script", "img"} & set(Tags(card_html(status)).tags)
 
 
 def test_a_card_says_what_is_paused_and_why() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ from frame_reader import FrameReader
 from IPython.core.interactiveshell import InteractiveShell
 
 from scalable_nb.telemetry.ledger import Ledger
-from scalable_nb.telemetry.records import FailureRow, TaskState
+from scalable_nb.telemetry.records import TaskState
 from scalable_nb.widgets import saved_output
 from scalable_nb.widgets import task_table as module
+from scalable_nb.widgets.controls import Outcome
 from scalable_nb.widgets.task_table import TaskTable
 
 WAIT_S = 20
@@ -71,6 +72,13 @@ class Comm:
         """Until something sent fulfils a condition."""
         with self.arrived:
             assert self.arrived.wait_for(condition, WAIT_S)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until something of the table's own thread fulfils a condition."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.005)
 
     def page(self) -> FrameReader:
         """The table as the page holds it."""
@@ -134,7 +142,7 @@ def test_a_page_that_lost_a_frame_is_healed_though_it_cannot_ask(
     late = FrameReader()
     assert late.read(list(comm.frames())[-1])
     assert late.rows[0]["state"] == TaskState.RUNNING
-    assert table._rest_s() is None  # nothing more to do until something changes
+    assert table._rest_s() > 60  # nothing more to do until something changes
 
 
 def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, make: Any) -> None:
@@ -150,17 +158,43 @@ def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, 
     table.comm.wait(lambda: table.comm.page().rows[1]["label"] == "simulate(scenario=5)")
 
 
-def test_attempts_are_answered(mirror: FakeMirror, make: Any) -> None:
-    """The page names a row and gets the failed attempts of that task."""
-    asked: list[str] = []
+class Controls:
+    """Stands in for a session: one paused batch, and a note of what was asked and decided."""
 
-    def attempts(key: str) -> list[FailureRow]:
-        asked.append(key)
+    can_act = True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def attempts(self, task_id: str) -> Any:
+        self.asked.append(("attempts", task_id))
         return [{"attempt": 1, "failure_class": "ValueError"}]
 
-    table = make(keys=["key-2", "key-1"], attempts=attempts)
+    def log(self, task_id: str, attempt: int) -> list[str]:
+        self.asked.append(("log", task_id, attempt))
+        return ["a line"]
+
+    def act(self, action: str, task_ids: Any) -> Outcome:
+        self.asked.append((action, *task_ids))
+        if action == "reproduce":
+            return Outcome("running ...", then=lambda: Outcome("raised", "a traceback"))
+        return Outcome(f"{len(task_ids)} tasks")
+
+    def pauses(self) -> Any:
+        cause = {"limit": 20, "failure_class": "ValueError", "message": "no licence"}
+        return [{"batch": "sweep", "count": 99, **cause}]
+
+    def decide(self, choice: str, batch: str) -> None:
+        self.asked.append((choice, batch))
+
+
+def test_attempts_and_logs_are_answered(make: Any) -> None:
+    """The page names a row and gets the attempts of that task, or what its worker logged."""
+    controls = Controls()
+    table = make(keys=["key-2", "key-1"], controls=controls)
     table.comm.ask({"type": "attempts", "row": 1})
-    assert asked == ["key-1"]
+    table.comm.ask({"type": "log", "row": 0, "attempt": 3})
+    assert controls.asked == [("attempts", "key-1"), ("log", "key-2", 3)]
     assert table.comm.messages("attempts") == [
         {
             "type": "attempts",
@@ -169,49 +203,48 @@ def test_attempts_are_answered(mirror: FakeMirror, make: Any) -> None:
             "rows": [{"attempt": 1, "failure_class": "ValueError"}],
         }
     ]
+    log = {"type": "log", "row": 0, "attempt": 3, "lines": ["a line"]}
+    assert table.comm.messages("log") == [log]
 
 
-def test_an_error_in_a_callback_is_shown_and_goes_away(mirror: FakeMirror, make: Any) -> None:
+def test_buttons_act_and_what_takes_long_is_told_when_it_is_over(make: Any) -> None:
+    """An action gets the tasks' keys and its outcome is told; one with a rest, twice."""
+    controls = Controls()
+    table = make(controls=controls)
+    assert table.can_act
+    table.comm.ask({"type": "act", "id": 1, "action": "cancel", "rows": [0, 3]})
+    table.comm.ask({"type": "act", "id": 2, "action": "reproduce", "rows": [4]})
+    table.comm.wait(lambda: len(table.comm.messages("acted")) == 3)
+    assert controls.asked == [("cancel", "key-0", "key-3"), ("reproduce", "key-4")]
+    told = [(each["id"], each["text"], each["details"]) for each in table.comm.messages("acted")]
+    assert told == [(1, "2 tasks", ""), (2, "running ...", ""), (2, "raised", "a traceback")]
+
+
+def test_an_error_in_a_callback_is_shown_and_goes_away(make: Any, monkeypatch: Any) -> None:
     """A request that fails says so under the table; one that works clears it."""
 
-    def attempts(key: str) -> list[FailureRow]:
-        raise OSError(f"no journal for {key}")
+    def fail(task_id: str) -> Any:
+        raise OSError(f"no journal for {task_id}")
 
-    table = make(attempts=attempts)
+    controls = Controls()
+    monkeypatch.setattr(controls, "attempts", fail)
+    table = make(controls=controls)
     table.comm.ask({"type": "attempts", "row": 1})
     assert table.problem.endswith("OSError: no journal for key-1")
-    table.comm.ask({"type": "attempts", "row": 99})
+    table.comm.ask({"type": "act", "id": 7, "action": "cancel", "rows": [99]})
     assert "no row 99 in a table of 5 tasks" in table.problem
+    assert table.comm.messages("acted")[-1]["id"] == 7
     table.comm.ask({"type": "what?"})
     assert "what?" in table.problem
-    table.comm.ask({"type": "resync"})
+    table.comm.ask({"type": "log", "row": 1, "attempt": 1})
     assert table.problem == ""
-
-
-class Batches:
-    """Stands in for the session: one paused batch, and what was decided about it."""
-
-    def __init__(self) -> None:
-        self.decided: list[tuple[Any, ...]] = []
-
-    def status(self) -> Any:
-        cause = {"limit": 20, "failure_class": "ValueError", "message": "no licence"}
-        return SimpleNamespace(pauses=[{"batch": "sweep", "count": 99, **cause}])
-
-    def resume(self, *batches: str) -> int:
-        self.decided.append(("resume", *batches))
-        return 2
-
-    def cancel(self, *batches: str, only_paused: bool) -> int:
-        self.decided.append(("cancel", *batches, only_paused))
-        return 2
 
 
 def test_a_pause_is_told_and_decided_about(mirror: FakeMirror, make: Any) -> None:
     """The page hears how many of its tasks are paused and why, and what it says is done."""
-    batches = Batches()
-    table = make(keys=["key-1", "key-2", "key-3"], batches=batches)
-    other = make(keys=["key-0"], batches=batches)
+    controls = Controls()
+    table = make(keys=["key-1", "key-2", "key-3"], controls=controls)
+    other = make(keys=["key-0"], controls=controls)
     for row in (2, 3, 4):  # one of them in neither table
         mirror.change(row, TaskState.PAUSED, batch="sweep")
     mirror.tell()
@@ -219,7 +252,7 @@ def test_a_pause_is_told_and_decided_about(mirror: FakeMirror, make: Any) -> Non
     table.comm.wait(lambda: [{"batch": "sweep", "text": text}] in table.comm.states("pauses"))
     table.comm.ask({"type": "resume", "batch": "sweep"})
     table.comm.ask({"type": "cancel", "batch": "sweep"})
-    assert batches.decided == [("resume", "sweep"), ("cancel", "sweep", True)]
+    assert controls.asked == [("resume", "sweep"), ("cancel", "sweep")]
     assert table.comm.messages("decided") == [{"type": "decided", "batch": "sweep"}] * 2
     for row in (2, 3, 4):
         mirror.change(row, TaskState.RUNNING)
@@ -227,6 +260,38 @@ def test_a_pause_is_told_and_decided_about(mirror: FakeMirror, make: Any) -> Non
     table.comm.wait(lambda: table.comm.states("pauses")[-1] == [])
     assert other.pauses == []
     assert any(other.comm.states("pauses")) is False
+
+
+def test_what_nobody_looks_at_is_not_followed(mirror: FakeMirror, make: Any) -> None:
+    """When the last page has left, the run is followed no more; who comes back gets all of it."""
+    table = make()
+    table.comm.ask({"type": "watch"})
+    assert len(mirror.callbacks) == 1
+    table.comm.ask({"type": "unwatch"})
+    table.comm.wait_until(lambda: not mirror.callbacks)
+    sent = len(table.comm.sent)
+    mirror.change(0, TaskState.RUNNING)
+    mirror.tell()
+    assert len(table.comm.sent) == sent
+    table.comm.ask({"type": "watch"})
+    table.comm.wait(has_state(table.comm, 0, TaskState.RUNNING))
+    assert len(mirror.callbacks) == 1
+
+
+def test_a_cell_that_runs_is_followed_though_nobody_can_be_heard(
+    mirror: FakeMirror, make: Any
+) -> None:
+    """From the begin of a cell on the run is followed, because who looks cannot say so."""
+    table = make()
+    table.comm.ask({"type": "unwatch"})
+    table.comm.wait_until(lambda: not mirror.callbacks)
+    module.begin_cell()
+    table.comm.wait_until(lambda: bool(mirror.callbacks))
+    mirror.change(0, TaskState.RUNNING)
+    mirror.tell()
+    table.comm.wait(has_state(table.comm, 0, TaskState.RUNNING))
+    module.finish_outputs()
+    table.comm.wait_until(lambda: not mirror.callbacks)
 
 
 def test_a_page_that_asks_gets_a_snapshot(mirror: FakeMirror, make: Any) -> None:

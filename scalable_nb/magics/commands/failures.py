@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run
+from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run, live_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
+    from scalable_nb.session import ScalableSession
     from scalable_nb.widgets.failure_explorer import FailureExplorer
 
 
 def _run(context: Context, options: Namespace) -> FailureExplorer:
-    from scalable_nb.telemetry.reader import read_rows, with_given_up
     from scalable_nb.widgets.failure_explorer import FailureExplorer
 
     run = chosen_run(context, options)
-
-    def rows() -> list[dict[str, Any]]:
-        catch_up(context, run)
-        return with_given_up(read_rows(run.failures).rows, read_rows(run.tasks).rows)
-
+    catch_up(context, run)
+    session = live_session(context)
+    is_ours = session is not None and session.run_id == run.run_id
     return FailureExplorer(
-        rows(), title=run.run_id, source=rows, tasks=lambda: read_rows(run.tasks).rows
+        run,
+        title=run.run_id,
+        is_going_on=partial(_goes_on, session) if session is not None and is_ours else None,
     )
+
+
+def _goes_on(session: ScalableSession) -> bool:
+    return session.is_live and session.is_host_alive()
 
 
 VERB = Verb(
@@ -36,5 +41,5 @@ VERB = Verb(
         Example("failures", "of the session; without one, of the newest run"),
         Example("failures --last", "of the newest run, also when its session is gone"),
     ),
-    python="FailureExplorer(session.failures(), source=session.failures)",
+    python="FailureExplorer(session)",
 )

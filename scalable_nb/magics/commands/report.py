@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run
-from scalable_nb.magics.verb import Context, Example, Option, Text, Verb
+from scalable_nb.magics.candidates import run_ids
+from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run, newest_run
+from scalable_nb.magics.verb import Context, Example, Option, Text, Verb, WrongUse, format_option
 
-_FORMATS = ("text", "json")
+if TYPE_CHECKING:
+    from scalable_nb.paths import RunPaths
+    from scalable_nb.report import Comparison, Report
 
 
 def _run(context: Context, options: Namespace) -> object:
-    from scalable_nb.report import build_report
+    from scalable_nb.report import build_report, compare
 
     run = chosen_run(context, options)
     catch_up(context, run)
-    report = build_report(run)
+    report: Report | Comparison = build_report(run)
+    if options.compare is not None:
+        if options.failures or options.format == "html":
+            raise WrongUse("--compare gives text or json, of the whole run: leave out the other.")
+        report = compare(build_report(newest_run(options.compare)), build_report(run))
+    if options.format == "html":
+        return _page(run, report, options)
     if options.format == "json":
-        return report.to_dict()
-    return Text(report.to_text(failures=options.failures))
+        return _written(report.to_dict(), options.output)
+    text = report.to_text() if options.compare else _text(report, options.failures)
+    return _written(text, options.output)
 
 
-def _format(text: str) -> str:
-    if text not in _FORMATS:
-        raise ValueError(f"expected {' or '.join(_FORMATS)}")
-    return text
+def _text(report: Report | Comparison, failures: bool) -> str:
+    return report.to_text(failures) if failures else report.to_text()  # type: ignore[call-arg]
 
 
-def _formats(words: list[str]) -> Iterable[str]:
-    return _FORMATS
+def _page(run: RunPaths, report: Report | Comparison, options: Namespace) -> Text:
+    from scalable_nb.telemetry.runs import RunRecords
+    from scalable_nb.widgets.failure_export import RedactedRecords, report_page
+    from scalable_nb.widgets.failure_view import FailureView
+
+    records = RunRecords(run)
+    records.poll()
+    view = FailureView(RedactedRecords(records) if options.redact else records)
+    # The list of failures names every call with its arguments.
+    text = _text(report, options.failures and not options.redact)
+    path = Path(options.output or f"report-{run.run_id}.html")
+    path.write_text(report_page(view, f"Run {run.run_id}", text), encoding="utf-8")
+    return Text(f"Written to {path.absolute()}")
+
+
+def _written(value: object, output: str | None) -> object:
+    if output is None:
+        return Text(value) if isinstance(value, str) else value
+    import orjson
+
+    path = Path(output)
+    data = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    path.write_bytes((data.encode() if isinstance(data, str) else data) + b"\n")
+    return Text(f"Written to {path.absolute()}")
 
 
 VERB = Verb(
@@ -40,18 +71,15 @@ VERB = Verb(
         RUN,
         LAST,
         Option(("--failures", "-f"), "list the tasks that failed, and why"),
-        Option(
-            ("--format", "-F"),
-            "text or json",
-            "FORMAT",
-            _format,
-            default="text",
-            candidates=_formats,
-        ),
+        format_option("text", "json", "html"),
+        Option(("--output", "-O"), "write to this file instead of showing it", "FILE"),
+        Option(("--redact",), "leave arguments out of an HTML report"),
+        Option(("--compare", "-c"), "set the run against an earlier one", "ID", candidates=run_ids),
     ),
     examples=(
         Example("report --last --failures", "what failed in the newest run"),
         Example("report --format json", "the same as data"),
+        Example("report --format html --output report.html", "one page to read offline"),
     ),
     python="build_report(session.paths).to_text(failures=True)",
     on_command_line=True,

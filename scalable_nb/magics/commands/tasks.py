@@ -1,36 +1,57 @@
-"""``tasks``: the live table of all tasks of the session."""
+"""``tasks``: the table of all tasks of a session or of a finished run."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.verb import Context, Example, Verb
+from scalable_nb.magics.runs import LAST, RUN, live_session, named_run, newest_run
+from scalable_nb.magics.verb import Context, Example, Text, Verb
 
 if TYPE_CHECKING:
+    from scalable_nb.paths import RunPaths
     from scalable_nb.widgets.task_table import TaskTable
 
 
-def _run(context: Context, options: Namespace) -> TaskTable:
-    from scalable_nb.session import current_session
+def _run(context: Context, options: Namespace) -> TaskTable | Text:
+    run = named_run(options)
+    if context.variables is None:
+        return _as_text(run or newest_run())
+    session = live_session(context)
+    if run is None or (session is not None and session.run_id == run.run_id):
+        from scalable_nb.session import current_session
+        from scalable_nb.widgets import run_table
 
-    session = current_session()
-    session.check_alive()
-    session.mirror.refresh()
+        session = session or current_session()  # which says that there is none
+        session.check_alive()
+        return run_table(session)
+    from scalable_nb.telemetry.replay import ledger_of_run
+    from scalable_nb.widgets.controls import RunControls
     from scalable_nb.widgets.task_table import TaskTable
 
-    return TaskTable(
-        session.mirror,
-        title=session.run_id,
-        attempts=lambda key: [row for row in session.failures() if row.get("task_id") == key],
-        batches=session,
-    )
+    return TaskTable.of_ledger(ledger_of_run(run), title=run.run_id, controls=RunControls(run))
+
+
+def _as_text(run: RunPaths) -> Text:
+    import time
+
+    from scalable_nb.telemetry.replay import ledger_of_run
+    from scalable_nb.widgets.picture import picture_text, take_picture
+
+    ledger = ledger_of_run(run)
+    picture = take_picture(ledger, title=run.run_id, status="finished", at=time.time())
+    return Text(picture_text(picture))
 
 
 VERB = Verb(
     name="tasks",
-    summary="show the live table of all tasks of the session",
+    summary="show the table of all tasks: live of the session, or of a finished run",
     run=_run,
-    examples=(Example("tasks", "state, attempt, worker and duration of each task"),),
-    python="TaskTable(session.mirror)",
+    options=(RUN, LAST),
+    examples=(
+        Example("tasks", "state, attempt, worker and duration of each task of the session"),
+        Example("tasks --last", "of the newest run, also when its session is gone"),
+    ),
+    python="scalable_nb.widgets.run_table(session)",
+    on_command_line=True,
 )

@@ -1,64 +1,39 @@
-"""Records to plotly figures: pure functions, no widget, no network.
+"""Failed attempts by error class: how many, and how long they executed.
 
-Every figure is made of the same few traces with one value per error class, and of a sample
-of points, so that it costs the same for ten rows and for a million, and a figure on show
-can be brought up to date by giving its traces new values.
-
-Text from errors is untrusted. plotly draws a subset of HTML and, where MathJax is loaded,
-``$…$``; so all such text goes through `label_text`.
+Both figures are made of the same few traces with one value per error class, and of a sample
+of points, so that they cost the same for ten rows and for a million.
 """
 
 from __future__ import annotations
 
-import html
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from scalable_nb.faults.causes import FAST_FAIL_S
+from scalable_nb.figures.style import (
+    CATEGORY_COLOURS,
+    CLEAR,
+    TEXT,
+    Panel,
+    colours,
+    label_text,
+    single,
+)
 from scalable_nb.telemetry.frames import failure_classes
 from scalable_nb.telemetry.plaintext import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Colour of each category: told apart by the colour-blind, legible on white and on black.
-CATEGORY_COLOURS: Final = {
-    "transient": "#4a90d9",
-    "permanent": "#d1495b",
-    "resource": "#9467bd",
-    "timeout": "#e08e0b",
-    "infrastructure": "#2a9d8f",
-    "unknown": "#8c8c8c",
-}
 #: Classes drawn by name; the rest is one bar.
 MAX_CLASSES: Final = 15
 MAX_POINTS: Final = 1500
 
-# Halfway between the text colours of the light and the dark theme: 4.5:1 on white and 4.2:1
-# on JupyterLab's black.
-_TEXT: Final = "#767676"
-_GRID: Final = "rgba(128,128,128,0.22)"
-_CLEAR: Final = "rgba(0,0,0,0)"
 _LOG_FROM_RATIO: Final = 50.0  # between the longest and the shortest duration
 _SHORTEST_S: Final = 1e-3  # what a logarithmic axis shows instead of 0
-_NOTHING: Final = {
-    "text": "no failed attempts",
-    "showarrow": False,
-    "xref": "paper",
-    "yref": "paper",
-    "x": 0.5,
-    "y": 0.5,
-}
-
-
-def label_text(value: object, max_chars: int = 60) -> str:
-    """Text for a label or a hover box: one line, cut, drawn as it is written."""
-    # "$" as an entity is not seen by the search for formulas; quotes need no escape, and
-    # plotly would not undo it.
-    return html.escape(one_line(value, max_chars), quote=False).replace("$", "&#36;")
 
 
 def error_classes(frame: pd.DataFrame) -> go.Figure:
@@ -67,7 +42,7 @@ def error_classes(frame: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     frame : pandas.DataFrame
-        From `scalable_nb.telemetry.frames.failures_frame`.
+        From `scalable_nb.telemetry.columns.failures_frame`.
 
     Returns
     -------
@@ -77,52 +52,52 @@ def error_classes(frame: pd.DataFrame) -> go.Figure:
         ``yaxis.ticktext`` its name; the most frequent is on top.
     """
     table = shown_classes(frame)
-    figure = go.Figure([*_bars(table), *_key(frame)])
-    figure.update_xaxes(**_count_axis(table))
-    return _styled(figure, table)
+    return single(classes_panel(table), key(frame))
 
 
-def execution_times(frame: pd.DataFrame, timeout_s: float | None = None) -> go.Figure:
+def execution_times(
+    frame: pd.DataFrame, timeout_s: float | None = None, walltime_s: float | None = None
+) -> go.Figure:
     """How long the failed attempts executed, by error class.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        From `scalable_nb.telemetry.frames.failures_frame`.
-    timeout_s : float, optional
-        Draws a line at the limit.
+        From `scalable_nb.telemetry.columns.failures_frame`.
+    timeout_s, walltime_s : float, optional
+        Draw a line at the time limit of an attempt, and at that of a job.
 
     Returns
     -------
     plotly.graph_objects.Figure
         One box per class, from all attempts, and a sample of at most `MAX_POINTS` attempts.
-        The axis is logarithmic where the durations differ by more than a factor of 50.
+        The axis is logarithmic where the durations differ by more than a factor of 50. Shaded
+        are the attempts that failed at once, and those that hit a limit.
     """
     table = shown_classes(frame)
-    figure = go.Figure([*_times(frame, table, timeout_s), *_key(frame)])
-    figure.update_xaxes(**_time_axis(frame, timeout_s))
-    return _styled(figure, table)
+    return single(times_panel(frame, table, timeout_s, walltime_s), key(frame))
 
 
-def explorer_figure(frame: pd.DataFrame, timeout_s: float | None = None) -> go.Figure:
-    """`error_classes` and `execution_times` side by side, one line per class.
+def classes_panel(table: pd.DataFrame) -> Panel:
+    """What `error_classes` draws."""
+    return Panel(_bars(table), _count_axis(table), _class_axis(table), _height(table))
 
-    The kinds, the number and the order of the traces are the same for every frame, so that
-    a figure on show can take over the values of a new one.
-    """
-    table = shown_classes(frame)
-    figure = make_subplots(
-        1, 2, shared_yaxes=True, column_widths=[0.42, 0.58], horizontal_spacing=0.03
+
+def times_panel(
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    timeout_s: float | None = None,
+    walltime_s: float | None = None,
+) -> Panel:
+    """What `execution_times` draws."""
+    limits = [limit for limit in (timeout_s, walltime_s) if limit is not None]
+    return Panel(
+        _times(frame, table, timeout_s, walltime_s),
+        _time_axis(frame, limits),
+        _class_axis(table),
+        _height(table),
+        regions(limits, float(frame["duration_s"].max())),
     )
-    for column, traces in (
-        (1, _bars(table)),
-        (2, _times(frame, table, timeout_s)),
-        (1, _key(frame)),
-    ):
-        figure.add_traces(traces, rows=1, cols=column)
-    figure.update_xaxes(**_count_axis(table), col=1)
-    figure.update_xaxes(**_time_axis(frame, timeout_s), col=2)
-    return _styled(figure, table)
 
 
 def shown_classes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +139,7 @@ def _bars(table: pd.DataFrame) -> list[go.Bar]:
             orientation="h",
             width=0.62,
             showlegend=False,
-            marker=_bar_marker(_colours(table["category"]), shape),
+            marker=_bar_marker(colours(table["category"]), shape),
         )
         for outcome, name, then, shape in (
             ("final", "failed for good", "ended their task", ""),
@@ -173,23 +148,59 @@ def _bars(table: pd.DataFrame) -> list[go.Bar]:
     ]
 
 
-def _times(frame: pd.DataFrame, table: pd.DataFrame, timeout_s: float | None) -> list[Any]:
+def _times(
+    frame: pd.DataFrame, table: pd.DataFrame, timeout_s: float | None, walltime_s: float | None
+) -> list[Any]:
     timed = frame[frame["duration_s"] >= 0]
     classes = {name: place for place, name in enumerate(table["failure_class"])}
     # What has no line of its own is in the last one.
-    places = timed["failure_class"].map(classes).fillna(len(table) - 1).to_numpy(dtype="int64")
+    lines = [classes.get(name, len(table) - 1) for name in timed["failure_class"].cat.categories]
+    places = np.array(lines, dtype="int64")[timed["failure_class"].cat.codes]
     seconds = timed["duration_s"].clip(lower=_SHORTEST_S).to_numpy(dtype="float64")
-    limit = go.Scatter(
-        x=[timeout_s, timeout_s],
-        y=[-0.5, len(table) - 0.5],
-        name="time limit",
+    return [
+        _box(places, seconds, len(table)),
+        _points(timed, places, seconds),
+        _limit("time limit", timeout_s, "timeout", len(table)),
+        _limit("walltime", walltime_s, "infrastructure", len(table)),
+    ]
+
+
+def _limit(name: str, limit_s: float | None, category: str, lines: int) -> go.Scatter:
+    return go.Scatter(
+        x=[limit_s, limit_s],
+        y=[-0.5, lines - 0.5],
+        name=name,
         legendrank=2000,  # last
         mode="lines",
-        line={"color": CATEGORY_COLOURS["timeout"], "dash": "dash", "width": 1.5},
+        line={"color": CATEGORY_COLOURS[category], "dash": "dash", "width": 1.5},
         hoverinfo="x+name",
-        visible=timeout_s is not None,
+        visible=limit_s is not None,
     )
-    return [_box(places, seconds, len(table)), _points(timed, places, seconds), limit]
+
+
+def regions(limits: list[float], longest_s: float) -> list[dict[str, Any]]:
+    """Shaded ranges of the time axis: failed at once, and hit a limit."""
+    # Not beyond the attempts: a shape would stretch the axis. (NaN, of none, compares as false.)
+    fast_s = min(FAST_FAIL_S, 1.1 * longest_s) if longest_s > _SHORTEST_S else FAST_FAIL_S
+    marked = [(_SHORTEST_S, fast_s, "fast fail", "permanent", "left")]
+    marked += [
+        (0.97 * limit, 1.05 * limit, "hit the limit", "timeout", "right") for limit in limits
+    ]
+    return [
+        {
+            "type": "rect",
+            "x0": low,
+            "x1": high,
+            "y0": 0,
+            "y1": 1,
+            "layer": "below",
+            "line_width": 0,
+            "fillcolor": CATEGORY_COLOURS[category],
+            "opacity": 0.12,
+            "label": {"text": text, "textposition": f"top {side}", "font": {"size": 10}},
+        }
+        for low, high, text, category, side in marked
+    ]
 
 
 def _box(places: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any], classes: int) -> go.Box:
@@ -207,8 +218,8 @@ def _box(places: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any], classes: i
         orientation="h",
         width=0.62,
         name="all attempts",
-        line={"color": _TEXT, "width": 1.5},
-        fillcolor=_CLEAR,
+        line={"color": TEXT, "width": 1.5},
+        fillcolor=CLEAR,
         zorder=1,  # over the points, which would hide it
         hoverinfo="skip",
         showlegend=False,
@@ -227,7 +238,7 @@ def _points(
         y=(places[chosen] + 0.45 * spread).tolist(),
         mode="markers",
         name="attempts",
-        marker={"size": 6, "opacity": 0.6, "color": _colours(rows["category"])},
+        marker={"size": 6, "opacity": 0.6, "color": colours(rows["category"])},
         customdata=_hover_texts(rows),
         hovertemplate="%{customdata}<extra></extra>",
         showlegend=False,
@@ -243,12 +254,13 @@ def _sample(places: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any]) -> np.n
     return np.asarray(order[every])
 
 
-def _key(frame: pd.DataFrame) -> list[Any]:
+def key(frame: pd.DataFrame) -> list[Any]:
     """The legend: the categories that occur, by colour, and the two outcomes, by pattern."""
-    present = set(frame["category"].where(frame["category"].isin(CATEGORY_COLOURS), "unknown"))
+    found = {str(category) for category in frame["category"].unique()}
+    present = {category if category in CATEGORY_COLOURS else "unknown" for category in found}
     keys = [(name, colour, "", name in present) for name, colour in CATEGORY_COLOURS.items()]
     keys += [
-        (name, _TEXT, shape, bool(present))
+        (name, TEXT, shape, bool(present))
         for name, shape in (("failed for good", ""), ("retried", "/"))
     ]
     return [
@@ -268,11 +280,6 @@ def _key(frame: pd.DataFrame) -> list[Any]:
 def _bar_marker(colour: str | list[str], shape: str) -> dict[str, Any]:
     pattern = {"shape": shape, "fillmode": "replace", "size": 6, "solidity": 0.3}
     return {"color": colour, "pattern": pattern, "line": {"width": 1, "color": colour}}
-
-
-def _colours(categories: pd.Series[Any]) -> list[str]:
-    unknown = CATEGORY_COLOURS["unknown"]
-    return [CATEGORY_COLOURS.get(category, unknown) for category in categories]
 
 
 def _hover_texts(rows: pd.DataFrame) -> list[str]:
@@ -310,9 +317,9 @@ def _count_axis(table: pd.DataFrame) -> dict[str, Any]:
     return {"title_text": "failed attempts", "rangemode": "tozero", "dtick": 1 if few else None}
 
 
-def _time_axis(frame: pd.DataFrame, timeout_s: float | None) -> dict[str, Any]:
+def _time_axis(frame: pd.DataFrame, limits: list[float]) -> dict[str, Any]:
     seconds = frame["duration_s"].clip(lower=_SHORTEST_S).dropna()
-    longest = max(seconds.max(), timeout_s or 0) if len(seconds) else 1.0
+    longest = max(seconds.max(), *limits, 0) if len(seconds) else 1.0
     is_log = len(seconds) > 0 and longest / seconds.min() > _LOG_FROM_RATIO
     return {
         "title_text": "execution time of the attempt (s)" + (", logarithmic" if is_log else ""),
@@ -323,48 +330,14 @@ def _time_axis(frame: pd.DataFrame, timeout_s: float | None) -> dict[str, Any]:
     }
 
 
-def _styled(figure: go.Figure, table: pd.DataFrame) -> go.Figure:
-    figure.update_layout(
-        template="none",
-        barmode="stack",
-        height=120 + 32 * max(3, len(table)),
-        margin={"l": 10, "r": 20, "t": 46, "b": 50},
-        paper_bgcolor=_CLEAR,
-        plot_bgcolor=_CLEAR,
-        font={"color": _TEXT, "size": 12},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.03,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
-        hoverlabel={"align": "left"},
-        modebar={
-            "bgcolor": _CLEAR,
-            "color": _GRID,
-            "activecolor": _TEXT,
-            "remove": ["select2d", "lasso2d"],
-        },
-        hovermode="closest",
-        uirevision="kept",  # a zoom survives new values
-        annotations=[] if len(table) else [_NOTHING],
-    )
-    figure.update_xaxes(
-        gridcolor=_GRID,
-        zeroline=False,
-        automargin=True,
-        title_font_size=12,
-        visible=len(table) > 0,
-    )
-    figure.update_yaxes(
-        tickvals=list(range(len(table))),
-        ticktext=table["label"].tolist(),
-        range=[max(1, len(table)) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-        automargin=True,
-    )
-    return figure
+def _class_axis(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "tickvals": list(range(len(table))),
+        "ticktext": table["label"].tolist(),
+        "range": [max(1, len(table)) - 0.5, -0.5],
+        "showgrid": False,
+    }
+
+
+def _height(table: pd.DataFrame) -> int:
+    return 32 * max(3, len(table))

@@ -1,0 +1,37 @@
+"""``diagnose``: what went wrong in a run, and what to do."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run
+from scalable_nb.magics.verb import Context, Example, Text, Verb, format_option
+
+
+def _run(context: Context, options: Namespace) -> object:
+    from scalable_nb.faults.diagnose import diagnose
+    from scalable_nb.report.diagnosis import diagnosis_text
+    from scalable_nb.telemetry.runs import RunRecords
+
+    run = chosen_run(context, options)
+    catch_up(context, run)
+    records = RunRecords(run)
+    records.poll()
+    findings = diagnose(records.failures, tasks=records.tasks, workers=records.workers)
+    if options.format == "json":
+        return {"run_id": run.run_id, "findings": [finding.to_dict() for finding in findings]}
+    return Text(diagnosis_text(run.run_id, findings))
+
+
+VERB = Verb(
+    name="diagnose",
+    summary="say what went wrong in a run, how sure that is, and what to do",
+    run=_run,
+    options=(RUN, LAST, format_option("text", "json")),
+    examples=(
+        Example("diagnose", "of the session; without one, of the newest run"),
+        Example("diagnose --last --format json", "of the newest run, as data"),
+    ),
+    python="diagnose(session.failures())",
+    on_command_line=True,
+)

@@ -1,0 +1,26 @@
+"""``runs``: all runs, with what became of them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from scalable_nb.magics.verb import Context, Example, Verb, format_option
+
+
+def _run(context: Context, options: Namespace) -> object:
+    from scalable_nb.report import overview
+    from scalable_nb.settings import load_settings
+
+    runs = overview(load_settings().runs_dir)
+    return runs.to_dict() if options.format == "json" else runs
+
+
+VERB = Verb(
+    name="runs",
+    summary="list all runs: finished, running, or interrupted because their host died",
+    run=_run,
+    options=(format_option("text", "json"),),
+    examples=(Example("runs", "the newest first"), Example("runs --format json", "as data")),
+    python="overview(load_settings().runs_dir)",
+    on_command_line=True,
+)

@@ -1,0 +1,70 @@
+"""Whether anybody looks at a view, so that a run whom nobody watches costs nothing.
+
+A page that shows a view says so every 20 seconds (feed.mjs). A kernel that runs a cell hears
+nothing, so silence counts only while it is idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: Silence of an idle kernel's pages after which nobody looks; several times their interval.
+PATIENCE_S: Final = 90.0
+
+
+class Kernel:
+    """Whether this kernel runs a cell, and until when it did."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.is_busy = False
+        self.idle_since = float("-inf")
+
+    def begin_cell(self) -> None:
+        """A cell begins: from now on nobody is heard."""
+        self.is_busy = True
+
+    def end_cell(self) -> None:
+        """A cell ended: who is there will be heard again."""
+        self.is_busy = False
+        self.idle_since = self.clock()
+
+
+THIS_KERNEL: Final = Kernel()
+
+
+class Audience:
+    """Those who look at one view; at first somebody who has just displayed it.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    """
+
+    def __init__(self, kernel: Kernel = THIS_KERNEL) -> None:
+        self._kernel = kernel
+        self._heard_at = kernel.clock()
+
+    def hear(self) -> None:
+        """A page says that it shows the view."""
+        self._heard_at = self._kernel.clock()
+
+    def leave(self) -> None:
+        """The last page that showed it does so no more."""
+        self._heard_at = float("-inf")
+
+    def leaves_in_s(self) -> float | None:
+        """Seconds after which nobody counts as there; None while nobody can be heard."""
+        if self._kernel.is_busy:
+            return None
+        last = self._heard_at
+        if last > float("-inf"):
+            last = max(last, self._kernel.idle_since)
+        return max(0.0, last + PATIENCE_S - self._kernel.clock())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody may be looking."""
+        return self.leaves_in_s() != 0.0
