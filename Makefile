@@ -59,6 +59,10 @@ test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, 
 chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED))
 
+.PHONY: chaos-resume
+chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every run goes on from its folder (SEED=...)
+	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
+
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
 	$(PYTEST) tests/browser/test_lab_live.py --update-images

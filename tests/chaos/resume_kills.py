@@ -1,12 +1,13 @@
 """Kill host, kernel and workers at a random moment, resubmit, and count every call on disk.
 
-``python tests/chaos/resume_kills.py [ROUNDS]`` does it again and again; the integration tests
-do a few. One round: a script maps kept calls of random lengths and a sum over them; after a
+``python -m tests.chaos.resume_kills`` does it again and again; the integration tests do a few.
+One round: a script maps kept calls of random lengths and a sum over them; after a
 random time some of its processes get SIGKILL; then ``resubmit(run="last")`` in this process.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -174,9 +175,12 @@ def _await(condition: object, timeout_s: float = 60.0) -> None:
 
 def main() -> None:
     """Do as many rounds as are asked for, each with a seed of its own, and tell of each."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    first = int.from_bytes(os.urandom(4), "big")
-    for seed in range(first, first + rounds):
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.resume_kills")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, help="of the first round; the others follow")
+    options = parser.parse_args()
+    first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    for seed in range(first, first + options.rounds):
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
             print(run_round(Path(folder), seed), flush=True)
 

@@ -124,21 +124,16 @@ def test_a_host_that_ends_itself_leaves_what_was_wanted(folder: Path) -> None:
     assert [calls(folder, f"square-{x}") for x in range(6)] == [1] * 6
 
 
-def test_ten_thousand_tasks_are_back_within_seconds(start: Start) -> None:
-    """Attaching and asking for a batch of ten thousand takes no longer than a person waits."""
+def test_thousands_of_tasks_are_back_within_seconds(start: Start) -> None:
+    """Attaching and asking for a batch of thousands takes no longer than a person waits."""
     first = start()
-
-    @cacheable
-    def tenth(x: int) -> float:
-        return x / 10
-
-    first.client.map(abs, range(10_000), name="many")
+    first.client.map(abs, range(3_000), name="many")
     began = time.monotonic()
     second = ScalableSession.attach(first.run_id)
     many = second.batches["many"]
     took_s = time.monotonic() - began
-    assert len(many) == 10_000
-    # The budget is 2 s on a quiet machine, which `make bench` measures; tests run on busy ones.
+    assert len(many) == 3_000
+    # `make bench` measures ten thousand on a quiet machine; tests run on busy ones.
     assert took_s < 20
     first.cancel()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,29 @@ from counting import calls, mark
 
 from scalable_nb import ScalableSession, cacheable
 
-Start = Callable[..., ScalableSession]
-
 
 def test_a_store_that_cannot_be_written_is_told_once(
-    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+    shared_session: ScalableSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results come all the same, from every task, and one notice says what is wrong."""
-    (folder / "in-the-way").write_text("a file where the folder should be")
-    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(folder / "in-the-way"))
+    (tmp_path / "in-the-way").write_text("a file where the folder should be")
+    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(tmp_path / "in-the-way"))
 
     @cacheable
     def double(x: int) -> int:
-        mark(folder, f"double-{x}")
+        mark(tmp_path, f"double-{x}")
         return 2 * x
 
-    session = start()
-    assert session.client.map(double, range(20)).results() == list(range(0, 40, 2))
-    (notice,) = session.status().notices
-    assert "double(x=" in notice
+    futures = shared_session.client.map(double, range(20))
+    assert futures.results() == list(range(0, 40, 2))
+    (notice,) = [each for each in shared_session.status().notices if "double(x=" in each]
     assert "in-the-way" in notice
-    assert [calls(folder, f"double-{x}") for x in range(20)] == [1] * 20
+    assert [calls(tmp_path, f"double-{x}") for x in range(20)] == [1] * 20
 
 
-def test_what_cannot_be_pickled_is_told_and_stays_where_it_is(start: Start) -> None:
+def test_what_cannot_be_pickled_is_told_and_stays_where_it_is(
+    shared_session: ScalableSession,
+) -> None:
     """A result that no file can hold is still there for the tasks that take it."""
 
     @cacheable
@@ -45,8 +43,7 @@ def test_what_cannot_be_pickled_is_told_and_stays_where_it_is(start: Start) -> N
     def is_free(held: Any) -> bool:
         return bool(held.acquire(blocking=False))
 
-    session = start()
-    held = session.client.submit(lock, 1)
-    assert session.client.submit(is_free, held).result() is True
-    (notice,) = session.status().notices
+    held = shared_session.client.submit(lock, 1)
+    assert shared_session.client.submit(is_free, held).result() is True
+    (notice,) = [each for each in shared_session.status().notices if "lock(x=" in each]
     assert "a result of type _thread.lock cannot be kept" in notice

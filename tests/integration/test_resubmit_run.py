@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from kernels import kill_host, last_run, run_kernel, start_kernel
 from waiting import until
 
 from scalable_nb import ScalableSession, errors, resubmit
-from scalable_nb.callrecord import read_call_record
 from scalable_nb.resubmission.plan import ResubmitPlan
 from scalable_nb.session import live_sessions
 
@@ -190,22 +188,3 @@ def test_a_task_that_must_not_run_twice_is_left_out(start: Start, folder: Path) 
     futures = resubmit(run=run)
     assert futures[0].result() == 0
     assert (calls(folder, "pay-0"), calls(folder, "pay-1")) == (1, 1)
-
-
-def test_the_record_is_readable_up_to_any_byte(start: Start, folder: Path) -> None:
-    """However the file of calls ends, whole submissions before it can be read."""
-    session = start()
-    for number in range(5):
-        session.client.submit(pow, number, 2).result()
-    assert session.paths is not None
-    (file,) = session.paths.calls.glob("*.calls")
-    whole = file.read_bytes()
-    seen = set()
-    torn = folder / "torn"
-    torn.mkdir(mode=0o700)
-    for length in range(0, len(whole), 7):
-        (torn / "x.calls").write_bytes(whole[:length])
-        seen.add(len(read_call_record(torn).tasks))
-    assert seen == {0, 1, 2, 3, 4}
-    os.rename(file, folder / "gone")  # noqa: PTH104 - the session goes on without it
-    assert session.client.submit(pow, 9, 2).result() == 81
