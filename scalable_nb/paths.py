@@ -94,6 +94,12 @@ class RunPaths:
         """Private folder of what the workers on this machine printed and logged, a file each."""
         return self.folder / "logs"
 
+    def worker_log(self, worker: str) -> Path | None:
+        """The log of a worker on this machine, by its name; None where there is none."""
+        # Compared, never used as a path: the name may come from a journal.
+        logs = self.logs.glob("*.log") if worker else ()
+        return next((path for path in logs if path.stem == worker), None)
+
     @property
     def tls(self) -> Path:
         """Private folder of the session's certificate and key."""

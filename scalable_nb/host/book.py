@@ -213,6 +213,7 @@ class Book:
             record.row,
             worker=ledger.code(self.worker_name(record.worker)),
             host=ledger.code(self._worker_hosts.get(record.worker, "")),
+            job=ledger.code(self.job_of(record.worker) or ""),
             attempt=record.attempts + 1,
             started_at=time(),
         )

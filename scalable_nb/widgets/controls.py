@@ -102,7 +102,7 @@ class SessionControls:
         worker, begin_at, end_at = span
         lines = lines_between(self._lines_of(worker), begin_at, end_at)
         if not lines and self._session.paths is not None:
-            lines = lines_between(_lines_in(self._session.paths.host_log), begin_at, end_at)
+            lines = lines_between(_lines_in_files(self._session.paths, worker), begin_at, end_at)
         return lines[-_LOG_LINES:]
 
     def _lines_of(self, worker: str) -> list[str]:
@@ -215,11 +215,12 @@ class RunControls:
         return attempts_of_run(self._paths, task_id)
 
     def log(self, task_id: str, attempt: int) -> list[str]:
-        """What the host noted during an attempt."""
+        """What the worker logged during an attempt; where there is no log, what the host noted."""
         span = _span(self.attempts(task_id), attempt)
         if span is None:
             return []
-        return lines_between(_lines_in(self._paths.host_log), *span[1:])[-_LOG_LINES:]
+        worker, begin_at, end_at = span
+        return lines_between(_lines_in_files(self._paths, worker), begin_at, end_at)[-_LOG_LINES:]
 
     def act(self, action: str, task_ids: Sequence[str]) -> Outcome:
         """Nothing can be done any more.
@@ -264,6 +265,10 @@ def _span(rows: Sequence[AttemptRow], attempt: int) -> tuple[str, float, float] 
             )
             return str(row.get("worker", "")), begin_at - _LOG_MARGIN_S, end_at + _LOG_MARGIN_S
     return None
+
+
+def _lines_in_files(paths: RunPaths, worker: str) -> list[str]:
+    return _lines_in(paths.worker_log(worker) or paths.host_log)
 
 
 def _lines_in(path: Path) -> list[str]:

@@ -61,13 +61,15 @@ class SessionActions:
 
 
 def last_log_lines(paths: RunPaths, worker: str) -> tuple[Path, str]:
-    """The end of the log that knows of a worker: its own lines where there are some."""
-    path = paths.host_log
+    """The end of a worker's log; of the host's where the worker has none of its own here."""
+    own = paths.worker_log(worker)
+    path = own if own is not None else paths.host_log
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
         return path, "There is no log."
-    own = [line for line in lines if worker and worker in line]
-    return path, "\n".join((own or lines)[-_LOG_LINES:]) or "The log is empty."
+    if own is None:
+        lines = [line for line in lines if worker and worker in line] or lines
+    return path, "\n".join(lines[-_LOG_LINES:]) or "The log is empty."

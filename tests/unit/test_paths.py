@@ -311,3 +311,14 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         write_private(path, b"newer")
     assert (mine.read_text(), path.read_bytes()) == ("mine", b"new")
+
+
+def test_a_workers_log_is_found_by_its_name_alone(tmp_path: Path) -> None:
+    """A name that is none, or that would lead out of the folder, finds nothing."""
+    run = RunPaths(tmp_path / "run-1")
+    assert run.worker_log("worker-0") is None
+    run.logs.mkdir(parents=True)
+    (run.logs / "worker-0.log").touch()
+    (run.folder / "host.log").touch()
+    assert run.worker_log("worker-0") == run.logs / "worker-0.log"
+    assert [run.worker_log(name) for name in ("", "worker-1", "../host", "*")] == [None] * 4
