@@ -12,10 +12,10 @@ from scalable_nb.reproduction import FailedCall
 
 
 def call_of(function: Callable[..., Any], *args: Any, **options: Any) -> FailedCall:
-    arguments, _ = pack_arguments(args, {}, function)
+    arguments, _, buffers = pack_arguments(args, {}, function)
     values: dict[str, Any] = {
         "label": f"{function.__name__}(...)",
-        "call": Call(pack_function(function), arguments),
+        "call": Call(pack_function(function), arguments, buffers=buffers),
         "inputs": [],
         "is_async": False,
         "timeout_s": None,
