@@ -241,19 +241,23 @@ class ScalableNanny(Nanny):
         super()._on_worker_exit_sync(exitcode)
 
     async def _on_worker_exit(self, exitcode: int) -> None:
-        await self._report_exit()
-        await super()._on_worker_exit(exitcode)
+        if await self._report_exit():
+            await super()._on_worker_exit(exitcode)
+        else:
+            # A host that is gone does not come back: its job must not wait for it.
+            await self.close(timeout=2, reason="scalable-scheduler-gone")
 
-    async def _report_exit(self) -> None:
-        """Tell the scheduler of an end that nobody wanted; once."""
+    async def _report_exit(self) -> bool:
+        """Tell the scheduler of an end that nobody wanted, once; says whether it is there."""
         async with self._reporting:  # closing must not cut off a report on its way
             exit_code, self._unreported_exit = self._unreported_exit, None
             owner = read_owner(self._slots)
             # Otherwise it was meant to end, or died before it could get tasks.
             if exit_code is not None and owner is not None:
-                await self._report(owner, exit_code)
+                return await self._report(owner, exit_code)
+        return True
 
-    async def _report(self, owner: Owner, exit_code: int) -> None:
+    async def _report(self, owner: Owner, exit_code: int) -> bool:
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
         limit_bytes = self.memory_manager.memory_limit
@@ -275,9 +279,13 @@ class ScalableNanny(Nanny):
         try:
             # Where the network was cut, it may be there again in a moment.
             await retry(report, count=4, delay_min=0.1, delay_max=1.0)
+        except OSError:
+            logger.exception("the scheduler cannot be told of the end of %s", owner)
+            return False
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
             logger.exception("could not tell the scheduler of the end of %s", owner)
+        return True
 
 
 def _kill_group(pid: int) -> None:

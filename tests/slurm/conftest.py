@@ -7,33 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_slurm import RealSlurm
+from real_slurm import RealSlurm, started_slurm
 from sessions import MANIFEST, start
-
-from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
 __all__ = ["start"]
 
 _TARGET = 'slurm: {provider: slurm, max_workers: 2, threads_per_worker: 1, walltime: "00:10:00"}'
-
-
-def started_slurm(
-    factory: pytest.TempPathFactory,
-    *,
-    accounting: bool,
-    enforce_memory: bool = False,
-    nodes: int = 4,
-) -> Iterator[RealSlurm]:
-    """A Slurm while it is in use; without the packages the test is skipped."""
-    missing = missing_packages(accounting=accounting)
-    if missing:
-        pytest.skip(f"Debian packages are missing: apt-get install {' '.join(missing)}")
-    instance = DevSlurm(factory.mktemp("slurm"))
-    instance.up(
-        nodes=nodes, cpus=4, memory_mb=4000, accounting=accounting, enforce_memory=enforce_memory
-    )
-    yield RealSlurm(instance)
-    instance.down(remove=True)
 
 
 @pytest.fixture(scope="session")

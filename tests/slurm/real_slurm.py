@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from scalable_nb.devslurm.service import DevSlurm
+from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
 
 class RealSlurm:
@@ -61,11 +61,30 @@ class RealSlurm:
 
     def clear(self) -> None:
         """End all jobs and bring all nodes back."""
-        self.resume()
         self.instance.ask("scancel", "--user", str(self._user()))
-        until(lambda: not self.squeue(), timeout_s=60)
+        # A job on a node that is down cannot end, and a node may go down late.
+        until(lambda: self.resume() or not self.squeue(), timeout_s=120)
 
     def _user(self) -> str:
         instance = self.instance.instance()
         assert instance is not None
         return instance.user
+
+
+def started_slurm(
+    factory: pytest.TempPathFactory,
+    *,
+    accounting: bool,
+    enforce_memory: bool = False,
+    nodes: int = 4,
+) -> Iterator[RealSlurm]:
+    """A Slurm while it is in use; without the packages the test is skipped."""
+    missing = missing_packages(accounting=accounting)
+    if missing:
+        pytest.skip(f"Debian packages are missing: apt-get install {' '.join(missing)}")
+    instance = DevSlurm(factory.mktemp("slurm"))
+    instance.up(
+        nodes=nodes, cpus=4, memory_mb=4000, accounting=accounting, enforce_memory=enforce_memory
+    )
+    yield RealSlurm(instance)
+    instance.down(remove=True)

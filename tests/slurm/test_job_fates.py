@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import started_slurm
-from real_slurm import RealSlurm
+from real_slurm import RealSlurm, started_slurm
 from waiting import until
 
 from scalable_nb.host.job_fates import JobFates, LostJob

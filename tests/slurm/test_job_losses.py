@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import started_slurm
 from counting import calls, mark
-from real_slurm import RealSlurm
+from real_slurm import RealSlurm, started_slurm
 from waiting import until
 
 from scalable_nb import ScalableSession, TaskPolicy, errors
