@@ -466,6 +466,10 @@ class Conductor(SchedulerPlugin):
     def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
         """End a task for good, with an error of ours or one that a worker pickled."""
         self.hold.drop(record.key)
+        if self.scheduler.tasks[record.key].state == "released":
+            # Nobody wants it any more; it is only there for what depended on it and failed.
+            self.book.finish(record, TaskState.FAILED)
+            return
         text = "" if isinstance(error, bytes) else repr(error)
         recommendations = self.scheduler.transition(
             record.key,

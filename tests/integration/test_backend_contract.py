@@ -162,7 +162,7 @@ def test_a_timeout_ends_an_attempt_that_does_not_listen(session: ScalableSession
     begun = time.monotonic()
     with pytest.raises(TimeoutError, match="longer than its limit of 1 s"):
         futures[1].result(timeout=30)
-    assert time.monotonic() - begun < 1 + 2 + 2  # two more for a slow machine's start
+    assert time.monotonic() - begun < 1 + 2 + 7  # seven more for a busy machine
     assert [f.result(timeout=30) for f in (futures[0], futures[2])] == [None, None]
     assert session.client.submit(sum, [1, 2]).result(timeout=30) == 3
 

@@ -94,6 +94,7 @@ def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSl
     assert futures.results() == [0, 1, 2, 3]
     assert [calls(folder, x) for x in range(4)] == [2, 2, 2, 2]
     assert len(_rows(session, 4)) == 4
+    session.close()  # before its Slurm is emptied: it would submit its jobs again
 
 
 def test_a_job_at_its_time_limit(start: Start, folder: Path, slurm_plain: RealSlurm) -> None:
@@ -108,6 +109,7 @@ def test_a_job_at_its_time_limit(start: Start, folder: Path, slurm_plain: RealSl
         future.result(timeout=100)
     (row,) = _rows(session, 1)
     assert (row["job_state"], row["exit_code"], row["is_final"]) == ("TIMEOUT", -9, True)
+    session.close()  # before its Slurm is emptied: it would submit its jobs again
 
 
 def test_a_crash_within_a_job_that_goes_on(start: Start, folder: Path, slurm: RealSlurm) -> None:
