@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib
-import json
 import logging
 import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
-
-import psutil
 
 from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
-    RunFolderError,
     ScalingError,
     StartError,
     UnknownNameError,
 )
-from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.host.residence import what_ends_a_host
+from scalable_nb.launch import (
+    await_contact,
+    end_host,
+    is_alive,
+    last_lines,
+    prepare_run,
+    read_contact,
+    spawn_host,
+    write_plan,
+)
 from scalable_nb.manifest.load import LoadedManifest, load_manifest
 from scalable_nb.manifest.plan import Plan, make_plan
-from scalable_nb.paths import RunPaths, create_run, find_run, list_runs, write_private
+from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
+from scalable_nb.status import SessionStatus
 from scalable_nb.sweep import sweep_runs
-from scalable_nb.targets.jobstate import jobs_text
 from scalable_nb.telemetry.reader import JournalRows, read_rows, with_given_up
-from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+from scalable_nb.telemetry.records import FailureRow
 from scalable_nb.telemetry.usage import core_hours
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
@@ -52,64 +53,10 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
-_LOG_LINES: Final = 15
 
 logger = logging.getLogger(__name__)
 
 _live: list[ScalableSession] = []
-
-
-@dataclass(frozen=True)
-class SessionStatus:
-    """What a session is doing.
-
-    Attributes
-    ----------
-    state : str
-        ``"running"`` or ``"ended"``.
-    workers : list of dict
-        Each with ``name, component, state, threads, memory_bytes, memory_limit_bytes, host``.
-    counts : dict
-        Number of tasks in each state; they add up to the number of tasks.
-    notices : list of str
-        What a person should know, oldest first.
-    jobs : list of dict
-        Batch jobs, each with ``name, component, job_id, phase, job_state, reason,
-        estimated_start_at, host``; none on a target without.
-    pauses : list of Pause
-        The batches that are paused, and why; see `ScalableSession.resume`.
-    core_hours : float
-        Threads of all workers times the hours that they were there.
-    """
-
-    run_id: str
-    target: str
-    state: str
-    host_pid: int
-    workers: list[dict[str, Any]]
-    counts: dict[str, int]
-    dashboard_link: str
-    folder: Path
-    started_at: str
-    notices: list[str] = field(default_factory=list)
-    pauses: list[Pause] = field(default_factory=list)
-    jobs: list[dict[str, Any]] = field(default_factory=list)
-    core_hours: float = 0.0
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
-        busy = sum(worker["state"] == "busy" for worker in self.workers)
-        jobs = f"jobs: {jobs_text(self.jobs)}\n" if self.jobs else ""
-        paused = "".join(f"paused: {pause_text(pause)}\n" for pause in self.pauses)
-        return (
-            f"session {self.run_id} on target {self.target!r}: {self.state}\n"
-            f"workers: {len(self.workers)} ({busy} busy)\n"
-            f"{jobs}"
-            f"tasks: {counts or 'none yet'}\n"
-            f"{paused}"
-            f"dashboard: {self.dashboard_link}\n"
-            f"run folder: {self.folder}"
-        )
 
 
 class ScalableSession:
@@ -180,8 +127,8 @@ class ScalableSession:
         tidy_up(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
-            contact = _read_contact(paths)
-            if contact is not None and _is_alive(contact):
+            contact = read_contact(paths)
+            if contact is not None and is_alive(contact):
                 target = contact["target"]
                 session = cls(load_manifest(paths.manifest_yaml, target=target))
                 session.paths = paths
@@ -247,15 +194,15 @@ class ScalableSession:
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         sweep_runs(settings.runs_dir)
-        _prepare_run(self.paths, self.manifest, settings.linger_s)
-        self._process = _spawn_host(self.paths)
+        prepare_run(self.paths, self.manifest, settings.linger_s)
+        self._process = spawn_host(self.paths)
         try:
-            _write_plan(self.paths, plan or self.plan())
+            write_plan(self.paths, plan or self.plan())
             _load_dask()
-            self._contact = _await_contact(self.paths, self._process, settings.start_timeout_s)
+            self._contact = await_contact(self.paths, self._process, settings.start_timeout_s)
             self._connect()
         except BaseException:
-            _kill(self._process)
+            end_host(self._process)
             raise
         return self.client
 
@@ -292,7 +239,7 @@ class ScalableSession:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:
                 return
-        if self._contact["host"] == platform.node() and _is_alive(self._contact):
+        if self._contact["host"] == platform.node() and is_alive(self._contact):
             os.kill(self._contact["pid"], signal.SIGTERM)
 
     def __enter__(self) -> Self:
@@ -358,11 +305,11 @@ class ScalableSession:
 
     def _await_end(self) -> None:
         deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while _is_alive(self._contact) and time.monotonic() < deadline:
+        while is_alive(self._contact) and time.monotonic() < deadline:
             if self._process is not None:
                 self._process.poll()  # reaps it, so that it does not look alive
             time.sleep(_POLL_S)
-        if _is_alive(self._contact) and self._contact["host"] == platform.node():
+        if is_alive(self._contact) and self._contact["host"] == platform.node():
             os.kill(self._contact["pid"], signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
@@ -618,7 +565,7 @@ class ScalableSession:
             self._process.poll()
         # The first thing a host does at its end is to remove its address.
         is_open = self.paths is not None and self.paths.session_json.exists()
-        return is_open and _is_alive(self._contact)
+        return is_open and is_alive(self._contact)
 
     def check_alive(self) -> None:
         """Raise where the session cannot take work.
@@ -644,7 +591,7 @@ class ScalableSession:
             f"the host of session {self.run_id} (pid {self._contact.get('pid')}) is gone. "
             f"Kept results and the records are in {self.paths.folder}; `%scalable stop`, then "
             f"`%scalable start` begins a new session. The host's last words:\n"
-            f"{_last_lines(self.paths.host_log)}"
+            f"{last_lines(self.paths.host_log)}"
         )
 
     def __repr__(self) -> str:
@@ -665,13 +612,13 @@ def _show_notice(event: tuple[float, str]) -> None:
 def tidy_up(runs_dir: Path) -> None:
     """Cancel the jobs that dead hosts left in the queue."""
 
-    def is_alive(paths: RunPaths) -> bool:
-        contact = _read_contact(paths)
-        return contact is None or _is_alive(contact)
+    def has_host(paths: RunPaths) -> bool:
+        contact = read_contact(paths)
+        return contact is None or is_alive(contact)
 
     from scalable_nb.targets.orphans import cancel_orphans
 
-    jobs = cancel_orphans(runs_dir, is_alive)
+    jobs = cancel_orphans(runs_dir, has_host)
     if jobs:
         logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
@@ -692,108 +639,3 @@ def current_session() -> ScalableSession:
     if not _live:
         raise NoSessionError("no session is live; `%scalable start` starts one")
     return _live[-1]
-
-
-def _prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> None:
-    run = {
-        "run_id": paths.run_id,
-        "schema_version": SCHEMA_VERSION,
-        "project": loaded.manifest.project.name,
-        "target": loaded.target_name,
-        "provider": loaded.target.provider,
-        "manifest": str(loaded.source) if loaded.source else None,
-        "cwd": str(Path.cwd()),
-        "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
-        "python": sys.executable,
-        "user": getpass.getuser(),
-        "hostname": platform.node(),
-        "linger_s": linger_s,
-        "started_at": utc_iso(time.time()),
-    }
-    write_private(paths.run_json, json.dumps(run, indent=1).encode())
-    write_private(paths.manifest_yaml, loaded.text.encode())
-    write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
-    for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
-        path.touch(mode=0o600)
-
-
-def _write_plan(paths: RunPaths, plan: Plan) -> None:
-    write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
-
-
-def _spawn_host(paths: RunPaths) -> subprocess.Popen[bytes]:
-    # -P: the notebook's folder must not shadow what the host imports.
-    command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
-    descriptor = os.open(paths.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-
-
-def _await_contact(
-    paths: RunPaths, process: subprocess.Popen[bytes], timeout_s: float
-) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        contact = _read_contact(paths)
-        if contact is not None:
-            return contact
-        if process.poll() is not None:
-            raise StartError(
-                f"the host of run {paths.run_id} ended with exit code {process.returncode} while "
-                f"it started. Its log ({paths.host_log}) says:\n{_last_lines(paths.host_log)}"
-            )
-        time.sleep(_POLL_S)
-    raise StartError(
-        f"the host of run {paths.run_id} did not come up within {timeout_s:g} s "
-        f"(SCALABLE_START_TIMEOUT_S). Its log ({paths.host_log}) says:\n"
-        f"{_last_lines(paths.host_log)}"
-    )
-
-
-def _read_contact(paths: RunPaths) -> dict[str, Any] | None:
-    """``session.json``, where it is there and whole."""
-    try:
-        info = paths.session_json.stat()
-        contact: dict[str, Any] = json.loads(paths.session_json.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if info.st_uid != os.getuid():
-        raise RunFolderError(
-            f"{paths.session_json} belongs to uid {info.st_uid}, not to you: not read"
-        )
-    return contact
-
-
-def _is_alive(contact: dict[str, Any]) -> bool:
-    """Whether a host's process exists; assumed of a host on another machine."""
-    if not contact:
-        return False
-    if contact["host"] != platform.node():
-        return True
-    try:
-        process = psutil.Process(contact["pid"])
-        # Process ids are used again; the start tells two of them apart.
-        is_same = abs(process.create_time() - contact["pid_started_at"]) < 1.0
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_STOP_TIMEOUT_S / 2)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _last_lines(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return "  (no log)"
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"

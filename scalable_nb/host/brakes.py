@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.faults.brake import Brake, Pause, pause_text
-from scalable_nb.host.book import Failure, TaskRecord
+from scalable_nb.host.record import Failure, TaskRecord
 from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:

@@ -26,13 +26,14 @@ from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.workers import UnknownOutcomeError
 from scalable_nb.faults.policy import PolicyTerms, decide
 from scalable_nb.host.batches import ANNOTATION, Batch
-from scalable_nb.host.book import Book, Failure, TaskRecord
+from scalable_nb.host.book import Book
 from scalable_nb.host.brakes import Brakes
 from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.memory import PEAK_METRIC
 from scalable_nb.host.plain import PlainTasks, told_by_dask
+from scalable_nb.host.record import Failure, TaskRecord
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.routes import Routes
 from scalable_nb.host.seats import Seats
@@ -277,6 +278,15 @@ class Conductor(SchedulerPlugin):
         elif start == "processing" and record.worker not in self.scheduler.workers:
             self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
         self.routes.restrict((record.key,))
+        self._end_unneeded(record)
+
+    def _end_unneeded(self, record: TaskRecord) -> None:
+        """A task that nobody needs may stay, for what depended on it and failed."""
+        ts = self.scheduler.tasks[record.key]
+        if ts.who_wants or ts.waiters or record.key in self.hold or record.is_plain:
+            return
+        if not TaskState(self.book.ledger.columns["state"][record.row]).is_final:
+            self.book.finish(record, TaskState.CANCELLED)
 
     def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
@@ -311,6 +321,8 @@ class Conductor(SchedulerPlugin):
         if self.scheduler.tasks[key].state == "waiting":
             # For an input that was lost with the same worker: it stays where it is.
             self._on_waiting(record, "waiting", "", {})
+        elif self.scheduler.tasks[key].state == "released":
+            self._end_unneeded(record)
 
     # --- attempts that must not be repeated ----------------------------------------
 
@@ -466,22 +478,27 @@ class Conductor(SchedulerPlugin):
     def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
         """End a task for good, with an error of ours or one that a worker pickled."""
         self.hold.drop(record.key)
-        if self.scheduler.tasks[record.key].state == "released":
-            # Nobody wants it any more; it is only there for what depended on it and failed.
-            self.book.finish(record, TaskState.FAILED)
-            return
+        ts = self.scheduler.tasks[record.key]
+        pickled: Any = error if isinstance(error, bytes) else pickle.dumps(error)
         text = "" if isinstance(error, bytes) else repr(error)
+        values: dict[str, Any] = {}
+        if ts.state in ("waiting", "released"):
+            # For an input that was lost with the same worker: from there Dask takes no error,
+            # it looks for that of the task to blame.
+            ts.exception, ts.exception_text, ts.exception_blame = pickled, text, ts
+        else:
+            values = {
+                "exception": pickled,
+                "cause": record.key,
+                "exception_text": text,
+                "traceback_text": "",
+            }
+        stimulus = f"scalable-fail-{time()}"
         recommendations = self.scheduler.transition(
-            record.key,
-            "erred",
-            stimulus_id=f"scalable-fail-{time()}",
-            exception=error if isinstance(error, bytes) else pickle.dumps(error),
-            cause=record.key,
-            exception_text=text,
-            traceback_text="",
+            record.key, "erred", stimulus_id=stimulus, **values
         )
-        self.scheduler.transitions(recommendations, f"scalable-fail-{time()}")
-        self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"scalable-fail-{time()}")
+        self.scheduler.transitions(recommendations, stimulus)
+        self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus)
 
     def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
         """The task of an attempt that is waited for; None where it was cancelled or lost.

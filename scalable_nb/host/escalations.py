@@ -11,8 +11,8 @@ from scalable_nb.targets.fleet import Fleet, Kind
 from scalable_nb.targets.wishes import Limits, Wish
 
 if TYPE_CHECKING:
-    from scalable_nb.host.book import Failure, TaskRecord
     from scalable_nb.host.conductor import Conductor
+    from scalable_nb.host.record import Failure, TaskRecord
 
 #: Workers of a kind that was made for tasks which need more memory.
 _MAX_WORKERS = 4

@@ -16,8 +16,8 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from scalable_nb.errors.workers import OutOfMemoryError
 from scalable_nb.faults.policy import Loss
-from scalable_nb.host.book import Failure
 from scalable_nb.host.job_fates import JobFates, LostJob
+from scalable_nb.host.record import Failure
 from scalable_nb.targets.jobstate import JobFacts, in_words
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dask.utils import format_bytes
 from scalable_nb.errors.workers import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.faults.policy import Loss
-from scalable_nb.host.book import Failure, TaskRecord
+from scalable_nb.host.record import Failure, TaskRecord
 from scalable_nb.host.slots import slot_name
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from scalable_nb.faults.classify import Category, classify
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import Batch
-from scalable_nb.host.book import Failure, TaskRecord
+from scalable_nb.host.record import Failure, TaskRecord
 from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:

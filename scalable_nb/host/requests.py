@@ -18,7 +18,7 @@ from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.attempt import run_async_attempt
 from scalable_nb.host.batches import ANNOTATION, KEPT_ANNOTATIONS
-from scalable_nb.host.rerun import without_blocked_dependents
+from scalable_nb.host.rerun import rerun
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.records import TaskState
 
@@ -108,8 +108,7 @@ class Requests:
             self._conductor.tickets.renew(key)
             ts.suspicious = 0
         if wires:
-            with without_blocked_dependents(self._scheduler, again):
-                self._scheduler.stimulus_retry(list(wires))
+            rerun(self._scheduler, again)
 
     def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
         # Dask retries the failed inputs of a task with it.

@@ -1,54 +1,54 @@
-"""Which failed tasks recover when others run again.
+"""Failed tasks run again, and with them what had failed because of them.
 
-Dask sends every failed dependent of a task that runs again back to ``waiting``. One that has
-another failed input could never leave it, and Dask's own check stops half-way through
-(distributed 2026.8.0: an assertion in `transition_released_waiting`).
+Dask's own retry recommends all failed dependents of a task at once, in any order. One that has
+another failed input is then refused by Dask's own check, or waits for it for ever (distributed
+2026.8.0: `transition_released_waiting`). Here inputs go before what takes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+from time import time
 from typing import Any
 
 from distributed.scheduler import Scheduler, TaskState
 
 
-@contextmanager
-def without_blocked_dependents(scheduler: Scheduler, keys: Iterable[Any]) -> Iterator[None]:
-    """Leave dependents alone that another failed input keeps from running.
+def rerun(scheduler: Scheduler, keys: Iterable[Any]) -> None:
+    """Run failed tasks again.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
     keys : iterable
-        Of all failed tasks that run again within the block.
+        Of failed tasks; their failed inputs are among them. Dependents recover too, but for
+        those that another failed input keeps from running.
     """
-    blocked = _blocked({scheduler.tasks[key] for key in keys})
-    for task, dependent in blocked:
-        assert task.dependents is not None
-        task.dependents.discard(dependent)
-    try:
-        yield
-    finally:
-        for task, dependent in blocked:
-            assert task.dependents is not None
-            task.dependents.add(dependent)
+    recovering = _with_dependents({scheduler.tasks[key] for key in keys})
+    inputs = {ts: _failed(ts.dependencies) & recovering for ts in recovering}
+    stimulus = f"scalable-rerun-{time()}"
+    following: dict[Any, Any] = {}
+    for ts in TopologicalSorter(inputs).static_order():
+        recommended = scheduler.transition(ts.key, "waiting", stimulus)
+        # Of failed dependents, those that recover have their turn, and the others none.
+        following |= {key: to for key, to in recommended.items() if not _is_failed(scheduler, key)}
+    scheduler.transitions(following, stimulus)
 
 
-def _blocked(recovering: set[TaskState]) -> list[tuple[TaskState, TaskState]]:
-    """Pairs of a task that recovers and a failed dependent that does not."""
+def _is_failed(scheduler: Scheduler, key: Any) -> bool:
+    return scheduler.tasks[key].state == "erred"
+
+
+def _with_dependents(recovering: set[TaskState]) -> set[TaskState]:
+    """With the failed dependents that have no other failed input."""
     stack = list(recovering)
     while stack:
         for dependent in _failed(stack.pop().dependents):
             if dependent not in recovering and not _failed(dependent.dependencies) - recovering:
                 recovering.add(dependent)
                 stack.append(dependent)
-    return [
-        (task, dependent)
-        for task in recovering
-        for dependent in _failed(task.dependents) - recovering
-    ]
+    return recovering
 
 
 def _failed(tasks: Iterable[TaskState] | None) -> set[TaskState]:

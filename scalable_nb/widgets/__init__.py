@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
     from scalable_nb.futures import FutureList
-    from scalable_nb.session import ScalableSession, SessionStatus
+    from scalable_nb.session import ScalableSession
+    from scalable_nb.status import SessionStatus
     from scalable_nb.widgets.task_table import TaskTable
 
 __all__ = ["install", "run_table", "show", "table", "view"]

@@ -15,7 +15,7 @@ from scalable_nb.faults.brake import pause_text
 from scalable_nb.targets.jobstate import jobs_text
 
 if TYPE_CHECKING:
-    from scalable_nb.session import SessionStatus
+    from scalable_nb.status import SessionStatus
 
 _FRAME: Final = "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 12px"
 _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;opacity:.7"

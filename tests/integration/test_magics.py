@@ -22,7 +22,7 @@ from waiting import until
 from scalable_nb import ScalableSession
 from scalable_nb.futures import FutureList, PartialResult
 from scalable_nb.resubmission import ResubmitPlan
-from scalable_nb.session import SessionStatus
+from scalable_nb.status import SessionStatus
 from scalable_nb.widgets.failure_explorer import FailureExplorer
 
 #: Fails for x = 0, 3 and 6 until the file `fixed` is there; writes a file for each call.

@@ -148,13 +148,13 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     # A certificate folder that cannot be made: something else has its name.
     import scalable_nb.session as session_module
 
-    prepare = session_module._prepare_run
+    prepare = session_module.prepare_run
 
     def prepare_badly(paths: object, *args: object) -> None:
         prepare(paths, *args)  # type: ignore[arg-type]
         paths.tls.write_text("in the way")  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(session_module, "_prepare_run", prepare_badly)
+    monkeypatch.setattr(session_module, "prepare_run", prepare_badly)
     session = ScalableSession.from_yaml()
     with pytest.raises(errors.StartError, match=r"(?s)exit code 1 .* RunFolderError"):
         session.start()

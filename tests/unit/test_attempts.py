@@ -7,7 +7,8 @@ from typing import Any
 
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import Batch
-from scalable_nb.host.book import Book, Failure
+from scalable_nb.host.book import Book
+from scalable_nb.host.record import Failure
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.attempts import join_attempts, running_attempt
 from scalable_nb.telemetry.reader import read_rows

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import Batch
-from scalable_nb.host.book import Book, Failure, TaskRecord
+from scalable_nb.host.book import Book
 from scalable_nb.host.losses import ExitReport
+from scalable_nb.host.record import Failure, TaskRecord
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.reader import read_rows
 from scalable_nb.telemetry.records import FailureRow, TaskRow, TaskState

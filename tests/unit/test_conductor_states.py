@@ -26,6 +26,8 @@ _ALLOWED = {
     "queued": {TaskState.QUEUED},
     "waiting": {TaskState.WAITING, TaskState.QUEUED},
     "no-worker": {TaskState.PENDING},
+    # Nobody needs it, but a failed dependent keeps Dask from forgetting it.
+    "released": {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED},
 }
 _HELD = {TaskState.RETRYING, TaskState.PAUSED}
 

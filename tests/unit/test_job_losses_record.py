@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from scalable_nb.faults.policy import Loss
-from scalable_nb.host.book import Failure
 from scalable_nb.host.job_losses import JobLosses
 from scalable_nb.host.losses import ExitReport
+from scalable_nb.host.record import Failure
 from scalable_nb.targets.fleet import Entry, Kind
 from scalable_nb.targets.jobstate import JobFacts
 from scalable_nb.targets.queue import Queue

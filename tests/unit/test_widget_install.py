@@ -17,7 +17,7 @@ from scalable_nb import futures, widgets
 from scalable_nb.errors import HostDiedError
 from scalable_nb.futures import FutureList, set_view
 from scalable_nb.magics.frontend import install_when_shown
-from scalable_nb.session import SessionStatus
+from scalable_nb.status import SessionStatus
 from scalable_nb.telemetry.records import TaskState
 
 STATUS = SessionStatus(

@@ -9,7 +9,7 @@ from scalable_nb.magics.runs import RUN, visited_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
-    from scalable_nb.session import SessionStatus
+    from scalable_nb.status import SessionStatus
 
 
 def _run(context: Context, options: Namespace) -> SessionStatus:
