@@ -12,7 +12,7 @@ _SHOWN: Final = (
     "scalable_nb.client.ScalableClient",
     "scalable_nb.futures.list",  # `FutureList`, by the name under which Dask knows it
     "scalable_nb.session.ScalableSession",
-    "scalable_nb.session.SessionStatus",
+    "scalable_nb.status.SessionStatus",
 )
 
 

@@ -39,7 +39,7 @@ def install() -> None:
     formatter = shell.display_formatter
     bundles = formatter.mimebundle_formatter
     bundles.for_type_by_name("scalable_nb.session", "ScalableSession", _session_bundle)
-    bundles.for_type_by_name("scalable_nb.session", "SessionStatus", _status_bundle)
+    bundles.for_type_by_name("scalable_nb.status", "SessionStatus", _status_bundle)
     bundles.for_type_by_name("scalable_nb.client", "ScalableClient", _client_bundle)
     if hasattr(shell, "kernel"):
         # Not through `_repr_mimebundle_` alone: only an output that is displayed under a name
