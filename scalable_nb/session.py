@@ -349,7 +349,7 @@ class ScalableSession:
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return with_given_up(self._read(self._failures), self._read(self._endings))
+        return self._journals()[0]
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.
@@ -361,9 +361,10 @@ class ScalableSession:
         """
         from scalable_nb.telemetry.attempts import join_attempts, running_attempt
 
+        failures, endings = self._journals()
         ended = join_attempts(
-            [row for row in self.failures() if row.get("task_id") == task_id],
-            [row for row in self._read(self._endings) if row.get("task_id") == task_id],
+            [row for row in failures if row.get("task_id") == task_id],
+            [row for row in endings if row.get("task_id") == task_id],
         )
         if self._is_open and self.is_host_alive():
             self.mirror.refresh()
@@ -371,13 +372,14 @@ class ScalableSession:
             running = running_attempt(self.mirror.ledger, task_id)
         return ended if running is None else [*ended, running]
 
-    def _read(self, rows: JournalRows | None) -> list[Any]:
-        """The rows of a journal, brought up to date by a host that is alive."""
-        if rows is None:
+    def _journals(self) -> tuple[list[Any], list[Any]]:
+        """Failed attempts and ended tasks, brought up to date by a host that is alive."""
+        if self._failures is None or self._endings is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")
         if self._is_open and self.is_host_alive():
             self.client.ask("flush")
-        return rows.read()
+        endings = self._endings.read()
+        return with_given_up(self._failures.read(), endings), endings
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""
