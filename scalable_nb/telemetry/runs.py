@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
-import orjson
 
 from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.blocks import parse
 from scalable_nb.telemetry.columns import (
     FAILURES,
     TASKS,
@@ -219,9 +219,7 @@ class FollowedTable:
             if place < len(starts):
                 with path.open("rb") as file:
                     file.seek(int(starts[place]))
-                    line = file.readline().decode("utf-8", "replace")
-                row: dict[str, Any] = orjson.loads(line)
-                return row
+                    return parse(file.readline()) or {}
             place -= len(starts)
         raise IndexError(place)
 
