@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scalable_nb.calls import Call, pack_arguments, pack_function
-from scalable_nb.reproduction import FailedCall
+from scalable_nb.failedcall import FailedCall
 
 
 def call_of(function: Callable[..., Any], *args: Any, **options: Any) -> FailedCall:
