@@ -92,6 +92,14 @@ class RunRecords:
         """What was not as it should be in the files, and in how many lines."""
         return self._failures.problems + self._tasks.problems
 
+    @property
+    def unread(self) -> int:
+        """Lines that are no rows, also one at an end that was torn or is being written."""
+        return sum(
+            table.problems["no JSON object"] + table.torn_ends
+            for table in (self._failures, self._tasks)
+        )
+
     def poll(self) -> bool:
         """Take in what is new, and tell whether there was anything."""
         return any([self._failures.poll(), self._tasks.poll()])
@@ -173,6 +181,11 @@ class FollowedTable:
     def problems(self) -> Counter[str]:
         """What was not as it should be, and how often."""
         return self._columns.problems
+
+    @property
+    def torn_ends(self) -> int:
+        """Files whose last line has no end: it is being written, or never was to the end."""
+        return sum(_size(path) > offset for path, offset in self._offsets.items())
 
     @property
     def frame(self) -> pd.DataFrame:
