@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: What can be chosen, each in a chart of its own or in a field.
-DIMENSIONS: Final = ("error_class", "place", "span", "argument", "text")
+DIMENSIONS: Final = ("error_class", "duration_s", "place", "span", "argument", "text")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Selection:
     ----------
     error_class : tuple of str, optional
         Error classes.
+    duration_s : tuple of float, optional
+        Shortest and longest execution time.
     place : tuple of (str, str), optional
         A column (``host``, ``job_id``, ``worker``) and its value.
     span : tuple of pandas.Timestamp, optional
@@ -33,6 +35,7 @@ class Selection:
     """
 
     error_class: tuple[str, ...] | None = None
+    duration_s: tuple[float, float] | None = None
     place: tuple[str, str] | None = None
     span: tuple[Any, Any] | None = None
     argument: tuple[str, str] | None = None
@@ -49,9 +52,9 @@ class Selection:
         changes: dict[str, Any] = {dimension: None if is_same else value}
         return replace(self, **changes)
 
-    def without(self, dimension: str) -> Self:
-        """What is chosen in the other dimensions: what the chart of this one is drawn from."""
-        changes: dict[str, Any] = {dimension: "" if dimension == "text" else None}
+    def without(self, *dimensions: str) -> Self:
+        """What is chosen in the other dimensions: what the chart of these is drawn from."""
+        changes: dict[str, Any] = {each: "" if each == "text" else None for each in dimensions}
         return replace(self, **changes)
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -62,6 +65,8 @@ class Selection:
         mask = np.ones(len(frame), dtype=bool)
         if self.error_class is not None:
             mask &= frame["failure_class"].isin(self.error_class).to_numpy()
+        if self.duration_s is not None:
+            mask &= frame["duration_s"].between(*self.duration_s).to_numpy()
         if self.place is not None:
             column, name = self.place
             mask &= (frame[column] == name).to_numpy()
@@ -77,6 +82,7 @@ class Selection:
         span = self.span and f"{self.span[0]:%H:%M:%S} to {self.span[1]:%H:%M:%S}"
         said = {
             "class": ", ".join(name or "others" for name in self.error_class or ()),
+            "took": self.duration_s and "{:.3g} s to {:.3g} s".format(*self.duration_s),
             "place": self.place and self.place[1],
             "time": span,
             "argument": self.argument and " = ".join(self.argument),

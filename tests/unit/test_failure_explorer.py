@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from ipywidgets import HTML, Button, Dropdown, Select, Text, Widget
 from journal_rows import RUN_ID, attempts, failure, tutorial_failures, tutorial_tasks, write_run
 from planted import Call, Fate, run_with
-from plotly.callbacks import InputDeviceState, Points
+from plotly.callbacks import BoxSelector, InputDeviceState, Points
 from test_figures import HOSTILE
 from test_reader import ANY_ROWS
+from test_reproduction import record_calls
+from waiting import until
 
 from scalable_nb.errors import ScalableError, UnknownNameError
-from scalable_nb.figures.explorer import ARGUMENT, PLACES, TIMELINE
+from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, TIMELINE
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets.copy_button import CopyButton
@@ -160,6 +163,37 @@ def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> No
     assert planted.selection.is_empty
 
 
+def box(explorer: FailureExplorer, trace: int, points: list[int]) -> None:
+    """What plotly does when a person draws a box or a lasso around points."""
+    shown = charts(explorer)[0].data[trace]
+    xs, ys = ([values[point] for point in points] for values in (shown.x, shown.y))
+    inside = Points(points, xs, ys, shown.name, trace)
+    shown._dispatch_on_selection(inside, BoxSelector())
+
+
+def test_a_box_chooses_what_is_in_it(planted: FailureExplorer) -> None:
+    """Around attempts: their classes and durations; around bars of time: the whole span."""
+    chart = charts(planted)[0]
+    points = chart.data[POINTS]
+    long = [n for n, (x, y) in enumerate(zip(points.x, points.y, strict=True))
+            if x > 3.0 and round(y) == 0]  # fmt: skip
+    box(planted, POINTS, long)
+    shown = planted.frames["failures"]
+    assert set(shown["failure_class"]) == {chart.layout.yaxis.ticktext[0]}
+    assert shown["duration_s"].min() > 3.0
+    assert len(shown) == len(long)
+    assert list(chart.data[POINTS].selectedpoints) == long
+    assert "took: 3" in html_of(planted)
+    box(planted, POINTS, [])  # around nothing
+    assert len(planted.frames["failures"]) == len(long)
+    button(planted, "Show all").click()
+    assert chart.data[POINTS].selectedpoints is None
+    box(planted, TIMELINE, [10, 11, 12])
+    assert len(planted.frames["failures"]) == sum(chart.data[TIMELINE].y[10:13])
+    box(planted, 0, [0, 1])
+    assert len(planted.selection.error_class or ()) == 2
+
+
 def test_searching_leaves_what_holds_the_words(planted: FailureExplorer) -> None:
     """Words are looked for in messages, arguments and keys, whatever their capitals."""
     box = parts(planted, Text)[0]
@@ -188,6 +222,39 @@ def test_the_remedy_is_a_button(tmp_path: Path) -> None:
     assert "There is no log." in html_of(explorer)
 
 
+def test_a_call_of_a_finished_run_is_reproduced_here(tmp_path: Path) -> None:
+    """From the record of calls; the traceback of this time stands where the other one was."""
+
+    def divide(a: int, b: int) -> float:
+        return a / b
+
+    keys = [f"run_simulation-{n}" for n in (1, 2, 3)]
+    run = write_run(tmp_path, [
+        failure(1, failure_class="KeyError"),
+        failure(2, failure_class="WorkerLostError", category="infrastructure"),
+        failure(3, failure_class="OSError"),
+        failure(4, failure_class="ValueError"),
+    ])  # fmt: skip
+    record_calls(run, divide, {keys[0]: (1, 0), keys[1]: (4, 2)})
+    record_calls(run, divide, {keys[2]: (1, 1)}, idempotent=False)
+    explorer = FailureExplorer(run)
+    again = button(explorer, "Reproduce here")
+    explorer.selected = "KeyError-permanent"
+    again.click()
+    assert "raised ZeroDivisionError" in html_of(explorer)
+    assert "in divide" in parts(explorer, HTML)[-1].value
+    assert isinstance(sys.last_value, ZeroDivisionError)  # for %debug
+    explorer.selected = "WorkerLostError-infrastructure"
+    again.click()
+    until(lambda: "in a child process" in html_of(explorer) and "returned 2.0" in html_of(explorer))
+    explorer.selected = "OSError-permanent"
+    again.click()
+    assert "is not idempotent" in html_of(explorer)
+    explorer.selected = "ValueError-permanent"
+    again.click()
+    assert "has no record of the call of &#x27;run_simulation-4&#x27;" in html_of(explorer)
+
+
 def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
     """CSV holds what is chosen, HTML is one page, and both leave arguments out on request."""
     planted.error_class = "OSError"
@@ -200,6 +267,19 @@ def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
     assert "year=19" not in page
     with pytest.raises(ScalableError, match=r"expected a name that ends with .html, .csv or"):
         planted.export("failures.xlsx")
+
+
+def test_it_can_be_passed_on_as_parquet(
+    planted: FailureExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet holds the same table with its types; without pyarrow it is said what to install."""
+    planted.error_class = "OSError"
+    path = planted.export(tmp_path / "failures.parquet")
+    chosen = planted.frames["failures"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(path), chosen, check_categorical=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ScalableError, match=r"scalable-nb\[parquet\].*or export '.*again.csv'"):
+        planted.export(tmp_path / "again.parquet")
 
 
 def test_an_issue_names_no_arguments(explorer: FailureExplorer) -> None:
