@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -151,11 +151,13 @@ def records_of(source: Any, tasks: Iterable[Mapping[str, Any]] = ()) -> Records:
     tasks : iterable of mapping
         Rows of ``tasks.jsonl``, where ``source`` are rows of ``failures.jsonl``.
     """
+    records: Records
     if isinstance(source, RunPaths):
         records = RunRecords(source)
-        records.poll()
-        return records
-    return cast("Records", source) if hasattr(source, "poll") else RowRecords(source, tasks)
+    else:
+        records = source if hasattr(source, "poll") else RowRecords(source, tasks)
+    records.poll()
+    return records
 
 
 class FollowedTable:

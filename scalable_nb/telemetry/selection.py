@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from scalable_nb.telemetry.frames import MAX_ATTEMPTS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 #: What can be chosen, each in a chart of its own or in a field.
-DIMENSIONS: Final = ("error_class", "duration_s", "place", "span", "argument", "text")
+DIMENSIONS: Final = ("error_class", "duration_s", "place", "span", "argument", "attempt", "text")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Selection:
         Begin and end.
     argument : tuple of (str, str), optional
         Name and value of an argument as it is shown, or a range ``"1950 to 1964"``.
+    attempt : int, optional
+        Number of the attempt; `scalable_nb.telemetry.frames.MAX_ATTEMPTS` also for later ones.
     text : str
         Stands in the message, the arguments or the task's key, in capitals or not.
     """
@@ -39,6 +43,7 @@ class Selection:
     place: tuple[str, str] | None = None
     span: tuple[Any, Any] | None = None
     argument: tuple[str, str] | None = None
+    attempt: int | None = None
     text: str = ""
 
     @property
@@ -72,6 +77,8 @@ class Selection:
             mask &= (frame[column] == name).to_numpy()
         if self.span is not None:
             mask &= frame["timestamp"].between(*self.span).to_numpy()
+        if self.attempt is not None:
+            mask &= (frame["attempt"].clip(1, MAX_ATTEMPTS) == self.attempt).to_numpy()
         if self.text:
             mask &= _holds(frame, self.text)
         if self.argument is not None:
@@ -86,6 +93,7 @@ class Selection:
             "place": self.place and self.place[1],
             "time": span,
             "argument": self.argument and " = ".join(self.argument),
+            "attempt": self.attempt,
             "text": self.text,
         }
         return "; ".join(f"{name}: {value}" for name, value in said.items() if value)

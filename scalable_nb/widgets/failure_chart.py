@@ -10,7 +10,7 @@ import anywidget
 import ipywidgets
 import plotly.graph_objects as go
 
-from scalable_nb.figures.explorer import ARGUMENT, CLASSES, PLACES, POINTS, TIMELINE
+from scalable_nb.figures.explorer import ARGUMENT, CLASSES, PLACES, POINTS, RETRIES, TIMELINE
 
 #: Traces that can be clicked, and what is chosen by it.
 _CLICKABLE: Final = {
@@ -20,6 +20,8 @@ _CLICKABLE: Final = {
     TIMELINE: "span",
     PLACES: "place",
     ARGUMENT: "argument",
+    RETRIES[0]: "attempt",
+    RETRIES[1]: "attempt",
 }
 #: Traces of which several can be chosen at once, by a box or a lasso around them.
 _SELECTABLE: Final = (*CLASSES, POINTS, TIMELINE)
@@ -73,6 +75,8 @@ class FailureChart(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
             self._figure.data[POINTS].selectedpoints = self._points(lines, chosen.get("duration_s"))
             self._figure.data[TIMELINE].selectedpoints = chosen.get("span")
             self._figure.data[ARGUMENT].selectedpoints = chosen.get("argument")
+            for place in RETRIES:
+                self._figure.data[place].selectedpoints = chosen.get("attempt")
 
     def _points(
         self, lines: Sequence[float] | None, seconds: Sequence[float] | None
@@ -107,6 +111,6 @@ class FailureChart(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 
 
 def _lines(dimension: str, points: Any) -> list[int]:
-    if dimension in ("span", "argument"):
+    if dimension in ("span", "argument", "attempt"):
         return list(points.point_inds)
     return [round(y) for y in points.ys]

@@ -67,7 +67,7 @@ class FailureView:
         self.classes = shown_classes(self.by_class)
         self.timeline = timeline_table(selection.without("span").of(frame), tasks, self._workers)
         self.places = place_table(selection.without("place").of(frame), self.kind)
-        self.retries = retry_table(self.chosen, tasks)
+        self.retries = retry_table(selection.without("attempt").of(frame), tasks)
 
     # --- lines of the charts -----------------------------------------------------
 
@@ -99,6 +99,8 @@ class FailureView:
             return begins.iloc[first], begins.iloc[last] + (begins.iloc[1] - begins.iloc[0])
         if dimension == "place":
             return self.kind, str(self.places.index[first])
+        if dimension == "attempt":
+            return int(self.retries.index[first])
         assert self.argument is not None  # else there would be no bar
         return self.argument.name, self.argument.levels[first].label
 
@@ -112,6 +114,8 @@ class FailureView:
         if chosen.span is not None:
             inside = self.timeline["begin"].between(*chosen.span, inclusive="left")
             found["span"] = inside.to_numpy().nonzero()[0].tolist()
+        if chosen.attempt is not None:
+            found["attempt"] = (self.retries.index == chosen.attempt).nonzero()[0].tolist()
         if chosen.argument is not None and self.argument is not None:
             labels = [level.label for level in self.argument.levels]
             found["argument"] = [n for n, label in enumerate(labels) if label == chosen.argument[1]]

@@ -23,8 +23,9 @@ from test_reproduction import record_calls
 from waiting import until
 
 from scalable_nb.errors import ScalableError, UnknownNameError
-from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, TIMELINE
+from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, RETRIES, TIMELINE
 from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.runs import RunRecords
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets.copy_button import CopyButton
 from scalable_nb.widgets.failure_explorer import FailureExplorer
@@ -131,7 +132,7 @@ def planted() -> FailureExplorer:
 
 
 def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> None:
-    """Place, time, argument and class narrow the kinds and each other, not their own chart."""
+    """Place, time, argument, attempt and class narrow the kinds and all charts but their own."""
     chart = charts(planted)[0]
     hosts = list(chart.layout.yaxis4.ticktext)
     assert hosts[0] == "n3"
@@ -154,6 +155,13 @@ def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> No
         shown["args_preview"].str.extract(r"year=(\d+)")[0].astype(float).between(low, high).all()
     )
     click(planted, ARGUMENT, years)
+
+    click(planted, RETRIES[1], 0)
+    assert set(planted.frames["failures"]["attempt"]) == {1}
+    assert list(chart.data[RETRIES[0]].selectedpoints) == [0]
+    click(planted, RETRIES[0], 1)  # second attempts: all of them succeeded
+    assert len(planted.frames["failures"]) == 0
+    click(planted, RETRIES[0], 1)
 
     busy = max(range(60), key=lambda n: chart.data[TIMELINE].y[n])
     click(planted, TIMELINE, busy)
@@ -391,6 +399,16 @@ def test_a_run_is_followed(tmp_path: Path) -> None:
         paths = run
 
     assert len(FailureExplorer(Session()).frame) == 10
+
+
+def test_several_runs_are_explored_together(tmp_path: Path) -> None:
+    """Records of several runs, at once or as they grow, are one explorer."""
+    runs = [write_run(tmp_path / name, [failure(n)]) for n, name in enumerate("ab")]
+    explorer = FailureExplorer(RunRecords(*runs), title="both")
+    assert len(explorer.frame) == 2
+    append(runs[1], [failure(5)])
+    explorer.refresh()
+    assert len(explorer.frame) == 3
 
 
 def test_a_saved_notebook_still_tells_the_story(explorer: FailureExplorer) -> None:
