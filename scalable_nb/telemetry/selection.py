@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -100,12 +101,14 @@ class Selection:
 
 
 def _holds(frame: pd.DataFrame, text: str) -> Any:
-    wanted = text.casefold()
+    def search(texts: Any) -> Any:
+        return texts.str.contains(text, case=False, regex=False).astype(bool)
+
     messages = frame["message"].cat
-    matching = np.array([wanted in str(each).casefold() for each in messages.categories], bool)
+    matching = search(messages.categories.to_series()).to_numpy()
     found = matching[messages.codes.to_numpy()] if len(matching) else np.zeros(len(frame), bool)
     for name in ("args_preview", "task_id"):
-        found |= np.array([wanted in each.casefold() for each in frame[name]], dtype=bool)
+        found |= search(frame[name]).to_numpy()
     return found
 
 
@@ -122,7 +125,16 @@ def _has_argument(previews: pd.Series[str], name: str, value: str) -> Any:
         except ValueError:
             return found == value
 
+    # Of a million calls only those are taken apart that may have it: a number stands bare.
+    bare = re.compile(rf"(?:^|,)\s*{re.escape(name)}=([^,()\[\]{{}}'\"]+)").findall
+
+    def may_match(preview: str) -> bool:
+        if value in preview or not high:
+            return value in preview
+        return name.startswith("#") or any(matches(found.strip()) for found in bare(preview))
+
     return [
-        any(n == name and matches(found) for n, found in parse_preview(preview))
+        may_match(preview)
+        and any(n == name and matches(found) for n, found in parse_preview(preview))
         for preview in previews
     ]

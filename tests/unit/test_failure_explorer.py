@@ -25,6 +25,7 @@ from waiting import until
 from scalable_nb.errors import ScalableError, UnknownNameError
 from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, RETRIES, TIMELINE
 from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.columns import failures_frame
 from scalable_nb.telemetry.runs import RunRecords
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets.copy_button import CopyButton
@@ -200,6 +201,23 @@ def test_a_box_chooses_what_is_in_it(planted: FailureExplorer) -> None:
     assert len(planted.frames["failures"]) == sum(chart.data[TIMELINE].y[10:13])
     box(planted, 0, [0, 1])
     assert len(planted.selection.error_class or ()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hits"),
+    [
+        ("year", "1950 to 1960", [0, 2]),
+        ("year", "1950", [0, 2]),
+        ("#1", "1 to 8", [3]),
+        ("span", "'a to b'", [4]),
+    ],
+)
+def test_an_argument_is_found_where_it_is_one(name: str, value: str, hits: list[int]) -> None:
+    """Values within texts and lists are not taken for the argument's own."""
+    previews = ["year=1950", "of=['x, year=1950'], year=2000", "a=(1, 2), year=1950", "7, 1955",
+                "span='a to b', year=2001"]  # fmt: skip
+    frame = failures_frame([failure(n, args_preview=text) for n, text in enumerate(previews)])
+    assert Selection(argument=(name, value)).of(frame).index.tolist() == hits
 
 
 def test_searching_leaves_what_holds_the_words(planted: FailureExplorer) -> None:
