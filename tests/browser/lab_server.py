@@ -22,6 +22,7 @@ _STOP_TIMEOUT_S = 20.0
 #: A page that a test can drive, and that asks no other machine.
 LAB_OPTIONS = [
     "--LabApp.expose_app_in_browser=True",
+    "--JupyterNotebookApp.expose_app_in_browser=True",
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 ]
@@ -75,7 +76,11 @@ class LabServer:
     @property
     def lab_address(self) -> str:
         """What a browser opens: the application, without a layout of an earlier time."""
-        return f"{self.address}/lab?token={self._token}&reset"
+        return f"{self.address_of('lab')}&reset"
+
+    def address_of(self, path: str) -> str:
+        """What a browser opens for another application, e.g. ``notebooks/sweep.ipynb``."""
+        return f"{self.address}/{path}?token={self._token}"
 
     def wait_until_up(self) -> None:
         """Return as soon as it answers.
