@@ -307,12 +307,14 @@ def test_everything_is_told_to_a_screen_reader_and_reached_by_keyboard(stub: Stu
     keyboard.press("ArrowDown")
     card = stub.table.get_by_role("region", name="Task details")
     expect(card).to_contain_text("#1 simulate(scenario=1)")
-    expect(card.get_by_role("button", name="Close")).to_be_visible()
+    card.get_by_role("button", name="Close").press("Enter")
+    expect(card).to_be_hidden()
 
     # Once in ten seconds, and the end is not left out.
     for row in (2, 3):
         run.become(row, TaskState.SUCCEEDED, attempt=1)
         stub.send_delta(run.delta())
+    expect(stub.table.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
     stub.page.clock.fast_forward(10_000)
     told = stub.table.get_by_role("status").filter(has_text="100 % done: 3 succeeded, 1 failed")
     expect(told).to_have_attribute("aria-live", "polite")
