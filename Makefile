@@ -66,6 +66,10 @@ chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing
 chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every run goes on from its folder (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
 
+.PHONY: binder-check
+binder-check: $(VENV)/.stamp-dev slurm ## Build binder/ as an ordinary user in a clean folder, and run every notebook
+	$(VENV_PYTHON) -m tests.binder_check
+
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
 	$(PYTEST) tests/browser/test_lab_live.py --update-images
