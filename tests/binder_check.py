@@ -34,7 +34,9 @@ ON_SLURM: Final = """\
 %scalable start --target slurm
 futures = client.map(lambda number: number**2, range(20))
 assert client.gather(futures) == [number**2 for number in range(20)]
-assert {job["state"] for job in session.status().jobs} == {"RUNNING"}
+client.wait_for_workers(2)
+jobs = !squeue --noheader --states=RUNNING
+assert len(jobs) == 2, jobs
 %scalable stop"""
 
 
