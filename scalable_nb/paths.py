@@ -100,6 +100,13 @@ class RunPaths:
         logs = self.logs.glob("*.log") if worker else ()
         return next((path for path in logs if path.stem == worker), None)
 
+    def log_files(self) -> dict[str, Path]:
+        """All logs by name: ``host``, workers on this machine, jobs by their files' names."""
+        found = {"host": self.host_log} if self.host_log.is_file() else {}
+        for folder in (self.logs, self.jobs):
+            found |= {path.stem: path for path in sorted(folder.glob("*")) if path.is_file()}
+        return found
+
     @property
     def tls(self) -> Path:
         """Private folder of the session's certificate and key."""

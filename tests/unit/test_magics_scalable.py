@@ -6,6 +6,7 @@ in tests/integration/test_magics.py.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -400,3 +401,19 @@ def test_loading_imports_neither_dask_nor_widgets() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ipython_loads_it_at_its_start(tmp_path: Path) -> None:
+    """One line of IPython's configuration makes `%scalable` known without `%load_ext`."""
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    line = 'c.InteractiveShellApp.extensions = ["scalable_nb"]\n'
+    (profile / "ipython_config.py").write_text(line)
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--no-banner", "-c", "%scalable help start"],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert verb_help(VERBS["start"], NOTEBOOK).splitlines()[0] in done.stdout
