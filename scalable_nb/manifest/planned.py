@@ -40,6 +40,15 @@ class ComponentPlan:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a value comes from: its key, the file, and whether the system's file locks it."""
+
+    key: str
+    file: str
+    is_locked: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a session of a target would ask for.
 
@@ -69,6 +78,8 @@ class Plan:
         The file; None for the embedded default.
     notices : tuple of str
         What a person may not expect.
+    origins : tuple of Origin
+        Of each value that a file or the embedded default gives for this target.
     """
 
     project: str
@@ -86,12 +97,14 @@ class Plan:
     lock: str
     manifest: str | None
     notices: tuple[str, ...]
+    origins: tuple[Origin, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able values."""
         plain = asdict(self)
         plain["components"] = list(plain["components"])
         plain["notices"] = list(plain["notices"])
+        plain["origins"] = list(plain["origins"])
         return plain
 
     def __str__(self) -> str:
@@ -135,6 +148,13 @@ class Plan:
                 facts.append(component.image)
             yield "component", ", ".join(facts)
         yield "manifest", self.manifest or "embedded default"
+        by_file: dict[str, list[str]] = {}
+        for origin in self.origins:
+            key = f"{origin.key} (locked)" if origin.is_locked else origin.key
+            by_file.setdefault(origin.file, []).append(key)
+        if len(by_file) > 1:
+            for file, keys in by_file.items():
+                yield "says", f"{file}: {', '.join(keys)}"
         yield "lock", self.lock
 
 
