@@ -54,6 +54,11 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
 	$(PYTEST) tests/integration tests/slurm tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.stamp-dev ## Build the documentation into out/site, to be read offline
+	$(VENV_PYTHON) -m mkdocs build
+	@echo "open out/site/index.html"
+
 # The same seed strikes in the same order; how far the work is at each strike may differ.
 .PHONY: chaos
 chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
