@@ -56,8 +56,8 @@ test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, 
 
 .PHONY: docs
 docs: $(VENV)/.stamp-dev ## Build the documentation into out/site, to be read offline
-	$(VENV_PYTHON) -m mkdocs build
-	@echo "open out/site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build
+	@echo "open out/site/index.html; with search: python3 -m http.server --directory out/site"
 
 # The same seed strikes in the same order; how far the work is at each strike may differ.
 .PHONY: chaos

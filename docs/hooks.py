@@ -32,11 +32,12 @@ def _verb(verb: Verb) -> Iterator[str]:
     yield f"## {verb.name}\n"
     yield f"{verb.summary[0].upper()}{verb.summary[1:]}. *({where})*\n"
     yield f"```text\n{usage(verb, NOTEBOOK)}\n```\n"
-    yield "| | |\n|---|---|"
-    for argument in verb.arguments:
-        yield f"| `{argument.value}` | {_cell(argument.summary)} |"
-    for option in verb.options:
-        yield f"| {_spelled(option)} | {_cell(option.summary)} |"
+    rows = [(f"`{argument.value}`", argument.summary) for argument in verb.arguments]
+    rows += [(_spelled(option), option.summary) for option in verb.options]
+    if rows:
+        yield "| word | what it does |\n|---|---|"
+    for word, summary in rows:
+        yield f"| {word} | {_cell(summary)} |"
     start = NOTEBOOK.line(verb).removesuffix(verb.name)
     yield "\n```text"
     width = max(len(example.line) for example in verb.examples)
