@@ -109,7 +109,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"plan for target {self.target!r}"]
-        lines += [f"  {name:<10} {value}" for name, value in self._facts()]
+        lines += [f"  {name:<10} {value}" for name, value in self.facts()]
         lines += [f"note: {notice}" for notice in self.notices]
         if self.script is not None:
             lines += ["", self.script.rstrip()]
@@ -119,7 +119,7 @@ class Plan:
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._facts()
+            for name, value in self.facts()
         )
         notices = "".join(f"<li>{html.escape(notice)}</li>" for notice in self.notices)
         parts = [f"<p>Plan for target <b>{html.escape(self.target)}</b></p><table>{rows}</table>"]
@@ -130,7 +130,8 @@ class Plan:
             parts.append(f"<details><summary>Job script</summary><pre>{script}</pre></details>")
         return "".join(parts)
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What stands in the plan's lines: name and value; some names come several times."""
         yield "project", self.project
         yield "provider", self.provider
         threads = count(self.threads_per_worker, "thread")

@@ -7,6 +7,7 @@ in tests/integration/test_magics.py.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -199,6 +200,20 @@ def test_start_puts_session_and_client_into_the_namespace(
         "Started target 'lumi'.",
         "`session` and `client` are in the namespace. Files: runs/run-of-lumi",
     ]
+
+
+def test_start_without_a_file_says_what_it_chose(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first line that anybody types tells how many workers it gives, and what is next."""
+    Path("scalable.yaml").unlink()
+    value(shell, "%scalable start")
+    _, chosen, *_ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"There is no scalable\.yaml: \d workers?, 1 thread each, [\d.]+ GiB in all\. "
+        r"`%scalable init` writes one to edit\.",
+        chosen,
+    )
 
 
 def test_start_again_gives_the_live_session(
