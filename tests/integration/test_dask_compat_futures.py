@@ -459,6 +459,7 @@ def test_who_cancels_an_input_leaves_the_tasks_of_a_vanished_client_alone(same: 
     """A difference on purpose: what a client wanted that is gone goes on, and needs its input."""
     with another(same.ours) as vanishing:
         mine = same.ours.submit(inc, 1, key="input", workers="tcp://127.0.0.1:9")
+        until(lambda: _is_known(same.ours, "input"))  # each client has a connection of its own
         theirs = vanishing.submit(inc, mine, key="orphan")
         until(lambda: _wanted_by(same.ours, "orphan") == 1)
     until(lambda: _wanted_by(same.ours, "orphan") == 0)
