@@ -14,6 +14,9 @@ from waiting import until
 
 from scalable_nb.session import live_sessions
 
+# Twenty seconds altogether on two cores that have nothing else to do.
+pytestmark = pytest.mark.timeout(300)
+
 WITH_CODE = [page for page in PAGES if blocks(page, "python")]
 # The tutorial counts what is in its session, and ends it.
 WITH_CODE.sort(key=lambda page: page.name != "tutorial.md")

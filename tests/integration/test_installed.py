@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(300)
 #: What somebody does first: the verbs of a notebook, and the same files in a shell afterwards.
 FIRST_STEPS = """
 import sys
