@@ -57,6 +57,11 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 test-slow: $(VENV)/.stamp-dev $(NODE_STAMP) chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
 	$(PYTEST) tests/integration tests/slurm tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.stamp-dev ## Build the documentation into out/site, to be read offline
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build
+	@echo "open out/site/index.html; with search: python3 -m http.server --directory out/site"
+
 # The same seed strikes in the same order; how far the work is at each strike may differ.
 .PHONY: chaos
 chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
@@ -117,6 +122,20 @@ slurm-down: $(VENV)/.stamp-notebooks ## Stop it and remove its files
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## Measure against plain Dask, side by side
 	$(VENV_PYTHON) -m benchmarks
+
+# Both ends of what pyproject.toml allows, each in an environment of its own.
+COMPAT_PYTHON ?= $(PYTHON)
+COMPAT ?= lowest-direct highest
+.PHONY: compat
+compat: $(VENV)/.stamp-dev ## Run the unit tests with the oldest and the newest dependencies (COMPAT_PYTHON=...)
+	@status=0; for resolution in $(COMPAT); do \
+	  python=out/compat/$$resolution/bin/python; \
+	  echo "=== dependencies: $$resolution"; \
+	  $(VENV_PYTHON) -m uv venv --quiet --clear --python $(COMPAT_PYTHON) out/compat/$$resolution; \
+	  $(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $$python \
+	    --resolution $$resolution -e '.[test]'; \
+	  $$python -m pytest tests/unit -n 2 $(PYTEST_ARGS) || status=1; \
+	done; exit $$status
 
 # --- develop -------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from scalable_nb.launch import (
     spawn_host,
     write_plan,
 )
-from scalable_nb.manifest.load import LoadedManifest, load_manifest
+from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolved
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
@@ -130,7 +130,7 @@ class ScalableSession:
             contact = read_contact(paths)
             if contact is not None and is_alive(contact):
                 target = contact["target"]
-                session = cls(load_manifest(paths.manifest_yaml, target=target))
+                session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
                 session._contact = contact
                 session._connect()

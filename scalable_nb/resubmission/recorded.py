@@ -16,7 +16,7 @@ from scalable_nb.callrecord import CallRecord, RecordedTask
 from scalable_nb.client import ScalableClient
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.futures import FutureList
-from scalable_nb.manifest.load import LoadedManifest, load_manifest
+from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.resubmission.changes import Changes
 from scalable_nb.resubmission.corrected import submit_corrected
@@ -123,7 +123,7 @@ def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
 
 def _manifest_of(paths: RunPaths, target: str, memory_bytes: int | None) -> LoadedManifest:
     """The run's manifest; with components of at least so much memory."""
-    loaded = load_manifest(paths.manifest_yaml, target=target)
+    loaded = load_resolved(paths.manifest_yaml, target=target)
     if memory_bytes is None:
         return loaded
     data = yaml.safe_load(loaded.text)
@@ -132,7 +132,7 @@ def _manifest_of(paths: RunPaths, target: str, memory_bytes: int | None) -> Load
             data["components"][name]["memory"] = f"{memory_bytes} B"
     larger = paths.manifest_yaml.with_name("manifest-larger.yaml")
     write_private(larger, yaml.safe_dump(data, sort_keys=False).encode())
-    return load_manifest(larger, target=target)
+    return load_resolved(larger, target=target)
 
 
 def _by_batch(tasks: Iterable[RecordedTask]) -> list[list[RecordedTask]]:

@@ -101,6 +101,10 @@ def test_from_start_to_stop(
     assert calls(folder) == [2, 1, 1, 2, 1, 1, 2, 1, 1]
     assert capsys.readouterr().out == ""
 
+    assert "worker-0" in value(shell, "%scalable logs").split()
+    failed = shell.user_ns["partial"].failures[0].key
+    assert f"{failed}, attempt 2 on " in value(shell, f"%scalable logs --task {failed}")
+
     told = value(shell, "%scalable stop")
     assert f"Run {session.run_id}: finished" in told and "9 (9 succeeded)" in told
     assert not session.is_live

@@ -81,7 +81,7 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
         (
             ["reprot"],
             "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, diagnose, help, "
-            "init, plan, report, resume, runs, scale, status, stop, tasks. "
+            "init, logs, plan, report, resume, runs, scale, status, stop, tasks. "
             "`scalable help` explains them.",
         ),
         (
