@@ -104,9 +104,11 @@ class SchedulerAlone:
         self._do(lambda: self._begin(brake_limit))
 
     def _begin(self, brake_limit: int) -> None:
-        # Without Dask's checks of its own state, as in a session: some of them fail on histories
-        # that plain Dask does not survive either (retries and losses among dependents).
-        self.scheduler = Scheduler(dashboard=False, dashboard_address="127.0.0.1:0", validate=False)
+        # A folder of its own: the common one has a lock, and Dask warns of who waits for it.
+        self.scheduler = Scheduler(
+            dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
+            local_directory=self._folder.name,
+        )  # fmt: skip
         self.book = Book(self.paths, "local")
         self.conductor = Conductor(self.scheduler, self.book, brake_limit=brake_limit)
         self.scheduler.add_plugin(self.conductor)
