@@ -212,8 +212,9 @@ class Losses:
     def _settle_task(
         self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        if record.key not in self._conductor.hold:
-            return  # cancelled meanwhile
+        is_same = self._conductor.records.get(record.key) is record
+        if not is_same or record.key not in self._conductor.hold:
+            return  # cancelled meanwhile, and perhaps submitted again
         if record.is_reported and record.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.
             self._conductor.outcomes.fail(record, record.exception)

@@ -118,22 +118,6 @@ def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path)
     assert {row["args_preview"] for row in charged} == {"x=5"}
 
 
-def test_a_stopped_worker_is_ended_and_its_task_runs_elsewhere(start: Start, folder: Path) -> None:
-    """SIGSTOP, as a debugger or a frozen container: the task goes on within half a minute."""
-    session = start()
-
-    def function(x: int) -> int:
-        if mark(folder, x) == 0:
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(60)  # the signal may take a moment to stop this thread too
-        return x
-
-    future = session.client.submit(function, 1)
-    assert future.result(timeout=60) == 1
-    stopped, _ = session.client.attempts(future)
-    assert "was stopped" in stopped["message"]
-
-
 def test_a_timeout_ends_what_the_task_had_started(start: Start, folder: Path) -> None:
     """A program that the task runs dies with the attempt."""
     session = start()

@@ -142,6 +142,7 @@ class SchedulerAlone:
         self._loop.run_until_complete(end())
         self._loop.close()
         rows = read_rows(self.paths.failures).rows, read_rows(self.paths.tasks).rows
+        self.scheduler._workdir.release()
         self._folder.cleanup()
         return rows
 

@@ -143,6 +143,23 @@ def test_a_failure_that_is_told_too_late_is_no_failure_but_a_lost_attempt(
     assert "after the function had ended" in message
 
 
+def test_a_late_word_on_a_cancelled_task_is_not_about_its_successor(host: SchedulerAlone) -> None:
+    """The same call, cancelled, submitted again and lost again, waits for its own nanny's word."""
+    lost = []
+    for number in range(2):
+        lost.append(host.add_worker())
+        if number:
+            host.release(["task"])
+        host.submit(["task"], PolicyTerms(), [], "")
+        _, _, run_id = work(host)
+        host.remove_worker(lost[-1])
+    host.report_exit(lost[0], executing=[], ended=[])
+    host.report_exit(lost[1], executing=[run_id], ended=[])
+    host.add_worker()
+    finish_all(host)
+    assert [number for number, _ in attempts(host, "task")][-2:] == [0, 2]  # cancelled; and ran
+
+
 def test_what_is_lost_while_its_batch_is_paused_stays_paused(host: SchedulerAlone) -> None:
     """A word about a lost attempt is not the word that the person was asked for."""
     lost, living = host.add_worker(), host.add_worker()
