@@ -36,7 +36,9 @@ def host_of(session: ScalableSession) -> psutil.Process:
     return psutil.Process(session.status().host_pid)
 
 
-def slow_once(folder: Path, seconds: float = 600) -> Callable[[int], int]:
+def slow_once(
+    folder: Path, seconds: float = 600, *, then_fails: bool = False
+) -> Callable[[int], int]:
     """A function that is slow when it is called first, and says in which process."""
 
     def function(x: int) -> int:
@@ -44,6 +46,8 @@ def slow_once(folder: Path, seconds: float = 600) -> Callable[[int], int]:
             say_pid(folder, x)
             time.sleep(seconds)
             mark(folder, f"end-{x}")
+            if then_fails:
+                raise ConnectionError(x)
         return x
 
     return function
@@ -109,6 +113,7 @@ def test_a_cut_never_calls_twice_what_must_not_be(start: Start, folder: Path) ->
     assert calls(folder, 1) == 1
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("impatient")
 def test_a_silent_network_and_a_stopped_worker_are_noticed(start: Start, folder: Path) -> None:
     """Nobody is told: tasks run elsewhere, kept results are found, and the zombies are ended.
@@ -117,23 +122,26 @@ def test_a_silent_network_and_a_stopped_worker_are_noticed(start: Start, folder:
     a debugger or a frozen container.
     """
     manifest = folder / "scalable.yaml"
-    manifest.write_text(manifest.read_text().replace("max_workers: 2", "max_workers: 4"))
+    manifest.write_text(manifest.read_text().replace("max_workers: 2", "max_workers: 5"))
     session = start()
     client = session.client
     ending = slow_once(folder, seconds=1)
     kept = client.submit(ending, 1, task="kept")
     once = client.submit(ending, 2, policy=TaskPolicy(idempotent=False))
     silenced, stopped = (client.submit(slow_once(folder), x) for x in (3, 4))
-    workers = {x: worker_of(folder, x) for x in (1, 2, 3, 4)}
-    for x in (1, 2, 3):
+    failed = client.submit(slow_once(folder, seconds=1, then_fails=True), 5, retries=1)
+    workers = {x: worker_of(folder, x) for x in (1, 2, 3, 4, 5)}
+    for x in (1, 2, 3, 5):
         assert silence(workers[x], port_of(session), host_of(session)) > 0
     workers[4].suspend()
     # The functions that return behind a dead connection are not called again.
-    assert client.gather([kept, once, silenced, stopped]) == [1, 2, 3, 4]
-    assert [calls(folder, x) for x in (1, 2, 3, 4)] == [1, 1, 2, 2]
-    assert session.status().counts["succeeded"] == 4
+    assert client.gather([kept, once, silenced, stopped, failed]) == [1, 2, 3, 4, 5]
+    assert [calls(folder, x) for x in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 2]
+    assert session.status().counts["succeeded"] == 5
+    # Its failure was told over another connection, in time or too late: one attempt in any case.
+    assert [row["attempt"] for row in client.attempts(failed)] == [1, 2]
     until(lambda: not any(worker.is_running() for worker in workers.values()))
-    until(lambda: len(session.status().workers) == 4)
+    until(lambda: len(session.status().workers) == 5)
     words = [client.attempts(future)[0]["message"] for future in (silenced, stopped)]
     assert "connection between the worker and the scheduler broke" in words[0]
     assert "was stopped" in words[1]
