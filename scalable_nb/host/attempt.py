@@ -169,7 +169,8 @@ class _Attempt:
             )
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
-        self._forget_note()
+        if answer["is_told"]:  # otherwise nobody waits for it, and only the note is asked for
+            self._forget_note()
         return Reschedule() if answer["retry"] else exception
 
     async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Requests:
             record = self._conductor.records[key]
             self._conductor.book.give_up(record)
             error = record.exception or TaskTimeoutError(f"{record.label} was given up")
-            self._conductor.fail(record, error)
+            self._conductor.outcomes.fail(record, error)
         return waiting
 
     def _is_waiting(self, key: Any) -> bool:
