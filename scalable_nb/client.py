@@ -220,8 +220,9 @@ class ScalableClient(Client):
             workers, allow_other_workers, {**(resources or {}), **order.resources},
             priority, fifo_timeout,
         )  # fmt: skip
-        items = [(args, kwargs) for args in zip(*iterables, strict=False)]
-        with many_objects(len(items)):
+        rows = list(zip(*iterables, strict=False))
+        with many_objects(len(rows)):
+            items = [(args, kwargs) for args in rows]
             named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
             name = self.session.name_batch(name, order.task or funcname(func))
             futures = FutureList(name=name)
@@ -363,6 +364,8 @@ class ScalableClient(Client):
         unpacked, found = unpack_remotedata(futures, byte_keys=True)
         with many_objects(len(found)):
             values = await self.answers.read(future.key for future in found)
+        if len(values) == len(found) == len(futures) and type(futures) is list:
+            return [values[future.key] for future in futures]
         others = {future.key: future for future in found if future.key not in values}
         if others and errors == "skip":
             await asyncio.gather(*(_ended(future) for future in others.values()))
@@ -540,7 +543,7 @@ class LedgerFeed:
 def _plain_lists(futures: Any) -> Any:
     """The same collection with plain lists, so that results come in those."""
     if isinstance(futures, list):
-        return [_plain_lists(item) for item in futures]
+        return [_plain_lists(item) if isinstance(item, list | dict) else item for item in futures]
     if type(futures) is dict:
         return {key: _plain_lists(item) for key, item in futures.items()}
     return futures

@@ -6,13 +6,11 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from scalable_nb.batches import kept_places
+from scalable_nb.batches import find_kept
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.identity import identity_of
-from scalable_nb.cache.store import ResultStore
 from scalable_nb.cache.writers import NotEncodableError
 from scalable_nb.callrecord import CallRecord, RecordedTask, read_call_record
 from scalable_nb.paths import RunPaths
@@ -56,7 +54,7 @@ class PastRun:
                 states[str(row.get("task_id"))] = str(row["state"])
         last_failures = {str(row.get("task_id")): row for row in failures}
         found = cls(paths, record, states, last_failures, durations_s, {})
-        found._find_kept()
+        found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
     def plan(self, choices: list[Any] | None, changes: Changes) -> ResubmitPlan:
@@ -87,29 +85,9 @@ class PastRun:
         is_idempotent = task.batch.wire.get("idempotent", True)
         return Remains(task.key, fate, is_idempotent, task.has_call, task.input_keys)
 
-    def _find_kept(self) -> None:
-        """Look for all results at once."""
-        places = {
-            task.key: kept_places(self.record, task, self.paths.results)
-            for task in self.record.tasks.values()
-        }
-        wanted: dict[str, set[str]] = {}
-        for listed in places.values():
-            for folder, packed in listed:
-                wanted.setdefault(folder, set()).add(packed.call.result_key)
-        stores = {folder: ResultStore(Path(folder)) for folder in wanted}
-        there = {folder: stores[folder].contained(keys) for folder, keys in wanted.items()}
-        for key, listed in places.items():
-            for folder, packed in listed:
-                if packed.call.result_key in there[folder] and self._is_of_this_run(key, folder):
-                    self.kept[key] = folder, packed
-                    break
-
-    def _is_of_this_run(self, key: Any, folder: str) -> bool:
-        """Whether a result is not an older one that was to be computed again."""
-        task = self.record.tasks[key]
-        is_recomputed = task.batch.wire.get("recompute") and folder == task.batch.wire.get("store")
-        return not is_recomputed or self.states.get(key_text(key)) == "succeeded"
+    def _is_of_run(self, task: RecordedTask) -> bool:
+        is_replaced = task.batch.wire.get("recompute")
+        return not is_replaced or self.states.get(key_text(task.key)) == "succeeded"
 
     def _cores(self) -> float:
         """Of one slot."""
