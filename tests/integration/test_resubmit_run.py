@@ -112,7 +112,7 @@ def test_corrected_code_and_other_terms(
 
 
 def test_a_notebook_whose_host_died_goes_on(start: Start, folder: Path) -> None:
-    """The kernel lives, its host does not: the same word starts another one and goes on."""
+    """The kernel lives, its host does not: another one is started, here with more memory."""
 
     def square(x: int) -> int:
         mark(folder, f"square-{x}")
@@ -122,7 +122,9 @@ def test_a_notebook_whose_host_died_goes_on(start: Start, folder: Path) -> None:
     session.client.map(square, range(6), name="squares").results()
     assert session.paths is not None
     kill_host(session.paths)
-    futures = resubmit(run="last")
+    futures = resubmit(run="last", memory="500M")
+    futures.session.client.wait_for_workers(1)
+    assert futures.session.status().workers[0]["memory_limit_bytes"] == 500_000_000
     assert futures.results() == [x * x for x in range(6)]
     assert [calls(folder, f"square-{x}") for x in range(6)] == [1] * 6
     assert live_sessions() == [futures.session]
