@@ -284,8 +284,8 @@ class ScalableSession:
 
     def _connect(self) -> None:
         from scalable_nb.batches import Batches
-        from scalable_nb.client import LedgerFeed
         from scalable_nb.host.conductor import NOTICE_TOPIC
+        from scalable_nb.hostclient import LedgerFeed
         from scalable_nb.recording import Recording
         from scalable_nb.telemetry.mirror import Mirror
 

@@ -15,7 +15,12 @@ from scalable_nb.futures import FutureList
 from scalable_nb.resubmission.changes import Changes
 from scalable_nb.resubmission.corrected import submit_corrected
 from scalable_nb.resubmission.cost import cores_of_a_slot, durations_by_function
-from scalable_nb.resubmission.plan import NOT_IDEMPOTENT, ResubmitPlan, plan_resubmission, with_estimate
+from scalable_nb.resubmission.plan import (
+    NOT_IDEMPOTENT,
+    ResubmitPlan,
+    plan_resubmission,
+    with_estimate,
+)
 from scalable_nb.resubmission.since import changed_functions
 
 
