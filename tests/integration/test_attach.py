@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from counting import calls, mark
+from distributed import as_completed, wait
 from kernels import last_run, run_kernel
 from waiting import until
 
@@ -171,10 +172,13 @@ def test_kept_results_answer_without_the_host(start: Start, folder: Path) -> Non
     assert futures.results() == [0, 3, 6, 9, 12]
     assert set(futures.to_dataframe()["state"]) == {"cached"}
     assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)) == seen
+    assert wait(futures).not_done == set()
+    assert sorted(each.result() for each in as_completed(futures)) == [0, 3, 6, 9, 12]
     told: list[int] = []
     futures[2].add_done_callback(lambda future: told.append(future.result()))
     until(lambda: told == [6])
     assert client.submit(sum, [futures[1], futures[4]]).result() == 15
+    assert triple(4) == 12  # a direct call uses the same results
     assert session.status().counts["cached"] == 5
     assert [calls(folder, f"triple-{x}") for x in range(5)] == [1] * 5
 
