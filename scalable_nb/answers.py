@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scalable_nb.cache.kept import look_up
-from scalable_nb.cache.store import ResultStore
+from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.submission import PackedCall, Submission
 
 if TYPE_CHECKING:
@@ -129,9 +128,10 @@ class Answers:
 def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
     found = {}
     for key, answer in answers.items():
-        result = look_up(answer.store, answer.packed.call.result_key)
-        if result.is_hit:
-            found[key] = result.value
-        elif result.problem:
-            logger.warning(result.problem)
+        try:
+            found[key] = answer.store.get(answer.packed.call.result_key)
+        except KeyError:
+            continue  # somebody removed it: it is computed
+        except (ResultStoreError, OSError) as error:
+            logger.warning("%s", error)
     return found

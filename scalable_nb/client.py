@@ -214,9 +214,11 @@ class ScalableClient(SendingClient):
             for start in range(0, len(items), size):
                 part = named[start : start + size]
                 sent = self.send_calls(func, order, dict(part), placing, name=name)
-                by_key = {future.key: future for future in sent}
-                # A call that occurs twice is one task with two futures, as in Dask.
-                futures.extend(by_key[key] for key, _ in part)
+                if len(sent) < len(part):
+                    # A call that occurs twice is one task with two futures, as in Dask.
+                    by_key = {future.key: future for future in sent}
+                    sent = [by_key[key] for key, _ in part]
+                futures += sent
         return futures
 
 

@@ -195,6 +195,10 @@ def many_objects(count: int) -> Iterator[None]:
 def recorded_calls(packed: Mapping[Any, PackedCall]) -> list[RecordedCall]:
     """Packed calls as they go into the call record."""
     return [
-        RecordedCall(key, each.call, tuple(future.key for future in each.inputs), each.preview)
+        RecordedCall(key, each.call, _keys(each.inputs) if each.inputs else (), each.preview)
         for key, each in packed.items()
     ]
+
+
+def _keys(futures: Sequence[Future[Any]]) -> tuple[Any, ...]:
+    return tuple(future.key for future in futures)
