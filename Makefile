@@ -64,8 +64,9 @@ docs: $(VENV)/.stamp-dev ## Build the documentation into out/site, to be read of
 
 # The same seed strikes in the same order; how far the work is at each strike may differ.
 .PHONY: chaos
-chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
+chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off everything for minutes; nothing may be lost (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED))
+	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-resume
 chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every run goes on from its folder (SEED=...)

@@ -124,6 +124,11 @@ class RunPaths:
         return self.folder / "calls"
 
     @property
+    def resumes(self) -> Path:
+        """Id of the run whose calls are being submitted again; gone when all of them are here."""
+        return self.folder / "resumes"
+
+    @property
     def jobs(self) -> Path:
         """Private folder of what batch jobs write."""
         return self.folder / "jobs"
