@@ -95,6 +95,8 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list
+        #: The batch job that this host is; nothing where it is none.
+        self.host_job: Callable[[], dict[str, Any]] = dict
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
         #: Tasks whose result is on disk.

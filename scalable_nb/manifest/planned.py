@@ -62,13 +62,16 @@ class Plan:
         Of a job, as the batch system reads it; None: unlimited.
     components : tuple of ComponentPlan
     script : str or None
-        What would be submitted, one script per component; None on ``local``.
+        What would be submitted, one script per component, that of the host before them; None
+        on ``local``.
     lock : str
         SHA-256 of the resolved manifest.
     manifest : str or None
         The file; None for the embedded default.
     notices : tuple of str
         What a person may not expect.
+    host_job : ComponentPlan or None
+        The job that the session's host is; None: it runs where the session is started.
     """
 
     project: str
@@ -86,6 +89,7 @@ class Plan:
     lock: str
     manifest: str | None
     notices: tuple[str, ...]
+    host_job: ComponentPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able values."""
@@ -134,8 +138,15 @@ class Plan:
             if component.image is not None:
                 facts.append(component.image)
             yield "component", ", ".join(facts)
+        if self.host_job is not None:
+            facts = [count(self.host_job.cores, "core"), _size(self.host_job.memory_bytes)]
+            yield "host", ", ".join(["a job of its own", *facts, self._host_walltime()])
         yield "manifest", self.manifest or "embedded default"
         yield "lock", self.lock
+
+    def _host_walltime(self) -> str:
+        walltime = self.host_job.walltime if self.host_job is not None else None
+        return f"walltime {walltime}" if walltime else "no walltime"
 
 
 def count(number: int, noun: str) -> str:

@@ -13,8 +13,8 @@ from time import time
 from typing import Any, Final
 
 import orjson
-import psutil
 
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.faults.diagnose import FAST_FAIL_S, helped_by_retry
 from scalable_nb.paths import RunPaths
 from scalable_nb.report.text import failure_list, summary
@@ -25,7 +25,7 @@ from scalable_nb.telemetry.records import STATE_LABELS, TaskState
 Row = Mapping[str, Any]
 
 _DONE: Final = (TaskState.SUCCEEDED.label, TaskState.CACHED.label)
-# While a host starts and while it ends there is no session.json and no end either.
+# Runs of the package `scalable` have no session.json: a young one may go on.
 _TRANSITION_S: Final = 60.0
 _SLOWEST: Final = 5
 
@@ -81,7 +81,7 @@ class Report:
     ----------
     state : str
         ``"finished"``, ``"running"``, ``"interrupted"`` (the host is gone and wrote no end)
-        or ``"unknown"`` (no end so far, and the host is on another machine).
+        or ``"unknown"`` (no end and no sign of life, and it was begun on another machine).
     host : str
         The machine of the host, where the run has no end.
     end_reason : str
@@ -268,25 +268,14 @@ def _state_counts(sums: Row) -> dict[str, int]:
 
 def _unfinished(run: RunPaths, about: Row) -> tuple[str, str]:
     """State of a run that wrote no end, and the machine its host is on."""
-    session = _read_object(run.session_json)
-    here = platform.node()
-    host = str(session.get("host") or about.get("hostname") or here)
-    if host != here:
+    contact = read_sign(run.session_json)
+    host = str(contact.get("host") or about.get("hostname") or platform.node())
+    if contact:
+        return ("running" if is_alive(contact) else "interrupted"), host
+    if host != platform.node():  # a run of another package, without signs of life
         return "unknown", host
-    if not session:
-        newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
-        return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
-    return ("running" if _is_alive(session) else "interrupted"), host
-
-
-def _is_alive(session: Row) -> bool:
-    try:
-        began_at = psutil.Process(session["pid"]).create_time()
-    except (KeyError, TypeError, ValueError, OverflowError, psutil.Error):
-        return False
-    # A pid is used again, after a reboot above all: the time of the start tells.
-    noted_at = number(session.get("pid_started_at"))
-    return not abs(began_at - noted_at) > 5
+    newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
+    return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
 
 
 def _read_object(path: Path) -> dict[str, Any]:
