@@ -161,6 +161,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
     target = loaded.target
     logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])
     sign(paths, HostState.ASKED_FOR)
+    paths.host_log.touch(mode=0o600)
     cls: Any = session_job(target.provider)
     keywords = host_keywords(target, str(paths.folder))
     job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})

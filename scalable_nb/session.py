@@ -322,6 +322,8 @@ class ScalableSession:
 
     def _is_host_there(self) -> bool:
         """Whether the host is alive, or still about to end."""
+        if isinstance(self._host, SpawnedHost):
+            return not self._host.has_ended()
         if self._host is not None and self._host.has_ended():
             return False
         assert self.paths is not None

@@ -119,6 +119,7 @@ class Host:
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
         scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        scaling.keep_results = lambda: bequeath(conductor, self.paths.results)
         if self.plan.provider != "local":
             self._follow_jobs(conductor, fleet, scaling)
         self._stop_on_signals(conductor)

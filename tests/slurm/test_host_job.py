@@ -108,6 +108,21 @@ def test_the_host_waits_in_the_queue_and_outlives_its_kernel(
     _until_nothing_is_left(slurm)
 
 
+def _check_what_another_kernel_sees(session: ScalableSession) -> None:
+    other = ScalableSession.attach()
+    assert other.run_id == session.run_id
+    assert len(other.batches["sweep"]) == 4
+    status = other.status()
+    assert f"Slurm job {_job_of_host()} on n1; its walltime, and the session, ends " in str(status)
+    if os.geteuid() == 0:
+        assert status.host == "far"
+        assert "ssh -N -L" in str(status)  # loopback there is not loopback here
+    other.client.close()
+    paths = last_run()
+    private = [paths.tls, *paths.tls.iterdir(), paths.session_json, paths.host_log]
+    assert not any(path.stat().st_mode & 0o077 for path in private)
+
+
 def test_a_run_goes_on_through_three_hosts(start: Start, folder: Path, slurm: RealSlurm) -> None:
     """One host is cancelled, the walltime of the next ends, the third is stopped: no job is left
     after any of them, each goes on where the last one was, and nothing is computed twice."""
@@ -126,18 +141,10 @@ def test_a_run_goes_on_through_three_hosts(start: Start, folder: Path, slurm: Re
     until(lambda: sum(calls(folder, x) for x in (1, 2, 3)) == 2, timeout_s=60)
     first, second, third = sorted((1, 2, 3), key=lambda x: -calls(folder, x))
 
-    other = ScalableSession.attach()
-    assert other.run_id == session.run_id
-    assert len(other.batches["sweep"]) == 4
-    status = other.status()
-    assert f"Slurm job {_job_of_host()} on n1; its walltime, and the session, ends " in str(status)
-    if os.geteuid() == 0:
-        assert status.host == "far"
-        assert "ssh -N -L" in str(status)  # loopback there is not loopback here
-    other.client.close()
+    _check_what_another_kernel_sees(session)
 
     lost = (folder / f"job-{second}").read_text()
-    slurm.instance.ask("scancel", lost)
+    slurm.instance.ask("scancel", "--full", "--signal=KILL", lost)
     until(lambda: [row["job_id"] for row in session.failures()] == [lost], timeout_s=60)
     assert session.failures()[0]["job_state"] == "CANCELLED"
     (folder / f"gate-{first}").touch()
