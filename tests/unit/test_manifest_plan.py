@@ -308,7 +308,7 @@ def test_a_component_may_differ_from_its_target() -> None:
 
 @pytest.mark.parametrize("provider", JOB_QUEUES)
 def test_a_host_that_is_a_job_has_a_script_of_its_own(provider: str) -> None:
-    """It begins the host of the run, and prints into the run's log; it has nothing of a worker's."""
+    """It begins the host of the run and prints into the run's log; it has nothing of a worker's."""
     disk = ", disk: 1G" if provider == "htcondor" else ""
     plan = plan_of(f"provider: {provider}, host: job, max_workers: 1, processes: 2{disk}")
     assert plan.host_job is not None
