@@ -17,6 +17,7 @@ from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
     ScalingError,
+    StartError,
     UnknownNameError,
 )
 from scalable_nb.host.residence import what_ends_a_host
@@ -199,7 +200,7 @@ class ScalableSession:
             write_plan(self.paths, plan or self.plan())
             _load_dask()
             self._contact = await_contact(self.paths, self._host, settings.start_timeout_s)
-            self._connect()
+            self._reach()
         except BaseException:
             if self._host is not None:
                 self._host.end()
@@ -207,6 +208,16 @@ class ScalableSession:
                 self.paths.session_json.unlink(missing_ok=True)
             raise
         return self.client
+
+    def _reach(self) -> None:
+        try:
+            self._connect()
+        except OSError as error:
+            raise StartError(
+                f"the host of run {self.run_id} is up on {self._contact['host']}, and cannot be "
+                f"reached from here: {error}. `interface:` of the target names the network that "
+                f"host, workers and this machine share; a firewall may be between them."
+            ) from error
 
     def _begin_host(self, paths: RunPaths) -> StartedHost:
         if self.manifest.target.host == "job":
@@ -317,7 +328,7 @@ class ScalableSession:
         while self._is_host_there():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S if self._host is None else self._host.poll_s)
         return True
 
     def _is_host_there(self) -> bool:
