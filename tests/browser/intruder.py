@@ -170,7 +170,9 @@ async def _identity(address: str, tls: dict[str, Any]) -> Any:
 def _files(folders: list[str]) -> Iterable[Path]:
     for folder in folders:
         for place, _, names in os.walk(folder):
-            yield from (path for name in names if (path := Path(place, name)).is_file())
+            paths = (Path(place, name) for name in names)
+            # A saved notebook shows the link to the dashboard: it is as private as its mode.
+            yield from (path for path in paths if path.is_file() and path.suffix != ".ipynb")
 
 
 def _look_into(path: Path, aim: Aim, loot: Loot) -> None:

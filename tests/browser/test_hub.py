@@ -123,7 +123,8 @@ def test_a_run_is_seen_at_work(visit: Visit) -> None:
     notebook.run(FAILURES)
     explorer = notebook.cell(FAILURES).locator(".jp-OutputArea")
     expect(explorer).to_contain_text("5 failed attempts of")
-    expect(explorer.locator(".js-plotly-plot .ytick").first).to_have_text("ValueError")
+    expect(explorer.locator(".js-plotly-plot")).to_be_visible()
+    expect(explorer.locator(".widget-select option")).to_contain_text("ValueError")
 
     with notebook.page.context.expect_page() as opened:
         notebook.cell(START).locator('a[href*="/proxy/"]').click()
