@@ -14,6 +14,7 @@ from typing import Final
 from scalable_nb.errors import RunFolderError, UnknownNameError
 
 MANIFEST_NAME: Final = "scalable.yaml"
+_SYSTEM_FOLDER: Final = Path("/etc/scalable_nb")
 _RUN_ID: Final = re.compile(r"run-\d{8}T\d{6}Z-[A-Za-z0-9_.-]{1,64}-[0-9a-f]{8}")
 
 
@@ -100,6 +101,13 @@ class RunPaths:
         logs = self.logs.glob("*.log") if worker else ()
         return next((path for path in logs if path.stem == worker), None)
 
+    def log_files(self) -> dict[str, Path]:
+        """All logs by name: ``host``, workers on this machine, jobs by their files' names."""
+        found = {"host": self.host_log} if self.host_log.is_file() else {}
+        for folder in (self.logs, self.jobs):
+            found |= {path.stem: path for path in sorted(folder.glob("*")) if path.is_file()}
+        return found
+
     @property
     def tls(self) -> Path:
         """Private folder of the session's certificate and key."""
@@ -116,6 +124,11 @@ class RunPaths:
         return self.folder / "calls"
 
     @property
+    def resumes(self) -> Path:
+        """Id of the run whose calls are being submitted again; gone when all of them are here."""
+        return self.folder / "resumes"
+
+    @property
     def jobs(self) -> Path:
         """Private folder of what batch jobs write."""
         return self.folder / "jobs"
@@ -124,6 +137,17 @@ class RunPaths:
     def workspace(self) -> Path:
         """Local directory of workers on this machine."""
         return self.folder / "workspace"
+
+
+def user_manifest() -> Path:
+    """The manifest that holds for all projects of this user; it need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser().absolute() / "scalable_nb" / MANIFEST_NAME
+
+
+def system_manifest() -> Path:
+    """The manifest of the machine, which its administrators write; it need not exist."""
+    return _SYSTEM_FOLDER / MANIFEST_NAME
 
 
 def create_run(runs_dir: Path, project: str) -> RunPaths:

@@ -32,7 +32,7 @@ from scalable_nb.launch import (
     spawn_host,
     write_plan,
 )
-from scalable_nb.manifest.load import LoadedManifest, load_manifest
+from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolved
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
@@ -130,7 +130,7 @@ class ScalableSession:
             contact = read_contact(paths)
             if contact is not None and is_alive(contact):
                 target = contact["target"]
-                session = cls(load_manifest(paths.manifest_yaml, target=target))
+                session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
                 session._contact = contact
                 session._connect()
@@ -284,8 +284,8 @@ class ScalableSession:
 
     def _connect(self) -> None:
         from scalable_nb.batches import Batches
-        from scalable_nb.client import LedgerFeed
         from scalable_nb.host.conductor import NOTICE_TOPIC
+        from scalable_nb.hostclient import LedgerFeed
         from scalable_nb.recording import Recording
         from scalable_nb.telemetry.mirror import Mirror
 
@@ -349,7 +349,7 @@ class ScalableSession:
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return self._journals()[0]
+        return self.journals()[0]
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.
@@ -361,7 +361,7 @@ class ScalableSession:
         """
         from scalable_nb.telemetry.attempts import join_attempts, running_attempt
 
-        failures, endings = self._journals()
+        failures, endings = self.journals()
         ended = join_attempts(
             [row for row in failures if row.get("task_id") == task_id],
             [row for row in endings if row.get("task_id") == task_id],
@@ -372,7 +372,7 @@ class ScalableSession:
             running = running_attempt(self.mirror.ledger, task_id)
         return ended if running is None else [*ended, running]
 
-    def _journals(self) -> tuple[list[Any], list[Any]]:
+    def journals(self) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks, brought up to date by a host that is alive."""
         if self._failures is None or self._endings is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")

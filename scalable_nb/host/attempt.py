@@ -87,6 +87,7 @@ class _Attempt:
             call.result_key,
             recompute=wire.get("recompute", False),
             limit_bytes=wire.get("keep_limit"),
+            compress=wire.get("compress", False),
         )
         self.started_at = time()
         self._forget_note: Callable[[], None] = lambda: None

@@ -32,7 +32,7 @@ from scalable_nb.host.http import confine, open_dashboard, secret_prefix
 from scalable_nb.host.scaling import Scaling
 from scalable_nb.host.tls import create_security
 from scalable_nb.host.workspace import Workspace
-from scalable_nb.manifest.load import LoadedManifest, load_manifest
+from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.targets.fleet import Fleet
@@ -62,7 +62,7 @@ class Host:
         # graphs of collections, and those name functions of the notebook's own modules. At the
         # end of the path: nothing of the user's can stand before what the host itself imports.
         sys.path += [entry for entry in self.run["python_path"] if entry not in sys.path]
-        self.loaded: LoadedManifest = load_manifest(paths.manifest_yaml, target=self.run["target"])
+        self.loaded: LoadedManifest = load_resolved(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"

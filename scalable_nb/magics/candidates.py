@@ -44,6 +44,20 @@ def run_ids(words: list[str]) -> Iterable[str]:
         return []
 
 
+def log_names(words: list[str]) -> Iterable[str]:
+    """The logs of the run that the line names, else of the newest one."""
+    from scalable_nb.errors import ScalableError
+    from scalable_nb.paths import find_run
+    from scalable_nb.settings import load_settings
+
+    named = dict(pairwise(words))
+    run = named.get("--run") or named.get("-r") or "last"
+    try:
+        return find_run(load_settings().runs_dir, run).log_files()
+    except (ScalableError, OSError):
+        return []
+
+
 def batches(words: list[str]) -> Iterable[str]:
     """The batches of the live session that have tasks to do."""
     return _of_live_session(lambda session: session.unfinished())

@@ -65,6 +65,7 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     >>> split_line("start --target $where", {"where": "my cluster"})
     ['start', '--target', 'my cluster']
     """
+    line = _without_comment(line)
     marking = _Marking()
     try:
         marked = marking.vformat(line.replace("\0", ""), (), variables)
@@ -100,6 +101,19 @@ def split_cell_line(line: str, variables: Mapping[str, Any]) -> list[str]:
             place = end
     words = split_line("".join(kept) + line[place:], variables)
     return [_KEPT.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a ``#`` that begins a word, as in the examples of the help."""
+    quote = ""
+    for place, sign in enumerate(line):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign == "#" and line[:place][-1:].strip() == "":
+            return line[:place]
+    return line
 
 
 def _end_of_expression(line: str, place: int) -> int:

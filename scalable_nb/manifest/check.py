@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, Protocol, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scalable_nb.manifest import jobqueue
-from scalable_nb.manifest.document import Document, KeyPath, Problem
+from scalable_nb.manifest.document import KeyPath, Problem
 from scalable_nb.manifest.schema import PROVIDERS, Manifest, Target
 
 #: Key and what is wrong with it, not yet tied to a line.
@@ -47,7 +47,29 @@ _WORDS = {
 }
 
 
-def check(document: Document) -> list[Problem]:
+class Checkable(Protocol):
+    """A document, or several that hold together."""
+
+    @property
+    def data(self) -> Any:
+        """The content as plain values."""
+        ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong already."""
+        ...
+
+    def line(self, path: KeyPath) -> int:
+        """The line of the deepest part of ``path`` that is there."""
+        ...
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether the whole of ``path`` is there."""
+        ...
+
+
+def check(document: Checkable) -> list[Problem]:
     """All problems of a manifest, in the order of its lines.
 
     Every overlay is checked too, by merging it into the rest, whether or not the target
@@ -203,7 +225,7 @@ def _bodies(data: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
 # --- words ---------------------------------------------------------------------------
 
 
-def _tied(document: Document, found: Finding, overlay: str | None = None) -> Problem:
+def _tied(document: Checkable, found: Finding, overlay: str | None = None) -> Problem:
     path, text = found
     if overlay is not None:
         inside = ("overlays", overlay, *path)

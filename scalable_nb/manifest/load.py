@@ -14,9 +14,11 @@ import yaml
 from dask.system import CPU_COUNT
 
 from scalable_nb.errors import ManifestError, UnknownNameError
-from scalable_nb.manifest.check import check, merged
+from scalable_nb.manifest.check import merged
 from scalable_nb.manifest.discover import discover
-from scalable_nb.manifest.document import read_document
+from scalable_nb.manifest.document import KeyPath
+from scalable_nb.manifest.layers import Layers, find_layers, leaves, only
+from scalable_nb.manifest.planned import Origin
 from scalable_nb.manifest.schema import PROVIDERS, Manifest, Target
 from scalable_nb.paths import MANIFEST_NAME
 from scalable_nb.settings import load_settings
@@ -33,7 +35,7 @@ class LoadedManifest:
     target_name : str
     target : Target
     source : Path or None
-        The file; None for the embedded default.
+        The file that goes before the others; None for the embedded default.
     text : str
         The resolved manifest as YAML, defaults filled in. Loading it for the same target
         gives the same manifest and the same text.
@@ -43,6 +45,8 @@ class LoadedManifest:
         Whether this is the embedded default, because there is no file.
     discovered : str
         What was found out for a target that no file describes, in words; empty elsewhere.
+    origins : tuple of Origin
+        Of each value that a file or the embedded default gives for this target.
     """
 
     manifest: Manifest
@@ -53,18 +57,21 @@ class LoadedManifest:
     sha256: str
     defaulted: bool
     discovered: str = ""
+    origins: tuple[Origin, ...] = ()
 
 
 def load_manifest(
     path: str | os.PathLike[str] | None = None, *, target: str | None = None
 ) -> LoadedManifest:
-    """Read, check and resolve a manifest.
+    """Find, read, check and resolve the manifest that holds here.
 
     Parameters
     ----------
     path : path, optional
-        The file. None: ``SCALABLE_MANIFEST``, else ``scalable.yaml`` in the working
-        directory, else an embedded default with one local target.
+        The project's file. None: ``SCALABLE_MANIFEST``, else the nearest ``scalable.yaml`` of the
+        working directory and the folders above it. What it leaves out is taken from
+        ``~/.config/scalable_nb/scalable.yaml``, then ``/etc/scalable_nb/scalable.yaml``, then
+        from an embedded default with one local target.
     target : str, optional
         Name of the target. None: ``SCALABLE_TARGET``, else the only one, else ``local``.
         Without a file, the name of a batch system is one, too.
@@ -72,21 +79,34 @@ def load_manifest(
     Raises
     ------
     ManifestError
-        Lists everything that is wrong with the file, or the targets to choose from.
+        Lists everything that is wrong with the files, or the targets to choose from.
     UnknownNameError
         When there is no target of that name.
     StartError
         When there is no file and the batch system asked for is not to be found.
     """
-    source = _find(path)
-    data = _default(Path.cwd()) if source is None else _read(source)
+    layers = find_layers(path)
+    if not layers.has_project:
+        layers = layers.over(_default(Path.cwd()))
+    return _resolve(layers, target)
+
+
+def load_resolved(path: Path, *, target: str) -> LoadedManifest:
+    """The manifest of a run as its start resolved it: nothing else holds for it."""
+    return _resolve(only(path), target)
+
+
+def _resolve(layers: Layers, target: str | None) -> LoadedManifest:
     wanted = target or load_settings().target
-    discovered = ""
-    if source is None and wanted in PROVIDERS and wanted != "local":
+    problems = layers.check()
+    if problems:
+        raise ManifestError("\n".join(problems), problems)
+    data, discovered = layers.data, ""
+    if not layers.files and wanted in PROVIDERS and wanted != "local":
         found = discover(wanted)
         data["targets"][wanted] = found.target
         discovered = found.notice
-    target_name = _choose(target, list(data["targets"]), source)
+    target_name = _choose(target, list(data["targets"]), layers.files)
     overlay = (data["targets"][target_name] or {}).get("overlay")
     if overlay is not None:
         data = merged(data, data["overlays"][overlay])
@@ -98,11 +118,12 @@ def load_manifest(
         manifest=manifest,
         target_name=target_name,
         target=manifest.targets[target_name],
-        source=source,
+        source=layers.files[0] if layers.files else None,
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        defaulted=source is None,
+        defaulted=not layers.files,
         discovered=discovered,
+        origins=_origins(layers, target_name, overlay),
     )
 
 
@@ -111,31 +132,18 @@ def project_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().name).strip("-.") or "project"
 
 
-def _find(path: str | os.PathLike[str] | None) -> Path | None:
-    if path is not None:
-        return Path(path).expanduser().absolute()
-    from_settings = load_settings().manifest
-    if from_settings is not None:
-        if not from_settings.exists():
-            raise ManifestError(
-                f"there is no manifest {str(from_settings)!r}, which SCALABLE_MANIFEST names; "
-                "unset it, or `%scalable init` writes one"
-            )
-        return from_settings
-    beside = Path.cwd() / MANIFEST_NAME
-    return beside if beside.exists() else None
-
-
-def _read(source: Path) -> dict[str, Any]:
-    document = read_document(source)
-    if document.root is None:
-        line = f"{document.name} is empty; `%scalable init --force` writes a commented one"
-        raise ManifestError(line, [line])
-    problems = [f"{document.name}:{problem}" for problem in check(document)]
-    if problems:
-        raise ManifestError("\n".join(problems), problems)
-    data: dict[str, Any] = document.data
-    return data
+def _origins(layers: Layers, target_name: str, overlay: str | None) -> tuple[Origin, ...]:
+    """Where the values come from that hold on a target."""
+    base = {path: path for path, _ in leaves(layers.data)}
+    if overlay is not None:
+        start: KeyPath = ("overlays", overlay)
+        base |= {path: (*start, *path) for path, _ in leaves(layers.data["overlays"][overlay])}
+    return tuple(
+        Origin(".".join(map(str, path)), *layers.origin(said, path))
+        for path, said in base.items()
+        if path[0] not in ("version", "overlays")
+        and (path[0] != "targets" or path[1:2] == (target_name,))
+    )
 
 
 def _default(folder: Path) -> dict[str, Any]:
@@ -147,15 +155,16 @@ def _default(folder: Path) -> dict[str, Any]:
     }
 
 
-def _choose(target: str | None, known: Iterable[str], source: Path | None) -> str:
+def _choose(target: str | None, known: Iterable[str], files: Iterable[Path]) -> str:
     names = list(known)
+    defined = " and ".join(map(str, files))
     wanted = target or load_settings().target
     if wanted in names:
         return wanted
     if wanted is not None:
         hint = (
-            f"They are defined in {source}."
-            if source is not None
+            f"They are defined in {defined}."
+            if defined
             else f"There is no {MANIFEST_NAME} here: `%scalable init` writes one."
         )
         if target is None:
@@ -166,6 +175,6 @@ def _choose(target: str | None, known: Iterable[str], source: Path | None) -> st
     if "local" in names:
         return "local"
     raise ManifestError(
-        f"{source} has the targets {', '.join(names)}: name one, e.g. "
+        f"{defined} has the targets {', '.join(names)}: name one, e.g. "
         f"`%scalable start --target {names[0]}`, or set SCALABLE_TARGET"
     )

@@ -194,6 +194,7 @@ def _plan(
         lock=loaded.sha256,
         manifest=None if loaded.source is None else str(loaded.source),
         notices=tuple(notices),
+        origins=loaded.origins,
         **numbers,
     )
 

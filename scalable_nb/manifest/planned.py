@@ -40,6 +40,15 @@ class ComponentPlan:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a value comes from: its key, the file, and whether the system's file locks it."""
+
+    key: str
+    file: str
+    is_locked: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a session of a target would ask for.
 
@@ -69,6 +78,8 @@ class Plan:
         The file; None for the embedded default.
     notices : tuple of str
         What a person may not expect.
+    origins : tuple of Origin
+        Of each value that a file or the embedded default gives for this target.
     """
 
     project: str
@@ -86,17 +97,19 @@ class Plan:
     lock: str
     manifest: str | None
     notices: tuple[str, ...]
+    origins: tuple[Origin, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able values."""
         plain = asdict(self)
         plain["components"] = list(plain["components"])
         plain["notices"] = list(plain["notices"])
+        plain["origins"] = list(plain["origins"])
         return plain
 
     def __str__(self) -> str:
         lines = [f"plan for target {self.target!r}"]
-        lines += [f"  {name:<10} {value}" for name, value in self._facts()]
+        lines += [f"  {name:<10} {value}" for name, value in self.facts()]
         lines += [f"note: {notice}" for notice in self.notices]
         if self.script is not None:
             lines += ["", self.script.rstrip()]
@@ -106,7 +119,7 @@ class Plan:
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self._facts()
+            for name, value in self.facts()
         )
         notices = "".join(f"<li>{html.escape(notice)}</li>" for notice in self.notices)
         parts = [f"<p>Plan for target <b>{html.escape(self.target)}</b></p><table>{rows}</table>"]
@@ -117,7 +130,8 @@ class Plan:
             parts.append(f"<details><summary>Job script</summary><pre>{script}</pre></details>")
         return "".join(parts)
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What stands in the plan's lines: name and value; some names come several times."""
         yield "project", self.project
         yield "provider", self.provider
         threads = count(self.threads_per_worker, "thread")
@@ -135,6 +149,13 @@ class Plan:
                 facts.append(component.image)
             yield "component", ", ".join(facts)
         yield "manifest", self.manifest or "embedded default"
+        by_file: dict[str, list[str]] = {}
+        for origin in self.origins:
+            key = f"{origin.key} (locked)" if origin.is_locked else origin.key
+            by_file.setdefault(origin.file, []).append(key)
+        if len(by_file) > 1:
+            for file, keys in by_file.items():
+                yield "says", f"{file}: {', '.join(keys)}"
         yield "lock", self.lock
 
 

@@ -267,6 +267,8 @@ class Task(_Section):
         Whether the function may be called again for the same arguments.
     keep_results : bool
         Whether results are written to disk before the task counts as done.
+    compress : bool
+        Whether results that are written to disk are compressed.
     version : str or None
         Changing it makes kept results of earlier versions unused.
     record_args : bool
@@ -280,6 +282,7 @@ class Task(_Section):
     timeout: Duration | None = None
     idempotent: bool = True
     keep_results: bool = False
+    compress: bool = False
     version: Text | None = None
     record_args: bool = True
 

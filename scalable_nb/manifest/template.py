@@ -76,6 +76,7 @@ tasks:
     # idempotent: false           # never call the function a second time
     # keep_results: true          # write results to disk before a task counts as done
     # record_args: false          # keep arguments, which may be secret, out of the run folder
+    # compress: true              # kept results take less room, and more time at each hit
     # version: 2                  # change it to make earlier kept results unused
 
 # What holds for calls that say nothing themselves.

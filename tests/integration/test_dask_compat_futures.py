@@ -274,11 +274,12 @@ def test_cancel_spares_what_another_client_wants_unless_forced(same: Twins) -> N
     def case(client: Client) -> Any:
         with another(client) as other:
             mine = client.submit(inc, 40, workers="tcp://127.0.0.1:9")
+            until(lambda: _wanted_by(client, mine.key) == 1)  # it waits for that worker
             theirs = other.submit(inc, 40)
             until(lambda: _wanted_by(client, mine.key) == 2)
             client.cancel(mine)
             client.submit(inc, 41).result(timeout=30)  # by now the scheduler has read it
-            spared = mine.status, theirs.status
+            spared = mine.status, theirs.status != "cancelled"
             again = client.submit(inc, 40)
             client.cancel(again, force=True)
             until(lambda: theirs.status == "cancelled")
@@ -459,6 +460,7 @@ def test_who_cancels_an_input_leaves_the_tasks_of_a_vanished_client_alone(same: 
     """A difference on purpose: what a client wanted that is gone goes on, and needs its input."""
     with another(same.ours) as vanishing:
         mine = same.ours.submit(inc, 1, key="input", workers="tcp://127.0.0.1:9")
+        until(lambda: _is_known(same.ours, "input"))  # each client has a connection of its own
         theirs = vanishing.submit(inc, mine, key="orphan")
         until(lambda: _wanted_by(same.ours, "orphan") == 1)
     until(lambda: _wanted_by(same.ours, "orphan") == 0)

@@ -367,6 +367,40 @@ def test_a_resumed_run_leaves_no_process(resumed: Executed) -> None:
     assert _processes_left(resumed.output) == []
 
 
+# --- a model of one's own ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def modelled(tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The notebook that wraps a program, executed once for all tests."""
+    return _execute("50_your_own_model.ipynb", tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("outcome", ["north    finished [4, 7, 10]", "east     error", "west     error"]),
+        ("outcome", ["south    finished [3, 5, 7]", "centre   finished [2, 3, 4]"]),
+        ("why", ["ValueError after 1 attempts: exit code 2: growth=-5: must not be negative"]),
+        ("why", ["TaskTimeoutError after 3 attempts"]),
+        ("left", ["programs started: 8", "programs left: 0"]),
+        ("mend", ["[[4, 7, 10], [3, 5, 7], [6, 11, 16], [51, 101, 151], [2, 3, 4]]"]),
+        ("mend", ["programs started now: 2"]),
+        ("directory", ["1"]),
+    ],
+)
+def test_a_program_is_a_good_task(modelled: Executed, cell: str, texts: list[str]) -> None:
+    """It is retried, ended with its worker, and not run again for an input that is the same."""
+    shown = modelled.text(cell)
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_a_program_that_hangs_leaves_no_process(modelled: Executed) -> None:
+    """No cell fails, nothing is warned of, and neither worker nor program is left."""
+    assert modelled.trouble() == []
+    assert _processes_left(modelled.output) == []
+
+
 def _execute(name: str, output: Path) -> Executed:
     run_tour = _load_run_tour()
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)

@@ -36,6 +36,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("broken.yaml").write_text("targets: [")
     for run in RUNS:
         Path(".scalable/runs", run).mkdir(parents=True, mode=0o700)
+    Path(".scalable/runs", RUNS[1], "logs").mkdir(mode=0o700)
+    Path(".scalable/runs", RUNS[1], "logs", "worker-0.log").write_text("ready\n")
     return tmp_path
 
 
@@ -65,6 +67,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("%scalable resubmit --only resource tr", "tr", ("transient",)),
         ("%scalable resubmit --only timeout --dr", "--dr", ("--dry-run",)),
         ("%scalable resume ", "", ("--run", "--run-id", *SHARED)),
+        ("%scalable logs --last wo", "wo", ("worker-0",)),
+        (
+            f"%scalable logs --run {RUNS[0]} ",
+            "",
+            ("--task", "--lines", "--last", "--latest", *SHARED),
+        ),
         ("%scalable help st", "st", ("start", "status", "stop")),
         ("%scalable help start ", "", SHARED),
         ("%scalable nonsense --", "", ()),

@@ -195,6 +195,9 @@ def test_overview_lists_what_can_be_typed() -> None:
         ("init --path 'a b.yaml'", ["init", "--path", "a b.yaml"]),
         ("init --path $$n", ["init", "--path", "$n"]),
         ("init --path {{n}}", ["init", "--path", "{n}"]),
+        ("start --target $where  # where it's {fast}", ["start", "--target", "my cluster"]),
+        ("init --path '# 1' -q", ["init", "--path", "# 1", "-q"]),
+        ("init --path a#b.yaml", ["init", "--path", "a#b.yaml"]),
         ("", []),
     ],
 )
@@ -259,6 +262,7 @@ def test_any_value_arrives_unchanged(value: str) -> None:
         ("map --over 'x=a + b' --name $name", ["map", "--over", "x=a + b", "--name", "night run"]),
         ("map --over x=f(a, [b, c])  --product", ["map", "--over", "x=f(a, [b, c])", "--product"]),
         ("map --over x=[1,", ["map", "--over", "x=[1,"]),
+        ("map --over x=['# 1'] -q  # two", ["map", "--over", "x=['# 1']", "-q"]),
     ],
 )
 def test_expressions_above_a_cell_need_no_quotes(line: str, words: list[str]) -> None:

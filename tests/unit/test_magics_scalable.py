@@ -6,6 +6,8 @@ in tests/integration/test_magics.py.
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -198,6 +200,20 @@ def test_start_puts_session_and_client_into_the_namespace(
         "Started target 'lumi'.",
         "`session` and `client` are in the namespace. Files: runs/run-of-lumi",
     ]
+
+
+def test_start_without_a_file_says_what_it_chose(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first line that anybody types tells how many workers it gives, and what is next."""
+    Path("scalable.yaml").unlink()
+    value(shell, "%scalable start")
+    _, chosen, *_ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"There is no scalable\.yaml: \d workers?, 1 thread each, [\d.]+ GiB in all\. "
+        r"`%scalable init` writes one to edit\.",
+        chosen,
+    )
 
 
 def test_start_again_gives_the_live_session(
@@ -400,3 +416,19 @@ def test_loading_imports_neither_dask_nor_widgets() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ipython_loads_it_at_its_start(tmp_path: Path) -> None:
+    """One line of IPython's configuration makes `%scalable` known without `%load_ext`."""
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    line = 'c.InteractiveShellApp.extensions = ["scalable_nb"]\n'
+    (profile / "ipython_config.py").write_text(line)
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--no-banner", "-c", "%scalable help start"],
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert verb_help(VERBS["start"], NOTEBOOK).splitlines()[0] in done.stdout

@@ -54,18 +54,21 @@ def run(code: str) -> str:
 
 
 def test_importing_is_light_and_silent() -> None:
-    """The import takes a moment, loads nothing heavy, starts no thread and prints nothing."""
+    """The import loads a handful of modules, starts no thread and prints nothing.
+
+    Modules are counted, not seconds: on a busy machine seconds say nothing.
+    """
     code = (
-        "import json, sys, threading, time; begun = time.perf_counter(); import scalable_nb\n"
-        "took_s = time.perf_counter() - begun\n"
+        "import json, sys, threading; before = set(sys.modules); import scalable_nb\n"
+        "new = sorted(set(sys.modules) - before)\n"
         "import logging\n"
-        "print(json.dumps([took_s, threading.active_count(), len(logging.getLogger().handlers),"
-        " sorted({name.partition('.')[0] for name in sys.modules})]))"
+        "print(json.dumps([new, threading.active_count(), len(logging.getLogger().handlers)]))"
     )
-    took_s, threads, handlers, modules = json.loads(run(code))
-    assert took_s < 0.5
+    modules, threads, handlers = json.loads(run(code))
     assert (threads, handlers) == (1, 0)
-    assert HEAVY.isdisjoint(modules)
+    assert {name.partition(".")[0] for name in modules} <= {*sys.stdlib_module_names, "scalable_nb"}
+    assert [name for name in modules if name.startswith("scalable_nb")] == ["scalable_nb"]
+    assert len(modules) < 20
 
 
 def test_the_errors_are_light_too() -> None:

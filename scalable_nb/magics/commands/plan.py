@@ -20,7 +20,7 @@ TARGET = Option(
 )
 MANIFEST = Option(
     ("--manifest", "-m"),
-    "the manifest; SCALABLE_MANIFEST or ./scalable.yaml when not given",
+    "the manifest; SCALABLE_MANIFEST or the nearest scalable.yaml when not given",
     "FILE",
     Path,
 )

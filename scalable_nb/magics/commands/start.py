@@ -10,6 +10,7 @@ from scalable_nb.magics.runs import live_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
+    from scalable_nb.manifest.load import LoadedManifest
     from scalable_nb.session import ScalableSession
 
 
@@ -21,6 +22,8 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
         session = ScalableSession.from_yaml(options.manifest, target=options.target)
         session.start()
         context.say(f"Started target {session.target_name!r}.")
+        if session.manifest.defaulted and not session.manifest.discovered:
+            context.say(_chosen(session.manifest))
         if session.ends_with:
             context.say(f"Note: {session.ends_with}.")
     else:
@@ -28,6 +31,17 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
         context.say(f"Target {session.target_name!r} is live already: this is its session.{notice}")
     publish(context, session)
     return session
+
+
+def _chosen(loaded: LoadedManifest) -> str:
+    """What holds where no file says it."""
+    from scalable_nb.manifest.plan import make_plan
+
+    facts = dict(make_plan(loaded).facts())
+    return (
+        f"There is no scalable.yaml: {facts['workers']}, {facts['memory']} in all. "
+        "`%scalable init` writes one to edit."
+    )
 
 
 def _notice_of_joining(live: ScalableSession, options: Namespace) -> str:
