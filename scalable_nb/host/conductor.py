@@ -85,6 +85,10 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list
+        #: Called with a batch and the time limit of its tasks before any of them can run.
+        self.on_batch: Callable[[Batch, float | None], None] = lambda batch, limit_s: None
+        #: The batch job that this host is; nothing where it is none.
+        self.host_job: Callable[[], dict[str, Any]] = dict
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
         #: Tasks whose result is on disk.
@@ -161,6 +165,8 @@ class Conductor(SchedulerPlugin):
                     terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
                     self.records[key] = self.book.open(key, batch, terms)
                     self.outcomes.enter(key)
+            if batch.terms is not None:
+                self.on_batch(batch, batch.terms.timeout_s)
 
     # --- tasks move --------------------------------------------------------------
 

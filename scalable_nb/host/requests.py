@@ -246,6 +246,7 @@ class Requests:
             "notices": list(self._conductor.notices),
             "pauses": self._conductor.brakes.pauses(),
             "jobs": self._conductor.jobs(),
+            "host_job": self._conductor.host_job(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

@@ -78,7 +78,7 @@ class Report:
     ----------
     state : str
         ``"finished"``, ``"running"``, ``"interrupted"`` (the host is gone and wrote no end)
-        or ``"unknown"`` (no end so far, and the host is on another machine).
+        or ``"unknown"`` (no end and no sign of life, and it was begun on another machine).
     host : str
         The machine of the host, where the run has no end.
     end_reason : str

@@ -9,36 +9,24 @@ from time import time
 from typing import Any, Final
 
 import orjson
-import psutil
 
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.reader import number
 
-# While a host starts and while it ends there is no session.json and no end either.
+# Runs of the package `scalable` have no session.json: a young one may go on.
 _TRANSITION_S: Final = 60.0
 
 
 def unfinished(run: RunPaths, about: Mapping[str, Any]) -> tuple[str, str]:
     """State of a run that wrote no end, and the machine its host is on."""
-    session = read_object(run.session_json)
-    here = platform.node()
-    host = str(session.get("host") or about.get("hostname") or here)
-    if host != here:
+    contact = read_sign(run.session_json)
+    host = str(contact.get("host") or about.get("hostname") or platform.node())
+    if contact:
+        return ("running" if is_alive(contact) else "interrupted"), host
+    if host != platform.node():  # a run of another package, without signs of life
         return "unknown", host
-    if not session:
-        newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
-        return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
-    return ("running" if _is_alive(session) else "interrupted"), host
-
-
-def _is_alive(session: Mapping[str, Any]) -> bool:
-    try:
-        began_at = psutil.Process(session["pid"]).create_time()
-    except (KeyError, TypeError, ValueError, OverflowError, psutil.Error):
-        return False
-    # A pid is used again, after a reboot above all: the time of the start tells.
-    noted_at = number(session.get("pid_started_at"))
-    return not abs(began_at - noted_at) > 5
+    newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
+    return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
 
 
 def read_object(path: Path) -> dict[str, Any]:

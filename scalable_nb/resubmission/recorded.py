@@ -16,7 +16,7 @@ from scalable_nb.callrecord import CallRecord, RecordedTask
 from scalable_nb.client import ScalableClient
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.futures import FutureList
-from scalable_nb.launch import is_alive, read_contact
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.resubmission.changes import Changes
@@ -59,7 +59,7 @@ def _find(run: str) -> RunPaths:
     for paths in reversed(list_runs(runs_dir)):
         if any(paths.calls.glob("*.calls")):
             # Ended while it was taking over an earlier run: that one still has all the calls.
-            is_torn = paths.resumes.exists() and not is_alive(read_contact(paths) or {})
+            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
             return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
     raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
 
