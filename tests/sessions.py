@@ -44,9 +44,11 @@ def start(folder: Path) -> Iterator[Callable[..., ScalableSession]]:
         session.start()
         return session
 
+    shared = live_sessions()
     yield start
     for session in live_sessions():
-        session.close()
+        if session not in shared:
+            session.close()
     until(lambda: processes_of(folder) == [], timeout_s=30)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Seconds between two questions about lost workers; accounting lags by a second or two.
-_WAITS_S: Final = (0.3, 0.7, 1.0, 2.0, 2.0, 2.0, 2.0)
+WAITS_S: Final = (0.3, 0.7, 1.0, 2.0, 2.0, 2.0, 2.0)
 #: So often it is asked for details, when the job's own log has already said how it ended.
 _TRIES_FOR_DETAILS: Final = 3
 
@@ -61,10 +61,13 @@ class JobFates:
     ----------
     queue : Queue
         The batch system.
+    waits_s : sequence of float
+        The waits before each question about a job, in seconds; after the last nobody can say.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, waits_s: Sequence[float] = WAITS_S) -> None:
         self._queue = queue
+        self._waits_s = waits_s
         self._open: list[LostJob] = []
         self._asking: asyncio.Task[None] | None = None
 
@@ -82,7 +85,7 @@ class JobFates:
     async def _ask_all(self) -> None:
         while self._open:
             # The one that waits longest sets the pace; newer ones get their tries as well.
-            await asyncio.sleep(_WAITS_S[max(lost.tries for lost in self._open)])
+            await asyncio.sleep(self._waits_s[max(lost.tries for lost in self._open)])
             asked = list(self._open)
             if not asked:
                 return
@@ -115,7 +118,7 @@ class JobFates:
                 lost.fate = with_start(fate, lost.before, lost.came_at)
 
     def _is_settled(self, lost: LostJob) -> bool:
-        if lost.tries >= len(_WAITS_S):
+        if lost.tries >= len(self._waits_s):
             return True
         if lost.fate is None:
             return False

@@ -71,17 +71,20 @@ class SlurmQueue(Queue):
     Parameters
     ----------
     job_name : str
+    first_spacing_s : float
+        Seconds between the first two questions, and again whenever something has changed.
     """
 
     is_telling = True
 
-    def __init__(self, job_name: str) -> None:
+    def __init__(self, job_name: str, first_spacing_s: float = FIRST_SPACING_S) -> None:
         super().__init__("Slurm")
         self._query = SlurmQuery(job_name)
         self._facts: dict[str, JobFacts] = {}
         self._running: dict[str, JobFacts] = {}
         self._states: dict[str, tuple[str, str | None]] = {}
-        self._spacing_s = FIRST_SPACING_S
+        self._first_spacing_s = first_spacing_s
+        self._spacing_s = first_spacing_s
         self._asked_at = float("-inf")
 
     async def look(self) -> None:
@@ -103,12 +106,12 @@ class SlurmQueue(Queue):
         has_changed = states != self._states
         self._states = states
         self._spacing_s = (
-            FIRST_SPACING_S if has_changed else min(2 * self._spacing_s, LONGEST_SPACING_S)
+            self._first_spacing_s if has_changed else min(2 * self._spacing_s, LONGEST_SPACING_S)
         )
 
     def look_soon(self) -> None:
         """Begin again with short waits."""
-        self._spacing_s = FIRST_SPACING_S
+        self._spacing_s = self._first_spacing_s
 
     def facts(self, job_id: str) -> JobFacts | None:
         """What ``squeue`` said last of a job."""

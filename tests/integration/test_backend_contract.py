@@ -6,12 +6,15 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from counting import calls, failing_first, mark
+from distributed import Future
 
 from scalable_nb import RetryPolicy, ScalableSession, TaskPolicy, errors, resubmit
 from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.records import FailureRow
 
 Start = Callable[..., ScalableSession]
 
@@ -23,9 +26,15 @@ def target() -> str:
 
 
 @pytest.fixture
-def session(start: Start, target: str) -> ScalableSession:
-    """A live session on the target."""
-    return start(target)
+def session(shared_session: ScalableSession) -> ScalableSession:
+    """A live session on the target, in which earlier tests have left their tasks."""
+    return shared_session
+
+
+def _failures(session: ScalableSession, *futures: Future[Any]) -> list[FailureRow]:
+    """The failed attempts of these tasks."""
+    keys = {future.key for future in futures}
+    return [row for row in session.failures() if row["task_id"] in keys]
 
 
 def test_a_call_runs_on_a_worker_and_gives_its_result(session: ScalableSession) -> None:
@@ -58,7 +67,7 @@ def test_a_failure_reaches_the_person_as_it_was_raised(session: ScalableSession)
     assert [failure.index for failure in outcome.failures] == [13]
     assert outcome.failures[0].label == "risky(x=13)"
     assert outcome.succeeded == [x * 2 for x in range(20) if x != 13]
-    (row,) = session.failures()
+    (row,) = _failures(session, *futures)
     assert (row["failure_class"], row["category"], row["attempt"]) == ("ValueError", "permanent", 1)
     assert row["is_final"]
     assert row["args_preview"] == "x=13"
@@ -73,7 +82,7 @@ def test_a_transient_failure_is_retried_until_it_succeeds(
     futures = session.client.map(function, range(6), retries=3)
     assert futures.results() == [x * 2 for x in range(6)]
     assert [calls(folder, x) for x in range(6)] == [3] * 6
-    rows = session.failures()
+    rows = _failures(session, *futures)
     assert len(rows) == 12
     assert {row["category"] for row in rows} == {"transient"}
     assert sorted(row["attempt"] for row in rows) == [1] * 6 + [2] * 6
@@ -121,7 +130,7 @@ def test_a_lost_worker_costs_one_of_the_worker_losses(
 
     futures = session.client.map(function, range(8))
     assert futures.results() == list(range(8))
-    (row,) = [row for row in session.failures() if row["args_preview"] == "x=3"]
+    (row,) = _failures(session, futures[3])
     assert row["failure_class"] == "WorkerLostError"
     assert row["category"] == "infrastructure"
     assert row["exit_code"] == -signal.SIGKILL
@@ -229,8 +238,11 @@ def test_a_task_that_must_not_run_twice_does_not(session: ScalableSession, folde
     assert calls(folder, 1) == 1
 
 
-def test_counts_add_up_and_the_journal_agrees(session: ScalableSession, folder: Path) -> None:
-    """Every task is in one state, and the files say after the end what the counts said."""
+def test_the_end_leaves_no_process_and_says_what_was(
+    start: Start, target: str, folder: Path
+) -> None:
+    """A closed session leaves its records, which say what the counts said, and nothing else."""
+    session = start(target)
     function = failing_first(folder, 1, ConnectionError)
     kept = session.client.map(function, range(10), retries=1)
     failed = session.client.map(lambda x: 1 / x, [0, 1, 2])
@@ -239,25 +251,16 @@ def test_counts_add_up_and_the_journal_agrees(session: ScalableSession, folder: 
     counts = session.status().counts
     assert sum(counts.values()) == 13
     assert (counts["succeeded"], counts["failed"]) == (12, 1)
-    session.close()
-    rows = read_rows(session.paths.tasks).rows  # type: ignore[union-attr]
-    assert len(rows) == 13
-    assert sum(row["attempts"] for row in rows) == 13 + 10
-    assert sum(row["state"] == "failed" for row in rows) == 1
-
-
-def test_the_end_leaves_no_process_and_says_what_was(
-    start: Start, target: str, folder: Path
-) -> None:
-    """A closed session leaves its records and nothing else."""
-    session = start(target)
-    session.client.map(abs, range(5)).results()
     pid = session.status().host_pid
     session.close()
     session.close()
     assert not _exists(pid)
     paths = session.paths
     assert paths is not None
+    rows = read_rows(paths.tasks).rows
+    assert len(rows) == 13
+    assert sum(row["attempts"] for row in rows) == 13 + 10
+    assert sum(row["state"] == "failed" for row in rows) == 1
     assert not paths.session_json.exists()
     assert not paths.tls.exists()
     names = {path.name for path in paths.folder.iterdir()}

@@ -17,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 
+from scalable_nb.devslurm.service import missing_packages
 from scalable_nb.paths import list_runs
 from scalable_nb.report import Report, build_report
 from scalable_nb.telemetry.reader import read_rows
@@ -283,6 +284,51 @@ def test_failure_modes_show_no_error_and_leave_no_process(modes: Executed) -> No
     """All failures are tasks' failures: no cell fails, nothing is warned of, nothing stays."""
     assert modes.trouble() == []
     assert _processes_left(modes.output) == []
+
+
+# --- on Slurm ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_slurm(tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The notebook that starts a Slurm of its own, executed once for all tests."""
+    missing = missing_packages(accounting=False)
+    if missing:
+        pytest.skip(f"Debian packages are missing: apt-get install {' '.join(missing)}")
+    return _execute("20_slurm.ipynb", tmp_path_factory.mktemp("slurm"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("up", ["batch* idle n[1-3]", "export SLURM_CONF="]),
+        ("script", ["#SBATCH -p batch", "#SBATCH --mem=477M", "--component large"]),
+        ("workers", ["RUNNING    2       477M  n"]),
+        ("reasons", ["2 pending, waiting for ", "Priority", "Resources"]),
+        ("wait", ["16 and 2 results are there"]),
+        ("result", ["1.40  0.99", "3.20  0.0"]),
+        ("why", ["worker lost: Slurm job", "PREEMPTED", "DUE TO PREEMPTION", "infrastructure"]),
+        ("attempts", ["attempt 1 failed on large-", "attempt 2 succeeded on large-"]),
+        ("routes", ["curve ran on small-", "closer ran on large-"]),
+        ("memory", ["atoms from one island to the next"]),
+        ("memory-attempts", ["attempt 1 failed on small-", "attempt 2 succeeded on small-1050M-0"]),
+        ("stop", ["19 (19 succeeded)", "WorkerLostError 1, OutOfMemoryError 1"]),
+        ("empty", ["jobs left: 0"]),
+        ("down", ["Slurm is gone: True"]),
+    ],
+)
+def test_a_run_on_slurm_survives_and_says_what_happened(
+    on_slurm: Executed, cell: str, texts: list[str]
+) -> None:
+    """Plan, queue, a job that is preempted and one that is too small: all as the reader is told."""
+    shown = on_slurm.text(cell)
+    assert [text for text in texts if text not in shown] == [], shown
+
+
+def test_a_run_on_slurm_shows_no_error_and_leaves_no_process(on_slurm: Executed) -> None:
+    """No cell fails, nothing is warned of; session, jobs and Slurm are gone."""
+    assert on_slurm.trouble() == []
+    assert _processes_left(on_slurm.output) == []
 
 
 # --- the failure explorer ------------------------------------------------------------

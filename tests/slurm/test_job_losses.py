@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from counting import calls, mark
-from real_slurm import RealSlurm, started_slurm
+from real_slurm import RealSlurm
 from waiting import until
 
 from scalable_nb import ScalableSession, TaskPolicy, errors
@@ -97,51 +97,39 @@ def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSl
     session.close()  # before its Slurm is emptied: it would submit its jobs again
 
 
-def test_a_job_at_its_time_limit(start: Start, folder: Path, slurm_plain: RealSlurm) -> None:
-    """A walltime end is told as TIMEOUT, and uses a worker loss."""
-    _write_manifest(folder, 1)
+def test_a_job_at_its_time_limit_beside_one_whose_worker_crashes(
+    start: Start, folder: Path, slurm_plain: RealSlurm
+) -> None:
+    """A walltime end is told as TIMEOUT and uses a worker loss. Where only the worker process
+    dies, the record names its job, which is still RUNNING."""
+    _write_manifest(folder, 2)
     session = start("slurm")
     future = session.client.submit(_until_lost, str(folder), 1, policy=NOTHING_TO_SPEND)
     until(lambda: calls(folder, 1) == 1, timeout_s=60)
-    (job,) = slurm_plain.squeue("%i")
-    slurm_plain.scontrol("update", f"JobId={job}", "EndTime=now+1seconds")
-    with pytest.raises(errors.WorkerLostError, match=f"Slurm job {job} on n1 ended with TIMEOUT"):
-        future.result(timeout=100)
-    (row,) = _rows(session, 1)
-    assert (row["job_state"], row["exit_code"], row["is_final"]) == ("TIMEOUT", -9, True)
-    session.close()  # before its Slurm is emptied: it would submit its jobs again
-
-
-def test_a_crash_within_a_job_that_goes_on(start: Start, folder: Path, slurm: RealSlurm) -> None:
-    """The worker process dies, the job does not: the record names the job, RUNNING."""
-    _write_manifest(folder, 1)
-    session = start("slurm")
+    (worker,) = [worker for worker in session.status().workers if worker["state"] == "busy"]
+    jobs = {job["name"]: job["job_id"] for job in session.status().jobs}
+    over = jobs.pop(worker["name"])
+    (other,) = jobs.values()
+    slurm_plain.scontrol("update", f"JobId={over}", "EndTime=now+1seconds")
 
     def crash() -> None:
         import os
 
         os._exit(3)
 
-    future = session.client.submit(crash, policy=NOTHING_TO_SPEND)
+    crashed = session.client.submit(crash, policy=NOTHING_TO_SPEND)
     with pytest.raises(errors.WorkerLostError, match="exited with code 3"):
-        future.result(timeout=60)
-    (row,) = _rows(session, 1)
-    (job,) = slurm.squeue("%i")
-    assert (row["job_id"], row["job_state"], row["exit_code"]) == (job, "RUNNING", 3)
+        crashed.result(timeout=60)
+    with pytest.raises(errors.WorkerLostError, match=f"Slurm job {over} on n. ended with TIMEOUT"):
+        future.result(timeout=100)
+    rows = {row["job_id"]: row for row in _rows(session, 2)}
+    assert (rows[other]["job_state"], rows[other]["exit_code"]) == ("RUNNING", 3)
+    row = rows[over]
+    assert (row["job_state"], row["exit_code"], row["is_final"]) == ("TIMEOUT", -9, True)
+    session.close()  # before its Slurm is emptied: it would submit its jobs again
 
 
-@pytest.fixture
-def strict_slurm(
-    folder: Path,  # which chooses a Slurm of its own
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[RealSlurm]:
-    """A Slurm that kills jobs which use more memory than they asked for."""
-    for slurm in started_slurm(tmp_path_factory, accounting=True, enforce_memory=True, nodes=1):
-        yield from slurm.in_use(monkeypatch)
-
-
-def test_a_job_killed_for_its_memory(strict_slurm: RealSlurm, start: Start, folder: Path) -> None:
+def test_a_job_killed_for_its_memory(start: Start, folder: Path, strict_slurm: RealSlurm) -> None:
     """What a task's own processes use counts for Slurm: out of memory, with the amount."""
     _write_manifest(folder, 1)
     session = start("slurm")
@@ -157,3 +145,4 @@ def test_a_job_killed_for_its_memory(strict_slurm: RealSlurm, start: Start, fold
     (row,) = _rows(session, 1)
     assert (row["category"], row["job_state"]) == ("resource", "FAILED")
     assert row["memory_bytes"] > row["memory_limit_bytes"] > 300_000_000
+    session.close()  # before its Slurm is emptied: it would submit its jobs again

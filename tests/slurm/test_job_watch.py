@@ -37,7 +37,7 @@ class Followed:
         paths = create_run(folder / "runs", "watch")
         self.rows_file = paths.workers
         self.book = Book(paths, "slurm")
-        self.queue = SlurmQueue(NAME)
+        self.queue = SlurmQueue(NAME, first_spacing_s=0.2)
         self.notices: list[str] = []
         self.entries = {"work-0": Entry("work-0", Kind("work", {}), job_id=job_id)}
         scheduler = SimpleNamespace(aliases={}, workers={}, handlers={})
