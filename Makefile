@@ -21,6 +21,9 @@ PYTEST := $(VENV_PYTHON) -m pytest
 # Checks the types of the JavaScript; nothing that is shipped needs it.
 TYPESCRIPT := 5.9.3
 TSC := $(VENV)/node/node_modules/.bin/tsc
+# Stands before the hub of the tests; version 5 wants a newer node than Debian 12 has.
+HUB_PROXY := 4.6.3
+NODE_STAMP := $(VENV)/node/.stamp-$(TYPESCRIPT)-$(HUB_PROXY)
 
 export PIP_NO_WARN_SCRIPT_LOCATION = 1
 # pip as root in a venv of its own is what is wanted here.
@@ -51,7 +54,7 @@ test-unit: $(VENV)/.stamp-dev ## Run the tests that start no cluster (half a min
 
 # One after the other: each starts a cluster that fills both cores, and many measure time.
 .PHONY: test-slow
-test-slow: $(VENV)/.stamp-dev chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
+test-slow: $(VENV)/.stamp-dev $(NODE_STAMP) chromium slurm ## Run the tests on real clusters, in the browser and of the notebooks
 	$(PYTEST) tests/integration tests/slurm tests/notebooks tests/browser --durations=10 $(PYTEST_ARGS)
 
 .PHONY: docs
@@ -61,12 +64,17 @@ docs: $(VENV)/.stamp-dev ## Build the documentation into out/site, to be read of
 
 # The same seed strikes in the same order; how far the work is at each strike may differ.
 .PHONY: chaos
-chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off workers for minutes; nothing may be lost (SEED=...)
+chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off everything for minutes; nothing may be lost (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED))
+	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
 
 .PHONY: chaos-resume
 chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every run goes on from its folder (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
+
+.PHONY: binder-check
+binder-check: $(VENV)/.stamp-dev slurm ## Build binder/ as an ordinary user in a clean folder, and run every notebook
+	$(VENV_PYTHON) -m tests.binder_check
 
 .PHONY: screenshots
 screenshots: $(VENV)/.stamp-dev chromium ## Take the pictures in docs/images anew
@@ -95,7 +103,7 @@ types: $(VENV)/.stamp-dev ## Check types with mypy --strict
 	$(VENV_PYTHON) -m mypy
 
 .PHONY: types-js
-types-js: $(VENV)/node/typescript-$(TYPESCRIPT) ## Check the types of the views' JavaScript with tsc
+types-js: $(NODE_STAMP) ## Check the types of the views' JavaScript with tsc
 	@if [ -e $(TSC) ]; then $(TSC) --project tsconfig.json; \
 	elif [ "$${CI:-}" = true ]; then echo "types-js: npm is missing" >&2; exit 1; \
 	else echo "types-js: skipped, npm is missing" >&2; fi
@@ -191,13 +199,15 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt | $(VENV_PYTHON)
 	@$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.stamp-notebooks
 
-# Without a lock file, which would record addresses; the version says all.
-$(VENV)/node/typescript-$(TYPESCRIPT): | $(VENV_PYTHON)
+# Both at once: npm removes what it is not told. Without a lock file, which would record
+# addresses; the versions say all.
+$(NODE_STAMP): | $(VENV_PYTHON)
 	@command -v npm >/dev/null || $(call apt_install,npm) \
 	  || echo "npm is missing: apt-get install npm" >&2
 	@mkdir -p $(VENV)/node
 	@if command -v npm >/dev/null; then npm install --prefix $(VENV)/node --no-save \
-	  --no-package-lock --no-audit --no-fund --silent typescript@$(TYPESCRIPT) && touch $@; fi
+	  --no-package-lock --no-audit --no-fund --silent \
+	  typescript@$(TYPESCRIPT) configurable-http-proxy@$(HUB_PROXY) && touch $@; fi
 
 # What some tests need and PyPI does not have. Without root nothing is installed, and those
 # tests are skipped with a reason, or fail where CI=true.

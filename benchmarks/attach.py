@@ -32,14 +32,16 @@ def benchmark(tasks: int = 10_000) -> Benchmark:
 
 def _measure_ours(tasks: int) -> float:
     with our_session() as live:
-        live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
-        live.status()
+        futures = live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
+        keys = [future.key for future in futures]
+        while live.client.ask("join", client=live.client.id, keys=keys):
+            time.sleep(0.1)  # the host does not know them all yet
         started_at = time.perf_counter()
         joined = ScalableSession.attach(live.run_id)
-        count = len(joined.batches["many"])
+        found = joined.batches["many"]
         duration_s = time.perf_counter() - started_at
+        assert [future.key for future in found] == keys
         joined.client.close()
-    assert count == tasks
     return duration_s
 
 

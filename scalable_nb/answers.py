@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scalable_nb.cache.kept import look_up
-from scalable_nb.cache.store import ResultStore
+from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.submission import PackedCall, Submission
 
 if TYPE_CHECKING:
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A call whose result is kept."""
 
     submission: Submission
@@ -76,20 +73,10 @@ class Answers:
         self._tell(submission, answered)
         return rest
 
-    def find(
-        self, submission: Submission, places: Iterable[tuple[str, PackedCall]]
-    ) -> Answer | None:
-        """The kept result of a call that was submitted before, in the first place that has it."""
-        for folder, packed in places:
-            store = ResultStore(Path(folder))
-            if store.contains(packed.call.result_key):
-                wire = {**submission.wire, "store": folder}
-                return Answer(replace(submission, wire=wire), packed, store)
-        return None
-
-    def restore(self, key: Any, answer: Answer) -> None:
+    def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
         """Answer a future that another kernel of this run had; the host knows of it."""
-        self._by_key[key] = answer
+        store = ResultStore(Path(submission.wire["store"]))
+        self._by_key[key] = Answer(submission, packed, store)
         self._client.futures[key].finish()
 
     async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
@@ -141,9 +128,10 @@ class Answers:
 def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
     found = {}
     for key, answer in answers.items():
-        result = look_up(answer.store, answer.packed.call.result_key)
-        if result.is_hit:
-            found[key] = result.value
-        elif result.problem:
-            logger.warning(result.problem)
+        try:
+            found[key] = answer.store.get(answer.packed.call.result_key)
+        except KeyError:
+            continue  # somebody removed it: it is computed
+        except (ResultStoreError, OSError) as error:
+            logger.warning("%s", error)
     return found

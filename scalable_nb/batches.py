@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed import Future
 
 from scalable_nb.cache.keys import own_result_key
+from scalable_nb.cache.store import ResultStore
 from scalable_nb.callrecord import CallRecord, RecordedTask, read_call_record
 from scalable_nb.calls import Call
 from scalable_nb.errors import UnknownNameError
@@ -94,24 +95,24 @@ class Batches(MutableMapping[str, FutureList]):
         # They exist before the host tells what became of them.
         futures: list[Future[Any]] = [Future(key, client) for key in keys]
         if new:
-            unknown = set(client.ask("join", client=client.id, keys=new))
-            self._restore(key for key in new if key in unknown)
+            unknown = client.ask("join", client=client.id, keys=new)
+            if unknown:
+                self._restore(unknown)
         return futures
 
-    def _restore(self, keys: Iterator[Any]) -> None:
+    def _restore(self, keys: Collection[Any]) -> None:
         """Futures of tasks that the host does not know: answered by what is kept, or ended."""
         assert self._session.paths is not None
         client, record = self._session.client, self._read()
+        tasks = [record.tasks[key] for key in keys if key in record.tasks]
+        kept = find_kept(record, tasks, self._session.paths.results)
         for key in keys:
-            answer = None
-            task = record.tasks.get(key)
-            if task is not None:
-                places = kept_places(record, task, self._session.paths.results)
-                answer = client.answers.find(as_submission(task), places)
-            if answer is None:
-                client.futures[key].cancel("released", "its result was released")
+            if key in kept:
+                folder, packed = kept[key]
+                submission = as_submission(record.tasks[key], store=folder)
+                client.answers.restore(key, submission, packed)
             else:
-                client.answers.restore(key, answer)
+                client.futures[key].cancel("released", "its result was released")
 
 
 def batch_members(record: CallRecord) -> dict[str, list[Any]]:
@@ -124,25 +125,41 @@ def batch_members(record: CallRecord) -> dict[str, list[Any]]:
     return members
 
 
-def kept_places(
-    record: CallRecord, task: RecordedTask, results: Path
-) -> list[tuple[str, PackedCall]]:
-    """Where the result of a recorded call may lie: (folder, call with the key of the result).
+def find_kept(
+    record: CallRecord,
+    tasks: Iterable[RecordedTask],
+    results: Path,
+    is_of_run: Callable[[RecordedTask], bool] = lambda task: True,
+) -> dict[Any, tuple[str, PackedCall]]:
+    """Results of recorded calls: key -> (folder, call with the key of the result).
 
     Parameters
     ----------
     record : CallRecord
-    task : RecordedTask
+    tasks : iterable of RecordedTask
     results : Path
         Of the run, where its host wrote what was still wanted at its end.
+    is_of_run : callable, optional
+        Whether a cached result is no older one, which the task was to replace.
     """
-    places = [(str(results), own_result_key(task.key))]
-    if task.result_key and task.batch.wire.get("store"):
-        places.insert(0, (task.batch.wire["store"], task.result_key))
-    found = []
-    for folder, result_key in places:
-        call = record.load_call(task, result_key) or Call(b"", b"", result_key)
-        found.append((folder, PackedCall(call, (), task.preview)))
+    places: dict[Any, list[tuple[str, str]]] = {}  # (folder, key of the result), best first
+    wanted: dict[str, set[str]] = {}
+    for task in tasks:
+        places[task.key] = [(str(results), own_result_key(task.key))]
+        store = task.batch.wire.get("store")
+        if store and task.result_key and is_of_run(task):
+            places[task.key].insert(0, (store, task.result_key))
+        for folder, result_key in places[task.key]:
+            wanted.setdefault(folder, set()).add(result_key)
+    there = {folder: ResultStore(Path(folder)).contained(keys) for folder, keys in wanted.items()}
+    found = {}
+    for key, each in places.items():
+        for folder, result_key in each:
+            if result_key in there[folder]:
+                task = record.tasks[key]
+                call = record.load_call(task, result_key) or Call(b"", b"", result_key)
+                found[key] = folder, PackedCall(call, (), task.preview)
+                break
     return found
 
 

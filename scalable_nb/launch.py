@@ -1,4 +1,4 @@
-"""The process of a host: started, found again, ended."""
+"""Starting a host, as a process of this machine or as a batch job, until it can be reached."""
 
 from __future__ import annotations
 
@@ -12,19 +12,44 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import psutil
-
-from scalable_nb.errors import RunFolderError, StartError
+from scalable_nb.contact import HostState, read_contact, sign
+from scalable_nb.errors import StartError
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
 
-_POLL_S: Final = 0.02
 _TERM_GRACE_S: Final = 10.0
 _LOG_LINES: Final = 15
+
+
+class StartedHost(Protocol):
+    """A host that was asked for.
+
+    Attributes
+    ----------
+    poll_s : float
+        So often it is looked whether it can be reached, seconds.
+    """
+
+    poll_s: float
+
+    def has_ended(self) -> bool:
+        """Whether it ended by itself, as far as that is known."""
+
+    def how_ended(self) -> str:
+        """How, as a clause; to be asked when it has ended."""
+
+    def is_queued(self) -> bool:
+        """Whether it still waits for a machine to run on."""
+
+    def last_words(self) -> str:
+        """The end of its log, set in, and where that is."""
+
+    def end(self) -> None:
+        """End it and what it had started; harmless where it has ended."""
 
 
 def prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> None:
@@ -39,6 +64,7 @@ def prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> Non
         "cwd": str(Path.cwd()),
         "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
         "python": sys.executable,
+        "host": loaded.target.host,
         "user": getpass.getuser(),
         "hostname": platform.node(),
         "linger_s": linger_s,
@@ -56,21 +82,60 @@ def write_plan(paths: RunPaths, plan: Plan) -> None:
     write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
 
 
-def spawn_host(paths: RunPaths) -> subprocess.Popen[bytes]:
-    """Start the host of a run, detached from this process."""
-    # -P: the notebook's folder must not shadow what the host imports.
-    command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
-    descriptor = os.open(paths.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+class SpawnedHost:
+    """A host that is a process of this machine, detached from this one."""
+
+    poll_s = 0.02
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._log = paths.host_log
+        sign(paths, HostState.ASKED_FOR)
+        # -P: the notebook's folder must not shadow what the host imports.
+        command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def has_ended(self) -> bool:
+        """Whether the process is over; reaps it, so that it does not look alive."""
+        return self._process.poll() is not None
+
+    def how_ended(self) -> str:
+        """With which exit code."""
+        return f"it ended with exit code {self._process.returncode}"
+
+    def is_queued(self) -> bool:
+        """It runs at once."""
+        return False
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return f"Its log ({self._log}) says:\n{last_lines(self._log)}"
+
+    def end(self) -> None:
+        """First asked to, then killed."""
+        if self.has_ended():
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(_TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
-def await_contact(
-    paths: RunPaths, process: subprocess.Popen[bytes], timeout_s: float
-) -> dict[str, Any]:
+def await_contact(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[str, Any]:
     """Wait until a host says how it is reached.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    host : StartedHost
+    timeout_s : float
+        How long it may take to come up, the time in a queue not counted.
 
     Raises
     ------
@@ -82,57 +147,18 @@ def await_contact(
         contact = read_contact(paths)
         if contact is not None:
             return contact
-        if process.poll() is not None:
+        if host.has_ended():
             raise StartError(
-                f"the host of run {paths.run_id} ended with exit code {process.returncode} while "
-                f"it started. Its log ({paths.host_log}) says:\n{last_lines(paths.host_log)}"
+                f"the host of run {paths.run_id} did not come up: {host.how_ended()}. "
+                f"{host.last_words()}"
             )
-        time.sleep(_POLL_S)
+        if host.is_queued():
+            deadline = time.monotonic() + timeout_s
+        time.sleep(host.poll_s)
     raise StartError(
         f"the host of run {paths.run_id} did not come up within {timeout_s:g} s "
-        f"(SCALABLE_START_TIMEOUT_S). Its log ({paths.host_log}) says:\n"
-        f"{last_lines(paths.host_log)}"
+        f"(SCALABLE_START_TIMEOUT_S). {host.last_words()}"
     )
-
-
-def read_contact(paths: RunPaths) -> dict[str, Any] | None:
-    """``session.json``, where it is there and whole."""
-    try:
-        info = paths.session_json.stat()
-        contact: dict[str, Any] = json.loads(paths.session_json.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if info.st_uid != os.getuid():
-        raise RunFolderError(
-            f"{paths.session_json} belongs to uid {info.st_uid}, not to you: not read"
-        )
-    return contact
-
-
-def is_alive(contact: dict[str, Any]) -> bool:
-    """Whether a host's process exists; assumed of a host on another machine."""
-    if not contact:
-        return False
-    if contact["host"] != platform.node():
-        return True
-    try:
-        process = psutil.Process(contact["pid"])
-        # Process ids are used again; the start tells two of them apart.
-        is_same = abs(process.create_time() - contact["pid_started_at"]) < 1.0
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def end_host(process: subprocess.Popen[bytes]) -> None:
-    """End a host that did not come up, and what it had started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_TERM_GRACE_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def last_lines(path: Path) -> str:

@@ -118,6 +118,8 @@ class Order:
                 wire["store"] = str(session.paths.results)
             if keeps and not (entry is not None and entry.keep_results):
                 wire["keep_limit"] = KEPT_WITH_A_NAME_BYTES
+        if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
+            wire["compress"] = True
         return cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,

@@ -57,8 +57,13 @@ class RunPaths:
 
     @property
     def session_json(self) -> Path:
-        """How to reach the host: address, pid, TLS files. Exists while the host lives."""
+        """How to reach the host, and its sign of life; see `scalable_nb.contact`."""
         return self.folder / "session.json"
+
+    @property
+    def host_job_json(self) -> Path:
+        """Which batch job the host is, where it is one."""
+        return self.folder / "host-job.json"
 
     @property
     def tasks(self) -> Path:
@@ -122,6 +127,11 @@ class RunPaths:
     def calls(self) -> Path:
         """What the tasks call: functions and arguments, written before they run."""
         return self.folder / "calls"
+
+    @property
+    def resumes(self) -> Path:
+        """Id of the run whose calls are being submitted again; gone when all of them are here."""
+        return self.folder / "resumes"
 
     @property
     def jobs(self) -> Path:

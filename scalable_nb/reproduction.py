@@ -1,154 +1,28 @@
-"""A failed call once more, here, where one can look at it.
-
-In this process, so that ``%debug`` works; in a child process where the last attempt took its
-worker with it, ran out of memory or did not end, which would do the same to the notebook.
-"""
+"""A failed call once more, here: found in its live session, or in what a run has recorded."""
 
 from __future__ import annotations
 
-import asyncio
-import faulthandler
 import pickle
-import reprlib
-import resource
-import subprocess
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.calls import Call
 from scalable_nb.errors import SubmitError
+from scalable_nb.failedcall import FailedCall, Reproduction
 from scalable_nb.faults.categories import Category
-from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.telemetry.ledger import key_text
-from scalable_nb.telemetry.records import FailureRow
+from scalable_nb.telemetry.reader import read_task_rows
 
 if TYPE_CHECKING:
     from distributed import Future
 
+    from scalable_nb.callrecord import CallRecord
+    from scalable_nb.paths import RunPaths
     from scalable_nb.session import ScalableSession
 
 #: What a call that ended so would do to the process that makes it.
 DANGEROUS: Final = frozenset({Category.INFRASTRUCTURE, Category.RESOURCE, Category.TIMEOUT})
-
-_RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
-_GRACE_S: Final = 60.0  # for the start of a child, which ends itself at its limit
-_OUTPUT_CHARS: Final = 20_000
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """What came of a call that was made again.
-
-    Attributes
-    ----------
-    outcome : str
-        ``"returned"``, ``"raised"``, ``"timed out"`` or ``"died"``.
-    where : str
-        ``"this process"`` or ``"a child process"``.
-    text : str
-        One line for a person.
-    details : str
-        The traceback, or what the child process wrote; empty where there is none.
-    duration_s : float
-    value : object
-        What it returned in this process; else None.
-    error : BaseException or None
-        What it raised in this process.
-    """
-
-    outcome: str
-    where: str
-    text: str
-    details: str
-    duration_s: float
-    value: Any = None
-    error: BaseException | None = None
-
-    def __str__(self) -> str:
-        return f"{self.text}\n{self.details}".rstrip()
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class FailedCall:
-    """A call that failed, ready to be made again.
-
-    Attributes
-    ----------
-    label : str
-        As a person reads it.
-    call : Call
-    inputs : list
-        Results of other tasks among its arguments.
-    is_async : bool
-    timeout_s : float or None
-    memory_limit_bytes : int or None
-        Of the worker on which it failed.
-    needs_child : bool
-        Whether it must not run in the caller's process.
-    """
-
-    label: str
-    call: Call
-    inputs: Sequence[Any]
-    is_async: bool
-    timeout_s: float | None
-    memory_limit_bytes: int | None
-    needs_child: bool
-
-    def run(self) -> Reproduction:
-        """Make the call, where it is safe, and wait for its end."""
-        return self._run_in_child() if self.needs_child else self._run_here()
-
-    def _run_here(self) -> Reproduction:
-        began = time.perf_counter()
-        try:
-            value = _made(_loaded(self.call, self.inputs), self.is_async)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, that is what is asked
-            # Where `%debug` and `pdb.pm()` look.
-            sys.last_type, sys.last_value, sys.last_traceback = (
-                type(error), error, error.__traceback__,
-            )  # fmt: skip
-            text = f"raised {type(error).__name__}: {safe_message(error)}"
-            return self._told("raised", text, began, format_traceback(error), error=error)
-        return self._told("returned", f"returned {reprlib.repr(value)}", began, value=value)
-
-    def _run_in_child(self) -> Reproduction:
-        began = time.perf_counter()
-        order = (sys.path, self.call, self.inputs, self.is_async, self.timeout_s,
-                 self.memory_limit_bytes)  # fmt: skip
-        limit_s = None if self.timeout_s is None else self.timeout_s + _GRACE_S
-        child = subprocess.Popen(
-            [sys.executable, "-m", "scalable_nb.reproduction"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            output, _ = child.communicate(pickle.dumps(order), limit_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            output, _ = child.communicate()
-        finally:
-            with suppress(ProcessLookupError):
-                child.kill()
-        outcome, text = _end_of_child(child.returncode, self.timeout_s, time.perf_counter() - began)
-        return self._told(outcome, text, began, output.decode(errors="replace")[-_OUTPUT_CHARS:])
-
-    def _told(
-        self, outcome: str, text: str, began: float, details: str = "", **values: Any
-    ) -> Reproduction:
-        where = "a child process" if self.needs_child else "this process"
-        duration_s = time.perf_counter() - began
-        told = f"{self.label} in {where}, {duration_s:.1f} s: {text}"
-        return Reproduction(outcome, where, told, details, duration_s, **values)
 
 
 def reproduce(future: Future[Any]) -> Reproduction:
@@ -165,10 +39,10 @@ def reproduce(future: Future[Any]) -> Reproduction:
         When the task is not idempotent, or its call is not at hand any more.
     """
     client: Any = future.client
-    return failed_call(client.session, key_text(future.key), future.key).run()
+    return call_of_session(client.session, key_text(future.key), future.key).run()
 
 
-def failed_call(session: ScalableSession, task_id: str, key: Any = None) -> FailedCall:
+def call_of_session(session: ScalableSession, task_id: str, key: Any = None) -> FailedCall:
     """Fetch a failed call from the host.
 
     Parameters
@@ -191,27 +65,78 @@ def failed_call(session: ScalableSession, task_id: str, key: Any = None) -> Fail
             "not come through `client.submit` or `client.map`. Submit it again, or call the "
             "function yourself"
         )
-    if not found["idempotent"]:
-        raise SubmitError(
-            f"{found['label']} is not idempotent: calling it again could do its work twice, so it "
-            "is not reproduced. Call the function yourself where you know better"
-        )
+    _check_idempotent(found["label"], found["idempotent"])
     call: Call = pickle.loads(found["call"])  # made by our own host, over TLS
-    last = _last_failure(session.failures(), task_id)
-    return FailedCall(
-        label=found["label"],
-        call=call,
-        inputs=_results_of(session, found["inputs"]),
+    rows = [row for row in session.failures() if row.get("task_id") == task_id]
+    return _failed_call(
+        found["label"],
+        call,
+        _results_of(session, found["inputs"]),
+        rows,
         is_async=found["is_async"],
         timeout_s=found["timeout_s"],
-        memory_limit_bytes=last.get("memory_limit_bytes"),
-        needs_child=last.get("category") in DANGEROUS,
     )
 
 
-def _last_failure(rows: Sequence[FailureRow], task_id: str) -> FailureRow:
-    found = [row for row in rows if row.get("task_id") == task_id]
-    return found[-1] if found else {}
+def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
+    """Read a failed call from what its run has recorded.
+
+    Parameters
+    ----------
+    run : RunPaths
+    task_id : str
+        The task's key as text.
+
+    Raises
+    ------
+    SubmitError
+        As `reproduce`; also where a result that it takes was not kept.
+    RunFolderError
+        When others could have written the record: what is in it would be run.
+    """
+    from scalable_nb.callrecord import read_call_record
+
+    record = read_call_record(run.calls)
+    task = next((task for key, task in record.tasks.items() if key_text(key) == task_id), None)
+    call = record.load_call(task, "") if task is not None else None
+    if task is None or call is None:
+        raise SubmitError(
+            f"run {run.run_id} has no record of the call of {task_id!r}: it did not come through "
+            "`client.submit` or `client.map`, or its arguments were not to be recorded. Call the "
+            "function yourself"
+        )
+    label, terms = f"{task.batch.function_name}({task.preview})", task.batch.wire
+    _check_idempotent(label, terms.get("idempotent", True))
+    return _failed_call(
+        label,
+        call,
+        [_kept_result(record, key, run.results) for key in task.input_keys],
+        read_task_rows(run.failures, task_id),
+        is_async=task.batch.is_async,
+        timeout_s=terms.get("timeout_s"),
+    )
+
+
+def _check_idempotent(label: str, is_idempotent: bool) -> None:
+    if not is_idempotent:
+        raise SubmitError(
+            f"{label} is not idempotent: calling it again could do its work twice, so it "
+            "is not reproduced. Call the function yourself where you know better"
+        )
+
+
+def _failed_call(
+    label: str, call: Call, inputs: Sequence[Any], rows: Sequence[Mapping[str, Any]], **terms: Any
+) -> FailedCall:
+    last = rows[-1] if rows else {}
+    return FailedCall(
+        label,
+        call,
+        inputs,
+        memory_limit_bytes=last.get("memory_limit_bytes"),
+        needs_child=last.get("category") in DANGEROUS,
+        **terms,
+    )
 
 
 def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
@@ -227,49 +152,17 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
     return list(session.client.gather([Future(key, session.client) for key in keys]))
 
 
-def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
-    function: Callable[..., Any] = call.load_function()
-    args, kwargs = call.load_arguments(inputs)
-    return lambda: function(*args, **kwargs)
+def _kept_result(record: CallRecord, key: Any, results: Path) -> Any:
+    from scalable_nb.batches import kept_places
+    from scalable_nb.cache.kept import look_up
+    from scalable_nb.cache.store import ResultStore
 
-
-def _made(call: Callable[[], Any], is_async: bool) -> Any:
-    if not is_async:
-        return call()
-    # In a thread of its own: a notebook's thread has a running loop.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(call())).result()
-
-
-def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str, str]:
-    if code == 0:
-        return "returned", "returned"
-    if code == _RAISED:
-        return "raised", "raised an error"
-    if timeout_s is not None and ran_s >= timeout_s:
-        return "timed out", f"did not end within its limit of {timeout_s:g} s; it was at"
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return "died", f"took its process with it ({how})"
-
-
-def _serve() -> None:
-    """What the child process does: one call, its end told by the exit code."""
-    faulthandler.enable()
-    path, call, inputs, is_async, timeout_s, limit_bytes = pickle.load(sys.stdin.buffer)
-    sys.path += [entry for entry in path if entry not in sys.path]
-    if limit_bytes:
-        # Not the machine's memory is to be found out, but what the worker had.
-        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    try:
-        loaded = _loaded(call, inputs)  # which does not count: it may import much
-        if timeout_s is not None:
-            faulthandler.dump_traceback_later(timeout_s, exit=True)
-        value = _made(loaded, is_async)
-    except BaseException:  # noqa: BLE001 - the exit code tells, whatever it is
-        traceback.print_exc()
-        sys.exit(_RAISED)
-    print("returned", reprlib.repr(value))  # noqa: T201 - read by the parent
-
-
-if __name__ == "__main__":
-    _serve()
+    places = kept_places(record, record.tasks[key], results) if key in record.tasks else []
+    for folder, packed in places:
+        found = look_up(ResultStore(Path(folder)), packed.call.result_key)
+        if found.is_hit:
+            return found.value
+    raise SubmitError(
+        f"the call takes the result of {key_text(key)!r}, which was not kept; "
+        '`resubmit(run="last")` computes it again'
+    )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import platform
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from scalable_nb.contact import HostState, is_alive, is_here, read_contact, read_sign
 from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
@@ -22,14 +21,13 @@ from scalable_nb.errors import (
     UnknownNameError,
 )
 from scalable_nb.host.residence import what_ends_a_host
+from scalable_nb.hostjob import SubmittedHost, submit_host
 from scalable_nb.launch import (
+    SpawnedHost,
+    StartedHost,
     await_contact,
-    end_host,
-    is_alive,
     last_lines,
     prepare_run,
-    read_contact,
-    spawn_host,
     write_plan,
 )
 from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolved
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
+_KILL_TIMEOUT_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class ScalableSession:
         self.manifest = loaded
         self.paths: RunPaths | None = None
         self._contact: dict[str, Any] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._host: StartedHost | None = None
         self._failures: JournalRows | None = None
         self._endings: JournalRows | None = None
         self._batch_names: set[str] = set()
@@ -124,7 +123,7 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
-        tidy_up(runs_dir)
+        sweep_runs(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
             contact = read_contact(paths)
@@ -133,6 +132,7 @@ class ScalableSession:
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
                 session._contact = contact
+                session._host = SubmittedHost.of(paths)
                 session._connect()
                 session._batch_names.update(session.batches)
                 return session
@@ -188,34 +188,41 @@ class ScalableSession:
         """
         if self._is_open:
             return self.client
-        self._check_host()
+        where = self.manifest.target.host
+        self.ends_with = (what_ends_a_host() or "") if where == "auto" else ""
         settings = self.settings
-        tidy_up(settings.runs_dir)
+        sweep_runs(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
-        sweep_runs(settings.runs_dir)
         prepare_run(self.paths, self.manifest, settings.linger_s)
-        self._process = spawn_host(self.paths)
         try:
+            self._host = self._begin_host(self.paths)
             write_plan(self.paths, plan or self.plan())
             _load_dask()
-            self._contact = await_contact(self.paths, self._process, settings.start_timeout_s)
-            self._connect()
+            self._contact = await_contact(self.paths, self._host, settings.start_timeout_s)
+            self._reach()
         except BaseException:
-            end_host(self._process)
+            if self._host is not None:
+                self._host.end()
+            if read_sign(self.paths.session_json).get("state") == HostState.ASKED_FOR:
+                self.paths.session_json.unlink(missing_ok=True)
             raise
         return self.client
 
-    def _check_host(self) -> None:
-        where = self.manifest.target.host
-        if where == "job":
+    def _reach(self) -> None:
+        try:
+            self._connect()
+        except OSError as error:
             raise StartError(
-                f"`host: job` of target {self.target_name!r} is not there yet: the host runs on "
-                "this machine. Expected `host: auto`, which says what may end it here, or "
-                "`host: here`."
-            )
-        if where == "auto":
-            self.ends_with = what_ends_a_host() or ""
+                f"the host of run {self.run_id} is up on {self._contact['host']}, and cannot be "
+                f"reached from here: {error}. `interface:` of the target names the network that "
+                f"host, workers and this machine share; a firewall may be between them."
+            ) from error
+
+    def _begin_host(self, paths: RunPaths) -> StartedHost:
+        if self.manifest.target.host == "job":
+            return submit_host(paths, self.manifest)
+        return SpawnedHost(paths)
 
     def close(self) -> None:
         """End the host and its workers; closing twice is harmless."""
@@ -239,8 +246,16 @@ class ScalableSession:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:
                 return
-        if self._contact["host"] == platform.node() and is_alive(self._contact):
-            os.kill(self._contact["pid"], signal.SIGTERM)
+        assert self.paths is not None
+        if read_sign(self.paths.session_json).get("state") != HostState.ENDING:
+            self._end_host(signal.SIGTERM)
+
+    def _end_host(self, number: signal.Signals) -> None:
+        """End a host that does not hear."""
+        if isinstance(self._host, SubmittedHost):
+            self._host.end()
+        elif is_here(self._contact) and is_alive(self._contact):
+            os.kill(self._contact["pid"], number)
 
     def __enter__(self) -> Self:
         self.start()
@@ -284,8 +299,8 @@ class ScalableSession:
 
     def _connect(self) -> None:
         from scalable_nb.batches import Batches
-        from scalable_nb.client import LedgerFeed
         from scalable_nb.host.conductor import NOTICE_TOPIC
+        from scalable_nb.hostclient import LedgerFeed
         from scalable_nb.recording import Recording
         from scalable_nb.telemetry.mirror import Mirror
 
@@ -304,15 +319,28 @@ class ScalableSession:
             logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
     def _await_end(self) -> None:
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while is_alive(self._contact) and time.monotonic() < deadline:
-            if self._process is not None:
-                self._process.poll()  # reaps it, so that it does not look alive
-            time.sleep(_POLL_S)
-        if is_alive(self._contact) and self._contact["host"] == platform.node():
-            os.kill(self._contact["pid"], signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
+        if not self._is_gone_within(_STOP_TIMEOUT_S):
+            self._end_host(signal.SIGKILL)
+            self._is_gone_within(_KILL_TIMEOUT_S)
+
+    def _is_gone_within(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while self._is_host_there():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S if self._host is None else self._host.poll_s)
+        return True
+
+    def _is_host_there(self) -> bool:
+        """Whether the host is alive, or still about to end."""
+        if isinstance(self._host, SpawnedHost):
+            return not self._host.has_ended()
+        if self._host is not None and self._host.has_ended():
+            return False
+        assert self.paths is not None
+        # The process goes a moment after the file; only this machine can see it.
+        sign = self._contact if is_here(self._contact) else read_sign(self.paths.session_json)
+        return is_alive(sign)
 
     # --- what goes on --------------------------------------------------------------
 
@@ -345,11 +373,13 @@ class ScalableSession:
             pauses=list(answer["pauses"]),
             jobs=answer["jobs"],
             core_hours=core_hours(read_rows(self.paths.workers).rows, time.time()),
+            host=self._contact["host"],
+            host_job=answer["host_job"],
         )
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return self._journals()[0]
+        return self.journals()[0]
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.
@@ -361,7 +391,7 @@ class ScalableSession:
         """
         from scalable_nb.telemetry.attempts import join_attempts, running_attempt
 
-        failures, endings = self._journals()
+        failures, endings = self.journals()
         ended = join_attempts(
             [row for row in failures if row.get("task_id") == task_id],
             [row for row in endings if row.get("task_id") == task_id],
@@ -372,7 +402,7 @@ class ScalableSession:
             running = running_attempt(self.mirror.ledger, task_id)
         return ended if running is None else [*ended, running]
 
-    def _journals(self) -> tuple[list[Any], list[Any]]:
+    def journals(self) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks, brought up to date by a host that is alive."""
         if self._failures is None or self._endings is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")
@@ -563,11 +593,9 @@ class ScalableSession:
 
     def is_host_alive(self) -> bool:
         """Whether the host is there for us: not dead, nor about to end."""
-        if self._process is not None:
-            self._process.poll()
-        # The first thing a host does at its end is to remove its address.
-        is_open = self.paths is not None and self.paths.session_json.exists()
-        return is_open and is_alive(self._contact)
+        contact = read_contact(self.paths) if self.paths is not None else None
+        # The first thing a host does at its end is to say so in its file.
+        return contact is not None and is_alive(contact)
 
     def check_alive(self) -> None:
         """Raise where the session cannot take work.
@@ -590,11 +618,17 @@ class ScalableSession:
         """What to say of a host that died."""
         assert self.paths is not None
         return (
-            f"the host of session {self.run_id} (pid {self._contact.get('pid')}) is gone. "
-            f"Kept results and the records are in {self.paths.folder}; `%scalable stop`, then "
-            f"`%scalable start` begins a new session. The host's last words:\n"
+            f"the host of session {self.run_id} ({self._where()}) is gone. "
+            f"Kept results and the records are in {self.paths.folder}; after `%scalable stop`, "
+            f"`%scalable resubmit --last` goes on, and `%scalable start` begins a new session. "
+            f"The host's last words:\n"
             f"{last_lines(self.paths.host_log)}"
         )
+
+    def _where(self) -> str:
+        job = f"job {self._host.job_id}, " if isinstance(self._host, SubmittedHost) else ""
+        node = "" if is_here(self._contact) else f" on {self._contact.get('host')}"
+        return f"{job}pid {self._contact.get('pid')}{node}"
 
     def __repr__(self) -> str:
         state = "running" if self._is_open else ("closed" if self._contact else "not started")
@@ -609,20 +643,6 @@ def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
     # logging, Python shows warnings on stderr, which a notebook shows under the cell.
     logger.warning(event[1])
-
-
-def tidy_up(runs_dir: Path) -> None:
-    """Cancel the jobs that dead hosts left in the queue."""
-
-    def has_host(paths: RunPaths) -> bool:
-        contact = read_contact(paths)
-        return contact is None or is_alive(contact)
-
-    from scalable_nb.targets.orphans import cancel_orphans
-
-    jobs = cancel_orphans(runs_dir, has_host)
-    if jobs:
-        logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
 
 def live_sessions() -> list[ScalableSession]:

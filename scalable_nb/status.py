@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
+from time import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.targets.jobstate import jobs_text
@@ -31,6 +35,10 @@ class SessionStatus:
         The batches that are paused, and why; see `scalable_nb.session.ScalableSession.resume`.
     core_hours : float
         Threads of all workers times the hours that they were there.
+    host : str
+        The machine of the host.
+    host_job : dict
+        The batch job that the host is: ``system, job_id, host, ends_at``; empty where it is none.
     """
 
     run_id: str
@@ -46,6 +54,30 @@ class SessionStatus:
     pauses: list[Pause] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     core_hours: float = 0.0
+    host: str = ""
+    host_job: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dashboard_text(self) -> str:
+        """The address of the dashboard, or how to get there: it is on loopback of the host."""
+        if not self.host or self.host == platform.node():
+            return self.dashboard_link
+        port = urlsplit(self.dashboard_link).port
+        return f"`ssh -N -L {port}:127.0.0.1:{port} {self.host}`, then {self.dashboard_link}"
+
+    @property
+    def host_text(self) -> str:
+        """Where the host is, and until when."""
+        job = self.host_job
+        if not job:
+            return f"process {self.host_pid}, since {self.started_at}"
+        words = f"{job['system']} job {job['job_id']}"
+        words += f" on {job['host']}" if job["host"] else ""
+        if job["ends_at"] is None:
+            return words
+        ends_at = datetime.fromtimestamp(job["ends_at"]).astimezone()
+        left = timedelta(minutes=max(0, int(job["ends_at"] - time()) // 60))
+        return f"{words}; its walltime, and the session, ends {ends_at:%Y-%m-%d %H:%M} (in {left})"
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
@@ -58,6 +90,7 @@ class SessionStatus:
             f"{jobs}"
             f"tasks: {counts or 'none yet'}\n"
             f"{paused}"
-            f"dashboard: {self.dashboard_link}\n"
+            f"dashboard: {self.dashboard_text}\n"
+            f"host: {self.host_text}\n"
             f"run folder: {self.folder}"
         )

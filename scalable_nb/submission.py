@@ -177,6 +177,7 @@ def many_objects(count: int) -> Iterator[None]:
     """Make many objects of which none is garbage.
 
     The collector would look at all of them again and again, which takes longer than to make them.
+    Frozen and unfrozen, they are old: it looks at them when it looks at everything.
     """
     if count < _MANY or not gc.isenabled():
         yield
@@ -185,12 +186,19 @@ def many_objects(count: int) -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 
 def recorded_calls(packed: Mapping[Any, PackedCall]) -> list[RecordedCall]:
     """Packed calls as they go into the call record."""
     return [
-        RecordedCall(key, each.call, tuple(future.key for future in each.inputs), each.preview)
+        RecordedCall(key, each.call, _keys(each.inputs) if each.inputs else (), each.preview)
         for key, each in packed.items()
     ]
+
+
+def _keys(futures: Sequence[Future[Any]]) -> tuple[Any, ...]:
+    return tuple(future.key for future in futures)

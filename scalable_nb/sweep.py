@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.paths import RunPaths, list_runs
 
 logger = logging.getLogger(__name__)
 
 
 def sweep_runs(runs_dir: Path) -> list[RunPaths]:
-    """Take away keys, addresses and workspaces of hosts of this machine that are dead.
-
-    The records stay. A run of another machine is left alone: whether its host is alive cannot
-    be seen from here.
+    """Take away keys, addresses, workspaces and jobs of dead hosts; the records stay.
 
     Returns
     -------
     list of RunPaths
         The runs in which something was removed.
     """
-    suspects = [run for run in list_runs(runs_dir) if any(_leftovers(run)) and _is_ours(run)]
-    if not suspects:
-        return []
-    # A host is started with its run folder as an argument, long before it has an address.
-    alive = set(_arguments())
-    swept = [run for run in suspects if str(run.folder) not in alive]
+    swept = [
+        run
+        for run in list_runs(runs_dir)
+        if any(_leftovers(run)) and not is_alive(read_sign(run.session_json))
+    ]
     for run in swept:
+        if run.session_json.exists():
+            _cancel_jobs(run)
         for path in _leftovers(run):
             _remove(path)
     return swept
@@ -44,18 +38,12 @@ def _leftovers(run: RunPaths) -> Iterator[Path]:
     yield from (path for path in (run.tls, run.workspace, run.session_json) if path.exists())
 
 
-def _is_ours(run: RunPaths) -> bool:
-    try:
-        about = json.loads(run.run_json.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("hostname") == platform.node()
+def _cancel_jobs(run: RunPaths) -> None:
+    from scalable_nb.targets.orphans import cancel_orphans
 
-
-def _arguments() -> Iterator[str]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it ended meanwhile, or belongs to somebody else
-            yield from process.cmdline()
+    jobs = cancel_orphans(run)
+    if jobs:
+        logger.warning("cancelled what a dead host had left in the queue: %s", ", ".join(jobs))
 
 
 def _remove(path: Path) -> None:

@@ -29,6 +29,7 @@ def cacheable(
     return_type: Any = None,
     recompute: bool = False,
     store: str | Path | ResultStore | None = None,
+    compress: bool = False,
     version: str | int | None = None,
     ignore: Iterable[str] = (),
     **arg_types: Any,
@@ -42,6 +43,7 @@ def cacheable(
     return_type: Any = None,
     recompute: bool = False,
     store: str | Path | ResultStore | None = None,
+    compress: bool = False,
     version: str | int | None = None,
     ignore: Iterable[str] = (),
     **arg_types: Any,
@@ -60,6 +62,8 @@ def cacheable(
         Call although a result is kept, and replace it.
     store : path, optional
         Folder of the results; otherwise ``SCALABLE_CACHE_DIR``, or ``.scalable/cache``.
+    compress : bool
+        Whether results are compressed: less room, for more time at each hit.
     version : str or int, optional
         Part of every key, in addition to the source: change it when something changed that
         the source does not show.
@@ -101,6 +105,7 @@ def cacheable(
         ignore=frozenset([ignore] if isinstance(ignore, str) else ignore),
         recompute=recompute,
         store=Path(folder).expanduser().absolute() if folder is not None else None,
+        compress=compress,
         arg_types=arg_types,
         return_type=return_type,
     )
@@ -126,7 +131,7 @@ def _decorate(func: Callable[P, T], *, spec: CacheSpec) -> CacheableFunction[P, 
                 option,
                 parameters,
                 f"@cacheable takes parameters of {name}() beside its options return_type, "
-                "recompute, store, version and ignore.",
+                "recompute, store, compress, version and ignore.",
             )
     check_declared({**spec.arg_types, "return_type": spec.return_type}, name)
     return CacheableFunction(func, spec)

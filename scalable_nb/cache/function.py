@@ -48,6 +48,8 @@ class CacheSpec:
         Parameter -> type its argument must have, or be convertible to without loss.
     return_type : type or None
         What the function must return.
+    compress : bool
+        Whether results are compressed.
     """
 
     version: str | int | None = None
@@ -56,6 +58,7 @@ class CacheSpec:
     store: Path | None = None
     arg_types: Mapping[str, Any] = field(default_factory=dict)
     return_type: Any = None
+    compress: bool = False
 
 
 class CacheableFunction(Generic[P, T]):
@@ -141,8 +144,8 @@ class CacheableFunction(Generic[P, T]):
 
     def store(self) -> ResultStore:
         """The folder of results that a direct call uses."""
-        said = self.cache_spec.store
-        return _store_at(said, os.environ.get("SCALABLE_CACHE_DIR"), os.getcwd())  # noqa: PTH109
+        spec, variable = self.cache_spec, os.environ.get("SCALABLE_CACHE_DIR")
+        return _store_at(spec.store, spec.compress, variable, os.getcwd())  # noqa: PTH109
 
     def convert(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -205,9 +208,11 @@ class CacheableFunction(Generic[P, T]):
 
 
 @functools.lru_cache(maxsize=64)
-def _store_at(said: Path | None, variable: str | None, working_directory: str) -> ResultStore:
+def _store_at(
+    said: Path | None, compress: bool, variable: str | None, working_directory: str
+) -> ResultStore:
     """The store of a direct call; what decides it is in the arguments, so it may be remembered."""
-    return ResultStore(said or load_settings().cache_dir)
+    return ResultStore(said or load_settings().cache_dir, compress=compress)
 
 
 def _empty() -> CacheableFunction[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.encode import Encoder
 from scalable_nb.cache.identity import Identity, identity_of, parts_of
-from scalable_nb.cache.writers import NotEncodableError
+from scalable_nb.cache.writers import SCALARS, NotEncodableError
 from scalable_nb.errors import SubmitError, UnknownNameError
 
 __all__ = ["CallKeys", "Directory", "File", "call_key", "own_result_key"]
@@ -18,6 +18,8 @@ __all__ = ["CallKeys", "Directory", "File", "call_key", "own_result_key"]
 # Part of every key: another number where the meaning of a key's bytes changes.
 _FORMAT: Final = b"scalable_nb key 1\n"
 _NOTHING: Final[Mapping[str, Any]] = {}
+_PLAIN: Final = frozenset(SCALARS)
+_BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def call_key(
@@ -119,6 +121,7 @@ class CallKeys:
         self._ignore = frozenset(ignore)
         self._signature = _signature(plain)
         self._spread = _spread(self._signature)
+        self._names = _positional(self._signature)
         self._check_ignored()
         self._is_fixed = identity is not None
         self._code: dict[int, tuple[Any, bytes]] = {}
@@ -151,8 +154,16 @@ class CallKeys:
             When the arguments do not fit the function, or one has no value to key on; names
             the argument.
         """
+        arguments = self._bind(args, kwargs)
+        if _PLAIN.issuperset(map(type, arguments.values())):
+            # What an encoder would feed, at a third of the time.
+            digest = self._prefix.copy()
+            for name, value in arguments.items():
+                if name not in self._ignore:
+                    digest.update(SCALARS[str](name) + SCALARS[type(value)](value))
+            return digest.hexdigest()
         encoder = Encoder(self._describe, self._prefix.copy())
-        for name, value in self._bind(args, kwargs).items():
+        for name, value in arguments.items():
             if name in self._ignore:
                 continue
             try:
@@ -225,6 +236,8 @@ class CallKeys:
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._signature is None:  # some C functions do not tell theirs
             return {"*": tuple(args), **dict(sorted(kwargs.items()))}
+        if len(args) == len(self._names) and not kwargs:
+            return dict(zip(self._names, args, strict=True))
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -261,6 +274,13 @@ def _signature(func: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(func)
     except (ValueError, TypeError):
         return None
+
+
+def _positional(signature: inspect.Signature | None) -> tuple[str, ...]:
+    """The names of the parameters, where all of them may be given by position, and no more."""
+    parameters = {} if signature is None else signature.parameters
+    is_simple = all(each.kind in _BY_POSITION for each in parameters.values())
+    return tuple(parameters) if is_simple else ()
 
 
 def _spread(signature: inspect.Signature | None) -> str | None:

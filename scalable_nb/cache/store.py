@@ -87,10 +87,13 @@ class ResultStore:
     ----------
     folder : Path
         Made, with mode 0700, when the first result is written.
+    compress : bool
+        Whether what is written here is compressed; what is read may be either.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, compress: bool = False) -> None:
         self.folder = Path(folder)
+        self._compresses = compress
         self._is_checked = False
 
     def __repr__(self) -> str:
@@ -164,7 +167,7 @@ class ResultStore:
         """
         file = self._file(key)
         try:
-            packed = pack(value)
+            packed = pack(value).compressed() if self._compresses else pack(value)
         except Exception as error:
             kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
             raise UnstorableResultError(

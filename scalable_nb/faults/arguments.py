@@ -17,6 +17,7 @@ from scalable_nb.faults.evidence import (
     information,
     wilson,
 )
+from scalable_nb.telemetry.frames import last_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,5 +170,5 @@ def _levels(texts: list[str]) -> tuple[Array, list[str]]:
 
 def outcomes(tasks: pd.DataFrame) -> pd.DataFrame:
     """The last row of each task that ended with a result or failed for good."""
-    last = tasks[~tasks["task_id"].duplicated(keep="last")]
+    last = last_rows(tasks)
     return last[last["state"].isin(["succeeded", "cached", "failed"])]

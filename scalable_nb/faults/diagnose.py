@@ -14,13 +14,13 @@ import numpy as np
 from scalable_nb.faults.causes import CAUSES, FAST_FAIL_S
 from scalable_nb.faults.findings import Finding, Row
 from scalable_nb.faults.patterns import find_patterns
-from scalable_nb.faults.retries import helped_by_retry, judge_retries
+from scalable_nb.faults.retries import judge_retries
 from scalable_nb.telemetry.columns import failures_frame, tasks_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FAST_FAIL_S", "Finding", "diagnose", "helped_by_retry"]
+__all__ = ["FAST_FAIL_S", "Finding", "diagnose"]
 
 
 def diagnose(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.faults.evidence import wilson
-from scalable_nb.faults.findings import Finding, Row, kinds_of, measure, who
-from scalable_nb.telemetry.reader import is_final
+from scalable_nb.faults.findings import Finding, kinds_of, measure, who
+from scalable_nb.telemetry.frames import last_rows
 from scalable_nb.telemetry.records import TaskState
 
 if TYPE_CHECKING:
@@ -16,26 +15,6 @@ if TYPE_CHECKING:
 
 _ENOUGH: Final = 0.99  # of the tasks are to succeed
 _MAX_RETRIES: Final = 10
-
-
-def helped_by_retry(failures: Iterable[Row], tasks: Mapping[str, Row]) -> list[str]:
-    """Ids of the tasks that failed at first and succeeded in a retry.
-
-    A success that follows a failure for good is a resubmission's, and does not count.
-
-    Parameters
-    ----------
-    failures : iterable of mapping
-        Failed attempts, in the order in which they happened.
-    tasks : mapping of str to mapping
-        The last row of each task, by its id.
-    """
-    retried = {str(row.get("task_id")): not is_final(row) for row in failures}
-    return [
-        key
-        for key, was_retried in retried.items()
-        if was_retried and tasks.get(key, {}).get("state") == TaskState.SUCCEEDED.label
-    ]
 
 
 def retried_tasks(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +25,8 @@ def retried_tasks(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         Indexed by ``task_id``: ``failed_attempts``, ``kinds`` (different fingerprints),
         ``is_final`` (of its last failed attempt), ``fingerprint`` (likewise), ``helped``
-        (succeeded in a retry), ``retry_s`` (execution time of all but its first attempt).
+        (succeeded in a retry, not by a resubmission), ``retry_s`` (execution time of all but
+        its first attempt).
     """
     rows = failures.loc[failures["task_id"] != "", ["task_id", "is_final", "duration_s"]]
     rows = rows.assign(kind=failures["fingerprint"].cat.codes)
@@ -58,7 +38,7 @@ def retried_tasks(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     found["fingerprint"] = by["kind"].last()
     seconds = later.groupby("task_id")["duration_s"].sum()
     found["retry_s"] = seconds.reindex(found.index, fill_value=0.0)
-    last = tasks[~tasks["task_id"].duplicated(keep="last")]
+    last = last_rows(tasks)
     succeeded = last.loc[last["state"] == TaskState.SUCCEEDED.label, "task_id"]
     found["helped"] = ~found["is_final"] & found.index.isin(succeeded)
     return found

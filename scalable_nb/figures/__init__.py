@@ -12,6 +12,7 @@ from __future__ import annotations
 from scalable_nb.figures.classes import (
     MAX_CLASSES,
     MAX_POINTS,
+    SHORTEST_S,
     error_classes,
     execution_times,
     shown_classes,
@@ -30,6 +31,7 @@ __all__ = [
     "CATEGORY_COLOURS",
     "MAX_CLASSES",
     "MAX_POINTS",
+    "SHORTEST_S",
     "Seen",
     "argument_rates",
     "argument_values",

@@ -33,7 +33,8 @@ MAX_CLASSES: Final = 15
 MAX_POINTS: Final = 1500
 
 _LOG_FROM_RATIO: Final = 50.0  # between the longest and the shortest duration
-_SHORTEST_S: Final = 1e-3  # what a logarithmic axis shows instead of 0
+#: What a logarithmic axis shows instead of anything shorter.
+SHORTEST_S: Final = 1e-3
 
 
 def error_classes(frame: pd.DataFrame) -> go.Figure:
@@ -156,7 +157,7 @@ def _times(
     # What has no line of its own is in the last one.
     lines = [classes.get(name, len(table) - 1) for name in timed["failure_class"].cat.categories]
     places = np.array(lines, dtype="int64")[timed["failure_class"].cat.codes]
-    seconds = timed["duration_s"].clip(lower=_SHORTEST_S).to_numpy(dtype="float64")
+    seconds = timed["duration_s"].clip(lower=SHORTEST_S).to_numpy(dtype="float64")
     return [
         _box(places, seconds, len(table)),
         _points(timed, places, seconds),
@@ -181,8 +182,8 @@ def _limit(name: str, limit_s: float | None, category: str, lines: int) -> go.Sc
 def regions(limits: list[float], longest_s: float) -> list[dict[str, Any]]:
     """Shaded ranges of the time axis: failed at once, and hit a limit."""
     # Not beyond the attempts: a shape would stretch the axis. (NaN, of none, compares as false.)
-    fast_s = min(FAST_FAIL_S, 1.1 * longest_s) if longest_s > _SHORTEST_S else FAST_FAIL_S
-    marked = [(_SHORTEST_S, fast_s, "fast fail", "permanent", "left")]
+    fast_s = min(FAST_FAIL_S, 1.1 * longest_s) if longest_s > SHORTEST_S else FAST_FAIL_S
+    marked = [(SHORTEST_S, fast_s, "fast fail", "permanent", "left")]
     marked += [
         (0.97 * limit, 1.05 * limit, "hit the limit", "timeout", "right") for limit in limits
     ]
@@ -318,7 +319,7 @@ def _count_axis(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _time_axis(frame: pd.DataFrame, limits: list[float]) -> dict[str, Any]:
-    seconds = frame["duration_s"].clip(lower=_SHORTEST_S).dropna()
+    seconds = frame["duration_s"].clip(lower=SHORTEST_S).dropna()
     longest = max(seconds.max(), *limits, 0) if len(seconds) else 1.0
     is_log = len(seconds) > 0 and longest / seconds.min() > _LOG_FROM_RATIO
     return {

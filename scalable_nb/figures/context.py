@@ -106,7 +106,8 @@ def places_panel(table: pd.DataFrame) -> Panel:
         texttemplate="%{text}",
         hovertemplate="<b>%{z:,}</b> failed attempts with %{customdata[1]} on %{customdata[0]}"
         "<extra></extra>",
-        colorscale=[[0, "rgba(209,73,91,0.04)"], [1, _FAILED]],
+        # Solid where something failed, so that plotly sees on what its numbers stand.
+        colorscale=[[0, "rgba(209,73,91,0.04)"], [1e-6, "#f0cdd2"], [1, _FAILED]],
         zmin=0,
         showscale=False,
         xgap=1,

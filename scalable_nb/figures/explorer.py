@@ -80,6 +80,7 @@ def explorer_figure(seen: Seen) -> go.Figure:
         vertical_spacing=_GAP / inner,
     )
     styled(figure, inner + _EDGE, is_empty=not len(table))
+    figure.update_layout(modebar_remove=["sendChartToCloud"])
     shapes = []
     for row, panels in enumerate(rows, start=1):
         for column, panel in enumerate(panels, start=1):

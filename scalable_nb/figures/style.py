@@ -121,7 +121,8 @@ def styled(figure: go.Figure, height: int, is_empty: bool) -> go.Figure:
             "bgcolor": CLEAR,
             "color": GRID,
             "activecolor": TEXT,
-            "remove": ["select2d", "lasso2d"],
+            # Nothing leaves this machine, also not by a wrong click.
+            "remove": ["sendChartToCloud", "select2d", "lasso2d"],
         },
         hovermode="closest",
         uirevision="kept",  # a zoom survives new values

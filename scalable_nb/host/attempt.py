@@ -87,6 +87,7 @@ class _Attempt:
             call.result_key,
             recompute=wire.get("recompute", False),
             limit_bytes=wire.get("keep_limit"),
+            compress=wire.get("compress", False),
         )
         self.started_at = time()
         self._forget_note: Callable[[], None] = lambda: None
@@ -169,7 +170,8 @@ class _Attempt:
             )
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
-        self._forget_note()
+        if answer["is_told"]:  # otherwise nobody waits for it, and only the note is asked for
+            self._forget_note()
         return Reschedule() if answer["retry"] else exception
 
     async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:

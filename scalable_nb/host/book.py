@@ -168,6 +168,11 @@ class Book:
         record.attempts += 1
         self.attempts += 1
 
+    def find_again(self, record: TaskRecord) -> None:
+        """A result that had been lost is there after all; nothing was executed for it."""
+        self.ledger.set_state(record.row, TaskState.SUCCEEDED)
+        self.ledger.set(record.row, attempt=record.attempts, started_at=record.succeeded_at)
+
     def give_up(self, record: TaskRecord) -> None:
         """The retry that was announced with the last failed attempt will not be."""
         record.reason = GIVEN_UP

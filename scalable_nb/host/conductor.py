@@ -1,4 +1,4 @@
-"""The scheduler plugin that follows every task and decides about every failed attempt.
+"""The scheduler plugin that follows every task and tells the others what concerns them.
 
 It runs in the scheduler's event loop. `transition` is on the path of every task, so it
 does no more than a few assignments; all that is formatted is formatted when the journal
@@ -11,20 +11,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
-from pathlib import Path
-from random import random
 from time import time
 from typing import Any, Final
 
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.protocol import pickle
 from distributed.scheduler import Scheduler
 
-from scalable_nb.cache.store import ResultStore
-from scalable_nb.calls import result_key_of
-from scalable_nb.errors import TaskTimeoutError
-from scalable_nb.errors.workers import UnknownOutcomeError
-from scalable_nb.faults.policy import PolicyTerms, decide
+from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import ANNOTATION, Batch
 from scalable_nb.host.book import Book
 from scalable_nb.host.brakes import Brakes
@@ -32,22 +25,17 @@ from scalable_nb.host.hold import Hold
 from scalable_nb.host.keeper import Keeper
 from scalable_nb.host.losses import Losses
 from scalable_nb.host.memory import PEAK_METRIC
+from scalable_nb.host.outcomes import Outcomes
 from scalable_nb.host.plain import PlainTasks, told_by_dask
-from scalable_nb.host.record import Failure, TaskRecord
+from scalable_nb.host.recalls import Recalls
+from scalable_nb.host.record import RECOMPUTED, RECOVERED, Failure, TaskRecord
 from scalable_nb.host.requests import Requests
 from scalable_nb.host.routes import Routes
 from scalable_nb.host.seats import Seats
-from scalable_nb.host.slots import slot_name
 from scalable_nb.host.tickets import Tickets
 from scalable_nb.telemetry.records import TaskState
 
 logger = logging.getLogger(__name__)
-
-#: Why a task that had succeeded has a further attempt: its result was lost with a worker.
-RECOMPUTED: Final = "recomputed"
-
-#: Why a task succeeded without a word from its worker: its result was found on disk.
-RECOVERED: Final = "kept before its worker was lost"
 
 _MAX_PENDING_BATCHES: Final = 10_000
 
@@ -84,9 +72,11 @@ class Conductor(SchedulerPlugin):
         self.records: dict[Any, TaskRecord] = {}
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
-        self.losses = Losses(self)
         self.seats = Seats()
         self.tickets = Tickets()
+        self.outcomes = Outcomes(self)
+        self.losses = Losses(self)
+        self.recalls = Recalls(self)
         self.brakes = Brakes(self, brake_limit)
         self.plain = PlainTasks(self)
         self.routes = Routes(self, kinds)
@@ -95,6 +85,10 @@ class Conductor(SchedulerPlugin):
         self.notices: list[str] = []
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list
+        #: Called with a batch and the time limit of its tasks before any of them can run.
+        self.on_batch: Callable[[Batch, float | None], None] = lambda batch, limit_s: None
+        #: The batch job that this host is; nothing where it is none.
+        self.host_job: Callable[[], dict[str, Any]] = dict
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
         #: Tasks whose result is on disk.
@@ -103,7 +97,6 @@ class Conductor(SchedulerPlugin):
         self._told_of_store: set[str] = set()
         self._batches: dict[str, Batch] = {}
         self._told_lost: set[str] = set()
-        self._keys_by_slot: dict[str, Any] = {}
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
             "memory": self._on_memory,
@@ -117,9 +110,9 @@ class Conductor(SchedulerPlugin):
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
         scheduler.stream_handlers["scalable-answered"] = self.add_answered
         scheduler.handlers.update(
-            scalable_take_ticket=self.take_ticket,
-            scalable_attempt_failed=self.attempt_failed,
-            scalable_attempt_expired=self.attempt_expired,
+            scalable_take_ticket=self.outcomes.take_ticket,
+            scalable_attempt_failed=self.outcomes.attempt_failed,
+            scalable_attempt_expired=self.outcomes.attempt_expired,
             scalable_worker_exited=self.losses.report,
         )
         self.requests = Requests(self)
@@ -171,8 +164,9 @@ class Conductor(SchedulerPlugin):
                 if key in annotations and key not in self.records:
                     terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
                     self.records[key] = self.book.open(key, batch, terms)
-                    if slot_name(key) != key:
-                        self._keys_by_slot[slot_name(key)] = key
+                    self.outcomes.enter(key)
+            if batch.terms is not None:
+                self.on_batch(batch, batch.terms.timeout_s)
 
     # --- tasks move --------------------------------------------------------------
 
@@ -222,9 +216,11 @@ class Conductor(SchedulerPlugin):
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
         self.brakes.on_success(record)
         is_hit = kept.get("event") == "hit" and record.reason != RECOVERED
-        if is_hit and record.reason == RECOMPUTED:
-            # Dask asked again for what this very run had computed and kept.
-            self.book.ledger.set_state(record.row, TaskState.SUCCEEDED)
+        is_found = started_at is None or started_at <= record.succeeded_at
+        if record.reason == RECOMPUTED and (is_hit or is_found):
+            # Dask asked again for what this very run had computed and kept, or for what the
+            # worker had just fetched from the one that was lost: the function was not called.
+            self.book.find_again(record)
             return
         if is_hit and record.batch.is_known:
             # Its client had answered with the result before another task needed it.
@@ -270,15 +266,24 @@ class Conductor(SchedulerPlugin):
 
     def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         record.runnable_at = time()
-        if start == "memory" and self.scheduler.tasks[record.key].who_wants:
+        ts = self.scheduler.tasks[record.key]
+        if start == "memory" and (ts.who_wants or ts.waiters):
             # Dask computes a lost result again; to the person that is another attempt.
             record.reason = RECOMPUTED
+            record.succeeded_at = self.book.ledger.columns["started_at"][record.row]
         elif record.is_plain:
             self.plain.on_released(record, start)
-        elif start == "processing" and record.worker not in self.scheduler.workers:
-            self.losses.suspect(record, is_expected=not stimulus.startswith(_UNEXPECTED))
+        elif start == "processing":
+            self._on_taken_back(record)
         self.routes.restrict((record.key,))
         self._end_unneeded(record)
+
+    def _on_taken_back(self, record: TaskRecord) -> None:
+        ts = self.scheduler.tasks[record.key]
+        if record.worker not in self.scheduler.workers:
+            self.losses.suspect(record)
+        elif not record.is_reported and (ts.who_wants or ts.waiters):
+            self.recalls.ask(record)
 
     def _end_unneeded(self, record: TaskRecord) -> None:
         """A task that nobody needs may stay, for what depended on it and failed."""
@@ -301,7 +306,7 @@ class Conductor(SchedulerPlugin):
     def _on_forgotten(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         self.hold.drop(record.key)
         self.brakes.forget(record.key)
-        self._keys_by_slot.pop(slot_name(record.key), None)
+        self.outcomes.forget(record.key)
         self.routes.forget(record.key)
         del self.records[record.key]
         self.kept_keys.discard(record.key)
@@ -324,191 +329,7 @@ class Conductor(SchedulerPlugin):
         elif self.scheduler.tasks[key].state == "released":
             self._end_unneeded(record)
 
-    # --- attempts that must not be repeated ----------------------------------------
-
-    def take_ticket(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
-        """An attempt asks whether it may call a function that must not be called twice.
-
-        Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
-        where nobody waits for the attempt any more.
-        """
-        record = self._running_record(key, worker, run_id)
-        if record is None:
-            return {"granted": False, "refusal": ""}
-        if self.tickets.take(key, worker, run_id):
-            return {"granted": True, "refusal": ""}
-        return {
-            "granted": False,
-            "refusal": f"{record.label} {self.tickets.in_words(key)}, and nobody knows how far it "
-            "came. The task is not idempotent, so it is not called again; `resubmit` does it "
-            "when the task is named.",
-        }
-
-    def recover(self, record: TaskRecord) -> bool:
-        """Let a task that was lost with its worker have its result, where that had been kept."""
-        ts = self.scheduler.tasks[record.key]
-        wire = (ts.annotations or {}).get(ANNOTATION) or {}
-        result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
-        # Once: a file that is there and cannot be read would be tried for ever.
-        is_new = bool(result_key) and record.reason != RECOVERED and not wire.get("recompute")
-        if not is_new or not ResultStore(Path(wire["store"])).contains(result_key):
-            return False
-        record.reason = RECOVERED
-        self.hold.wake(record.key)
-        return True
-
-    # --- attempts fail -----------------------------------------------------------
-
-    def attempt_failed(
-        self,
-        key: Any,
-        worker: str,
-        run_id: int,
-        verdict: str | None,
-        failure: dict[str, Any],
-        exception: bytes,
-    ) -> dict[str, Any]:
-        """A worker asks what to do about an exception; answers ``{"retry": bool}``."""
-        record = self._running_record(key, worker, run_id)
-        if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
-            return {"retry": False}
-        if record.is_reported:  # asked again: the connection broke before the answer came
-            return {"retry": not record.is_given_up}
-        if failure["failure_class"] != UnknownOutcomeError.__name__:
-            self.tickets.renew(key)  # what became of the call is known
-        record.exception = exception
-        return {"retry": self.settle(record, Failure(worker=worker, **failure), verdict=verdict)}
-
-    def attempt_expired(
-        self,
-        key: str,
-        worker: str,
-        run_id: int,
-        started_at: float,
-        duration_s: float,
-        memory_bytes: int,
-        neighbours: list[str],
-    ) -> dict[str, bool]:
-        """A nanny says that an attempt exceeded its limit.
-
-        Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
-        that. A neighbour that must not be called twice is waited for: the nanny asks again.
-        """
-        record = self._running_record(self._key_of(key), worker, run_id)
-        if record is not None and record.is_reported:
-            return {"kill": False, "is_settled": False}  # it has just ended by itself
-        is_harmless = not any(map(self._is_precious, neighbours))
-        if record is None:  # cancelled or settled: it only blocks its thread
-            return {"kill": is_harmless, "is_settled": False}
-        if is_harmless:
-            # Nothing more for a worker that is about to end.
-            stimulus = f"scalable-timeout-{time()}"
-            self.scheduler.handle_worker_status_change("paused", worker, stimulus)
-        self._time_out(record, worker, started_at, duration_s, memory_bytes)
-        return {"kill": is_harmless, "is_settled": True}
-
-    def _time_out(
-        self,
-        record: TaskRecord,
-        worker: str,
-        started_at: float,
-        duration_s: float,
-        memory_bytes: int,
-    ) -> None:
-        message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
-        if record.reason == RECOMPUTED:
-            message += " when it was computed again, its result having been lost with a worker"
-        failure = Failure(
-            failure_class="TaskTimeoutError",
-            message=message,
-            category="timeout",
-            fingerprint=self.losses.fingerprint("TaskTimeoutError", record),
-            error_module="scalable_nb.errors",
-            started_at=started_at,
-            duration_s=duration_s,
-            worker=worker,
-            memory_bytes=memory_bytes or None,
-            memory_limit_bytes=self.scheduler.workers[worker].memory_limit,
-        )
-        if self.settle(record, failure):
-            self.scheduler.transitions({record.key: "released"}, f"scalable-timeout-{time()}")
-        else:
-            self.fail(record, TaskTimeoutError(f"{message} (attempt {record.attempts})"))
-
-    def _key_of(self, name: str) -> Any:
-        return self._keys_by_slot.get(name, name)
-
-    def _is_precious(self, name: str) -> bool:
-        record = self.records.get(self._key_of(name))
-        return record is not None and not record.terms.idempotent
-
-    def settle(
-        self,
-        record: TaskRecord,
-        failure: Failure,
-        *,
-        verdict: str | None = None,
-        loss: str | None = None,
-    ) -> bool:
-        """Decide about a failed attempt, write it down, and hold the task if it runs again."""
-        decision = decide(
-            record.terms,
-            category=failure.category,
-            attempt=record.attempts - record.attempts_at_start + 1,
-            retries_used=record.retries_used,
-            losses_used=record.losses_used,
-            verdict=verdict,
-            loss=loss,
-            random=random,
-        )
-        record.retries_used += decision.charged == "retries"
-        record.losses_used += decision.charged == "worker_losses"
-        self.book.end_attempt(
-            record, failure, retry_in_s=decision.retry_in_s, is_final=not decision.will_retry
-        )
-        if decision.will_retry:
-            delay_s = decision.retry_in_s or 0.0
-            self.on_retry(record, failure)
-            self.hold.park(record.key, delay_s)
-            self.book.ledger.set(record.row, retry_at=time() + delay_s)
-        else:
-            self.brakes.on_failure(record, failure)
-        return decision.will_retry
-
-    def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
-        """End a task for good, with an error of ours or one that a worker pickled."""
-        self.hold.drop(record.key)
-        ts = self.scheduler.tasks[record.key]
-        pickled: Any = error if isinstance(error, bytes) else pickle.dumps(error)
-        text = "" if isinstance(error, bytes) else repr(error)
-        values: dict[str, Any] = {}
-        if ts.state in ("waiting", "released"):
-            # For an input that was lost with the same worker: from there Dask takes no error,
-            # it looks for that of the task to blame.
-            ts.exception, ts.exception_text, ts.exception_blame = pickled, text, ts
-        else:
-            values = {
-                "exception": pickled,
-                "cause": record.key,
-                "exception_text": text,
-                "traceback_text": "",
-            }
-        stimulus = f"scalable-fail-{time()}"
-        recommendations = self.scheduler.transition(
-            record.key, "erred", stimulus_id=stimulus, **values
-        )
-        self.scheduler.transitions(recommendations, stimulus)
-        self.scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus)
-
-    def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
-        """The task of an attempt that is waited for; None where it was cancelled or lost.
-
-        The same task may be on the same worker once more: only the number tells them apart.
-        """
-        record, ts = self.records.get(key), self.scheduler.tasks.get(key)
-        if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
-            return None
-        return record if ts.processing_on.address == worker else None
+    # --- tasks that ended without a word of ours ----------------------------------
 
     def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
         # The attempt could not speak for itself: it is not ours, or could not be unpickled.
@@ -573,6 +394,7 @@ class Conductor(SchedulerPlugin):
         if topic == "stealing" and msg[0] == "confirm":
             self._on_stolen(self.records.get(msg[1]), thief=msg[4])
         elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+            self.losses.on_leaving(msg["worker"], is_expected=msg["expected"])
             for key in msg["processing-tasks"]:
                 record = self.records.get(key)
                 if record is not None and record.worker != msg["worker"]:
@@ -587,7 +409,3 @@ class Conductor(SchedulerPlugin):
         self.book.assign(record, thief)
         if self.seats.take(thief, ws.nthreads, record.key):
             self.book.begin_attempt(record)
-
-
-#: Stimuli by which Dask removes a worker that did not say goodbye (distributed 2026.8.0).
-_UNEXPECTED: Final = ("handle-worker-cleanup", "check-worker-ttl", "worker-ttl", "send-all")

@@ -31,13 +31,17 @@ class Departures:
         handlers = self._scheduler.stream_handlers
         self._on_steal_response = handlers["steal-response"]
         handlers["steal-response"] = self._on_answer
+        self._on_status_change = handlers["worker-status-change"]
+        handlers["worker-status-change"] = self._on_status
+        self._leaving: set[str] = set()  # by what Dask knows a worker process
 
     def begin(self, worker: str) -> None:
         """No more tasks for this worker; what only stands in line there goes elsewhere.
 
-        To be called again now and then: a worker that was short of memory for a while says so
-        itself when it takes tasks again, and a task may have been on its way to it.
+        To be called again now and then: a task may have been on its way to it.
         """
+        if worker in self._scheduler.workers:
+            self._leaving.add(self._scheduler.workers[worker].server_id)
         stimulus = f"scalable-departure-{time()}"
         self._scheduler.handle_worker_status_change("paused", worker, stimulus)
         for key in self._conductor.seats.standing(worker):
@@ -61,6 +65,14 @@ class Departures:
         if state in _GIVEN_UP and ws is not None and ws.address == worker:
             self._scheduler.transitions({key: "released"}, stimulus_id)
 
+    def _on_status(self, *, status: str, worker: str, stimulus_id: str, **kwargs: Any) -> None:
+        # A worker that could not be retired is told to pause, finds that it has memory enough, and
+        # says that it takes tasks again.
+        ws = self._scheduler.workers.get(worker)
+        if status == "running" and ws is not None and ws.server_id in self._leaving:
+            return
+        self._on_status_change(status=status, worker=worker, stimulus_id=stimulus_id, **kwargs)
+
     def is_idle(self, worker: str) -> bool:
         """Whether a worker has nothing left to do."""
         ws = self._scheduler.workers.get(worker)
@@ -68,6 +80,8 @@ class Departures:
 
     def call_off(self, worker: str) -> None:
         """The worker stays after all."""
+        if worker in self._scheduler.workers:
+            self._leaving.discard(self._scheduler.workers[worker].server_id)
         stimulus = f"scalable-departure-{time()}"
         change = {"op": "worker-status-change", "status": "running", "stimulus_id": stimulus}
         if worker in self._scheduler.stream_comms:

@@ -35,11 +35,18 @@ class Durations:
     def needed_s(self, component: str) -> float:
         """The longest time limit of its unfinished tasks, else the 95th percentile of the others.
 
-        0 where neither is known.
+        0 where neither is known. Tasks without a component may come to the workers of any.
         """
         if time() - self._looked_at > _INTERVAL_S:
             self._look()
-        return self._needed_s.get(component, 0.0)
+        return max(self._needed_s.get(name, 0.0) for name in (component, ""))
+
+    def expect(self, component: str, limit_s: float) -> bool:
+        """Tasks with a time limit arrive; says whether more time is needed than before."""
+        is_more = limit_s > self.needed_s(component)
+        if is_more:
+            self._needed_s[component] = limit_s
+        return is_more
 
     def _look(self) -> None:
         self._looked_at = time()

@@ -30,6 +30,8 @@ class Kept:
         Pass over what is kept, and replace it.
     limit_bytes : int or None
         Size up to which the result is kept; None: any.
+    compress : bool
+        Whether it is compressed.
 
     Attributes
     ----------
@@ -41,9 +43,15 @@ class Kept:
     """
 
     def __init__(
-        self, folder: str, key: str, *, recompute: bool = False, limit_bytes: int | None = None
+        self,
+        folder: str,
+        key: str,
+        *,
+        recompute: bool = False,
+        limit_bytes: int | None = None,
+        compress: bool = False,
     ) -> None:
-        self._store = _store(folder) if folder and key else None
+        self._store = _store(folder, compress) if folder and key else None
         self._key = key
         self._is_passed_over = recompute
         self._limit_bytes = limit_bytes
@@ -95,5 +103,5 @@ def described(
 
 
 @functools.lru_cache(maxsize=8)
-def _store(folder: str) -> ResultStore:
-    return ResultStore(Path(folder))
+def _store(folder: str, compress: bool) -> ResultStore:
+    return ResultStore(Path(folder), compress=compress)

@@ -20,7 +20,6 @@ from scalable_nb.errors.workers import OutOfMemoryError, UnknownOutcomeError, Wo
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.faults.policy import Loss
 from scalable_nb.host.record import Failure, TaskRecord
-from scalable_nb.host.slots import slot_name
 
 if TYPE_CHECKING:
     from scalable_nb.host.conductor import Conductor
@@ -43,22 +42,38 @@ _LOSSES: Final = {
     "cut": Loss.CONNECTION,
     "exit": Loss.CRASH,
     "terminated": Loss.SCANCEL,
+    "input": Loss.NEIGHBOUR,
+    "recalled": Loss.NEIGHBOUR,
+}
+
+_WORDS: Final = {
+    "stopped": "the worker process was stopped, did not go on, and was ended",
+    "cut": "the connection between the worker and the scheduler broke",
+    "terminated": "the batch system ended the worker's job",
+    "input": "one of its inputs was lost with another worker, and Dask took it back",
+    "recalled": "Dask took it back",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ExitReport:
-    """A nanny's word on the end of its worker process."""
+    """A nanny's word on the end of its worker process, or a worker's on a task taken back."""
 
     #: "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "cut",
-    #: "terminated" (by the batch system) or "exit".
+    #: "terminated" (by the batch system) or "exit"; of a task that was taken back from a worker
+    #: that lives: "input" or "recalled".
     cause: str
-    exit_code: int | None
-    started_at: dict[str, float]  # of the attempts that were executing, by key
-    ended: dict[int, tuple[float, float]]  # start and end of those that had lately, by run_id
-    memory_bytes: int | None
-    memory_limit_bytes: int | None
+    #: Start and end of the attempts that were executing (no end) or had ended lately, by run_id.
+    attempts: dict[int, tuple[float, float | None]]
+    exit_code: int | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
     last_words: str = ""
+
+    @property
+    def has_been_executing(self) -> bool:
+        """Whether any attempt was executing at the end."""
+        return any(ended_at is None for _, ended_at in self.attempts.values())
 
     @property
     def is_memory(self) -> bool:
@@ -76,12 +91,8 @@ class ExitReport:
                 "the worker was ended by the kernel for want of memory; it was last seen with "
                 f"{used}, and all processes together may use {limit}"
             )
-        if self.cause == "stopped":
-            return "the worker process was stopped, did not go on, and was ended"
-        if self.cause == "cut":
-            return "the connection between the worker and the scheduler broke"
-        if self.cause == "terminated":
-            return "the batch system ended the worker's job"
+        if self.cause in _WORDS:
+            return _WORDS[self.cause]
         code = self.exit_code or 0
         if code >= 0:
             return f"the worker process exited with code {code}"
@@ -120,18 +131,23 @@ class Losses:
         if nanny:
             self._nannies[worker] = nanny
 
-    def suspect(self, record: TaskRecord, *, is_expected: bool) -> None:
+    def on_leaving(self, worker: str, *, is_expected: bool) -> None:
+        """The scheduler is about to take its tasks back from a worker that goes or is gone."""
+        if not is_expected:
+            self._unexpected.add(worker)
+
+    def suspect(self, record: TaskRecord) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
         key = record.key
         if key in self._conductor.hold:
             return  # its attempt had been settled before the worker went
         self._conductor.hold.park(key, None)
         self._lost.setdefault(record.worker, []).append(record)
-        if not is_expected:
-            self._unexpected.add(record.worker)
 
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
+        for record in self._conductor.recalls.of_lost(worker):
+            self._lost.setdefault(worker, []).append(record)
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
         if nanny is not None and not is_known:
@@ -151,12 +167,11 @@ class Losses:
     def report(
         self,
         worker: str,
-        executing: list[tuple[str, float]],
-        ended: list[tuple[int, tuple[float, float]]],
+        attempts: list[tuple[int, tuple[float, float | None]]],
         **values: Any,
     ) -> None:
         """A nanny tells how its worker process ended."""
-        self._reports[worker] = ExitReport(started_at=dict(executing), ended=dict(ended), **values)
+        self._reports[worker] = ExitReport(attempts=dict(attempts), **values)
         self._later(_REPORT_KEPT_S, self._reports.pop, worker, None)
         if worker in self._lost:
             self._settle(worker)
@@ -188,17 +203,27 @@ class Losses:
         is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
         self._unexpected.discard(worker)
         for record in self._lost.pop(worker, ()):
-            if record.key not in self._conductor.hold:
-                continue  # cancelled meanwhile
-            if record.is_reported and record.is_given_up:
-                # It had failed for good; what was lost is only the worker's last word on it.
-                self._conductor.fail(record, record.exception)
-            elif record.is_reported or not self._may_have_run(
-                record, worker, report, is_unexpected=is_unexpected
-            ):
-                self._conductor.hold.wake(record.key)
-            elif not self._conductor.recover(record):
-                self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
+            self._settle_task(record, worker, report, is_unexpected=is_unexpected)
+
+    def settle_recalled(self, record: TaskRecord, worker: str, told: ExitReport) -> None:
+        """A worker that lives said what became of a task that was taken back from it."""
+        self._settle_task(record, worker, told, is_unexpected=True)
+
+    def _settle_task(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> None:
+        is_same = self._conductor.records.get(record.key) is record
+        if not is_same or record.key not in self._conductor.hold:
+            return  # cancelled meanwhile, and perhaps submitted again
+        if record.is_reported and record.is_given_up:
+            # It had failed for good; what was lost is only the worker's last word on it.
+            self._conductor.outcomes.fail(record, record.exception)
+        elif record.is_reported or not self._may_have_run(
+            record, worker, report, is_unexpected=is_unexpected
+        ):
+            self._conductor.outcomes.resume(record)
+        elif not self._conductor.outcomes.recover(record):
+            self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
 
     def _may_have_run(
         self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
@@ -216,11 +241,8 @@ class Losses:
         The end is None where the function was executing. Where it had ended, only the outcome
         was lost: the worker died before the message was out.
         """
-        started_at = report.started_at.get(slot_name(record.key))
-        if started_at is not None:
-            return started_at, None
         run_id = self._conductor.scheduler.tasks[record.key].run_id
-        return report.ended.get(run_id)  # type: ignore[arg-type] # it was on a worker
+        return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker
 
     def _settle_attempt(
         self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
@@ -251,7 +273,7 @@ class Losses:
             memory_limit_bytes=report.memory_limit_bytes if report else None,
         )
         loss = _LOSSES[report.cause] if report else Loss.CRASH
-        if report and ended_at is not None and report.started_at:
+        if report and ended_at is not None and report.has_been_executing:
             loss = Loss.NEIGHBOUR  # what was executing is to blame, not what had ended
         if not is_unexpected:
             loss = Loss.SCALE_DOWN
@@ -259,8 +281,8 @@ class Losses:
             failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
             same = self.fingerprint(failure.failure_class, record)
             failure = replace(failure, fingerprint=same)
-        if not self._conductor.settle(record, failure, loss=loss):
-            self._conductor.fail(record, self._final_error(record, failure))
+        if not self._conductor.outcomes.settle(record, failure, loss=loss):
+            self._conductor.outcomes.fail(record, self._final_error(record, failure))
 
     def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
         message = failure.message

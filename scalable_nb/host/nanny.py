@@ -24,7 +24,7 @@ from scalable_nb.host.slots import (
     NotedAttempt,
     Owner,
     create_slots,
-    read_ended,
+    read_noted,
     read_owner,
     read_slots,
 )
@@ -127,15 +127,12 @@ class ScalableNanny(Nanny):
             self._killed[self.pid] = "cut"
         await super().kill(timeout=timeout, reason=reason)
 
-    def _noted(self) -> dict[str, Any]:
+    def _noted(self) -> list[tuple[int, tuple[float, float | None]]]:
         """The attempts that run and those that ended lately, as the scheduler is told of them."""
-        return {
-            "executing": [(noted.key, noted.started_at) for noted in read_slots(self._slots)],
-            "ended": [
-                (noted.run_id, (noted.started_at, noted.ended_at))
-                for noted in read_ended(self._slots)
-            ],
-        }
+        return [
+            (noted.run_id, (noted.started_at, noted.ended_at or None))
+            for noted in read_noted(self._slots)
+        ]
 
     def is_executing(self) -> bool:
         """Whether the worker process is executing any attempt."""
@@ -154,7 +151,7 @@ class ScalableNanny(Nanny):
             await self._tell(
                 "scalable_worker_leaves",
                 _ANNOUNCE_TIMEOUT_S,
-                **self._noted(),
+                attempts=self._noted(),
                 memory_bytes=self._peak_bytes or None,
                 memory_limit_bytes=self.memory_manager.memory_limit,
             )
@@ -271,7 +268,7 @@ class ScalableNanny(Nanny):
             worker=owner.address,
             cause=cause,
             exit_code=exit_code,
-            **self._noted(),
+            attempts=self._noted(),
             memory_bytes=self._peak_bytes or None,
             memory_limit_bytes=limit_bytes,
             last_words=self._log.last_words() if self._log is not None else "",

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import pickle
-import platform
 import shutil
 import signal
 import sys
@@ -20,8 +19,8 @@ from time import time
 from typing import Any, Final
 
 import dask
-import psutil
 
+from scalable_nb.contact import BEAT_INTERVAL_S, HostState, beat, sign
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.bequest import bequeath
 from scalable_nb.host.book import Book
@@ -29,6 +28,7 @@ from scalable_nb.host.conductor import Conductor
 from scalable_nb.host.dask_config import DASK_CONFIG
 from scalable_nb.host.healing import Rules
 from scalable_nb.host.http import confine, open_dashboard, secret_prefix
+from scalable_nb.host.own_job import OwnJob
 from scalable_nb.host.scaling import Scaling
 from scalable_nb.host.tls import create_security
 from scalable_nb.host.workspace import Workspace
@@ -38,7 +38,7 @@ from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.targets.start import start_fleet
 from scalable_nb.targets.wishes import Limits, Wish
-from scalable_nb.telemetry.records import SCHEMA_VERSION, utc_iso
+from scalable_nb.telemetry.records import utc_iso
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,11 @@ class Host:
 
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
+        self._contact: dict[str, Any] = {}
+        self._sign(HostState.STARTING)
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
+        if self.run["host"] == "job":  # some batch systems begin a job in the home folder
+            os.chdir(self.run["cwd"])
         # The calls of `submit` and `map` are opaque here, but Dask's scheduler unpickles the
         # graphs of collections, and those name functions of the notebook's own modules. At the
         # end of the path: nothing of the user's can stand before what the host itself imports.
@@ -66,6 +70,24 @@ class Host:
         self.plan: Plan = make_plan(self.loaded)
         self.book = Book(paths, self.plan.provider)
         self.end_reason = "stopped"
+        self._own_job: OwnJob | None = None
+
+    async def live(self) -> None:
+        """Be the host from its first breath to its last, also where it cannot start.
+
+        All of it in one event loop: a signal that comes late must not cut the end short.
+        """
+        try:
+            await self.serve()
+        except ScalableError as error:
+            # Whoever started the session reads the last lines of this log: no traceback of ours.
+            self.end_reason = f"failed: {error}"
+            sys.exit(f"{type(error).__name__}: {error}")
+        except BaseException as error:
+            self.end_reason = f"failed: {error!r}"
+            raise
+        finally:
+            self.finish()
 
     async def serve(self) -> None:
         """Start everything, tell the kernel, and stay until the end."""
@@ -77,7 +99,7 @@ class Host:
         try:
             await self._open_for_work(fleet, prefix, notices)
         finally:
-            self.paths.session_json.unlink(missing_ok=True)
+            self._sign(HostState.ENDING)
             await fleet.close()
 
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
@@ -97,8 +119,9 @@ class Host:
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
         scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        scaling.keep_results = lambda: bequeath(conductor, self.paths.results)
         if self.plan.provider != "local":
-            _follow_jobs(conductor, fleet, scaling)
+            self._follow_jobs(conductor, fleet, scaling)
         self._stop_on_signals(conductor)
         await scaling.begin()
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
@@ -116,34 +139,58 @@ class Host:
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:
-        session = {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": self.paths.run_id,
+        self._contact = {
             "address": address,
-            "pid": os.getpid(),
-            "pid_started_at": psutil.Process().create_time(),
-            "host": platform.node(),
             "tls": str(self.paths.tls),
             "dashboard": f"http://127.0.0.1:{http_port}{prefix}/status",
             "target": self.run["target"],
             "started_at": utc_iso(time()),
         }
-        write_private(self.paths.session_json, json.dumps(session, indent=1).encode())
+        self._sign(HostState.OPEN)
+
+    def _sign(self, state: HostState) -> None:
+        self._state = state
+        sign(self.paths, state, **self._contact)
+
+    def _beat(self) -> None:
+        try:
+            beat(self.paths)
+        except FileNotFoundError:  # somebody took it away, and nobody finds this host any more
+            self._sign(self._state)
+
+    def _follow_jobs(self, conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
+        from scalable_nb.host.job_losses import JobLosses
+        from scalable_nb.host.job_watch import JobWatch
+        from scalable_nb.targets.jobqueue import JobFleet
+
+        assert isinstance(fleet, JobFleet)
+        conductor.losses.jobs = JobLosses(conductor, fleet)
+        scaling.watch = JobWatch(conductor, fleet)
+        if self.run["host"] == "job":
+            self._own_job = OwnJob.of(self.loaded.target, fleet.queue)
+            conductor.host_job = self._own_job.row
 
     async def _flush_often(self) -> None:
+        beaten_at = 0.0
         while True:
             await asyncio.sleep(_FLUSH_INTERVAL_S)
             try:
+                if time() - beaten_at > BEAT_INTERVAL_S:
+                    beaten_at = time()
+                    self._beat()
                 self.book.flush()
             except OSError:
                 # The rows stay queued; a full disk may have room again later.
-                logger.exception("the journal cannot be written")
+                logger.exception("the run folder cannot be written")
 
     async def _until_the_end(self, conductor: Conductor) -> None:
-        """Wait for a stop, or for `linger_s` without client and without work."""
+        """Wait for a stop, for `linger_s` without client and without work, or for the walltime."""
         linger_s = self.run["linger_s"]
         quiet_since = time()
         while not conductor.stop_requested.is_set():
+            if self._own_job is not None and self._own_job.is_nearly_over:
+                self._leave_in_time(conductor, self._own_job)
+                return
             if conductor.has_clients() or conductor.has_work():
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
@@ -153,6 +200,14 @@ class Host:
                 await asyncio.wait_for(conductor.stop_requested.wait(), _IDLE_CHECK_S)
             except TimeoutError:
                 continue
+
+    def _leave_in_time(self, conductor: Conductor, own_job: OwnJob) -> None:
+        self.end_reason = f"the walltime of the host ({own_job}) was nearly over"
+        conductor.notify(
+            f"The walltime of this session's host ({own_job}) is nearly over: the session ends. "
+            "Kept results and the records stay; `%scalable resubmit --last` goes on. "
+            "`host_job: {walltime: ...}` of the target asks for more."
+        )
 
     async def _bequeath(self, conductor: Conductor) -> None:
         """Unless a person stopped it: keep what is still wanted."""
@@ -186,16 +241,7 @@ class Host:
         write_private(self.paths.run_json, json.dumps(run, indent=1).encode())
         shutil.rmtree(self.paths.tls, ignore_errors=True)
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
-
-
-def _follow_jobs(conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
-    from scalable_nb.host.job_losses import JobLosses
-    from scalable_nb.host.job_watch import JobWatch
-    from scalable_nb.targets.jobqueue import JobFleet
-
-    assert isinstance(fleet, JobFleet)
-    conductor.losses.jobs = JobLosses(conductor, fleet)
-    scaling.watch = JobWatch(conductor, fleet)
+        self.paths.session_json.unlink(missing_ok=True)  # the last sign of it
 
 
 def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:
@@ -236,17 +282,7 @@ def main() -> None:
     )
     host = Host(RunPaths(Path(sys.argv[1])))
     with dask.config.set(DASK_CONFIG):
-        try:
-            asyncio.run(host.serve())
-        except ScalableError as error:
-            # Whoever started the session reads the last lines of this log: no traceback of ours.
-            host.end_reason = f"failed: {error}"
-            sys.exit(f"{type(error).__name__}: {error}")
-        except BaseException as error:
-            host.end_reason = f"failed: {error!r}"
-            raise
-        finally:
-            host.finish()
+        asyncio.run(host.live())
 
 
 if __name__ == "__main__":

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.batches import Batch
+
+#: Why a task that had succeeded has a further attempt: its result was lost with a worker.
+RECOMPUTED: Final = "recomputed"
+
+#: Why a task succeeded without a word from its worker: its result was found on disk.
+RECOVERED: Final = "kept before its worker was lost"
 
 
 @dataclass(slots=True)
@@ -31,6 +37,8 @@ class TaskRecord:
         Whether the attempt that is ending has its row in ``failures.jsonl``.
     is_given_up : bool
         Whether there is no further attempt after the one that was reported last.
+    succeeded_at : float
+        When the execution began whose result was lost with its worker.
     exception : bytes
         The last attempt's exception, pickled by the worker, until the task runs again or has
         failed; empty at all other times.
@@ -49,6 +57,7 @@ class TaskRecord:
     runnable_at: float = 0.0
     is_reported: bool = False
     is_given_up: bool = False
+    succeeded_at: float = 0.0
     exception: bytes = b""
     reason: str | None = None
 

@@ -137,7 +137,7 @@ class Requests:
             record = self._conductor.records[key]
             self._conductor.book.give_up(record)
             error = record.exception or TaskTimeoutError(f"{record.label} was given up")
-            self._conductor.fail(record, error)
+            self._conductor.outcomes.fail(record, error)
         return waiting
 
     def _is_waiting(self, key: Any) -> bool:
@@ -246,6 +246,7 @@ class Requests:
             "notices": list(self._conductor.notices),
             "pauses": self._conductor.brakes.pauses(),
             "jobs": self._conductor.jobs(),
+            "host_job": self._conductor.host_job(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

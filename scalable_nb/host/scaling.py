@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,8 @@ from scalable_nb.targets.walltime import leaves_at_s
 from scalable_nb.targets.wishes import Limits, Wish
 
 if TYPE_CHECKING:
+    from scalable_nb.host.batches import Batch
+    from scalable_nb.host.bequest import Bequest
     from scalable_nb.host.conductor import Conductor
     from scalable_nb.host.job_watch import JobWatch
 
@@ -54,6 +56,9 @@ class Scaling:
         Escalations(conductor, fleet, self._add_kind)
         #: Follows the jobs of a batch system.
         self.watch: JobWatch | None = None
+        #: Writes what is still wanted and only in the memory of workers; says what was written.
+        self.keep_results: Callable[[], Awaitable[Bequest | None]] | None = None
+        conductor.on_batch = self._expect
         self._conductor = conductor
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
@@ -170,6 +175,15 @@ class Scaling:
                 entry.leaves_because = "walltime"
                 logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
 
+    def _expect(self, batch: Batch, limit_s: float | None) -> None:
+        """Tasks arrive: a worker with less time left than their limit is not to begin them."""
+        if limit_s is not None and self._durations.expect(batch.component, limit_s):
+            self._let_go_in_time()
+            for entry in self.fleet.entries.values():
+                if entry.leaves_because == "walltime" and entry.name not in self._ending:
+                    for address in self._addresses(entry):
+                        self.departures.begin(address)
+
     async def _match(self, kind: Kind) -> None:
         entries = self.fleet.of_kind(kind)
         wanted = 0 if self.healing.is_spent else -(-self.wishes[kind.name].count // kind.workers)
@@ -216,11 +230,17 @@ class Scaling:
                     self._ending[entry.name] = asyncio.create_task(self.departures.end(addresses))
             elif ending.done():
                 del self._ending[entry.name]
-                if ending.result() or self._goes_anyway(entry, addresses):
+                if ending.result():
                     gone.append(entry.name)
+                elif self._goes_anyway(entry):
+                    await self._save_results(entry)
+                    gone.append(entry.name)
+                elif not entry.is_leaving:
+                    for address in addresses:
+                        self.departures.call_off(address)
         await self.fleet.drop(gone)
 
-    def _goes_anyway(self, entry: Entry, addresses: list[str]) -> bool:
+    def _goes_anyway(self, entry: Entry) -> bool:
         """Whether an idle worker ends although it has results that no other one could take."""
         is_out_of_time = entry.remaining_s is not None and entry.remaining_s < _LAST_CALL_S
         is_adaptive = self.wishes[entry.kind.name].limits is not None
@@ -230,14 +250,16 @@ class Scaling:
             # Nobody asked for this one to go.
             entry.leaves_because = ""
             self.wishes[entry.kind.name].count += 1
-            for address in addresses:
-                self.departures.call_off(address)
             return False
-        self._conductor.notify(
-            f"{entry.name} was the last worker: results that only it had are computed again when "
-            "they are asked for. Kept results are not lost."
-        )
         return True
+
+    async def _save_results(self, entry: Entry) -> None:
+        saved = await self.keep_results() if self.keep_results is not None else None
+        self._conductor.notify(
+            f"{entry.name} was the last worker"
+            + (f": {saved}, where `resubmit` finds them in another session. " if saved else ". ")
+            + "In this one they are computed again when they are asked for."
+        )
 
     async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
         self._conductor.routes.redirect(kind.name, stand_in.name)

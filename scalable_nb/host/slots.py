@@ -166,15 +166,16 @@ def read_owner(path: Path) -> Owner | None:
 
 def read_slots(path: Path) -> list[NotedAttempt]:
     """The attempts that were noted as running when the file was last written."""
-    return [attempt for attempt in _read(path) if not attempt.ended_at]
+    return [attempt for attempt in read_noted(path) if not attempt.ended_at]
 
 
 def read_ended(path: Path) -> list[NotedAttempt]:
     """The attempts that ended lately, and of whose outcome nobody may have heard."""
-    return [attempt for attempt in _read(path) if attempt.ended_at]
+    return [attempt for attempt in read_noted(path) if attempt.ended_at]
 
 
-def _read(path: Path) -> Iterator[NotedAttempt]:
+def read_noted(path: Path) -> Iterator[NotedAttempt]:
+    """All attempts that are noted: those that run, and those that ended lately."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.host.http import confine
 from scalable_nb.host.memory import PEAK_METRIC, peak_memory_bytes
+from scalable_nb.host.recalls import answer_recalls
 from scalable_nb.host.slots import SLOTS_VARIABLE, Owner, note_owner
 from scalable_nb.host.workerlog import write_to_log
 
@@ -49,6 +50,7 @@ class Workspace(WorkerPlugin):
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))
+        answer_recalls(worker, Path(slots or os.devnull))
         worker.metrics[PEAK_METRIC] = peak_memory_bytes
         if os.environ.get(TERM_VARIABLE):
             # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is

@@ -195,6 +195,11 @@ def _contradictions(data: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(low, int) and isinstance(high, int) and low > high:
                 text = f"{low} is more than the maximum of {high}"
                 yield ("targets", name, "adaptive", "minimum"), text
+        if body.get("host") == "job" and body.get("provider") == "local":
+            text = "'job' takes a batch system; on provider local expected 'here' or 'auto'"
+            yield ("targets", name, "host"), text
+        if body.get("host_job") is not None and body.get("host") != "job":
+            yield ("targets", name, "host_job"), "is used with `host: job` only; add that"
 
 
 def _overlay_findings(data: dict[str, Any], name: str) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dask
 
-from scalable_nb.manifest.schema import Component, Target
+from scalable_nb.manifest.schema import Component, HostJob, Target
 from scalable_nb.settings import load_settings
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ _STAY_FOR_WORKER: Final = "trap : TERM"
 
 #: What a job runs: ``dask worker`` under our nanny; see `scalable_nb.host.worker`.
 WORKER_COMMAND: Final = "scalable_nb.host.worker"
+
+#: What the job of a host runs.
+HOST_COMMAND: Final = "scalable_nb.host.process"
 
 # dask-jobqueue's default; whoever set another name means it.
 _DASKS_JOB_NAME: Final = "dask-worker"
@@ -182,6 +185,37 @@ def job_keywords(target: Target, component: Component, name: str) -> dict[str, A
     return keywords
 
 
+def host_keywords(target: Target, folder: str = "<run-folder>") -> dict[str, Any]:
+    """Keywords of dask-jobqueue's job class for the job of a host.
+
+    Parameters
+    ----------
+    target : Target
+    folder : str
+        The run's; stands where a worker has the address of its scheduler. The options of a
+        worker that dask-jobqueue adds after it mean nothing to a host.
+
+    Raises
+    ------
+    ValueError
+        When a keyword means nothing to the batch system.
+    """
+    host = target.host_job or HostJob()
+    keywords = job_keywords(target, Component(**host.model_dump()), "host")
+    if target.provider == "slurm":
+        # The run of a host that has died goes on as another run, never in the same folder.
+        keywords["job_extra_directives"].append("--no-requeue")
+    log = shlex.quote(f"{folder}/host.log")
+    return keywords | {
+        "scheduler": shlex.quote(folder),
+        "name": "host",
+        "processes": 1,
+        "interface": None,
+        "worker_command": HOST_COMMAND,
+        "worker_extra_args": [f">>{log}", "2>&1"],
+    }
+
+
 def _worker_arguments(target: Target, component: Component, processes: int, name: str) -> list[str]:
     arguments = ["--component", name]
     if processes > 1:
@@ -252,7 +286,7 @@ def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]
     keywords = keywords | {"log_directory": _ANY_FOLDER}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        job = cls(scheduler="tls://<scheduler-address>", name="<worker-name>", **keywords)
+        job = cls(**{"scheduler": "tls://<scheduler-address>", "name": "<worker-name>"} | keywords)
     script: str = job.job_script()
     # LSF and HTCondor name a folder more than once; all of them are the placeholder.
     script = script.replace(_ANY_FOLDER, str(folder))

@@ -126,6 +126,7 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
                 walltime,
             )
         )
+    host_job = _host_job(loaded) if target.host == "job" else None
     jobs = {c.name: -(-(c.workers or 0) // processes) for c in components}
     cores = max(component.cores for component in components)
     return _plan(
@@ -138,8 +139,23 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
         memory_bytes=sum(jobs[c.name] * (c.memory_bytes or 0) for c in components),
         walltime=components[0].walltime,
         components=components,
-        script=_joined_scripts(components),
+        script=_joined_scripts([host_job] if host_job else [], components),
+        host_job=host_job,
         notices=notices,
+    )
+
+
+def _host_job(loaded: LoadedManifest) -> ComponentPlan:
+    try:
+        keywords = jobqueue.host_keywords(loaded.target)
+    except ValueError as error:
+        where = f"targets.{loaded.target_name}.host_job"
+        raise ManifestError(f"{_source(loaded)}: {where}: {error}") from None
+    script, _ = _job_script(loaded, keywords)
+    walltime, _ = _walltime(loaded.target, keywords)
+    memory_bytes = int(parse_bytes(keywords["memory"]))
+    return ComponentPlan(
+        "host", int(keywords["cores"]), memory_bytes, script=script, walltime=walltime
     )
 
 
@@ -243,10 +259,13 @@ def _job_script(loaded: LoadedManifest, keywords: dict[str, Any]) -> tuple[str, 
         ) from error
 
 
-def _joined_scripts(components: list[ComponentPlan]) -> str:
-    if len(components) == 1:
-        return components[0].script or ""
-    return "\n".join(f"# --- component {c.name} ---\n{c.script}" for c in components)
+def _joined_scripts(host: list[ComponentPlan], components: list[ComponentPlan]) -> str:
+    titles = ["host", *(f"component {c.name}" for c in components)][not host :]
+    scripts = [c.script for c in [*host, *components]]
+    if len(scripts) == 1:
+        return scripts[0] or ""
+    pairs = zip(titles, scripts, strict=True)
+    return "\n".join(f"# --- {title} ---\n{script}" for title, script in pairs)
 
 
 def _source(loaded: LoadedManifest) -> str:

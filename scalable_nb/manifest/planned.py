@@ -71,7 +71,8 @@ class Plan:
         Of a job, as the batch system reads it; None: unlimited.
     components : tuple of ComponentPlan
     script : str or None
-        What would be submitted, one script per component; None on ``local``.
+        What would be submitted, one script per component, that of the host before them; None
+        on ``local``.
     lock : str
         SHA-256 of the resolved manifest.
     manifest : str or None
@@ -80,6 +81,8 @@ class Plan:
         What a person may not expect.
     origins : tuple of Origin
         Of each value that a file or the embedded default gives for this target.
+    host_job : ComponentPlan or None
+        The job that the session's host is; None: it runs where the session is started.
     """
 
     project: str
@@ -98,6 +101,7 @@ class Plan:
     manifest: str | None
     notices: tuple[str, ...]
     origins: tuple[Origin, ...] = ()
+    host_job: ComponentPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able values."""
@@ -148,6 +152,9 @@ class Plan:
             if component.image is not None:
                 facts.append(component.image)
             yield "component", ", ".join(facts)
+        if self.host_job is not None:
+            facts = [count(self.host_job.cores, "core"), _size(self.host_job.memory_bytes)]
+            yield "host", ", ".join(["a job of its own", *facts, self._host_walltime()])
         yield "manifest", self.manifest or "embedded default"
         by_file: dict[str, list[str]] = {}
         for origin in self.origins:
@@ -157,6 +164,10 @@ class Plan:
             for file, keys in by_file.items():
                 yield "says", f"{file}: {', '.join(keys)}"
         yield "lock", self.lock
+
+    def _host_walltime(self) -> str:
+        walltime = self.host_job.walltime if self.host_job is not None else None
+        return f"walltime {walltime}" if walltime else "no walltime"
 
 
 def count(number: int, noun: str) -> str:

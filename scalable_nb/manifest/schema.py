@@ -126,6 +126,29 @@ class Adaptive(_Section):
     maximum: PositiveCount | None = None
 
 
+class HostJob(_Section):
+    """The batch job that a session's host is, with ``host: job``.
+
+    Attributes
+    ----------
+    cpus : int
+        Cores; the host uses one, and a second while results are read.
+    memory : str
+        E.g. ``2G``; a million tasks take about that.
+    walltime, queue : str or None
+        Where they differ from the target's. A session ends with its host.
+    job_extra_directives, job_script_prologue : tuple of str
+        Lines of its script, after the target's.
+    """
+
+    cpus: PositiveCount = 1
+    memory: MemorySize = "2G"
+    walltime: Text | None = None
+    queue: Text | None = None
+    job_extra_directives: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    job_script_prologue: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
 class Target(_Section):
     """A place where a session runs.
 
@@ -161,7 +184,10 @@ class Target(_Section):
     linger_s : float or None
         How long a host without client and work stays, seconds; None: the setting.
     host : str
-        Where the host process runs.
+        Where the host process runs: ``here``, ``auto`` (here, and what may end it is said) or
+        ``job`` (as a batch job of its own).
+    host_job : HostJob or None
+        That job; None: what a host needs at least, for the target's ``walltime``.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -179,6 +205,7 @@ class Target(_Section):
     max_core_hours: Annotated[float, Field(gt=0)] | None = None
     linger_s: Seconds | None = None
     host: Literal["auto", "here", "job"] = "auto"
+    host_job: HostJob | None = None
 
     @field_validator("processes", mode="plain")
     @classmethod
@@ -267,6 +294,8 @@ class Task(_Section):
         Whether the function may be called again for the same arguments.
     keep_results : bool
         Whether results are written to disk before the task counts as done.
+    compress : bool
+        Whether results that are written to disk are compressed.
     version : str or None
         Changing it makes kept results of earlier versions unused.
     record_args : bool
@@ -280,6 +309,7 @@ class Task(_Section):
     timeout: Duration | None = None
     idempotent: bool = True
     keep_results: bool = False
+    compress: bool = False
     version: Text | None = None
     record_args: bool = True
 

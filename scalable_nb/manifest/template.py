@@ -45,7 +45,8 @@ targets:
     # max_worker_replacements: 50 # lost workers that are replaced; all when not given
     # max_core_hours: 1000        # beyond this running tasks end, and no further ones begin
     # linger_s: 600               # how long an idle session without a notebook stays
-    # host: auto                  # where the session's own process runs: auto, here, job
+    # host: job                   # the session's own process as a job; else auto or here
+    # host_job: {memory: 4G, walltime: "24:00:00"}  # that job, with `host: job`
 
 # Kinds of workers: `client.submit(f, x, tag="analysis")`.
 components:
@@ -76,6 +77,7 @@ tasks:
     # idempotent: false           # never call the function a second time
     # keep_results: true          # write results to disk before a task counts as done
     # record_args: false          # keep arguments, which may be secret, out of the run folder
+    # compress: true              # kept results take less room, and more time at each hit
     # version: 2                  # change it to make earlier kept results unused
 
 # What holds for calls that say nothing themselves.

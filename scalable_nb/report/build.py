@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from heapq import nlargest
-from operator import itemgetter
 from pathlib import Path
-from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-import psutil
-
-from scalable_nb.faults.diagnose import FAST_FAIL_S, helped_by_retry
+from scalable_nb.faults.diagnose import FAST_FAIL_S
+from scalable_nb.faults.retries import retried_tasks
 from scalable_nb.paths import RunPaths
+from scalable_nb.report.state import read_object, unfinished
 from scalable_nb.report.text import failure_list, summary
+from scalable_nb.telemetry.frames import failure_classes, last_rows
 from scalable_nb.telemetry.plaintext import one_line
-from scalable_nb.telemetry.reader import is_final, number, read_rows, with_given_up
 from scalable_nb.telemetry.records import STATE_LABELS, TaskState
+from scalable_nb.telemetry.runs import RunRecords
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = Mapping[str, Any]
 
 _DONE: Final = (TaskState.SUCCEEDED.label, TaskState.CACHED.label)
-# While a host starts and while it ends there is no session.json and no end either.
-_TRANSITION_S: Final = 60.0
 _SLOWEST: Final = 5
 
 
@@ -81,7 +78,7 @@ class Report:
     ----------
     state : str
         ``"finished"``, ``"running"``, ``"interrupted"`` (the host is gone and wrote no end)
-        or ``"unknown"`` (no end so far, and the host is on another machine).
+        or ``"unknown"`` (no end and no sign of life, and it was begun on another machine).
     host : str
         The machine of the host, where the run has no end.
     end_reason : str
@@ -150,16 +147,17 @@ def build_report(run: RunPaths) -> Report:
     OSError
         When a file of the folder exists and cannot be opened.
     """
-    about, sums = _read_object(run.run_json), _read_object(run.summary_json)
-    tasks, read = read_rows(run.tasks), read_rows(run.failures)
-    failures = with_given_up(read.rows, tasks.rows)
-    # A task that was resubmitted has several rows: the last one tells what became of it.
-    last = {str(row.get("task_id")): row for row in tasks.rows}
-    states = _state_counts(sums) or _states(last.values())
+    about, sums = read_object(run.run_json), read_object(run.summary_json)
+    records = RunRecords(run)
+    records.poll()
+    failures, last = records.failures, last_rows(records.tasks)
+    succeeded = last[last["state"] == TaskState.SUCCEEDED.label]
+    states = _state_counts(sums) or _states(last)
     ended_at = sums.get("ended_at") or about.get("ended_at") or about.get("finished_at")
-    state, host = ("finished", "") if ended_at else _unfinished(run, about)
+    state, host = ("finished", "") if ended_at else unfinished(run, about)
     lost_s = _seconds(failures)
-    classes = Counter(str(row.get("failure_class") or "unknown") for row in failures)
+    classes = failure_classes(failures)
+    counts = (classes["final"] + classes["retried"]).tolist()
     return Report(
         run_id=run.run_id,
         project=one_line(about.get("project") or about.get("project_name")),
@@ -171,88 +169,84 @@ def build_report(run: RunPaths) -> Report:
         ended_at=_text(ended_at),
         tasks=states,
         attempts=_count(sums.get("attempts"), _attempts(last, failures)),
-        retries=_count(sums.get("retries"), sum(not is_final(row) for row in failures)),
-        retries_helped=len(helped_by_retry(failures, last)),
+        retries=_count(sums.get("retries"), int((~failures["is_final"]).sum())),
+        retries_helped=int(retried_tasks(failures, last)["helped"].sum()),
         cached=states.get(TaskState.CACHED.label, 0),
-        failures_by_class=dict(classes.most_common()),
+        failures_by_class=dict(zip(classes["failure_class"].tolist(), counts, strict=True)),
         failed=tuple(_failed_tasks(last, failures)),
-        used_core_h=round(lost_s / 3600 + _seconds(_succeeded(last.values())) / 3600, 4),
+        used_core_h=round((lost_s + _seconds(succeeded)) / 3600, 4),
         lost_core_h=round(lost_s / 3600, 4),
-        slowest=tuple(_slowest(_succeeded(last.values()))),
-        skipped=tasks.skipped + read.skipped,
+        slowest=tuple(_slowest(succeeded)),
+        skipped=records.unread,
         folder=run.folder,
     )
 
 
-def _failed_tasks(last: Mapping[str, Row], failures: Sequence[Row]) -> Iterator[FailedTask]:
-    final: dict[str, tuple[Row, int]] = {}
+def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[FailedTask]:
+    final: dict[str, tuple[int, int]] = {}  # place of the last row, retries
     retries: Counter[str] = Counter()
-    for place, row in enumerate(failures):
+    keys, ends = failures["task_id"].tolist(), failures["is_final"].tolist()
+    for place, (task_id, is_final) in enumerate(zip(keys, ends, strict=True)):
         # The package `scalable` also writes failures that belong to no task.
-        key = str(row.get("task_id") or f"\0{place}")
-        if is_final(row):
+        key = task_id or f"\0{place}"
+        if is_final:
             final.pop(key, None)
-            final[key] = row, retries.pop(key, 0)
+            final[key] = place, retries.pop(key, 0)
         else:
             retries[key] += 1
-    for key, row in last.items():
-        if row.get("state") == TaskState.FAILED.label:
-            final.setdefault(key, (row, 0))
-    for key, (row, retried) in final.items():
-        ended = last.get(key, {})
-        if ended.get("state") not in _DONE:
-            yield _failed_task(row, ended, retried)
+    names = dict(zip(last["task_id"], last["function_name"], strict=True))
+    done = set(last.loc[last["state"].isin(_DONE), "task_id"])
+    listed = [entry for key, entry in final.items() if key not in done]
+    rows: Any = failures.iloc[[place for place, _ in listed]].to_dict("records")
+    for row, (_, retried) in zip(rows, listed, strict=True):
+        yield _failed_task(row, names.get(row["task_id"], ""), retried)
+    untold = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
+    rows = last[untold].to_dict("records")
+    for row in rows:
+        yield _failed_task(row, "", 0)
 
 
-def _failed_task(row: Row, ended: Row, retries: int) -> FailedTask:
+def _failed_task(row: Row, function_name: str, retries: int) -> FailedTask:
     def text(name: str) -> str:
         return str(row.get(name) or "")
 
-    duration_s = number(row.get("duration_s"))
     return FailedTask(
         task_id=text("task_id"),
-        function_name=text("function_name") or str(ended.get("function_name") or ""),
+        function_name=text("function_name") or function_name,
         args_preview=text("args_preview"),
         failure_class=text("failure_class") or "unknown error",
         message=text("message"),
         worker=text("worker"),
         host=text("host"),
-        duration_s=duration_s if duration_s >= 0 else None,
+        duration_s=row["duration_s"] if row["duration_s"] >= 0 else None,
         retries=retries,
         category=text("category") or "unknown",
         fingerprint=text("fingerprint"),
     )
 
 
-def _succeeded(rows: Iterable[Row]) -> Iterator[Row]:
-    return (row for row in rows if row.get("state") == TaskState.SUCCEEDED.label)
+def _seconds(rows: pd.DataFrame) -> float:
+    return float(rows["duration_s"].clip(lower=0).sum())
 
 
-def _seconds(rows: Iterable[Row]) -> float:
-    return sum(s for row in rows if (s := number(row.get("duration_s"))) > 0)
+def _slowest(succeeded: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    timed = succeeded[succeeded["duration_s"] > 0]
+    rows: Any = timed.nlargest(_SLOWEST, "duration_s").to_dict("records")
+    for row in rows:
+        yield call_label(row), round(row["duration_s"], 3)
 
 
-def _slowest(rows: Iterable[Row]) -> Iterator[tuple[str, float]]:
-    timed = ((number(row.get("duration_s")), row) for row in rows)
-    known = ((seconds, row) for seconds, row in timed if seconds > 0)
-    for seconds, row in nlargest(_SLOWEST, known, key=itemgetter(0)):
-        yield call_label(row), round(seconds, 3)
-
-
-def _attempts(last: Mapping[str, Row], failures: Iterable[Row]) -> int:
+def _attempts(last: pd.DataFrame, failures: pd.DataFrame) -> int:
     """Attempts so far, for a run that has no summary yet."""
-    made = {
-        key: _count(row.get("attempts"), int(row.get("state") != TaskState.CACHED.label))
-        for key, row in last.items()
-    }
-    for row in failures:
-        key = str(row.get("task_id"))
-        made[key] = max(made.get(key, 0), _count(row.get("attempt"), 1))
-    return sum(made.values())
+    import pandas as pd
+
+    made = last.set_index("task_id")["attempts"]
+    failed = failures.groupby("task_id")["attempt"].max()
+    return int(pd.concat([made, failed]).groupby(level=0).max().sum())
 
 
-def _states(rows: Iterable[Row]) -> dict[str, int]:
-    found = Counter(one_line(row.get("state"), 40) for row in rows)
+def _states(last: pd.DataFrame) -> dict[str, int]:
+    found = {one_line(state, 40): int(n) for state, n in last["state"].value_counts().items() if n}
     known = {state: found.pop(state) for state in STATE_LABELS if state in found}
     return {**known, **found}
 
@@ -264,37 +258,6 @@ def _state_counts(sums: Row) -> dict[str, int]:
         return {}
     found = {state: _count(counts.get(state), 0) for state in STATE_LABELS}
     return {state: count for state, count in found.items() if count}
-
-
-def _unfinished(run: RunPaths, about: Row) -> tuple[str, str]:
-    """State of a run that wrote no end, and the machine its host is on."""
-    session = _read_object(run.session_json)
-    here = platform.node()
-    host = str(session.get("host") or about.get("hostname") or here)
-    if host != here:
-        return "unknown", host
-    if not session:
-        newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
-        return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
-    return ("running" if _is_alive(session) else "interrupted"), host
-
-
-def _is_alive(session: Row) -> bool:
-    try:
-        began_at = psutil.Process(session["pid"]).create_time()
-    except (KeyError, TypeError, ValueError, OverflowError, psutil.Error):
-        return False
-    # A pid is used again, after a reboot above all: the time of the start tells.
-    noted_at = number(session.get("pid_started_at"))
-    return not abs(began_at - noted_at) > 5
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = orjson.loads(path.read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _count(value: object, default: int) -> int:

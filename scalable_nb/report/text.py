@@ -105,7 +105,7 @@ def _notes(report: Report) -> list[str]:
         notes.append("This run was interrupted: its host is gone and wrote no end.")
     elif report.state == "unknown":
         notes.append(
-            f"This run has no end yet. Its host is on {one_line(report.host)!r}; whether it "
+            f"This run has no end yet. It was begun on {one_line(report.host)!r}; whether it "
             "still goes on can only be seen there."
         )
     if report.skipped:

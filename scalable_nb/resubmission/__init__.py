@@ -16,6 +16,7 @@ from scalable_nb.futures import FutureList
 from scalable_nb.resubmission.changes import Changes
 from scalable_nb.resubmission.choices import Choice, listed_choices
 from scalable_nb.resubmission.live import (
+    foreseen,
     named_words,
     plan_live,
     resubmit_corrected,
@@ -96,7 +97,7 @@ def resubmit(
     wire = changes.wire(client.session.manifest.manifest)
     plan = plan_live(client, listed, choices)
     if dry_run:
-        return _shown(plan)
+        return _shown(foreseen(client, plan, changes))
     if func is not None and plan.to_run:
         return resubmit_corrected(client, listed, plan, changes)
     if plan.to_run:

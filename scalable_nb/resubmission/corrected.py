@@ -63,7 +63,7 @@ def submit_corrected(
             key = f"{funcname(changes.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
         placing = Placing(**batch.placing)
-        futures = client._send_calls(changes.func, order, calls, placing, name=batch.name)
+        futures = client.send_calls(changes.func, order, calls, placing, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 

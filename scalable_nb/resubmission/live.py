@@ -14,15 +14,38 @@ from scalable_nb.errors import SubmitError
 from scalable_nb.futures import FutureList
 from scalable_nb.resubmission.changes import Changes
 from scalable_nb.resubmission.corrected import submit_corrected
-from scalable_nb.resubmission.plan import NOT_IDEMPOTENT, ResubmitPlan, plan_resubmission
+from scalable_nb.resubmission.cost import cores_of_a_slot, durations_by_function
+from scalable_nb.resubmission.plan import (
+    NOT_IDEMPOTENT,
+    ResubmitPlan,
+    plan_resubmission,
+    with_estimate,
+)
+from scalable_nb.resubmission.since import changed_functions
 
 
-def plan_live(client: ScalableClient, futures: FutureList, choices: list[Any] | None) -> Any:
-    """What a resubmission of these futures does, and the plan's words that name tasks."""
+def plan_live(
+    client: ScalableClient, futures: FutureList, choices: list[Any] | None
+) -> ResubmitPlan:
+    """What a resubmission of these futures does."""
     last_failures = {row["task_id"]: row for row in client.session.failures() if "task_id" in row}
     statuses = {future.key: str(future.status) for future in futures}
     plan = plan_resubmission(statuses, last_failures, choices)
     return _without_unsafe(client, plan, named_words(choices))
+
+
+def foreseen(client: ScalableClient, plan: ResubmitPlan, changes: Changes) -> ResubmitPlan:
+    """The plan with what it costs, and with what a person may not expect: changed functions."""
+    paths = client.session.paths
+    assert paths is not None
+    recorded = read_call_record(paths.calls).tasks
+    tasks = [recorded[key] for key in plan.to_run if key in recorded]
+    names = {task.key: task.batch.function_name for task in tasks}
+    durations_s = durations_by_function(row for rows in client.session.journals() for row in rows)
+    plan = with_estimate(plan, lambda key: names.get(key, ""), durations_s, cores_of_a_slot(paths))
+    replaced = changes.replaces(names.values())
+    told = changed_functions(task for task in tasks if names[task.key] not in replaced)
+    return replace(plan, notices=tuple(told.values()))
 
 
 def resubmit_in_place(

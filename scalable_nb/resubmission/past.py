@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from scalable_nb.batches import kept_places
-from scalable_nb.cache.function import CacheableFunction
-from scalable_nb.cache.identity import identity_of
-from scalable_nb.cache.store import ResultStore
-from scalable_nb.cache.writers import NotEncodableError
+from scalable_nb.batches import find_kept
 from scalable_nb.callrecord import CallRecord, RecordedTask, read_call_record
 from scalable_nb.paths import RunPaths
 from scalable_nb.resubmission.changes import Changes
+from scalable_nb.resubmission.cost import cores_of_a_slot, durations_by_function
 from scalable_nb.resubmission.plan import (
     Fate,
     Remains,
@@ -24,6 +17,7 @@ from scalable_nb.resubmission.plan import (
     plan_recorded,
     with_estimate,
 )
+from scalable_nb.resubmission.since import changed_functions
 from scalable_nb.submission import PackedCall
 from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.reader import read_rows
@@ -44,19 +38,12 @@ class PastRun:
     def read(cls, paths: RunPaths) -> PastRun:
         """Read the folder of a run."""
         record = read_call_record(paths.calls)
-        states: dict[str, str] = {}
-        durations_s: dict[str, tuple[float, int]] = {}
-        failures = read_rows(paths.failures).rows
-        for row in (*failures, *read_rows(paths.tasks).rows):
-            name, duration_s = row.get("function_name"), row.get("duration_s")
-            if isinstance(name, str) and isinstance(duration_s, float) and duration_s > 0:
-                total_s, count = durations_s.get(name, (0.0, 0))
-                durations_s[name] = total_s + duration_s, count + 1
-            if "state" in row:
-                states[str(row.get("task_id"))] = str(row["state"])
+        failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
+        states = {str(row.get("task_id")): str(row["state"]) for row in tasks if "state" in row}
+        durations_s = durations_by_function((*failures, *tasks))
         last_failures = {str(row.get("task_id")): row for row in failures}
         found = cls(paths, record, states, last_failures, durations_s, {})
-        found._find_kept()
+        found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
     def plan(self, choices: list[Any] | None, changes: Changes) -> ResubmitPlan:
@@ -66,10 +53,13 @@ class PastRun:
             (self._remains(task) for task in tasks.values()), self.last_failures, choices
         )
         plan = with_estimate(
-            plan, lambda key: tasks[key].batch.function_name, self.durations_s, self._cores()
+            plan,
+            lambda key: tasks[key].batch.function_name,
+            self.durations_s,
+            cores_of_a_slot(self.paths),
         )
         replaced = changes.replaces(tasks[key].batch.function_name for key in plan.to_run)
-        notices = _changed_functions(tasks[key] for key in plan.to_run)
+        notices = changed_functions(tasks[key] for key in plan.to_run)
         told = tuple(text for name, text in notices.items() if name not in replaced)
         if self.record.torn:
             told += ("the end of the call record is torn: calls sent just before the end are lost",)
@@ -87,66 +77,6 @@ class PastRun:
         is_idempotent = task.batch.wire.get("idempotent", True)
         return Remains(task.key, fate, is_idempotent, task.has_call, task.input_keys)
 
-    def _find_kept(self) -> None:
-        """Look for all results at once."""
-        places = {
-            task.key: kept_places(self.record, task, self.paths.results)
-            for task in self.record.tasks.values()
-        }
-        wanted: dict[str, set[str]] = {}
-        for listed in places.values():
-            for folder, packed in listed:
-                wanted.setdefault(folder, set()).add(packed.call.result_key)
-        stores = {folder: ResultStore(Path(folder)) for folder in wanted}
-        there = {folder: stores[folder].contained(keys) for folder, keys in wanted.items()}
-        for key, listed in places.items():
-            for folder, packed in listed:
-                if packed.call.result_key in there[folder] and self._is_of_this_run(key, folder):
-                    self.kept[key] = folder, packed
-                    break
-
-    def _is_of_this_run(self, key: Any, folder: str) -> bool:
-        """Whether a result is not an older one that was to be computed again."""
-        task = self.record.tasks[key]
-        is_recomputed = task.batch.wire.get("recompute") and folder == task.batch.wire.get("store")
-        return not is_recomputed or self.states.get(key_text(key)) == "succeeded"
-
-    def _cores(self) -> float:
-        """Of one slot."""
-        try:
-            plan = json.loads(self.paths.plan_json.read_bytes())
-            return float(plan["cores"] / (plan["workers"] * plan["threads_per_worker"]))
-        except (OSError, ValueError, KeyError, ZeroDivisionError):
-            return 1.0
-
-
-# --- functions that changed since -----------------------------------------------------
-
-
-def _changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
-    """Name of a function -> what to say, where it is not what was recorded any more."""
-    told: dict[str, str] = {}
-    for task in tasks:
-        batch = task.batch
-        name = batch.function_name
-        if name in told or not batch.identity:
-            continue
-        now = _identity_now(name)
-        if now and now != batch.identity:
-            told[name] = (
-                f"{name}() has changed since: the recorded code runs; func={name} runs the new one"
-            )
-    return told
-
-
-def _identity_now(name: str) -> str:
-    """Digest of the function that has this name in the notebook; empty where there is none."""
-    function = vars(sys.modules["__main__"]).get(name)
-    if isinstance(function, CacheableFunction):
-        return function.call_keys().identity.hex()
-    if not callable(function):
-        return ""
-    try:
-        return identity_of(function).hex()
-    except (NotEncodableError, OSError):
-        return ""
+    def _is_of_run(self, task: RecordedTask) -> bool:
+        is_replaced = task.batch.wire.get("recompute")
+        return not is_replaced or self.states.get(key_text(task.key)) == "succeeded"

@@ -16,6 +16,7 @@ from scalable_nb.callrecord import CallRecord, RecordedTask
 from scalable_nb.client import ScalableClient
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.futures import FutureList
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.resubmission.changes import Changes
@@ -57,7 +58,9 @@ def _find(run: str) -> RunPaths:
         return find_run(runs_dir, run)
     for paths in reversed(list_runs(runs_dir)):
         if any(paths.calls.glob("*.calls")):
-            return paths
+            # Ended while it was taking over an earlier run: that one still has all the calls.
+            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
+            return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
     raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
 
 
@@ -80,6 +83,9 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
     client = session.client
     wire = changes.wire(session.manifest.manifest) if changes.func is None else {}
     taken = set(client.futures) | set(session.mirror.ledger.row_of)
+    assert session.paths is not None
+    if not taken:  # else it is a run of its own, too
+        write_private(session.paths.resumes, past.paths.run_id.encode())
     new_key = {
         key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
         for key in record.tasks
@@ -103,6 +109,7 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
         client.session.call_record.members(session.name_batch(name, name), known)
+    session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in record.tasks)
 
 

@@ -105,7 +105,7 @@ class JobFleet(Fleet):
 
     def logs_of(self, entry: Entry) -> list[Path]:
         """The files with the output of a job, as far as they are there."""
-        return sorted(self.log_folder.glob(f"*[!0-9]{entry.job_id}[!0-9]*")) if entry.job_id else []
+        return logs_of_job(self.log_folder, entry.job_id) if entry.job_id else []
 
     def _failure(self, entry: Entry) -> str | None:
         job: Any = self.cluster.workers.get(entry.name)
@@ -159,15 +159,21 @@ async def start_jobs(
         asynchronous=True,
     )
     name = jobqueue.job_name(target, paths.run_id[-6:])
-    log_folder = _log_folder(loaded, paths)
+    folder = log_folder(loaded, paths)
     kinds = [
-        _kind(loaded, component, security, {"job_name": name, "log_directory": str(log_folder)})
+        _kind(loaded, component, security, {"job_name": name, "log_directory": str(folder)})
         for component in loaded.manifest.components
     ]
-    return JobFleet(cluster, kinds, open_queue(target.provider, name), log_folder), notices
+    return JobFleet(cluster, kinds, open_queue(target.provider, name), folder), notices
 
 
-def _log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
+def logs_of_job(folder: Path, job_id: str) -> list[Path]:
+    """The files with the output of a job."""
+    return sorted(folder.glob(f"*[!0-9]{job_id}[!0-9]*"))
+
+
+def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
+    """Where the jobs of a run put their output; made where it is missing."""
     said = loaded.target.options.get("log_directory")
     said = said or jobqueue.configured(loaded.target, "log_directory")
     if said is None:

@@ -57,6 +57,8 @@ class JobFacts:
         The last lines of its output.
     source : str
         ``"squeue"``, ``"sacct"``, ``"scontrol"`` or ``"log"``.
+    ends_at : float or None
+        While it runs: when the batch system will end it.
     """
 
     job_id: str
@@ -74,6 +76,12 @@ class JobFacts:
     is_out_of_memory: bool = False
     log_tail: tuple[str, ...] = ()
     source: str = ""
+    ends_at: float | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it stands in the queue, again or for the first time."""
+        return self.state in _WAITING
 
     @property
     def has_ended(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from scalable_nb.targets.jobstate import JobFacts
 
-SQUEUE_FORMAT: Final = "%i|%T|%r|%S|%B|%M"
+SQUEUE_FORMAT: Final = "%i|%T|%r|%S|%B|%M|%e"
 SACCT_FIELDS: Final = "JobID,State,ExitCode,ElapsedRaw,MaxRSS,NodeList,Start,End"
 
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -37,7 +37,7 @@ def parse_squeue(text: str) -> dict[str, JobFacts]:
     """Facts by job id, from ``squeue --noheader --format=SQUEUE_FORMAT``."""
     found = {}
     for line in text.splitlines():
-        job_id, state, reason, start, node, used = line.split("|")
+        job_id, state, reason, start, node, used, end = line.split("|")
         is_pending = state == "PENDING"
         found[job_id] = JobFacts(
             job_id,
@@ -48,6 +48,7 @@ def parse_squeue(text: str) -> dict[str, JobFacts]:
             node=_text(node),
             elapsed_s=_duration_s(used),
             source="squeue",
+            ends_at=_time(end) if state == "RUNNING" else None,
         )
     return found
 

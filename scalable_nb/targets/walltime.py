@@ -72,5 +72,25 @@ def leaves_at_s(walltime_s: float, needed_s: float, number: int) -> float:
     return min(needed_s + margin_s + stagger_s, walltime_s / 2)
 
 
+def ends_early_s(walltime_s: float | None) -> float:
+    """What is left of its walltime when a host ends itself.
+
+    Enough to write what is still wanted and to cancel the jobs of the workers.
+
+    Parameters
+    ----------
+    walltime_s : float or None
+        As it was asked for; None: it was not.
+
+    Examples
+    --------
+    >>> ends_early_s(86400)
+    300.0
+    >>> ends_early_s(600)
+    60.0
+    """
+    return 300.0 if walltime_s is None else min(300.0, walltime_s / 10)
+
+
 def _sum(numbers: list[float], units_s: tuple[float, ...]) -> float:
     return sum(number * unit_s for number, unit_s in zip(numbers, units_s, strict=False))

@@ -1,9 +1,10 @@
 """Rows of a journal as columns: a million of them cost little more than their parsing.
 
-Rows of one version have the same names, so a block of them is taken apart in C; a block in
-which a line is torn, of another version or of another package is taken apart line by line.
-Texts that repeat are stored once. What is read for an example alone (the traceback, the
-details) stays in the file, see `scalable_nb.telemetry.runs`.
+A line that is as its writer means it is decoded into the wanted values alone, which msgspec
+checks and passes over the rest of (the traceback is half of a line); a block in which a line is
+torn, of another version or of another package is taken apart line by line. Texts that repeat are
+stored once. What is read for an example alone (the traceback, the details) stays in the file, see
+`scalable_nb.telemetry.runs`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
-import orjson
 
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.telemetry.blocks import (
     Array,
+    Finite,
     Index,
-    check_kind,
+    Texts,
+    Whole,
     codes,
     cut,
     encodable,
@@ -30,7 +32,6 @@ from scalable_nb.telemetry.blocks import (
     text,
     times,
     whole,
-    without_traceback,
 )
 from scalable_nb.telemetry.reader import is_final, number
 from scalable_nb.telemetry.records import SCHEMA_VERSION
@@ -72,6 +73,18 @@ class Schema:
         return (
             *self.repeated, *self.texts, *self.counts, *self.flags, *self.numbers, *self.times
         )  # fmt: skip
+
+    def decoder(self) -> msgspec.json.Decoder[Any]:
+        """Of a line into these values; refuses what lacks one or has one of another type."""
+        kinds: dict[str, Any] = {
+            **dict.fromkeys((*self.repeated, *self.times), str | None),
+            **dict.fromkeys(self.texts, str),
+            **dict.fromkeys(self.counts, Whole),
+            **dict.fromkeys(self.flags, bool),
+            **dict.fromkeys(self.numbers, Finite | None),
+        }
+        row = msgspec.defstruct("Row", [(name, kinds[name]) for name in self.names], gc=False)
+        return msgspec.json.Decoder(row)
 
 
 #: Of ``failures.jsonl``, without ``traceback`` and ``details``.
@@ -146,11 +159,11 @@ class Columns:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._one_row = itemgetter(*schema.names)
+        self._decode = schema.decoder().decode
         self.problems: Counter[str] = Counter()
         self._length = 0
         self._index: dict[str, Index] = {name: Index() for name in schema.repeated}
-        self._texts: dict[str, list[str]] = {name: [] for name in schema.texts}
+        self._texts: dict[str, Texts] = {name: Texts() for name in schema.texts}
         self._blocks: dict[str, list[Array]] = {
             name: [] for name in schema.names if name not in schema.texts
         }
@@ -169,15 +182,15 @@ class Columns:
             Which of the lines are rows now.
         """
         try:
-            block = list(map(self._one_row, map(orjson.loads, map(without_traceback, lines))))
-            self._add(list(zip(*block, strict=True)))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError):
-            # Nothing was added: `_add` puts a block together before it stores it.
+            values = map(msgspec.structs.astuple, map(self._decode, lines))
+            block = list(zip(*values, strict=True))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             rows = [parse(line) for line in lines]
             is_row = np.array([row is not None for row in rows], dtype=bool)
             self._note("no JSON object", int((~is_row).sum()))
             self.add_rows([row for row in rows if row is not None])
             return is_row
+        self._add(block)
         return np.ones(len(lines), dtype=bool)
 
     def add_rows(self, rows: list[Mapping[str, Any]]) -> None:
@@ -202,30 +215,26 @@ class Columns:
         self._note("a value of another type", odd)
         return encodable([text(value) for value in values])
 
-    def _add(self, block: list[Sequence[Any]]) -> None:
+    def _add(self, block: Sequence[Sequence[Any]]) -> None:
         if not block:
             return
         schema = self.schema
         columns = dict(zip(schema.names, block, strict=True))
         parts: dict[str, Array] = {}
-        for name in schema.repeated:
-            parts[name] = codes(columns[name], self._index[name])
+        for name in schema.counts:
+            parts[name] = np.array(columns[name], dtype="int64")
+        for name in schema.flags:
+            parts[name] = np.array(columns[name], dtype="bool")
+        for name in schema.numbers:
+            parts[name] = numbers(columns[name])
         for name in schema.times:
             parts[name] = times(columns[name])
-        for name in (*schema.numbers, *schema.counts):
-            parts[name] = numbers(columns[name])
-        for name in schema.flags:
-            check_kind(columns[name], bool)
-            parts[name] = np.array(columns[name], dtype=bool)
-        for name in schema.counts:
-            if not (abs(parts[name]) < 2**53).all():  # missing, or beyond whole numbers
-                raise TypeError(name)
-        for name in schema.texts:
-            check_kind(columns[name], str)
-        for name in schema.texts:
-            self._texts[name].extend(columns[name])
+        for name in schema.repeated:
+            parts[name] = codes(columns[name], self._index[name])
         for name, part in parts.items():
             self._blocks[name].append(part)
+        for name in schema.texts:
+            self._texts[name].extend(columns[name])
         self._length += len(block[0])
         newer = int((parts["schema_version"] > SCHEMA_VERSION).sum())
         self._note("a newer schema version", newer)
@@ -243,9 +252,9 @@ class Columns:
         schema = self.schema
         columns: dict[str, Any] = {name: self._categories(name) for name in schema.repeated}
         for name in schema.texts:
-            columns[name] = pd.array(cut(self._texts[name]), dtype="str")
+            columns[name] = self._texts[name].joined()
         for name in schema.counts:
-            columns[name] = self._joined(name, "float64").astype("int64")
+            columns[name] = self._joined(name, "int64")
         for name in schema.flags:
             columns[name] = self._joined(name, "bool")
         for name in schema.numbers:

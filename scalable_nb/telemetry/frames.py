@@ -19,6 +19,11 @@ MAX_PLACE_CLASSES: Final = 8
 MAX_ATTEMPTS: Final = 10
 
 
+def last_rows(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Of each task that ended the row that counts: it may have been resubmitted."""
+    return tasks[~tasks["task_id"].duplicated(keep="last")]
+
+
 def failure_groups(frame: pd.DataFrame) -> pd.DataFrame:
     """Failed attempts that are one and the same failure, the most frequent first.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.attempts import AttemptRow, join_attempts
 from scalable_nb.telemetry.ledger import Ledger
-from scalable_nb.telemetry.reader import is_final, number, read_rows
+from scalable_nb.telemetry.reader import is_final, number, read_rows, read_task_rows
 from scalable_nb.telemetry.records import STATE_LABELS, TaskRow, TaskState
 
 Row = Mapping[str, Any]
@@ -47,18 +47,14 @@ def attempts_of_run(run: RunPaths, task_id: str) -> list[AttemptRow]:
     failed: Any = [
         # Rows of the package `scalable` do not count attempts.
         {"attempt": number, "timestamp": "", **row}
-        for number, row in enumerate(_rows_of(read_rows(run.failures).rows, task_id), 1)
+        for number, row in enumerate(read_task_rows(run.failures, task_id), 1)
     ]
     ended: Any = [
         {**dict.fromkeys(TaskRow.__annotations__), **row}
-        for row in _rows_of(read_rows(run.tasks).rows, task_id)
+        for row in read_task_rows(run.tasks, task_id)
         if isinstance(row.get("attempts"), int)
     ]
     return join_attempts(failed, ended)
-
-
-def _rows_of(rows: Iterable[Row], task_id: str) -> list[Row]:
-    return [row for row in rows if row.get("task_id") == task_id]
 
 
 def _enter(ledger: Ledger, key: str, ending: Row | None, failure: Row | None) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
-import orjson
 
 from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.blocks import parse
 from scalable_nb.telemetry.columns import (
     FAILURES,
     TASKS,
@@ -92,6 +92,14 @@ class RunRecords:
         """What was not as it should be in the files, and in how many lines."""
         return self._failures.problems + self._tasks.problems
 
+    @property
+    def unread(self) -> int:
+        """Lines that are no rows, also one at an end that was torn or is being written."""
+        return sum(
+            table.problems["no JSON object"] + table.torn_ends
+            for table in (self._failures, self._tasks)
+        )
+
     def poll(self) -> bool:
         """Take in what is new, and tell whether there was anything."""
         return any([self._failures.poll(), self._tasks.poll()])
@@ -143,11 +151,13 @@ def records_of(source: Any, tasks: Iterable[Mapping[str, Any]] = ()) -> Records:
     tasks : iterable of mapping
         Rows of ``tasks.jsonl``, where ``source`` are rows of ``failures.jsonl``.
     """
+    records: Records
     if isinstance(source, RunPaths):
         records = RunRecords(source)
-        records.poll()
-        return records
-    return cast("Records", source) if hasattr(source, "poll") else RowRecords(source, tasks)
+    else:
+        records = source if hasattr(source, "poll") else RowRecords(source, tasks)
+    records.poll()
+    return records
 
 
 class FollowedTable:
@@ -173,6 +183,11 @@ class FollowedTable:
     def problems(self) -> Counter[str]:
         """What was not as it should be, and how often."""
         return self._columns.problems
+
+    @property
+    def torn_ends(self) -> int:
+        """Files whose last line has no end: it is being written, or never was to the end."""
+        return sum(_size(path) > offset for path, offset in self._offsets.items())
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -219,9 +234,7 @@ class FollowedTable:
             if place < len(starts):
                 with path.open("rb") as file:
                     file.seek(int(starts[place]))
-                    line = file.readline().decode("utf-8", "replace")
-                row: dict[str, Any] = orjson.loads(line)
-                return row
+                    return parse(file.readline()) or {}
             place -= len(starts)
         raise IndexError(place)
 

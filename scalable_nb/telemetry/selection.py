@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from scalable_nb.telemetry.frames import MAX_ATTEMPTS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 #: What can be chosen, each in a chart of its own or in a field.
-DIMENSIONS: Final = ("error_class", "place", "span", "argument", "text")
+DIMENSIONS: Final = ("error_class", "duration_s", "place", "span", "argument", "attempt", "text")
 
 
 @dataclass(frozen=True)
@@ -22,20 +25,26 @@ class Selection:
     ----------
     error_class : tuple of str, optional
         Error classes.
+    duration_s : tuple of float, optional
+        Shortest and longest execution time.
     place : tuple of (str, str), optional
         A column (``host``, ``job_id``, ``worker``) and its value.
     span : tuple of pandas.Timestamp, optional
         Begin and end.
     argument : tuple of (str, str), optional
         Name and value of an argument as it is shown, or a range ``"1950 to 1964"``.
+    attempt : int, optional
+        Number of the attempt; `scalable_nb.telemetry.frames.MAX_ATTEMPTS` also for later ones.
     text : str
         Stands in the message, the arguments or the task's key, in capitals or not.
     """
 
     error_class: tuple[str, ...] | None = None
+    duration_s: tuple[float, float] | None = None
     place: tuple[str, str] | None = None
     span: tuple[Any, Any] | None = None
     argument: tuple[str, str] | None = None
+    attempt: int | None = None
     text: str = ""
 
     @property
@@ -49,9 +58,9 @@ class Selection:
         changes: dict[str, Any] = {dimension: None if is_same else value}
         return replace(self, **changes)
 
-    def without(self, dimension: str) -> Self:
-        """What is chosen in the other dimensions: what the chart of this one is drawn from."""
-        changes: dict[str, Any] = {dimension: "" if dimension == "text" else None}
+    def without(self, *dimensions: str) -> Self:
+        """What is chosen in the other dimensions: what the chart of these is drawn from."""
+        changes: dict[str, Any] = {each: "" if each == "text" else None for each in dimensions}
         return replace(self, **changes)
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -62,11 +71,15 @@ class Selection:
         mask = np.ones(len(frame), dtype=bool)
         if self.error_class is not None:
             mask &= frame["failure_class"].isin(self.error_class).to_numpy()
+        if self.duration_s is not None:
+            mask &= frame["duration_s"].between(*self.duration_s).to_numpy()
         if self.place is not None:
             column, name = self.place
             mask &= (frame[column] == name).to_numpy()
         if self.span is not None:
             mask &= frame["timestamp"].between(*self.span).to_numpy()
+        if self.attempt is not None:
+            mask &= (frame["attempt"].clip(1, MAX_ATTEMPTS) == self.attempt).to_numpy()
         if self.text:
             mask &= _holds(frame, self.text)
         if self.argument is not None:
@@ -77,21 +90,25 @@ class Selection:
         span = self.span and f"{self.span[0]:%H:%M:%S} to {self.span[1]:%H:%M:%S}"
         said = {
             "class": ", ".join(name or "others" for name in self.error_class or ()),
+            "took": self.duration_s and "{:.3g} s to {:.3g} s".format(*self.duration_s),
             "place": self.place and self.place[1],
             "time": span,
             "argument": self.argument and " = ".join(self.argument),
+            "attempt": self.attempt,
             "text": self.text,
         }
         return "; ".join(f"{name}: {value}" for name, value in said.items() if value)
 
 
 def _holds(frame: pd.DataFrame, text: str) -> Any:
-    wanted = text.casefold()
+    def search(texts: Any) -> Any:
+        return texts.str.contains(text, case=False, regex=False).astype(bool)
+
     messages = frame["message"].cat
-    matching = np.array([wanted in str(each).casefold() for each in messages.categories], bool)
+    matching = search(messages.categories.to_series()).to_numpy()
     found = matching[messages.codes.to_numpy()] if len(matching) else np.zeros(len(frame), bool)
     for name in ("args_preview", "task_id"):
-        found |= np.array([wanted in each.casefold() for each in frame[name]], dtype=bool)
+        found |= search(frame[name]).to_numpy()
     return found
 
 
@@ -108,7 +125,16 @@ def _has_argument(previews: pd.Series[str], name: str, value: str) -> Any:
         except ValueError:
             return found == value
 
+    # Of a million calls only those are taken apart that may have it: a number stands bare.
+    bare = re.compile(rf"(?:^|,)\s*{re.escape(name)}=([^,()\[\]{{}}'\"]+)").findall
+
+    def may_match(preview: str) -> bool:
+        if value in preview or not high:
+            return value in preview
+        return name.startswith("#") or any(matches(found.strip()) for found in bare(preview))
+
     return [
-        any(n == name and matches(found) for n, found in parse_preview(preview))
+        may_match(preview)
+        and any(n == name and matches(found) for n, found in parse_preview(preview))
         for preview in previews
     ]

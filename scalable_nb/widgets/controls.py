@@ -12,6 +12,7 @@ from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.telemetry.loglines import lines_between
 
 if TYPE_CHECKING:
+    from scalable_nb.failedcall import FailedCall
     from scalable_nb.faults.brake import Pause
     from scalable_nb.paths import RunPaths
     from scalable_nb.session import ScalableSession
@@ -181,22 +182,15 @@ class SessionControls:
         return Outcome(f"{_tasks(failed - left)} submitted again{why}")
 
     def _reproduce(self, task_ids: Sequence[str]) -> Outcome:
-        from scalable_nb.reproduction import failed_call
+        from scalable_nb.reproduction import call_of_session
 
         (task_id,) = task_ids
         (key,) = self._keys(task_ids)
-        call = failed_call(self._session, task_id, key)
-
-        def run() -> Outcome:
-            came = call.run()
-            hint = " `%debug` looks into it." if came.error is not None else ""
-            return Outcome(came.text + hint, came.details)
-
-        return Outcome("Running in a child process …", then=run) if call.needs_child else run()
+        return _made_again(call_of_session(self._session, task_id, key))
 
 
 class RunControls:
-    """The controls of a run whose session is gone: it can be looked at.
+    """The controls of a run whose session is gone: it can be looked at, and reproduced.
 
     Parameters
     ----------
@@ -223,13 +217,18 @@ class RunControls:
         return lines_between(_lines_in_files(self._paths, worker), begin_at, end_at)[-_LOG_LINES:]
 
     def act(self, action: str, task_ids: Sequence[str]) -> Outcome:
-        """Nothing can be done any more.
+        """Make a call again as it was recorded (``"reproduce"``); there is nothing else to do.
 
         Raises
         ------
         SubmitError
-            Always.
+            For any other action.
         """
+        if action == "reproduce":
+            from scalable_nb.reproduction import call_of_run
+
+            (task_id,) = task_ids
+            return _made_again(call_of_run(self._paths, task_id))
         raise SubmitError(f"the session of run {self._paths.run_id} is over: nothing can {action}")
 
     def pauses(self) -> Sequence[Pause]:
@@ -245,6 +244,17 @@ class RunControls:
             Always.
         """
         self.act(choice, [])
+
+
+def _made_again(call: FailedCall) -> Outcome:
+    """Make a call now where that is safe, else later in a child process."""
+
+    def run() -> Outcome:
+        came = call.run()
+        hint = " `%debug` looks into it." if came.error is not None else ""
+        return Outcome(came.text + hint, came.details)
+
+    return Outcome("Running in a child process …", then=run) if call.needs_child else run()
 
 
 def _tasks(count: int) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -16,14 +15,14 @@ import plotly.graph_objects as go
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.faults.diagnose import Finding
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.plaintext import one_line
 from scalable_nb.telemetry.runs import Records, records_of
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets import failure_text
-from scalable_nb.widgets.copy_button import CopyButton
-from scalable_nb.widgets.failure_actions import Actions, SessionActions, last_log_lines
+from scalable_nb.widgets.controls import Outcome
+from scalable_nb.widgets.failure_actions import Actions, RunActions, last_log_lines
 from scalable_nb.widgets.failure_chart import FailureChart
 from scalable_nb.widgets.failure_export import export, issue_text
+from scalable_nb.widgets.failure_panel import FailurePanel
 from scalable_nb.widgets.failure_view import FailureView
 from scalable_nb.widgets.following import Follower
 
@@ -33,12 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
-
-#: Kinds of failure in the list; more are found by choosing a class.
-MAX_LISTED: Final = 200
-_MAX_REMEDIES: Final = 3
-#: Stands for all classes in the list of them; None there would mean that nothing is chosen.
-_ALL: Final = "\0all"
 
 
 class HasRunFolder(Protocol):
@@ -55,7 +48,8 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     Charts of classes, execution times, time, places, arguments and retries; the kinds of
     failure, the traceback of an example of the chosen kind, and the diagnosis with what can be
-    done. A click in a chart filters all others and the kinds; the same click again takes it back.
+    done. A click in a chart, or a box or a lasso around some of it, filters all others and the
+    kinds; the same click again takes it back.
 
     Parameters
     ----------
@@ -91,60 +85,33 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         is_going_on: Callable[[], bool] | None = None,
         tasks: Iterable[Row] = (),
     ) -> None:
-        super().__init__()
         paths = rows if isinstance(rows, RunPaths) else getattr(rows, "paths", None)
         self._paths = paths if isinstance(paths, RunPaths) else None
         self._title = title or (f"Failures of {self._paths.run_id}" if self._paths else "")
         self._timeout_s, self._is_going_on = timeout_s, is_going_on
         self._records = records_of(self._paths or rows, tasks)
-        self._actions: Actions | None = SessionActions(self._paths) if self._paths else None
+        self._actions: Actions | None = RunActions(self._paths) if self._paths else None
         self._follower: Follower | None = None
         # Callbacks and the follower run in other threads than a cell that calls `refresh`.
         self._lock = threading.RLock()
-        self._is_loading = self._is_shown = False
+        self._is_shown = False
         self._chart: FailureChart | None = None
-        self._shown: list[ipywidgets.Widget] = []
-        self._make_parts()
+        self._answers: dict[str, Callable[[Any], object]] = {
+            "class": self._choose_class,
+            "text": self._choose_text,
+            "kind": lambda _: self._show_kind(),
+            "show all": lambda _: self.choose(Selection()),
+            "refresh": lambda _: self.refresh(),
+            "remedy": self._remedy,
+            "resubmit": lambda _: self._tell(self.resubmit()),
+            "reproduce": lambda _: self._reproduce(),
+            "open log": lambda _: self._open_log(),
+            "save": lambda _: self._save_page(),
+        }
+        self._panel = FailurePanel(self._asked, is_of_run=self._paths is not None)
+        super().__init__([self._panel])
         self._view = FailureView(self._records, None, timeout_s)
         self._show()
-
-    def _make_parts(self) -> None:
-        wide = ipywidgets.Layout(width="auto", max_width="28em")
-        self._head, self._problem = ipywidgets.HTML(), ipywidgets.HTML()
-        self._chosen, self._detail = ipywidgets.HTML(), ipywidgets.HTML()
-        self._class = ipywidgets.Dropdown(description="Error", layout=wide)
-        self._search = ipywidgets.Text(
-            placeholder="search in messages and arguments", continuous_update=False, layout=wide
-        )
-        self._list = ipywidgets.Select(layout=ipywidgets.Layout(width="auto"))
-        self._remedies = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
-        self._copy = CopyButton()
-        self._clear = self._button("Show all", "times", lambda: self.choose(Selection()))
-        self._renew = self._button("Refresh", "refresh", self.refresh)
-        self._again = self._button("Resubmit these", "repeat", self._resubmit_kind)
-        self._log = self._button("Open log", "file-text-o", self._open_log)
-        self._save = self._button("Save as HTML", "download", self._save_page)
-        renew = [self._renew] if self._paths else []
-        self._bar = ipywidgets.HBox(
-            [self._class, self._search, self._clear, *renew, self._chosen],
-            layout=ipywidgets.Layout(flex_flow="row wrap"),
-        )
-        of_run = [self._again, self._log] if self._paths else []
-        self._buttons = ipywidgets.HBox([*of_run, self._copy, self._save])
-        self._class.observe(self._on_class, "value")
-        self._search.observe(self._on_search, "value")
-        self._list.observe(self._on_group, "value")
-
-    def _button(self, label: str, icon: str, act: Callable[[], object]) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=label, icon=icon)
-        button.layout.width = "auto"
-
-        def clicked(_: Any) -> None:
-            with self._showing_problems():
-                act()
-
-        button.on_click(clicked)
-        return button
 
     # --- what a program asks ---------------------------------------------------
 
@@ -203,17 +170,15 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
     @property
     def selected(self) -> str | None:
         """Fingerprint of the chosen kind of failure. May be set."""
-        value = self._list.value
-        return None if value is None else str(value)
+        return self._panel.kind
 
     @selected.setter
     def selected(self, fingerprint: str) -> None:
-        known = [value for _, value in self._list.options]
-        if fingerprint not in known:
+        if fingerprint not in self._panel.kinds:
             raise UnknownNameError(
-                "failure in the list", fingerprint, known, "See `explorer.groups`."
+                "failure in the list", fingerprint, self._panel.kinds, "See `explorer.groups`."
             )
-        self._list.value = fingerprint
+        self._panel.kind = fingerprint
 
     def refresh(self) -> None:
         """Read what is new and bring everything up to date; what was chosen stays chosen."""
@@ -264,138 +229,99 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     def _load(self) -> None:
         self._view = FailureView(self._records, self.selection, self._timeout_s)
-        self._problem.value = ""
+        self._panel.tell("")
         self._show()
 
     def _show(self) -> None:
-        """Give every part what it has to show, in as few messages as can be."""
-        view = self._view
-        sentence = failure_text.headline(view.frame, view.groups)
-        told = failure_text.problems_text(self._records.problems)
-        _set(self._head, failure_text.head_html(self._title, sentence, view.findings, told))
-        chosen = f"Only {view.selection}" if not view.selection.is_empty else ""
-        _set(self._chosen, failure_text.note_html(chosen))
-        self._fill_classes()
-        self._fill_list()
-        self._fill_remedies()
-        self._draw()
-        self._arrange()
-
-    def _arrange(self) -> None:
-        parts = [self._head, self._remedies, self._problem]
-        if self._chart is not None:
-            parts.append(self._chart)
-        if len(self.frame):
-            parts += [self._bar, self._list, self._buttons, self._detail]
-        elif self._paths is not None:
-            parts.append(self._renew)
-        if [part.model_id for part in parts] != [part.model_id for part in self._shown]:
-            self._shown = self.children = parts
-
-    def _fill_classes(self) -> None:
-        table = self._view.classes
-        options = [("all", _ALL)]
-        counts = table["final"] + table["retried"]
-        for name, count in zip(table["failure_class"].tolist(), counts, strict=True):
-            options.append((f"{one_line(name, 60) or 'other classes'} ({count:,})", name))
-        chosen = self.selection.error_class
-        self._give(self._class, options, _ALL if chosen is None else chosen[0])
-
-    def _fill_list(self) -> None:
-        options = [
-            (failure_text.group_label(group), group.fingerprint)
-            for group in self.groups.head(MAX_LISTED).itertuples()
+        remedies = [
+            f for f in self.findings if f.changes is not None and f.evidence["failed_tasks"]
         ]
-        if self._list.rows != (rows := max(3, min(9, len(options)))):
-            self._list.rows = rows
-        self._give(self._list, options, self._list.value)
-        self._show_group()
-
-    def _give(self, chooser: Any, options: list[tuple[str, Any]], wanted: Any) -> None:
-        """Give options without losing the choice, in one message to the page or none."""
-        values = [value for _, value in options]
-        wanted = wanted if wanted in values else next(iter(values), None)
-        self._is_loading = True
-        try:
-            if tuple(options) != tuple(chooser.options):
-                with chooser.hold_sync():
-                    chooser.options = options
-                    chooser.value = wanted
-            elif chooser.value != wanted:
-                chooser.value = wanted
-        finally:
-            self._is_loading = False
-
-    def _fill_remedies(self) -> None:
-        if self._actions is None:
-            return
-        able = [f for f in self.findings if f.changes is not None and f.evidence["failed_tasks"]]
-        wanted = [(failure_text.remedy_label(f), f) for f in able[:_MAX_REMEDIES]]
-        if [label for label, _ in wanted] != [b.description for b in self._remedies.children]:
-            self._remedies.children = [
-                self._button(label, "repeat", partial(self._remedy, finding))
-                for label, finding in wanted
-            ]
-
-    def _show_group(self) -> None:
-        chosen = self.groups[self.groups["fingerprint"] == self.selected]
-        if not len(chosen):
-            _set(self._detail, "")
-            return
-        group = next(chosen.itertuples())
-        row = self._records.row(cast("int", group.example))
-        _set(self._detail, failure_text.group_html(group, row))
-        self._copy.text = issue_text(group, row, self.findings)
-
-    def _draw(self) -> None:
+        self._panel.show(self._view, self._title, remedies if self._actions else [])
+        self._show_kind()
         if self._chart is not None:
             self._chart.draw(self._view.explorer_figure())
         elif self._is_shown and len(self.frame):
-            self._chart = FailureChart(self._view.explorer_figure(), self._on_click)
+            self._chart = FailureChart(self._view.explorer_figure(), self._on_choice)
         if self._chart is not None:
             self._chart.mark(self._view.marks())
+        self._panel.arrange(self._chart, not len(self.frame))
+
+    def _show_kind(self) -> None:
+        with self._lock:
+            chosen = self._chosen_kind()
+            if chosen is None:
+                self._panel.detail("", "")
+            else:
+                group, row = chosen
+                issue = issue_text(group, row, self.findings)
+                self._panel.detail(failure_text.group_html(group, row), issue)
+
+    def _chosen_kind(self) -> tuple[Any, dict[str, Any]] | None:
+        """The chosen kind, and the whole row of its example."""
+        chosen = self.groups[self.groups["fingerprint"] == self.selected]
+        if not len(chosen):
+            return None
+        group = next(chosen.itertuples())
+        return group, self._records.row(cast("int", group.example))
 
     # --- what the page asks ----------------------------------------------------
 
-    def _on_click(self, dimension: str, line: int, column: int) -> None:
-        with self._showing_problems(), self._lock:
-            value = self._view.value_at(dimension, line)
-            self.choose(self.selection.toggled(dimension, value))
-
-    def _on_class(self, _: Any) -> None:
-        if not self._is_loading:
-            with self._showing_problems():
-                self.error_class = None if self._class.value == _ALL else self._class.value
-
-    def _on_search(self, _: Any) -> None:
+    def _asked(self, what: str, value: Any) -> None:
         with self._showing_problems():
-            text = one_line(self._search.value)
-            if text != self.selection.text:
-                self.choose(replace(self.selection, text=text))
+            self._answers[what](value)
 
-    def _on_group(self, _: Any) -> None:
-        if not self._is_loading:
-            with self._showing_problems(), self._lock:
-                self._show_group()
+    def _on_choice(self, choices: Mapping[str, Sequence[float]], is_click: bool) -> None:
+        with self._showing_problems(), self._lock:
+            chosen = self.selection
+            for dimension, lines in choices.items():
+                value = self._view.value_at(dimension, lines)
+                if not is_click:
+                    chosen = chosen.without(dimension)
+                chosen = chosen.toggled(dimension, value)
+            self.choose(chosen)
 
-    def _resubmit_kind(self) -> None:
-        self._problem.value = failure_text.note_html(self.resubmit())
+    def _choose_class(self, name: str | None) -> None:
+        self.error_class = name
+
+    def _choose_text(self, text: str) -> None:
+        if text != self.selection.text:
+            self.choose(replace(self.selection, text=text))
 
     def _remedy(self, finding: Finding) -> None:
-        said = self.resubmit(*finding.fingerprints, **(finding.changes or {}))
-        self._problem.value = failure_text.note_html(said)
+        self._tell(self.resubmit(*finding.fingerprints, **(finding.changes or {})))
+
+    def _reproduce(self) -> None:
+        chosen = self._chosen_kind()
+        if chosen is None or self._actions is None:
+            return
+        outcome = self._actions.reproduce(str(chosen[1].get("task_id") or ""))
+        self._show_outcome(outcome)
+        if outcome.then is not None:
+            # The kernel has other things to do meanwhile.
+            threading.Thread(target=self._finish, args=[outcome.then], daemon=True).start()
+
+    def _finish(self, rest: Callable[[], Outcome]) -> None:
+        with self._showing_problems():
+            self._show_outcome(rest())
+
+    def _show_outcome(self, outcome: Outcome) -> None:
+        self._tell(outcome.text)
+        if outcome.details:
+            self._panel.detail(failure_text.outcome_html(outcome.text, outcome.details))
 
     def _open_log(self) -> None:
         assert self._paths is not None
-        chosen = self.groups[self.groups["fingerprint"] == self.selected]
-        worker = next(iter(chosen["workers"].iloc[0]), "") if len(chosen) else ""
+        chosen = self._chosen_kind()
+        worker = next(iter(chosen[0].workers), "") if chosen else ""
         path, text = last_log_lines(self._paths, worker)
-        _set(self._detail, failure_text.log_html(str(path), text))
+        self._panel.detail(failure_text.log_html(str(path), text))
 
     def _save_page(self) -> None:
         name = f"failures-{self._paths.run_id}.html" if self._paths else "failures.html"
-        path = self.export(name)
-        self._problem.value = failure_text.note_html(f"Written to {path.absolute()}")
+        self._tell(f"Written to {self.export(name).absolute()}")
+
+    def _tell(self, text: str) -> None:
+        self._panel.tell(failure_text.note_html(text))
 
     @contextmanager
     def _showing_problems(self) -> Iterator[None]:
@@ -403,7 +329,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            self._problem.value = failure_text.problem_html(error)
+            self._panel.tell(failure_text.problem_html(error))
 
     # --- what is kept ----------------------------------------------------------
 
@@ -425,8 +351,3 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             "text/plain": failure_text.static_text(*told),
             "text/html": failure_text.static_html(*told, example),
         }
-
-
-def _set(part: ipywidgets.HTML, value: str) -> None:
-    if part.value != value:  # a message to the page less
-        part.value = value

@@ -81,7 +81,8 @@ def export(view: FailureView, path: Path, title: str, redact: bool = False) -> P
             view.chosen.to_parquet(path, index=False)
         except ImportError as error:
             raise ScalableError(
-                "Parquet needs pyarrow, which is not installed: `%pip install pyarrow`, or export "
+                "Parquet needs pyarrow, which is not installed: "
+                "`%pip install 'scalable-nb[parquet]'`, or export "
                 f"{str(path.with_suffix('.csv'))!r}"
             ) from error
     else:

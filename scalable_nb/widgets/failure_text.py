@@ -155,6 +155,11 @@ def log_html(path: str, text: str) -> str:
     return f"<div style='{_FAINT}'>The end of {_escaped(path)}</div>{_pre(plain_text(text))}"
 
 
+def outcome_html(text: str, details: str) -> str:
+    """What came of a call that was made again."""
+    return f"<div style='{_FAINT}'>{_escaped(text)}</div>{_pre(plain_text(details))}"
+
+
 def problem_html(error: BaseException) -> str:
     """An error of the explorer itself, which would show nowhere else."""
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -61,11 +62,12 @@ class FailureView:
         frame, tasks = self.frame, self.records.tasks
         self.chosen = selection.of(frame)
         self.groups = failure_groups(self.chosen)
-        self.by_class = selection.without("error_class").of(frame)
+        # Classes and execution times stand on the same lines: they are one chart here.
+        self.by_class = selection.without("error_class", "duration_s").of(frame)
         self.classes = shown_classes(self.by_class)
         self.timeline = timeline_table(selection.without("span").of(frame), tasks, self._workers)
         self.places = place_table(selection.without("place").of(frame), self.kind)
-        self.retries = retry_table(self.chosen, tasks)
+        self.retries = retry_table(selection.without("attempt").of(frame), tasks)
 
     # --- lines of the charts -----------------------------------------------------
 
@@ -76,28 +78,44 @@ class FailureView:
         shown = set(self.classes["failure_class"])
         return ("", *(str(n) for n in self.by_class["failure_class"].unique() if n not in shown))
 
-    def value_at(self, dimension: str, line: int) -> Any:
-        """What a line, bar or row stands for in a dimension of the selection."""
+    def value_at(self, dimension: str, lines: Sequence[float]) -> Any:
+        """What lines, bars or rows stand for in a dimension of the selection.
+
+        Parameters
+        ----------
+        dimension : str
+        lines : sequence of float
+            Their numbers; of ``duration_s`` seconds. Where only one can be chosen, the first.
+        """
+        first, last = int(min(lines)), int(max(lines))
+        if dimension == "duration_s":
+            low = min(lines)
+            return (low if low > figures.SHORTEST_S else 0.0), max(lines)
         if dimension == "error_class":
-            return self.classes_of(str(self.classes["failure_class"].iloc[line]))
+            names = self.classes["failure_class"].iloc[sorted({int(line) for line in lines})]
+            return tuple(each for name in names for each in self.classes_of(str(name)))
         if dimension == "span":
             begins = self.timeline["begin"]
-            return begins.iloc[line], begins.iloc[line] + (begins.iloc[1] - begins.iloc[0])
+            return begins.iloc[first], begins.iloc[last] + (begins.iloc[1] - begins.iloc[0])
         if dimension == "place":
-            return self.kind, str(self.places.index[line])
+            return self.kind, str(self.places.index[first])
+        if dimension == "attempt":
+            return int(self.retries.index[first])
         assert self.argument is not None  # else there would be no bar
-        return self.argument.name, self.argument.levels[line].label
+        return self.argument.name, self.argument.levels[first].label
 
-    def marks(self) -> dict[str, list[int] | None]:
+    def marks(self) -> dict[str, Sequence[float] | None]:
         """The lines or bars that are chosen, by dimension; none where nothing is."""
         chosen = self.selection
-        found: dict[str, list[int] | None] = {}
+        found: dict[str, Sequence[float] | None] = {"duration_s": chosen.duration_s}
         if chosen.error_class is not None:
             names = self.classes["failure_class"].tolist()
             found["error_class"] = [n for n, name in enumerate(names) if name in chosen.error_class]
         if chosen.span is not None:
             inside = self.timeline["begin"].between(*chosen.span, inclusive="left")
             found["span"] = inside.to_numpy().nonzero()[0].tolist()
+        if chosen.attempt is not None:
+            found["attempt"] = (self.retries.index == chosen.attempt).nonzero()[0].tolist()
         if chosen.argument is not None and self.argument is not None:
             labels = [level.label for level in self.argument.levels]
             found["argument"] = [n for n, label in enumerate(labels) if label == chosen.argument[1]]

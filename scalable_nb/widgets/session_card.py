@@ -83,9 +83,9 @@ def _facts(status: SessionStatus) -> dict[str, str]:
         "used": f"{status.core_hours:.3g} core-hours" if status.core_hours else "",
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
-        "dashboard": dashboard_url(status.dashboard_link),
+        "dashboard": dashboard_url(status.dashboard_text),
         "run folder": str(status.folder),
-        "host": f"process {status.host_pid}, since {status.started_at}",
+        "host": status.host_text,
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -52,7 +52,7 @@ class LabNotebook(QuietPage):
         self, browser: Browser, server: LabServer, name: str, cells: list[str], **options: Any
     ) -> None:
         self.file: Path = server.work / name
-        nbformat.write(_made_of(cells), self.file)
+        nbformat.write(made_of(cells), self.file)
         super().__init__(browser.new_page(**options))
         self.page.goto(server.lab_address)
         self.page.wait_for_function("window.jupyterapp !== undefined")
@@ -136,7 +136,8 @@ class LabNotebook(QuietPage):
         self.page.wait_for_function(_IS_IDLE)
 
 
-def _made_of(cells: list[str]) -> nbformat.NotebookNode:
+def made_of(cells: list[str]) -> nbformat.NotebookNode:
+    """A notebook of code cells that were never run."""
     notebook = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     )

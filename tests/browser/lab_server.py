@@ -19,13 +19,20 @@ from urllib.request import ProxyHandler, Request, build_opener
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
 
+#: A page that a test can drive, and that asks no other machine.
+LAB_OPTIONS = [
+    "--LabApp.expose_app_in_browser=True",
+    "--JupyterNotebookApp.expose_app_in_browser=True",
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+]
 _SETTINGS = {
     # Cells that are scrolled away stay in the page, where a test finds them.
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 # The environment names a proxy where there is one; it must not be asked for this machine.
-_ask = build_opener(ProxyHandler({})).open
+ask = build_opener(ProxyHandler({})).open
 
 
 class LabServer:
@@ -42,8 +49,8 @@ class LabServer:
         self.work.mkdir()
         self._log = folder / "server.log"
         self._token = secrets.token_hex(16)
-        self.address = f"http://127.0.0.1:{_free_port()}"
-        environment = _isolated_environment(folder)
+        self.address = f"http://127.0.0.1:{free_port()}"
+        environment = isolated_environment(folder)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command(),
@@ -63,15 +70,17 @@ class LabServer:
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={self.work}",
             f"--IdentityProvider.token={self._token}",
-            "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            *LAB_OPTIONS,
         ]
 
     @property
     def lab_address(self) -> str:
         """What a browser opens: the application, without a layout of an earlier time."""
-        return f"{self.address}/lab?token={self._token}&reset"
+        return f"{self.address_of('lab')}&reset"
+
+    def address_of(self, path: str) -> str:
+        """What a browser opens for another application, e.g. ``notebooks/sweep.ipynb``."""
+        return f"{self.address}/{path}?token={self._token}"
 
     def wait_until_up(self) -> None:
         """Return as soon as it answers.
@@ -97,7 +106,7 @@ class LabServer:
     def _request(self, path: str, method: str = "GET") -> None:
         headers = {"Authorization": f"token {self._token}"}
         request = Request(f"{self.address}{path}", method=method, headers=headers)
-        with _ask(request, timeout=10):
+        with ask(request, timeout=10):
             pass
 
     def stop(self) -> None:
@@ -122,7 +131,8 @@ def running_lab(folder: Path) -> Iterator[LabServer]:
         server.stop()
 
 
-def _isolated_environment(folder: Path) -> dict[str, str]:
+def isolated_environment(folder: Path) -> dict[str, str]:
+    """An environment in which Jupyter reads and writes below one folder alone."""
     places = {
         "HOME": "home",
         "IPYTHONDIR": "ipython",
@@ -144,7 +154,8 @@ def _isolated_environment(folder: Path) -> dict[str, str]:
     return kept | ours | {name: str(folder / place) for name, place in places.items()}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

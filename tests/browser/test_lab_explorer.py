@@ -85,6 +85,23 @@ class Explorer:
         expect(self.chart.locator(".hoverlayer .hovertext")).to_contain_text(name)
         mouse.click(*place)
 
+    def draw_box(self, name: str) -> None:
+        """Enclose the attempts of a class in the chart of execution times."""
+        # A drawing that comes while the mouse is down would end the box.
+        self.notebook.page.wait_for_function(
+            "chart => !chart.data[0].selectedpoints", arg=self.chart.element_handle()
+        )
+        self.chart.hover()
+        self.chart.locator('.modebar-btn[data-title="Box Select"]').click()
+        tick = self.chart.locator(".ytick").filter(has_text=name).first.bounding_box()
+        drawing = self.chart.locator(".nsewdrag[data-subplot=x2y2]").bounding_box()
+        assert tick and drawing
+        mouse = self.notebook.page.mouse
+        mouse.move(drawing["x"] + 2, tick["y"] - 5)
+        mouse.down()
+        mouse.move(drawing["x"] + drawing["width"] - 2, tick["y"] + tick["height"] + 5, steps=5)
+        mouse.up()
+
     def calls(self) -> Counter[str]:
         """How often each scenario was computed, by what the function wrote."""
         return Counter((self.notebook.file.parent / "calls.txt").read_text().split())
@@ -119,6 +136,16 @@ def test_it_says_what_failed_and_with_which_arguments(explorer: Explorer) -> Non
     explorer.notebook.wear("JupyterLab Light")
 
 
+def test_a_box_around_attempts_filters_like_a_click(explorer: Explorer) -> None:
+    """What a person encloses among the execution times is what everything else shows."""
+    expect(explorer.kinds).to_have_count(2)
+    explorer.draw_box("KeyError")
+    expect(explorer.kinds).to_have_count(1)
+    expect(explorer.place).to_contain_text("Only class: KeyError; took:")
+    expect(explorer.chart.locator(".selectionlayer path")).to_have_count(0)
+    explorer.place.get_by_role("button", name="Show all").click()
+
+
 def test_a_click_filters_everything_else(explorer: Explorer) -> None:
     """A click on a class leaves its kinds alone, and says what is chosen."""
     expect(explorer.kinds).to_have_count(2)
@@ -126,6 +153,16 @@ def test_a_click_filters_everything_else(explorer: Explorer) -> None:
     expect(explorer.kinds).to_have_count(1)
     expect(explorer.kinds).to_have_text(re.compile(rf"^{KEYS}\s×.*KeyError"))
     expect(explorer.place).to_contain_text("Only class: KeyError")
+
+
+def test_the_chosen_kind_is_reproduced_here(explorer: Explorer) -> None:
+    """The call is made once more in the notebook's process, and its traceback is shown."""
+    before = explorer.calls()
+    explorer.place.get_by_role("button", name="Reproduce here").click()
+    expect(explorer.place.get_by_role("status").first).to_contain_text("raised KeyError")
+    expect(explorer.place.get_by_role("status").first).to_contain_text("%debug")
+    expect(explorer.place.locator("pre").first).to_contain_text("in simulate")
+    assert (explorer.calls() - before).total() == 1
 
 
 def test_it_follows_the_run_and_keeps_the_choice(explorer: Explorer) -> None:

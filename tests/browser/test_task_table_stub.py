@@ -253,6 +253,73 @@ def test_the_keyboard_reaches_every_task(stub: StubPage) -> None:
         expect(grid).to_have_attribute("aria-activedescendant", active.get_attribute("id") or "")
 
 
+#: What a screen reader finds: names and roles of everything that can be reached or is told.
+READ_ALOUD = """
+- progressbar "Tasks done"
+- group "Show only tasks that are":
+  - button "succeeded 1"
+  - button "failed 1"
+  - button "queued 2"
+- status: "50 % done: 1 succeeded, 1 failed, 2 queued"
+- 'img "Tasks in order: 1 succeeded, 1 failed, 2 queued"'
+- searchbox "Search in all columns"
+- button "Filter columns"
+- group: Columns
+- button "Copy as CSV"
+- grid "Tasks":
+  - rowgroup:
+    - row "# Name State Attempt Worker Started Execution Error":
+      - columnheader "State":
+        - button "State"
+  - rowgroup:
+    - row "0 simulate(scenario=0) succeeded 1/4 0 ms"
+    - row "1 simulate(scenario=1) failed 4/4 0 ms ValueError":
+      - gridcell "failed"
+"""
+
+
+def test_everything_is_told_to_a_screen_reader_and_reached_by_keyboard(stub: StubPage) -> None:
+    """All has a role and a name, Tab finds it, Enter presses it, and new counts are announced."""
+    run = Run(4)
+    run.become(0, TaskState.SUCCEEDED, attempt=1)
+    run.become(1, TaskState.FAILED, attempt=4, error="ValueError")
+    stub.page.clock.install()
+    stub.open(run.snapshot(), title="sweep")
+    expect(stub.table).to_match_aria_snapshot(READ_ALOUD)
+
+    focused = stub.page.locator(":focus")
+    keyboard = stub.page.keyboard
+    keyboard.press("Tab")
+    expect(focused).to_have_accessible_name("succeeded 1")
+    keyboard.press("Tab")
+    keyboard.press("Enter")
+    expect(focused).to_have_accessible_name("failed 1")
+    expect(focused).to_have_attribute("aria-pressed", "true")
+    expect(stub.table.locator(".snb-shown")).to_have_text("1 of 4 shown")
+    for name in ("queued 2", "Search in all columns", "Show all", "Filter columns"):
+        keyboard.press("Tab")
+        expect(focused).to_have_accessible_name(name)
+    keyboard.press("Tab")
+    expect(focused).to_have_text("Columns")
+    for name in ("Copy as CSV", "Tasks"):
+        keyboard.press("Tab")
+        expect(focused).to_have_accessible_name(name)
+    keyboard.press("ArrowDown")
+    card = stub.table.get_by_role("region", name="Task details")
+    expect(card).to_contain_text("#1 simulate(scenario=1)")
+    card.get_by_role("button", name="Close").press("Enter")
+    expect(card).to_be_hidden()
+
+    # Once in ten seconds, and the end is not left out.
+    for row in (2, 3):
+        run.become(row, TaskState.SUCCEEDED, attempt=1)
+        stub.send_delta(run.delta())
+    expect(stub.table.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
+    stub.page.clock.fast_forward(10_000)
+    told = stub.table.get_by_role("status").filter(has_text="100 % done: 3 succeeded, 1 failed")
+    expect(told).to_have_attribute("aria-live", "polite")
+
+
 def test_the_strip_tells_and_selects_a_task(stub: StubPage) -> None:
     """The cell below the pointer says its task, and a click on it shows the task."""
     run = Run(300)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .workload import Expectation
+from scalable_nb.telemetry.records import utc_iso
 
-#: Categories of attempts that were lost with their worker. Such an attempt was noted by the
-#: worker before the function was called, and counted on disk by the function's first line;
-#: the process may have been killed between the two. So it has one execution on disk or none.
-#: Every other attempt has exactly one.
+from .workload import Expectation, Mark
+
+#: Categories of attempts that were lost with their worker.
 _LOST = ("infrastructure", "resource")
 _UNKNOWN = "UnknownOutcomeError"
 
@@ -28,7 +27,7 @@ class Evidence:
 
     expected: Mapping[str, Expectation]
     outcomes: Mapping[str, Any]
-    executions: Mapping[str, int]
+    executions: Mapping[str, Sequence[Mark]]
     failures: Iterable[Mapping[str, Any]]
     tasks: Iterable[Mapping[str, Any]]
     counts: Mapping[str, int]
@@ -52,13 +51,16 @@ def audit(evidence: Evidence) -> Finding:
         endings[row["task_id"]].append(row)
     faults = []
     for key, expectation in evidence.expected.items():
+        marks = evidence.executions[key]
         found = [
             *_wrong_result(expectation, evidence.outcomes[key]),
-            *_wrong_records(failures[key], endings[key], evidence.executions[key]),
+            *_wrong_records(failures[key], endings[key], len(marks)),
         ]
-        if expectation.is_once and evidence.executions[key] > 1:
-            found.append(f"must not run twice and ran {evidence.executions[key]} times")
-        faults += [f"{key}: {fault}" for fault in found]
+        if expectation.is_once and len(marks) > 1:
+            found.append(f"must not run twice and ran {len(marks)} times")
+        if found:
+            lines = history(failures[key], endings[key], marks)
+            faults.append("\n".join([f"{key}: {', '.join(found)}", *lines]))
     strangers = (failures.keys() | endings.keys()) - evidence.expected.keys()
     faults += [f"{key}: in the journal, though nobody submitted it" for key in strangers]
     states = Counter(endings[key][-1]["state"] for key in evidence.expected if endings[key])
@@ -68,11 +70,12 @@ def audit(evidence: Evidence) -> Finding:
     succeeded = [row for rows in endings.values() for row in rows if row["state"] == "succeeded"]
     sums = {
         "tasks": len(evidence.expected),
-        "executions on disk": sum(evidence.executions.values()),
+        "executions on disk": sum(map(len, evidence.executions.values())),
         "attempts in the journal": len(rows) + len(succeeded),
         "  that failed by themselves": sum(row["category"] not in _LOST for row in rows),
-        "  lost with their worker": sum(row["category"] in _LOST for row in rows),
+        "  lost with a worker": sum(row["category"] in _LOST for row in rows),
         "    after their function had ended": sum("had ended" in row["message"] for row in rows),
+        "    or an input": sum("took it back" in row["message"] for row in rows),
         "  that succeeded": len(succeeded),
         "    again, after their result was lost": len(succeeded)
         - len({row["task_id"] for row in succeeded}),
@@ -82,6 +85,26 @@ def audit(evidence: Evidence) -> Finding:
         ),
     }
     return Finding(sums, faults)
+
+
+def history(
+    failures: list[Mapping[str, Any]], endings: list[Mapping[str, Any]], marks: Sequence[Mark]
+) -> list[str]:
+    """All that was written down of one task and all that it left on disk, in order of time."""
+    told = [
+        (row["timestamp"], f"attempt {row['attempt']} {row['category']}: {row['message']} "
+         f"(started {row['started_at']}, worker {row['worker']})")
+        for row in failures
+    ]  # fmt: skip
+    told += [
+        (row["timestamp"], f"{row['state']} after {row['attempts']} attempts "
+         f"(started {row['started_at']}, worker {row['worker']}, process {row['pid']})")
+        for row in endings
+    ]  # fmt: skip
+    told += [
+        (utc_iso(mark.at), f"ran in process {mark.pid}, Dask's run {mark.run_id}") for mark in marks
+    ]
+    return [f"    {at}  {what}" for at, what in sorted(told)]
 
 
 def _wrong_result(expectation: Expectation, outcome: Any) -> Iterator[str]:
@@ -107,6 +130,18 @@ def _wrong_records(
         yield f"has rows for the attempts {attempts}"
     if endings[-1]["attempts"] != len(attempts):
         yield f"had {endings[-1]['attempts']} attempts, but {len(attempts)} have rows"
-    lost = sum(row["category"] in _LOST or row["failure_class"] == _UNKNOWN for row in failures)
-    if not len(attempts) - lost <= executions <= len(attempts):
-        yield f"ran {executions} times, but has {len(attempts)} attempts, {lost} of them lost"
+    least = len(attempts) - sum(map(_may_not_have_run, failures))
+    if not least <= executions <= len(attempts):
+        yield f"ran {executions} times, but has {len(attempts)} attempts and ran {least} at least"
+
+
+def _may_not_have_run(failure: Mapping[str, Any]) -> bool:
+    """Whether an attempt has one execution on disk or none; every other one has exactly one.
+
+    An attempt is noted by its worker before the function is called, and counted on disk by the
+    function's first line. Where the process was ended while the attempt was executing, that may
+    have been between the two. Where the function had ended, it had begun. A call that was refused
+    because there had been one before never began.
+    """
+    was_executing = failure["category"] in _LOST and "had ended" not in failure["message"]
+    return was_executing or failure["failure_class"] == _UNKNOWN

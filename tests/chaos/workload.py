@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from distributed import Future, as_completed
+from distributed import Future, as_completed, get_worker
 
 from scalable_nb import RetryPolicy, TaskPolicy
 from scalable_nb.client import ScalableClient
@@ -78,14 +78,32 @@ def add_up(number: int, values: list[int], folder: Path) -> int:
     return sum(values)
 
 
+class Mark(NamedTuple):
+    """What an execution leaves on disk: when and in which process it was, and Dask's number."""
+
+    at: float
+    pid: int
+    run_id: int
+
+
+_MARK: Final = struct.Struct("<dqq")
+
+
 def count_execution(folder: Path, name: str) -> int:
     """Note one execution; returns how many there were before."""
+    worker = get_worker()
+    run_id = worker.state.tasks[worker.get_current_task()].run_id
     descriptor = os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, b"x")
-        return os.lseek(descriptor, 0, os.SEEK_CUR) - 1
+        os.write(descriptor, _MARK.pack(time.time(), os.getpid(), run_id))
+        return os.lseek(descriptor, 0, os.SEEK_CUR) // _MARK.size - 1
     finally:
         os.close(descriptor)
+
+
+def read_marks(path: Path) -> list[Mark]:
+    """The executions that were noted in a file."""
+    return [Mark(*values) for values in _MARK.iter_unpack(path.read_bytes())]
 
 
 @dataclass(frozen=True)
@@ -111,10 +129,10 @@ class Submitted:
             except Exception as error:
                 self.outcomes[key_text(future.key)] = error
 
-    def executions(self, folder: Path) -> Counter[str]:
-        """How often each task ran, by key as text."""
-        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-        return Counter({key: sizes.get(name, 0) for key, name in self.names.items()})
+    def executions(self, folder: Path) -> dict[str, list[Mark]]:
+        """When and where each task ran, by key as text."""
+        marks = {path.name: read_marks(path) for path in folder.iterdir()}
+        return {key: marks.get(name, []) for key, name in self.names.items()}
 
 
 def submit(client: ScalableClient, jobs: list[Job], folder: Path) -> Submitted:

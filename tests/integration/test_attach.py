@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from counting import calls
+from counting import calls, mark
+from distributed import as_completed, wait
 from kernels import last_run, run_kernel
 from waiting import until
 
@@ -100,7 +102,7 @@ def test_two_notebooks_and_memory_that_stays_bounded(start: Start) -> None:
 
 
 def test_a_host_that_ends_itself_leaves_what_was_wanted(folder: Path) -> None:
-    """Results that only workers held are in the run folder when the host is gone."""
+    """Results that only workers held are in the run folder, after a linger or a SIGTERM."""
     code = """
         import os
         from counting import mark
@@ -122,9 +124,20 @@ def test_a_host_that_ends_itself_leaves_what_was_wanted(folder: Path) -> None:
         ScalableSession.attach()
     assert str(resubmit(run="last", dry_run=True)).startswith("6 from cache, 0 to run again")
     futures = resubmit(run="last")
-    with futures.session:
+
+    def square(x: int) -> int:
+        mark(folder, f"square-{x}")
+        return x * x
+
+    with futures.session as session:
         assert futures.results() == [0, 1, 4, 9, 16, 25]
-    assert [calls(folder, f"square-{x}") for x in range(6)] == [1] * 6
+        more = [session.client.submit(square, x) for x in (6, 7)]
+        assert session.client.gather(more) == [36, 49]
+        os.kill(session.status().host_pid, signal.SIGTERM)
+        until(last_run().summary_json.exists)
+    assert "ended by SIGTERM; 2 results were still wanted" in last_run().summary_json.read_text()
+    assert str(resubmit(run="last", dry_run=True)).startswith("8 from cache, 0 to run again")
+    assert [calls(folder, f"square-{x}") for x in range(8)] == [1] * 8
 
 
 def test_thousands_of_tasks_are_back_within_seconds(start: Start) -> None:
@@ -159,10 +172,13 @@ def test_kept_results_answer_without_the_host(start: Start, folder: Path) -> Non
     assert futures.results() == [0, 3, 6, 9, 12]
     assert set(futures.to_dataframe()["state"]) == {"cached"}
     assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)) == seen
+    assert wait(futures).not_done == set()
+    assert sorted(each.result() for each in as_completed(futures)) == [0, 3, 6, 9, 12]
     told: list[int] = []
     futures[2].add_done_callback(lambda future: told.append(future.result()))
     until(lambda: told == [6])
     assert client.submit(sum, [futures[1], futures[4]]).result() == 15
+    assert triple(4) == 12  # a direct call uses the same results
     assert session.status().counts["cached"] == 5
     assert [calls(folder, f"triple-{x}") for x in range(5)] == [1] * 5
 

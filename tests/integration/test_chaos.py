@@ -11,6 +11,7 @@ from chaos.storm import Forecast
 SHORT = Scale(tasks=300, task_s=0.05, forecast=Forecast(kills=5, stops=2, cuts=1))
 
 
+@pytest.mark.timeout(300)  # on a busy machine workers take long to come back
 def test_a_storm_over_the_workers_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

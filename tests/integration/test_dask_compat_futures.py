@@ -274,6 +274,7 @@ def test_cancel_spares_what_another_client_wants_unless_forced(same: Twins) -> N
     def case(client: Client) -> Any:
         with another(client) as other:
             mine = client.submit(inc, 40, workers="tcp://127.0.0.1:9")
+            until(lambda: _wanted_by(client, mine.key) == 1)  # it waits for that worker
             theirs = other.submit(inc, 40)
             until(lambda: _wanted_by(client, mine.key) == 2)
             client.cancel(mine)

@@ -114,16 +114,25 @@ def test_from_start_to_stop(
 
 
 def test_only_chosen_failures_run_again(shell: InteractiveShell, folder: Path) -> None:
-    """`--only` takes classes and categories; a name that fits no failure is refused."""
+    """`--only` takes classes and categories, `--func` corrected code; a typo is refused."""
     value(shell, "%scalable start -q")
     value(shell, SIMULATE)
     message = usage_error(shell, "%scalable resubmit --only ValeuError")
     assert message.startswith("no failure named 'ValeuError'. Did you mean 'ValueError'?")
     assert calls(folder) == [1] * 9
-    value(shell, "(here / 'fixed').touch()")
-    futures = value(shell, "%scalable resubmit --only permanent --no-wait")
+    message = usage_error(shell, "%scalable resubmit --func simulat")
+    assert message == "--func simulat: the notebook has no function of this name."
+    assert "no component of this session" in usage_error(shell, "%scalable resubmit -m 9G")
+    value(shell, "def simulate(x): (here / f'call-{x}-again').touch(); return -x")
+    dry_run = "%scalable resubmit --retries 1 --timeout 1m --tag analysis --dry-run"
+    assert "3 tasks to run again" in str(value(shell, dry_run))
+    assert "simulate() has changed since" in str(value(shell, dry_run))
+    assert "changed since" not in str(value(shell, f"{dry_run} --func simulate"))
+    assert calls(folder) == [1] * 9
+    futures = value(shell, "%scalable resubmit --only permanent --func simulate --no-wait")
     assert isinstance(futures, FutureList)
-    assert futures.results() == [x * 2 for x in range(9)]
+    assert futures.results() == [-x if x % 3 == 0 else x * 2 for x in range(9)]
+    assert calls(folder) == [2, 1, 1] * 3
 
 
 def test_interrupted_wait_leaves_the_tasks_alone(

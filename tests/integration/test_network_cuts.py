@@ -36,7 +36,9 @@ def host_of(session: ScalableSession) -> psutil.Process:
     return psutil.Process(session.status().host_pid)
 
 
-def slow_once(folder: Path, seconds: float = 600) -> Callable[[int], int]:
+def slow_once(
+    folder: Path, seconds: float = 600, *, then_fails: bool = False
+) -> Callable[[int], int]:
     """A function that is slow when it is called first, and says in which process."""
 
     def function(x: int) -> int:
@@ -44,6 +46,8 @@ def slow_once(folder: Path, seconds: float = 600) -> Callable[[int], int]:
             say_pid(folder, x)
             time.sleep(seconds)
             mark(folder, f"end-{x}")
+            if then_fails:
+                raise ConnectionError(x)
         return x
 
     return function
@@ -109,34 +113,38 @@ def test_a_cut_never_calls_twice_what_must_not_be(start: Start, folder: Path) ->
     assert calls(folder, 1) == 1
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("impatient")
-def test_a_kept_result_survives_the_cut_after_its_function(start: Start, folder: Path) -> None:
-    """The function returns behind a dead connection: its result is found, and not computed."""
+def test_a_silent_network_and_a_stopped_worker_are_noticed(start: Start, folder: Path) -> None:
+    """Nobody is told: tasks run elsewhere, kept results are found, and the zombies are ended.
+
+    All in one session, for each takes its ten seconds to be noticed. The stop is SIGSTOP, as of
+    a debugger or a frozen container.
+    """
+    manifest = folder / "scalable.yaml"
+    manifest.write_text(manifest.read_text().replace("max_workers: 2", "max_workers: 5"))
     session = start()
     client = session.client
-    function = slow_once(folder, seconds=1)
-    kept = client.submit(function, 1, task="kept")
-    once = client.submit(function, 2, policy=TaskPolicy(idempotent=False))
-    for x in (1, 2):
-        assert silence(worker_of(folder, x), port_of(session), host_of(session)) > 0
-    assert client.gather([kept, once]) == [1, 2]
-    assert (calls(folder, 1), calls(folder, 2)) == (1, 1)
-    assert session.status().counts["succeeded"] == 2
-    until(lambda: len(session.status().workers) == 2)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_silent_network_is_noticed(start: Start, folder: Path) -> None:
-    """Packets vanish, nobody is told: the task runs elsewhere, and the zombie is ended."""
-    session = start()
-    future = session.client.submit(slow_once(folder), 1)
-    worker = worker_of(folder, 1)
-    silence(worker, port_of(session), host_of(session))
-    assert future.result(timeout=60) == 1
-    until(lambda: not worker.is_running())
-    (row,) = [row for row in session.client.attempts(future) if row["outcome"] == "failed"]
-    assert "connection between the worker and the scheduler broke" in row["message"]
-    assert calls(folder, 1) == 2
+    ending = slow_once(folder, seconds=1)
+    kept = client.submit(ending, 1, task="kept")
+    once = client.submit(ending, 2, policy=TaskPolicy(idempotent=False))
+    silenced, stopped = (client.submit(slow_once(folder), x) for x in (3, 4))
+    failed = client.submit(slow_once(folder, seconds=1, then_fails=True), 5, retries=1)
+    workers = {x: worker_of(folder, x) for x in (1, 2, 3, 4, 5)}
+    for x in (1, 2, 3, 5):
+        assert silence(workers[x], port_of(session), host_of(session)) > 0
+    workers[4].suspend()
+    # The functions that return behind a dead connection are not called again.
+    assert client.gather([kept, once, silenced, stopped, failed]) == [1, 2, 3, 4, 5]
+    assert [calls(folder, x) for x in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 2]
+    assert session.status().counts["succeeded"] == 5
+    # Its failure was told over another connection, in time or too late: one attempt in any case.
+    assert [row["attempt"] for row in client.attempts(failed)] == [1, 2]
+    until(lambda: not any(worker.is_running() for worker in workers.values()))
+    until(lambda: len(session.status().workers) == 5)
+    words = [client.attempts(future)[0]["message"] for future in (silenced, stopped)]
+    assert "connection between the worker and the scheduler broke" in words[0]
+    assert "was stopped" in words[1]
 
 
 def test_a_worker_that_cannot_notice_is_ended(start: Start, folder: Path) -> None:

@@ -111,21 +111,48 @@ def test_corrected_code_and_other_terms(
         resubmit(run=str(last_run().run_id), only="KeyError")
 
 
+#: Takes a run over, and is killed when the first of its batches is recorded.
+TORN = """
+    import os
+    from scalable_nb import resubmit
+    from scalable_nb.client import ScalableClient
+
+    sent, send = [], ScalableClient.submit_packed
+
+    def die_at_the_second(*args):
+        if sent:
+            os.kill(os.getpid(), 9)
+        sent.append(args)
+        return send(*args)
+
+    ScalableClient.submit_packed = die_at_the_second
+    resubmit(run="last")
+"""
+
+
 def test_a_notebook_whose_host_died_goes_on(start: Start, folder: Path) -> None:
-    """The kernel lives, its host does not: the same word starts another one and goes on."""
+    """Another host is started, here with more memory; a torn attempt before it loses nothing."""
 
     def square(x: int) -> int:
         mark(folder, f"square-{x}")
         return x * x
 
     session = start()
-    session.client.map(square, range(6), name="squares").results()
+    squares = session.client.map(square, range(6), name="squares")
+    assert session.client.submit(sum, list(squares)).result() == 55
     assert session.paths is not None
     kill_host(session.paths)
-    futures = resubmit(run="last")
-    assert futures.results() == [x * x for x in range(6)]
+    assert run_kernel(folder, TORN) == -signal.SIGKILL
+    assert last_run().run_id != session.run_id
+    kill_host(last_run())
+
+    futures = resubmit(run="last", memory="500M")
+    futures.session.client.wait_for_workers(1)
+    assert futures.session.status().workers[0]["memory_limit_bytes"] == 500_000_000
+    assert futures.results() == [*(x * x for x in range(6)), 55]
     assert [calls(folder, f"square-{x}") for x in range(6)] == [1] * 6
     assert live_sessions() == [futures.session]
+    assert str(resubmit(run="last", dry_run=True)).startswith("7 results are there")
 
 
 def test_secrets_are_kept_out_and_said(folder: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
 
     monkeypatch.setattr(session_module, "prepare_run", prepare_badly)
     session = ScalableSession.from_yaml()
-    with pytest.raises(errors.StartError, match=r"(?s)exit code 1 .* RunFolderError"):
+    with pytest.raises(errors.StartError, match=r"(?s)exit code 1\. .* RunFolderError"):
         session.start()
     assert not session.is_live
 

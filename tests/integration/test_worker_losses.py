@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from counting import calls, mark
-from distributed import KilledWorker
+from distributed import KilledWorker, Reschedule, Scheduler
 from waiting import until
 
 from scalable_nb import ScalableSession, TaskPolicy, errors
@@ -69,6 +69,39 @@ def test_the_last_words_of_a_worker_are_on_record(shared_session: ScalableSessio
     assert "in segfault" in row["traceback"]
 
 
+def test_what_dask_takes_back_is_an_attempt_where_it_had_begun(
+    shared_session: ScalableSession, folder: Path
+) -> None:
+    """The worker that is told to forget a task says whether its function was called."""
+    client = shared_session.client
+
+    def function(x: int) -> int:
+        if mark(folder, x) == 0:
+            if x == 1:
+                raise Reschedule  # as Dask lets a task do
+            until((folder / "gate").exists)
+        return x
+
+    executing = client.submit(function, 0, policy=TaskPolicy(worker_losses=0))
+    until(lambda: calls(folder, 0) == 1)
+
+    def take_back(dask_scheduler: Scheduler, key: str) -> None:
+        dask_scheduler._reschedule(key, stimulus_id="of the test")
+
+    client.run_on_scheduler(take_back, key=executing.key)
+    until(lambda: any("message" in row for row in client.attempts(executing)))
+    (folder / "gate").touch()
+    ended = client.submit(function, 1)
+    assert client.gather([executing, ended]) == [0, 1]
+    told = [[row.get("message") for row in client.attempts(f)] for f in (executing, ended)]
+    after = ", after the function had ended and before its outcome arrived"
+    assert told == [
+        ["function(x=0): Dask took it back", None],
+        [f"function(x=1): Dask took it back{after}", None],
+    ]
+    assert (calls(folder, 0), calls(folder, 1)) == (2, 2)
+
+
 def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path) -> None:
     """Tasks that merely stood in line on a dying worker have no failed attempt."""
     session = start()
@@ -83,22 +116,6 @@ def test_only_the_task_that_was_executing_is_charged(start: Start, folder: Path)
     # One that had just ended may lose its outcome with the worker: recorded, not charged.
     charged = [row for row in session.failures() if "had ended" not in row["message"]]
     assert {row["args_preview"] for row in charged} == {"x=5"}
-
-
-def test_a_stopped_worker_is_ended_and_its_task_runs_elsewhere(start: Start, folder: Path) -> None:
-    """SIGSTOP, as a debugger or a frozen container: the task goes on within half a minute."""
-    session = start()
-
-    def function(x: int) -> int:
-        if mark(folder, x) == 0:
-            os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(60)  # the signal may take a moment to stop this thread too
-        return x
-
-    future = session.client.submit(function, 1)
-    assert future.result(timeout=60) == 1
-    stopped, _ = session.client.attempts(future)
-    assert "was stopped" in stopped["message"]
 
 
 def test_a_timeout_ends_what_the_task_had_started(start: Start, folder: Path) -> None:

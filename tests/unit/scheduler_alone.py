@@ -81,6 +81,12 @@ class _Line:
         self._closed.set()
 
 
+def _spans(executing: list[int], ended: list[int]) -> list[tuple[int, tuple[float, float | None]]]:
+    now = time()
+    return [*((run_id, (now, None)) for run_id in executing),
+            *((run_id, (now, now)) for run_id in ended)]  # fmt: skip
+
+
 class SchedulerAlone:
     """Scheduler, conductor and book, and what their surroundings may do to them."""
 
@@ -98,9 +104,11 @@ class SchedulerAlone:
         self._do(lambda: self._begin(brake_limit))
 
     def _begin(self, brake_limit: int) -> None:
-        # Without Dask's checks of its own state, as in a session: some of them fail on histories
-        # that plain Dask does not survive either (retries and losses among dependents).
-        self.scheduler = Scheduler(dashboard=False, dashboard_address="127.0.0.1:0", validate=False)
+        # A folder of its own: the common one has a lock, and Dask warns of who waits for it.
+        self.scheduler = Scheduler(
+            dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
+            local_directory=self._folder.name,
+        )  # fmt: skip
         self.book = Book(self.paths, "local")
         self.conductor = Conductor(self.scheduler, self.book, brake_limit=brake_limit)
         self.scheduler.add_plugin(self.conductor)
@@ -134,6 +142,7 @@ class SchedulerAlone:
         self._loop.run_until_complete(end())
         self._loop.close()
         rows = read_rows(self.paths.failures).rows, read_rows(self.paths.tasks).rows
+        self.scheduler._workdir.release()
         self._folder.cleanup()
         return rows
 
@@ -159,6 +168,12 @@ class SchedulerAlone:
         self._do(join)
         return address
 
+    def pause(self, worker: str) -> None:
+        """A worker takes no further tasks."""
+        self._do(
+            lambda: self.scheduler.handle_worker_status_change("paused", worker, f"pause-{time()}")
+        )
+
     def remove_worker(self, worker: str, *, is_expected: bool = False) -> None:
         """The connection ends, or the worker is retired."""
         stimulus = "retire-workers" if is_expected else "handle-worker-cleanup"
@@ -169,20 +184,34 @@ class SchedulerAlone:
         )
 
     def report_exit(
-        self, worker: str, executing: list[Any], ended: list[int], cause: str = "exit"
+        self, worker: str, executing: list[int], ended: list[int], cause: str = "exit"
     ) -> None:
-        """The nanny's word on the end of a worker process."""
+        """The nanny's word on the end of a worker process; runs of attempts."""
         self._do(
             lambda: self.conductor.losses.report(
                 worker,
-                [(slot_name(key), time()) for key in executing],
-                [(run_id, (time(), time())) for run_id in ended],
+                _spans(executing, ended),
                 cause=cause,
                 exit_code=-9,
                 memory_bytes=None,
                 memory_limit_bytes=None,
             )
         )
+
+    def recalled(self) -> list[tuple[str, str, int]]:
+        """Worker, key and run of every task that a worker is being asked about."""
+        return [
+            (worker, str(record.key), run_id)
+            for worker, asked in self.conductor.recalls._asked.items()
+            for run_id, (record, _) in asked.items()
+        ]
+
+    def answer_recall(
+        self, worker: str, key: str, run_id: int, executing: list[int], ended: list[int]
+    ) -> None:
+        """A worker says what became of a task that was taken back from it."""
+        span = dict(_spans(executing, ended)).get(run_id)
+        self._stream("scalable-recalled", worker=worker, key=key, run_id=run_id, span=span)
 
     def stop_waiting_for_the_report(self, worker: str) -> None:
         """Nobody will say what became of a worker."""
@@ -226,23 +255,30 @@ class SchedulerAlone:
 
     # --- attempts -------------------------------------------------------------------
 
-    def finish(self, key: str, worker: str, run_id: int) -> None:
-        """The worker's message that a task is done arrives."""
+    def finish(self, key: str, worker: str, run_id: int, *, is_fetched: bool = False) -> None:
+        """The worker's message that a task is done arrives.
+
+        ``is_fetched``: it had the result already, from a worker that is gone.
+        """
         span = {"action": "compute", "start": time() - 1, "stop": time()}
         self._stream(
             "task-finished", key=key, worker=worker, stimulus_id=f"finished-{time()}",
-            run_id=run_id, metadata={}, nbytes=8, type=None, typename="int", startstops=[span],
-            thread=1,
+            run_id=run_id, metadata={}, nbytes=8, type=None, typename="int",
+            startstops=[] if is_fetched else [span], thread=1,
         )  # fmt: skip
 
-    def ask_about_failure(self, key: str, worker: str, run_id: int, category: str) -> bool:
-        """The worker asks what to do about an exception; whether to run again."""
+    def ask_about_failure(
+        self, key: str, worker: str, run_id: int, category: str
+    ) -> dict[str, bool]:
+        """The worker asks what to do about an exception."""
         failure = {"failure_class": "Broken", "message": "it broke", "category": category,
                    "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
         answer = self._do(
-            lambda: self.conductor.attempt_failed(key, worker, run_id, None, failure, b"pickled")
+            lambda: self.conductor.outcomes.attempt_failed(
+                key, worker, run_id, None, failure, b"pickled"
+            )
         )
-        return bool(answer["retry"])
+        return dict(answer)
 
     def give_back(self, key: str, worker: str) -> None:
         """The worker raises `Reschedule`."""
@@ -258,7 +294,7 @@ class SchedulerAlone:
     def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
         answer: dict[str, bool] = self._do(
-            lambda: self.conductor.attempt_expired(
+            lambda: self.conductor.outcomes.attempt_expired(
                 slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
             )
         )

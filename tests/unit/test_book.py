@@ -192,5 +192,5 @@ def test_a_batch_travels_in_plain_values() -> None:
 )  # fmt: skip
 def test_the_end_of_a_worker_in_words(cause: str, exit_code: int | None, words: str) -> None:
     """A person reads what ended the process, by the name of the signal where there was one."""
-    report = ExitReport(cause, exit_code, {}, {}, 3 * 2**29, 2**30)
+    report = ExitReport(cause, {}, exit_code, 3 * 2**29, 2**30)
     assert report.in_words() == words

@@ -394,6 +394,20 @@ def test_a_declaration_that_makes_no_sense_is_refused_at_once(decorate, error, m
         decorate(run)
 
 
+def test_results_are_compressed_where_the_decorator_says_so(tmp_path):
+    """The option changes what the file takes, and neither the key nor the result."""
+
+    def zeros(count):
+        return bytes(count)
+
+    plain = cacheable(zeros)
+    small = cacheable(store=tmp_path, compress=True)(zeros)
+    assert small(100_000) == small(100_000) == bytes(100_000)
+    (file,) = tmp_path.rglob("*.result")
+    assert file.stem == plain.key(100_000)
+    assert file.stat().st_size < 2_000
+
+
 def test_generators_and_coroutines_are_refused():
     """What gives no value that could be kept is refused with the way out."""
 

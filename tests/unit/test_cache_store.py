@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 
@@ -48,9 +49,10 @@ def store(tmp_path):
     ],
     ids=["none", "dict", "bytes", "text", "arrays", "slice", "frame"],
 )
-def test_what_is_put_comes_back(store, value):
-    """A result of any kind comes back equal, None as well."""
-    stored = store.put(KEY, value)
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
+def test_what_is_put_comes_back(store, value, compress):
+    """A result of any kind comes back equal, None as well, whoever reads it."""
+    stored = ResultStore(store.folder, compress=compress).put(KEY, value)
     assert store.contains(KEY)
     assert stored.nbytes == stored.path.stat().st_size
     found = store.get(KEY)
@@ -70,9 +72,48 @@ def test_a_result_that_was_never_put_is_a_key_error(store):
     assert not store.folder.exists()
 
 
-def test_arrays_come_back_writable_and_alone(store):
+def test_compressed_results_take_less_room_and_both_kinds_lie_together(store):
+    """What was kept without compression is read with it, and the other way round."""
+    value = {"x": np.zeros(100_000), "text": "again " * 10_000}
+    small = ResultStore(store.folder, compress=True)
+    sizes = [each.put(key, value).nbytes for each, key in ((store, KEY), (small, OTHER))]
+    assert sizes[1] < sizes[0] / 50
+    for each in (store, small):
+        np.testing.assert_equal([each.get(KEY), each.get(OTHER)], [value, value])
+    whole = small.path(OTHER).read_bytes()
+    small.path(OTHER).write_bytes(whole[:-3] + bytes(3))
+    with pytest.raises(CorruptResultError, match="checksum"):
+        store.get(OTHER)
+
+
+@pytest.mark.parametrize("kind", ["array", "frame", "table"])
+def test_large_results_are_read_in_one_copy(store, kind):
+    """Numpy, pandas and Arrow: the bytes of the file become those of the result."""
+    columns = {"a": np.arange(1_000_000), "b": np.ones(1_000_000)}
+    value = {
+        "array": lambda: columns["a"],
+        "frame": lambda: pd.DataFrame(columns),
+        "table": lambda: pytest.importorskip("pyarrow").table(columns),
+    }[kind]()
+    nbytes = store.put(KEY, value).nbytes
+    assert nbytes >= 8_000_000
+    store.get(KEY)  # whatever is imported for it
+    tracemalloc.start()
+    try:
+        found = store.get(KEY)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 1_000_000
+    assert nbytes <= peak_bytes < 1.1 * nbytes
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "compressed"])
+def test_arrays_come_back_writable_and_alone(store, compress):
     """A large result can be changed in place, and no other reader sees it."""
-    store.put(KEY, {"x": np.zeros(100_000), "y": np.zeros(3)})
+    ResultStore(store.folder, compress=compress).put(
+        KEY, {"x": np.zeros(100_000), "y": np.zeros(3)}
+    )
     first, second = store.get(KEY), store.get(KEY)
     first["x"][:] = 1
     first["y"][:] = 1

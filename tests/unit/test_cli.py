@@ -14,7 +14,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from scalable_nb import __version__
+from scalable_nb import __version__, cacheable
 from scalable_nb.cli import main
 from scalable_nb.magics.helptext import overview, verb_help
 from scalable_nb.magics.table import SHELL, VERBS
@@ -52,6 +52,23 @@ def runs(project: Path) -> Path:
 def scalable(*words: str) -> Result:
     """Run the command line in this process."""
     return CliRunner().invoke(main, words)
+
+
+def test_kept_results_are_told_checked_and_cleared(project: Path) -> None:
+    """A shell sees how much is kept, finds damage, and removes what a function left."""
+    double = cacheable(lambda x: 2 * x)
+    assert [double(x) for x in range(3)] == [0, 2, 4]
+    assert scalable("cache").stdout.startswith("3 kept results, ")
+    file = double.store().path(double.key(1))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert str(file) in scalable("cache", "verify").stdout
+    assert scalable("cache", "info").stdout.startswith("2 kept results, ")
+    assert "2 kept results" in scalable("cache", "clear", "--function", "<lambda>").stdout
+    assert scalable("cache").stdout.startswith("0 kept results, ")
+    refused = scalable("cache", "verfy")
+    assert refused.exit_code != 0
+    assert "Did you mean 'verify'" in refused.output
+    assert "in a notebook" in scalable("cache", "why", "double", "1").output
 
 
 def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:

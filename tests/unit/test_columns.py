@@ -59,12 +59,26 @@ def test_invalid_utf8_costs_letters_not_the_row(tmp_path: Path) -> None:
     assert table.row(0)["message"] == "caf\ufffd"
 
 
+def test_damage_in_what_is_not_read_does_no_harm(tmp_path: Path) -> None:
+    """A traceback in another encoding leaves the columns alone, and is shown with a mark."""
+    data = lines([failure(1, traceback="caf?"), failure(2)]).replace(b"caf?", b"caf\xe9")
+    table = table_of(tmp_path, data)
+    assert table.problems == Counter()
+    assert len(table.frame) == 2
+    assert table.row(0)["traceback"] == "caf\ufffd"
+
+
 def test_odd_types_and_newer_versions_are_counted(tmp_path: Path) -> None:
     """What has another type is missing, what is newer is read as far as known; both are told."""
-    rows = [failure(1, schema_version=9, news=[1]), failure(2, worker=["w"], attempt=2.5)]
+    rows = [
+        failure(1, schema_version=9, news=[1]),
+        failure(2, worker=["w"], attempt=2.5),
+        failure(3, attempt=2**60, duration_s=1e305),
+    ]
     table = table_of(tmp_path, lines(rows))
     assert table.problems == {"a newer schema version": 1, "a value of another type": 1}
-    assert table.frame["attempt"].tolist() == [1, 1]
+    assert table.frame["attempt"].tolist() == [1, 1, 1]
+    assert table.frame["duration_s"].isna().tolist() == [False, False, True]
 
 
 def test_a_growing_file_is_followed(tmp_path: Path) -> None:

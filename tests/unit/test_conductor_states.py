@@ -162,21 +162,20 @@ class Run(RuleBasedStateMachine):
     def an_attempt_succeeds(self, data: st.DataObject) -> None:
         attempt = data.draw(st.sampled_from(self._at_work()))
         self._end(attempt)
-        del self.running[attempt.run_id]
-        self.host.finish(attempt.key, attempt.worker, attempt.run_id)
+        if not self._is_asked_about(attempt):  # otherwise its worker keeps it to itself
+            del self.running[attempt.run_id]
+            self.host.finish(attempt.key, attempt.worker, attempt.run_id)
 
     @precondition(lambda self: self._at_work())
     @rule(data=st.data(), category=st.sampled_from(["transient", "permanent"]))
     def an_attempt_fails(self, data: st.DataObject, category: str) -> None:
         attempt = data.draw(st.sampled_from(self._at_work()))
         self._end(attempt)
-        attempt.is_told = True
-        attempt.will_retry = self.host.ask_about_failure(
-            attempt.key, attempt.worker, attempt.run_id, category
-        )
+        question = attempt.key, attempt.worker, attempt.run_id, category
+        answer = self.host.ask_about_failure(*question)
         # The answer may get lost: the worker asks again, and must get the same one.
-        again = self.host.ask_about_failure(attempt.key, attempt.worker, attempt.run_id, category)
-        assert again == attempt.will_retry
+        assert self.host.ask_about_failure(*question) == answer
+        attempt.is_told, attempt.will_retry = answer["is_told"], answer["retry"]
 
     @precondition(lambda self: self._told())
     @rule(data=st.data())
@@ -192,6 +191,19 @@ class Run(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_outcome_gets_stuck(self, data: st.DataObject) -> None:
         self._end(data.draw(st.sampled_from(self._at_work())))
+
+    @precondition(lambda self: self.host.recalled())
+    @rule(data=st.data())
+    def a_worker_tells_of_a_task_taken_back(self, data: st.DataObject) -> None:
+        worker, key, run_id = data.draw(st.sampled_from(self.host.recalled()))
+        attempt = self.running.get(run_id)
+        executing, ended = [], []
+        if attempt is not None:
+            self.ended[attempt.row] += not attempt.has_ended
+            (ended if attempt.has_ended else executing).append(run_id)
+            # Where it goes on executing, nobody is interested any more.
+            attempt.has_ended = attempt.is_told = True
+        self.host.answer_recall(worker, key, run_id, executing, ended)
 
     @precondition(lambda self: self._at_work())
     @rule(data=st.data())
@@ -233,14 +245,19 @@ class Run(RuleBasedStateMachine):
         return [a for a in self.running.values() if a.is_told]
 
     def _is_wanted(self, attempt: Attempt) -> bool:
-        """Whether the scheduler still waits for this very run."""
+        """Whether the scheduler still waits for this very run, or will learn of it."""
         ts = self.host.scheduler.tasks.get(attempt.key)
-        return (
+        return self._is_asked_about(attempt) or (
             ts is not None
             and ts.processing_on is not None
             and ts.processing_on.address == attempt.worker
             and ts.run_id == attempt.run_id
         )
+
+    def _is_asked_about(self, attempt: Attempt) -> bool:
+        ts = self.host.scheduler.tasks.get(attempt.key)
+        is_same = ts is not None and ts.run_id == attempt.run_id
+        return is_same and (attempt.worker, attempt.key, attempt.run_id) in self.host.recalled()
 
     def _end(self, attempt: Attempt) -> None:
         attempt.has_ended = True
@@ -254,11 +271,11 @@ class Run(RuleBasedStateMachine):
             self.ended[attempt.row] += not attempt.has_ended and self._is_wanted(attempt)
         self.lost[worker] = gone
 
-    def _noted(self, worker: str) -> tuple[list[str], list[int]]:
+    def _noted(self, worker: str) -> tuple[list[int], list[int]]:
         """What the file of slots says: attempts at work, and ends nobody has heard of."""
         gone = self.lost[worker]
         return (
-            [a.key for a in gone if not a.has_ended],
+            [a.run_id for a in gone if not a.has_ended],
             [a.run_id for a in gone if a.has_ended and not a.is_told],
         )
 
@@ -338,7 +355,7 @@ def test_a_dependent_of_two_failures_recovers_with_the_second() -> None:
     host.submit(["a", "b"], PolicyTerms(), [], "")
     host.submit(["sum"], PolicyTerms(), ["a", "b"], "")
     for key, worker, run_id in list(host.processing()):
-        assert not host.ask_about_failure(key, worker, run_id, "permanent")
+        assert not host.ask_about_failure(key, worker, run_id, "permanent")["retry"]
         host.err(key, worker, run_id)
     for key, others in (("a", "erred"), ("b", "processing")):
         host.ask("resubmit", [key], {}, (), dry_run=False)

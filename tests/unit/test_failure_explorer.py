@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from hypothesis import given, settings
 from ipywidgets import HTML, Button, Dropdown, Select, Text, Widget
 from journal_rows import RUN_ID, attempts, failure, tutorial_failures, tutorial_tasks, write_run
 from planted import Call, Fate, run_with
-from plotly.callbacks import InputDeviceState, Points
+from plotly.callbacks import BoxSelector, InputDeviceState, Points
 from test_figures import HOSTILE
 from test_reader import ANY_ROWS
+from test_reproduction import record_calls
+from waiting import until
 
 from scalable_nb.errors import ScalableError, UnknownNameError
-from scalable_nb.figures.explorer import ARGUMENT, PLACES, TIMELINE
+from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, RETRIES, TIMELINE
 from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.columns import failures_frame
+from scalable_nb.telemetry.runs import RunRecords
 from scalable_nb.telemetry.selection import Selection
 from scalable_nb.widgets.copy_button import CopyButton
 from scalable_nb.widgets.failure_explorer import FailureExplorer
@@ -128,7 +133,7 @@ def planted() -> FailureExplorer:
 
 
 def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> None:
-    """Place, time, argument and class narrow the kinds and each other, not their own chart."""
+    """Place, time, argument, attempt and class narrow the kinds and all charts but their own."""
     chart = charts(planted)[0]
     hosts = list(chart.layout.yaxis4.ticktext)
     assert hosts[0] == "n3"
@@ -152,12 +157,67 @@ def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> No
     )
     click(planted, ARGUMENT, years)
 
+    click(planted, RETRIES[1], 0)
+    assert set(planted.frames["failures"]["attempt"]) == {1}
+    assert list(chart.data[RETRIES[0]].selectedpoints) == [0]
+    click(planted, RETRIES[0], 1)  # second attempts: all of them succeeded
+    assert len(planted.frames["failures"]) == 0
+    click(planted, RETRIES[0], 1)
+
     busy = max(range(60), key=lambda n: chart.data[TIMELINE].y[n])
     click(planted, TIMELINE, busy)
     assert len(planted.frames["failures"]) == chart.data[TIMELINE].y[busy]
     assert f"Only {planted.selection}" in html_of(planted)
     button(planted, "Show all").click()
     assert planted.selection.is_empty
+
+
+def box(explorer: FailureExplorer, trace: int, points: list[int]) -> None:
+    """What plotly does when a person draws a box or a lasso around points."""
+    shown = charts(explorer)[0].data[trace]
+    xs, ys = ([values[point] for point in points] for values in (shown.x, shown.y))
+    inside = Points(points, xs, ys, shown.name, trace)
+    shown._dispatch_on_selection(inside, BoxSelector())
+
+
+def test_a_box_chooses_what_is_in_it(planted: FailureExplorer) -> None:
+    """Around attempts: their classes and durations; around bars of time: the whole span."""
+    chart = charts(planted)[0]
+    points = chart.data[POINTS]
+    long = [n for n, (x, y) in enumerate(zip(points.x, points.y, strict=True))
+            if x > 3.0 and round(y) == 0]  # fmt: skip
+    box(planted, POINTS, long)
+    shown = planted.frames["failures"]
+    assert set(shown["failure_class"]) == {chart.layout.yaxis.ticktext[0]}
+    assert shown["duration_s"].min() > 3.0
+    assert len(shown) == len(long)
+    assert list(chart.data[POINTS].selectedpoints) == long
+    assert "took: 3" in html_of(planted)
+    box(planted, POINTS, [])  # around nothing
+    assert len(planted.frames["failures"]) == len(long)
+    button(planted, "Show all").click()
+    assert chart.data[POINTS].selectedpoints is None
+    box(planted, TIMELINE, [10, 11, 12])
+    assert len(planted.frames["failures"]) == sum(chart.data[TIMELINE].y[10:13])
+    box(planted, 0, [0, 1])
+    assert len(planted.selection.error_class or ()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hits"),
+    [
+        ("year", "1950 to 1960", [0, 2]),
+        ("year", "1950", [0, 2]),
+        ("#1", "1 to 8", [3]),
+        ("span", "'a to b'", [4]),
+    ],
+)
+def test_an_argument_is_found_where_it_is_one(name: str, value: str, hits: list[int]) -> None:
+    """Values within texts and lists are not taken for the argument's own."""
+    previews = ["year=1950", "of=['x, year=1950'], year=2000", "a=(1, 2), year=1950", "7, 1955",
+                "span='a to b', year=2001"]  # fmt: skip
+    frame = failures_frame([failure(n, args_preview=text) for n, text in enumerate(previews)])
+    assert Selection(argument=(name, value)).of(frame).index.tolist() == hits
 
 
 def test_searching_leaves_what_holds_the_words(planted: FailureExplorer) -> None:
@@ -188,6 +248,39 @@ def test_the_remedy_is_a_button(tmp_path: Path) -> None:
     assert "There is no log." in html_of(explorer)
 
 
+def test_a_call_of_a_finished_run_is_reproduced_here(tmp_path: Path) -> None:
+    """From the record of calls; the traceback of this time stands where the other one was."""
+
+    def divide(a: int, b: int) -> float:
+        return a / b
+
+    keys = [f"run_simulation-{n}" for n in (1, 2, 3)]
+    run = write_run(tmp_path, [
+        failure(1, failure_class="KeyError"),
+        failure(2, failure_class="WorkerLostError", category="infrastructure"),
+        failure(3, failure_class="OSError"),
+        failure(4, failure_class="ValueError"),
+    ])  # fmt: skip
+    record_calls(run, divide, {keys[0]: (1, 0), keys[1]: (4, 2)})
+    record_calls(run, divide, {keys[2]: (1, 1)}, idempotent=False)
+    explorer = FailureExplorer(run)
+    again = button(explorer, "Reproduce here")
+    explorer.selected = "KeyError-permanent"
+    again.click()
+    assert "raised ZeroDivisionError" in html_of(explorer)
+    assert "in divide" in parts(explorer, HTML)[-1].value
+    assert isinstance(sys.last_value, ZeroDivisionError)  # for %debug
+    explorer.selected = "WorkerLostError-infrastructure"
+    again.click()
+    until(lambda: "in a child process" in html_of(explorer) and "returned 2.0" in html_of(explorer))
+    explorer.selected = "OSError-permanent"
+    again.click()
+    assert "is not idempotent" in html_of(explorer)
+    explorer.selected = "ValueError-permanent"
+    again.click()
+    assert "has no record of the call of &#x27;run_simulation-4&#x27;" in html_of(explorer)
+
+
 def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
     """CSV holds what is chosen, HTML is one page, and both leave arguments out on request."""
     planted.error_class = "OSError"
@@ -200,6 +293,19 @@ def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
     assert "year=19" not in page
     with pytest.raises(ScalableError, match=r"expected a name that ends with .html, .csv or"):
         planted.export("failures.xlsx")
+
+
+def test_it_can_be_passed_on_as_parquet(
+    planted: FailureExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet holds the same table with its types; without pyarrow it is said what to install."""
+    planted.error_class = "OSError"
+    path = planted.export(tmp_path / "failures.parquet")
+    chosen = planted.frames["failures"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(path), chosen, check_categorical=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ScalableError, match=r"scalable-nb\[parquet\].*or export '.*again.csv'"):
+        planted.export(tmp_path / "again.parquet")
 
 
 def test_an_issue_names_no_arguments(explorer: FailureExplorer) -> None:
@@ -311,6 +417,16 @@ def test_a_run_is_followed(tmp_path: Path) -> None:
         paths = run
 
     assert len(FailureExplorer(Session()).frame) == 10
+
+
+def test_several_runs_are_explored_together(tmp_path: Path) -> None:
+    """Records of several runs, at once or as they grow, are one explorer."""
+    runs = [write_run(tmp_path / name, [failure(n)]) for n, name in enumerate("ab")]
+    explorer = FailureExplorer(RunRecords(*runs), title="both")
+    assert len(explorer.frame) == 2
+    append(runs[1], [failure(5)])
+    explorer.refresh()
+    assert len(explorer.frame) == 3
 
 
 def test_a_saved_notebook_still_tells_the_story(explorer: FailureExplorer) -> None:

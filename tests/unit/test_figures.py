@@ -150,17 +150,20 @@ def view() -> FailureView:
     run = run_with(plan, 3, noise=0.1)
     left = {"event_type": "worker-left", "timestamp": run.failures[9]["timestamp"]}
     records = RowRecords(run.failures, run.tasks)
-    records.workers.append(left)
+    came = {"event_type": "worker-connected", "timestamp": run.failures[2]["timestamp"]}
+    records.workers += [left, came, came]
     return FailureView(records)
 
 
 def test_the_timeline_counts_every_attempt(view: FailureView) -> None:
-    """Its bars add up to the failed attempts, its line to all; a lost worker is a mark."""
+    """Its bars add up to the failed attempts, its line to all; workers lost and come are marks."""
     figure = view.figures()["timeline"]
     assert sum(traces(figure, "bar", "failed attempts").y) == len(view.frame)
     ended = (view.records.tasks["state"] == "succeeded").sum() + len(view.frame)
     assert sum(traces(figure, "scatter", "all attempts").y) == ended
-    assert list(traces(figure, "scatter", "workers lost").customdata) == [1]
+    lost, came = (traces(figure, "scatter", f"workers {what}") for what in ("lost", "came"))
+    assert (list(lost.customdata), list(came.customdata)) == ([1], [2])
+    assert came.x[0] < lost.x[0]
 
 
 def test_the_heat_map_shows_the_bad_node(view: FailureView) -> None:

@@ -128,7 +128,7 @@ def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
 
 def test_a_nanny_that_speaks_is_in_a_job_that_runs() -> None:
     """Then nobody is asked, and its word stands."""
-    report = ExitReport("exit", 3, {}, {}, None, None)
+    report = ExitReport("exit", {}, exit_code=3)
     failure, loss = amended(None, report)
     assert loss is Loss.CRASH
     assert (failure.job_id, failure.job_state) == ("75", "RUNNING")

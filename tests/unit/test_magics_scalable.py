@@ -110,7 +110,6 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> InteractiveShell:
             "ScalableSession": Session,
             "current_session": current_session,
             "live_sessions": lambda: Session.live,
-            "tidy_up": lambda runs_dir: None,
         },
         "client": {"ScalableClient": Client},
     }.items():

@@ -136,6 +136,21 @@ def problems_of(text: str) -> list[str]:
         ),
         (
             "provider: local",
+            "provider: local, host: job",
+            "4: targets.local.host: 'job' takes a batch system; on provider local expected",
+        ),
+        (
+            "provider: local",
+            "provider: slurm, host_job: {memory: 4G}",
+            "4: targets.local.host_job: is used with `host: job` only; add that",
+        ),
+        (
+            "provider: local",
+            "provider: slurm, host: job, host_job: {memory: 8}",
+            "4: targets.local.host_job.memory: 8 means 8 bytes, too little for a worker;",
+        ),
+        (
+            "provider: local",
             "provider: slurm, wall_time: '1:00'",
             "4: targets.local.wall_time: unknown key for provider slurm; did you mean 'walltime'?",
         ),

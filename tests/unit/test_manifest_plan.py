@@ -306,6 +306,40 @@ def test_a_component_may_differ_from_its_target() -> None:
     assert [c.walltime for c in plan.components] == ["10", "1-0"]
 
 
+@pytest.mark.parametrize("provider", JOB_QUEUES)
+def test_a_host_that_is_a_job_has_a_script_of_its_own(provider: str) -> None:
+    """It begins the host of the run and prints into the run's log; it has nothing of a worker's."""
+    disk = ", disk: 1G" if provider == "htcondor" else ""
+    plan = plan_of(f"provider: {provider}, host: job, max_workers: 1, processes: 2{disk}")
+    assert plan.host_job is not None
+    assert (plan.host_job.cores, plan.host_job.memory_bytes) == (1, 2_000_000_000)
+    assert plan.script is not None
+    script = plan.host_job.script or ""
+    assert plan.script.startswith(f"# --- host ---\n{script}")
+    assert "-P -m scalable_nb.host.process" in script
+    assert "<run-folder>/host.log" in script
+    assert "2>&1" in script
+    for words in ("host.worker", "--component", "--nworkers"):
+        assert words not in script
+    assert "host       a job of its own, 1 core, 1.86 GiB, " in str(plan)
+
+
+def test_the_job_of_a_host_asks_for_what_it_was_told() -> None:
+    """`host_job:` goes before the target's own words; a run is never begun a second time."""
+    plan = plan_of(
+        "provider: slurm, max_workers: 1, walltime: '10', queue: batch, host: job, host_job: "
+        "{cpus: 2, memory: 4G, walltime: 1-0, queue: long, job_script_prologue: [module load x]}"
+    )
+    assert plan.host_job is not None
+    lines = (plan.host_job.script or "").splitlines()
+    asked = {"#SBATCH -p long", "#SBATCH -t 1-0", "#SBATCH --cpus-per-task=2",
+             "#SBATCH --mem=4G", "#SBATCH --no-requeue", "module load x"}  # fmt: skip
+    assert asked <= set(lines)
+    assert "#SBATCH -p batch" in (plan.components[0].script or "")
+    assert "--no-requeue" not in (plan.components[0].script or "")
+    assert plan_of("provider: slurm, max_workers: 1").host_job is None
+
+
 def test_a_container_wraps_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """`image` with `runtime: apptainer` runs the worker inside, with its folders and the run's."""
     monkeypatch.setenv("SCALABLE_RUNS_DIR", "/scratch/me/runs")

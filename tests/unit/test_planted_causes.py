@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from planted import Call, Fate, Plan, run_with
+from planted import RESET, Call, Fate, Plan, run_with
 
 from scalable_nb.faults.diagnose import Finding, diagnose
 
@@ -72,6 +72,7 @@ PLANTED: list[tuple[str, Plan]] = [
     ("timeout", some({"failure_class": "TaskTimeoutError", "category": "timeout",
                       "message": "exceeded 300s limit", "duration_s": 300.0})),
     ("walltime", some({**LOST, "job_state": "TIMEOUT", "duration_s": 3500.0})),
+    ("preempted", some(LOST, share=0.05)),
     ("fast_permanent", some({**BAD, "duration_s": 0.05})),
     ("permanent", some({**BAD, "duration_s": 40.0})),
     ("missing_module", some({"failure_class": "ModuleNotFoundError", "category": "permanent",
@@ -82,6 +83,7 @@ PLANTED: list[tuple[str, Plan]] = [
                          "message": "[Errno 13] Permission denied: '/data/b.nc'"})),
     ("network", some({"failure_class": "HTTPError", "category": "transient",
                       "message": "429 Too Many Requests"}, attempts=4)),
+    ("network", some(RESET, attempts=4)),
     ("disk_full", some({"failure_class": "OSError", "category": "resource",
                         "message": "[Errno 28] No space left on device: '/tmp/x'"})),
     ("lost_worker", some({**LOST, "job_state": None, "message": "ended by SIGSEGV"}, 0.05, 4)),
@@ -137,11 +139,12 @@ def test_the_node_and_the_values_are_named() -> None:
     assert "the node `n3`" in node.sentence
     assert "--exclude=n3" in node.action
     assert node.evidence["rate_there"][0] > 0.7 > 0.1 > node.evidence["rate_elsewhere"][0]
-    years = first(PLANTED[12][1], 1)
+    of_years, of_regions = (plan for rule, plan in PLANTED if rule == "bad_argument_range")
+    years = first(of_years, 1)
     assert years.evidence["argument"] == "year"
     low, high = map(float, years.evidence["values"].split(" to "))
     assert (low, high) == (pytest.approx(1951, abs=3), pytest.approx(1964, abs=3))
-    region = first(PLANTED[13][1], 1)
+    region = first(of_regions, 1)
     assert "`region` = 'east'" in region.sentence
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from journal_rows import RUN_ID, attempts, failure, task, tutorial_failures, tut
 from journal_rows import write_run as write
 from test_reader import ANY_ROWS
 
+from scalable_nb.contact import SILENT_S
 from scalable_nb.paths import RunPaths
 from scalable_nb.report import build_report
 from scalable_nb.report.text import format_duration
@@ -152,7 +154,7 @@ def test_a_run_whose_host_is_gone_is_interrupted(tmp_path: Path, session: dict[s
 
 
 def test_a_run_without_session_file_is_interrupted_when_it_is_old(tmp_path: Path) -> None:
-    """While a host starts or ends it has no session file; later that means it is gone."""
+    """A run that another package has just begun may go on; an old one does not."""
     run = write(tmp_path, run=ABOUT)
     assert build_report(run).state == "running"
     for file in run.folder.iterdir():
@@ -160,9 +162,16 @@ def test_a_run_without_session_file_is_interrupted_when_it_is_old(tmp_path: Path
     assert build_report(run).state == "interrupted"
 
 
-def test_a_host_on_another_machine_cannot_be_seen(tmp_path: Path) -> None:
-    """Of a run without end on another machine the report does not claim to know."""
-    report = build_report(write(tmp_path, run=ABOUT, session={"pid": 1, "host": "login-7"}))
+def test_a_host_on_another_machine_is_known_by_its_sign_of_life(tmp_path: Path) -> None:
+    """While it touches its file it lives; without any sign the report does not claim to know."""
+    run = write(tmp_path, run=ABOUT, session={"pid": 1, "host": "login-7"})
+    assert build_report(run).state == "running"
+    silent_at = time.time() - SILENT_S - 1
+    os.utime(run.session_json, (silent_at, silent_at))
+    assert build_report(run).state == "interrupted"
+    run.session_json.unlink()
+    run.run_json.write_bytes(json.dumps({**ABOUT, "hostname": "login-7"}).encode())
+    report = build_report(run)
     assert report.state == "unknown"
     assert "'login-7'" in report.to_text()
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+from journal_rows import failure, write_run
+
+from scalable_nb.cache.keys import own_result_key
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.callrecord import CallRecorder, RecordedBatch, RecordedCall
 from scalable_nb.calls import Call, pack_arguments, pack_function
-from scalable_nb.reproduction import FailedCall
+from scalable_nb.errors import SubmitError
+from scalable_nb.failedcall import FailedCall
+from scalable_nb.paths import RunPaths
+from scalable_nb.reproduction import call_of_run
 
 
 def call_of(function: Callable[..., Any], *args: Any, **options: Any) -> FailedCall:
@@ -75,3 +85,39 @@ def test_a_call_that_does_not_end_is_ended_and_says_where_it_was() -> None:
     assert came.outcome == "timed out"
     assert "limit of 0.5 s" in came.text
     assert time.monotonic() - began < 60
+
+
+def record_calls(
+    run: RunPaths,
+    function: Callable[..., Any],
+    calls: dict[str, tuple[Any, ...]],
+    inputs: tuple[str, ...] = (),
+    **wire: Any,
+) -> None:
+    """Write down what tasks of a run call, as a client does before they run."""
+    name = "".join(calls)
+    batch = RecordedBatch(name, "sweep", function.__name__, wire=wire, at=time.time())
+    recorder = CallRecorder(run.calls, f"kernel-{name}", 1 << 30)
+    made = []
+    for key, args in calls.items():
+        arguments, _, buffers = pack_arguments(args, {}, function)
+        call = Call(pack_function(function), arguments, buffers=buffers)
+        made.append(RecordedCall(key, call, inputs, ", ".join(map(repr, args))))
+    recorder.write(batch, made)
+    recorder.close()
+
+
+def test_a_call_of_a_finished_run_takes_kept_results(tmp_path: Path) -> None:
+    """What another task returned is read from where it was kept; where it was not, that is said."""
+    run = write_run(tmp_path, [failure(1, task_id="fails")])
+    function = pow
+    record_calls(run, function, {"input": (2, 3)})
+    record_calls(run, function, {"fails": (10, 2)}, inputs=("input",))
+    with pytest.raises(SubmitError, match="takes the result of 'input', which was not kept"):
+        call_of_run(run, "fails")
+    ResultStore(run.results).put(own_result_key("input"), 8)
+    call = call_of_run(run, "fails")
+    assert call.inputs == [8]
+    assert call.run().value == 100
+    with pytest.raises(SubmitError, match="no record of the call of 'never ran'"):
+        call_of_run(run, "never ran")

@@ -14,11 +14,11 @@ MEBI = 2**20
 
 
 def test_squeue_tells_why_a_job_waits_and_when_it_may_start() -> None:
-    """A pending job has its reason and Slurm's estimate; a running one its node and start."""
+    """A pending job has its reason and Slurm's estimate; a running one its node, start and end."""
     jobs = parse_squeue(
-        "7|PENDING|Resources|1795692287|n/a|0:00\n"
-        "8|PENDING|Priority|N/A|n/a|0:00\n"
-        "9|RUNNING|None|1795692245|n1|1-02:03:04\n"
+        "7|PENDING|Resources|1795692287|n/a|0:00|N/A\n"
+        "8|PENDING|Priority|N/A|n/a|0:00|N/A\n"
+        "9|RUNNING|None|1795692245|n1|1-02:03:04|1795799999\n"
     )
     assert (jobs["7"].reason, jobs["7"].estimated_start_at) == ("Resources", 1795692287.0)
     assert (jobs["8"].reason, jobs["8"].estimated_start_at) == ("Priority", None)
@@ -26,6 +26,7 @@ def test_squeue_tells_why_a_job_waits_and_when_it_may_start() -> None:
     running = jobs["9"]
     assert (running.state, running.reason, running.node) == ("RUNNING", None, "n1")
     assert (running.started_at, running.estimated_start_at) == (1795692245.0, None)
+    assert (running.ends_at, jobs["7"].ends_at) == (1795799999.0, None)
     assert running.elapsed_s == ((24 + 2) * 60 + 3) * 60 + 4
 
 

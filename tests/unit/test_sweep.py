@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import platform
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from scalable_nb.contact import SILENT_S
 from scalable_nb.paths import RunPaths, create_run
 from scalable_nb.sweep import sweep_runs
 
 
-def left_behind(runs_dir: Path, hostname: str | None = None) -> RunPaths:
+def left_behind(runs_dir: Path) -> RunPaths:
     """A run whose host is not there any more."""
     run = create_run(runs_dir, "demo")
-    run.run_json.write_text(json.dumps({"hostname": hostname or platform.node()}))
+    run.run_json.write_text(json.dumps({"provider": "local"}))
     run.tls.mkdir()
     (run.tls / "key.pem").write_text("secret")
     (run.workspace / "worker").mkdir(parents=True)
@@ -33,19 +35,32 @@ def test_keys_of_a_dead_host_do_not_stay(tmp_path: Path) -> None:
     assert sweep_runs(tmp_path) == []
 
 
-def test_a_run_of_another_machine_is_left_alone(tmp_path: Path) -> None:
-    """Whether a host lives elsewhere cannot be seen from here."""
-    run = left_behind(tmp_path, hostname="another-node")
+def test_a_host_of_another_machine_is_left_alone_while_it_shows_signs_of_life(
+    tmp_path: Path,
+) -> None:
+    """It touches its file; when it has not done so for minutes, it is dead."""
+    run = left_behind(tmp_path)
+    run.session_json.write_text(json.dumps({"host": "another-node", "pid": 1}))
     assert sweep_runs(tmp_path) == []
     assert run.tls.exists()
+    silent_at = time.time() - SILENT_S - 1
+    os.utime(run.session_json, (silent_at, silent_at))
+    assert sweep_runs(tmp_path) == [run]
+    assert not run.tls.exists()
 
 
 def test_a_host_that_is_just_starting_is_left_alone(tmp_path: Path) -> None:
-    """A process that was started for the run counts, also before it has an address."""
+    """Whoever asked for it stands for it until it speaks for itself."""
     run = left_behind(tmp_path)
-    run.session_json.unlink()
-    command = [sys.executable, "-c", "input()", str(run.folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as host:
+    code = (
+        "import sys; from pathlib import Path; from scalable_nb.contact import HostState, sign\n"
+        "from scalable_nb.paths import RunPaths\n"
+        "sign(RunPaths(Path(sys.argv[1])), HostState.ASKED_FOR); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(run.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as kernel:
+        assert kernel.stdout is not None
+        kernel.stdout.readline()
         assert sweep_runs(tmp_path) == []
-        host.communicate(b"\n")
+        kernel.communicate(b"\n")
     assert sweep_runs(tmp_path) == [run]

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def _run(context: Context, options: Namespace) -> SessionStatus:
-    from scalable_nb.session import tidy_up
     from scalable_nb.settings import load_settings
+    from scalable_nb.sweep import sweep_runs
 
-    tidy_up(load_settings().runs_dir)
+    sweep_runs(load_settings().runs_dir)
     with visited_session(context, options.run) as session:
         return session.status()
 

@@ -92,7 +92,7 @@ export class Summary {
       element.hidden = !store.counts[state] && !ui.query.states.has(state);
     }
     this.paintTime();
-    this.#speak(percent);
+    this.speak();
   }
 
   #rest() {
@@ -135,11 +135,13 @@ export class Summary {
     return status === "live" ? ["live", "live"] : ["", status];
   }
 
-  /** @param {number} percent */
-  #speak(percent) {
+  /** Announces the counts, when they are new and the last time is some seconds ago. */
+  speak() {
+    const { store } = this.context;
+    const text = `${percentDone(store.done, store.size)} % done: ${countsText(store.counts)}`;
     const now = performance.now();
-    if (now < this.spokenAt + SPOKEN_EVERY_MS) return;
+    if (text === this.spoken.textContent || now < this.spokenAt + SPOKEN_EVERY_MS) return;
     this.spokenAt = now;
-    setText(this.spoken, `${percent} % done: ${countsText(this.context.store.counts)}`);
+    setText(this.spoken, text);
   }
 }

@@ -113,6 +113,7 @@ class View {
     if (!this.isInView || !this.root.isConnected || document.hidden) return;
     const { store } = this.feed;
     if (this.grid.order.isBehind || this.feed.isWaiting) this.request();
+    this.summary.speak();
     if (store.stoppedAt !== null || store.done === store.size) return;
     this.summary.paintTime();
     if (this.isLine) return;

@@ -1,0 +1,27 @@
+"""How many tasks ask for a worker."""
+
+from __future__ import annotations
+
+from scheduler_alone import SchedulerAlone
+
+from scalable_nb.faults.policy import Backoff, PolicyTerms
+from scalable_nb.host.demand import runnable_by_component
+
+
+def test_what_waits_asks_for_no_worker() -> None:
+    """Neither between two attempts, nor for an input, nor for a person's word."""
+    host = SchedulerAlone(threads=1)
+    worker = host.add_worker()
+    host.submit(["parked"], PolicyTerms(retries=1, backoff=Backoff(base_s=3600)), [], "")
+    host.submit(["blocked"], PolicyTerms(), ["parked"], "")
+    assert runnable_by_component(host.conductor).total() == 1
+    (task,) = host.processing()
+    assert host.ask_about_failure(*task, "transient")["retry"]
+    host.give_back("parked", worker)
+    assert runnable_by_component(host.conductor).total() == 0
+    host.remove_worker(worker)
+    assert runnable_by_component(host.conductor).total() == 0
+    host.end_wait("parked")
+    assert runnable_by_component(host.conductor).total() == 1
+    assert host.mishaps.found == []
+    host.close()

@@ -1,0 +1,64 @@
+"""When the job of a host ends, and that the host goes in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import time
+
+import psutil
+import pytest
+
+from scalable_nb.host.own_job import OwnJob
+from scalable_nb.manifest.schema import HostJob, Target
+from scalable_nb.status import SessionStatus
+from scalable_nb.targets.jobstate import JobFacts
+from scalable_nb.targets.queue import Queue
+
+
+class _Told(Queue):
+    """A batch system that has said when jobs end."""
+
+    def __init__(self, ends_at: float) -> None:
+        super().__init__("Slurm")
+        self._ends_at = ends_at
+
+    def facts(self, job_id: str) -> JobFacts | None:
+        return JobFacts(job_id, "RUNNING", node="n7", ends_at=self._ends_at)
+
+
+def test_a_host_knows_its_job() -> None:
+    """By the variable of its batch system, with the walltime that was asked for it."""
+    target = Target(provider="pbs", host="job", host_job=HostJob(walltime="02:00:00"))
+    job = OwnJob.of(target, Queue("PBS"), {"PBS_JOBID": "9.srv"})
+    assert (str(job), job.walltime_s) == ("PBS job 9.srv", 7200.0)
+    assert job.ends_at == pytest.approx(psutil.Process().create_time() + 7200)
+    assert not job.is_nearly_over
+
+
+@pytest.mark.parametrize(("ago_s", "is_over"), [(0, False), (6800, False), (6950, True)])
+def test_it_goes_minutes_before_its_walltime_is_over(ago_s: float, is_over: bool) -> None:
+    """Of two hours it leaves five minutes."""
+    assert OwnJob("9", Queue("PBS"), 7200.0, time() - ago_s).is_nearly_over is is_over
+
+
+def test_the_batch_system_knows_better() -> None:
+    """Who asks for more time or less while the job runs is heard."""
+    sooner = OwnJob("9", _Told(time() + 200), 7200.0, time())
+    assert sooner.is_nearly_over
+    later = OwnJob("9", _Told(time() + 9000), 7200.0, time() - 7100)
+    assert not later.is_nearly_over
+    assert OwnJob("9", Queue("SGE"), None, time()).ends_at is None
+    assert not OwnJob("9", Queue("SGE"), None, time()).is_nearly_over
+
+
+def test_a_status_says_where_the_host_is_and_until_when() -> None:
+    """The end is told as a time and as what is left; a dashboard elsewhere with the way there."""
+    job = OwnJob("9", _Told(time() + 2 * 3600 + 30), 7200.0, time())
+    status = SessionStatus(
+        run_id="run-1", target="slurm", state="running", host_pid=1, workers=[], counts={},
+        dashboard_link="http://127.0.0.1:4567/s-1/status", folder=Path("/runs/run-1"),
+        started_at="2026-01-01T00:00:00Z", host="node-of-nobody", host_job=job.row(),
+    )  # fmt: skip
+    assert "host: Slurm job 9 on n7; its walltime, and the session, ends " in str(status)
+    assert "(in 2:00:00)" in str(status)
+    assert "`ssh -N -L 4567:127.0.0.1:4567 node-of-nobody`, then http://127" in str(status)
