@@ -153,12 +153,12 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
 
 
 def _kept_result(record: CallRecord, key: Any, results: Path) -> Any:
-    from scalable_nb.batches import kept_places
+    from scalable_nb.batches import find_kept
     from scalable_nb.cache.kept import look_up
     from scalable_nb.cache.store import ResultStore
 
-    places = kept_places(record, record.tasks[key], results) if key in record.tasks else []
-    for folder, packed in places:
+    tasks = [record.tasks[key]] if key in record.tasks else []
+    for folder, packed in find_kept(record, tasks, results).values():
         found = look_up(ResultStore(Path(folder)), packed.call.result_key)
         if found.is_hit:
             return found.value

@@ -14,9 +14,9 @@ from distributed import Future
 from scalable_nb.batches import as_submission
 from scalable_nb.callrecord import CallRecord, RecordedTask
 from scalable_nb.client import ScalableClient
+from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.futures import FutureList
-from scalable_nb.contact import is_alive, read_sign
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.resubmission.changes import Changes
