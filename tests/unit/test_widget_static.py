@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from fake_mirror import FakeMirror
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalable_nb.faults.brake import Pause
+from scalable_nb.status import SessionStatus
 from scalable_nb.telemetry.records import TaskState
 from scalable_nb.widgets.picture import (
     Picture,
@@ -160,28 +161,26 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 # --- the card of a session -----------------------------------------------------
 
 
-@dataclass
-class Status:
-    """As `scalable_nb.session.SessionStatus`."""
-
-    run_id: str = "run-20260301T120000Z-demo-0123abcd"
-    target: str = "local"
-    state: str = "running"
-    host_pid: int = 4711
-    workers: list[dict[str, Any]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    dashboard_link: str = "http://127.0.0.1:40123/3f1c/status"
-    folder: Path = Path("/tmp/runs/run-1")
-    started_at: str = "2026-03-01T12:00:00.000+00:00"
-    pauses: list[Any] = field(default_factory=list)
-    jobs: list[dict[str, Any]] = field(default_factory=list)
-    core_hours: float = 0.0
+def a_status(**fields: Any) -> SessionStatus:
+    """The status of a session that has nothing to tell but what is given."""
+    nothing: dict[str, Any] = {
+        "run_id": "run-20260301T120000Z-demo-0123abcd",
+        "target": "local",
+        "state": "running",
+        "host_pid": 4711,
+        "workers": [],
+        "counts": {},
+        "dashboard_link": "http://127.0.0.1:40123/3f1c/status",
+        "folder": Path("/tmp/runs/run-1"),
+        "started_at": "2026-03-01T12:00:00.000+00:00",
+    }
+    return SessionStatus(**{**nothing, **fields})
 
 
 def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
     """The card has workers by state with threads and memory, counts, dashboard and folder."""
     worker = {"threads": 2, "memory_bytes": 2**30, "memory_limit_bytes": 2**31}
-    status: Any = Status(
+    status = a_status(
         workers=[{**worker, "state": "busy"}, {**worker, "state": "idle"}],
         counts={"succeeded": 1200, "failed": 0, "running": 3},
     )
@@ -198,7 +197,7 @@ def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
 
 def test_a_card_of_an_empty_session_says_so_and_escapes_names() -> None:
     """Nothing there yet is said in words; names are text."""
-    status: Any = Status(target=EVIL, folder=Path(EVIL), dashboard_link="javascript:alert(1)")
+    status = a_status(target=EVIL, folder=Path(EVIL), dashboard_link="javascript:alert(1)")
     found = Tags(card_html(status))
     assert not {"script", "img", "a"} & set(found.tags)
     assert found.words.count("none yet") == 2
@@ -210,7 +209,7 @@ def test_a_card_tells_kinds_of_workers_what_the_queue_says_and_what_was_used() -
     worker = {"threads": 1, "memory_bytes": 0, "memory_limit_bytes": 0, "state": "idle"}
     waiting = {"phase": "pending", "reason": f"Resources {EVIL}", "estimated_start_at": None}
     started = {"phase": "busy", "reason": "", "estimated_start_at": None}
-    status: Any = Status(
+    status = a_status(
         workers=[{**worker, "component": name} for name in ("small", "big", "small")],
         jobs=[waiting, waiting, started],
         core_hours=12.345,
@@ -227,8 +226,8 @@ def test_a_card_tells_kinds_of_workers_what_the_queue_says_and_what_was_used() -
 
 def test_a_card_says_what_is_paused_and_why() -> None:
     """A paused batch is told with its reason, whatever the error's text is."""
-    cause = {"limit": 20, "failure_class": "ValueError", "message": EVIL}
-    status: Any = Status(pauses=[{"batch": "sweep", "count": 12, **cause}])
+    pause = Pause(batch="sweep", count=12, limit=20, failure_class="ValueError", message=EVIL)
+    status = a_status(pauses=[pause])
     why = f"12 tasks of 'sweep' are paused: 20 in a row failed with ValueError: {EVIL}"
     assert why in card_text(status)
     found = Tags(card_html(status))
