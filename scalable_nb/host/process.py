@@ -191,7 +191,7 @@ class Host:
             if self._own_job is not None and self._own_job.is_nearly_over:
                 self._leave_in_time(conductor, self._own_job)
                 return
-            if conductor.has_clients() or conductor.has_work():
+            if self._serves_somebody(conductor):
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
                 self.end_reason = f"no client and no work for {linger_s:g} s"
@@ -200,6 +200,11 @@ class Host:
                 await asyncio.wait_for(conductor.stop_requested.wait(), _IDLE_CHECK_S)
             except TimeoutError:
                 continue
+
+    def _serves_somebody(self, conductor: Conductor) -> bool:
+        # Without its folder nobody can attach to a run, nor find what it computes.
+        has_use = conductor.has_work() and self.paths.folder.exists()
+        return conductor.has_clients() or has_use
 
     def _leave_in_time(self, conductor: Conductor, own_job: OwnJob) -> None:
         self.end_reason = f"the walltime of the host ({own_job}) was nearly over"

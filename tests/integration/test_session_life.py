@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,11 +16,10 @@ import psutil
 import pytest
 from counting import calls, mark
 from distributed import as_completed, wait
+from kernels import last_run, run_kernel
 from waiting import until
 
 from scalable_nb import ScalableSession, errors
-from scalable_nb.paths import find_run
-from scalable_nb.settings import load_settings
 
 Start = Callable[..., ScalableSession]
 
@@ -110,16 +109,34 @@ def test_a_run_goes_on_when_its_kernel_is_killed(folder: Path) -> None:
         futures[0].result()
         os.kill(os.getpid(), 9)
     """
-    environment = {**os.environ, "SCALABLE_LINGER_S": "1"}
-    kernel = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, check=False, cwd=folder
-    )
-    assert kernel.returncode == -signal.SIGKILL
+    assert run_kernel(folder, code, SCALABLE_LINGER_S="1") == -signal.SIGKILL
     until(lambda: len(list(folder.glob("done-*"))) == 6)
-    paths = find_run(load_settings().runs_dir)
+    paths = last_run()
     until(paths.summary_json.exists)
     assert '"succeeded": 6' in paths.summary_json.read_text()
     assert "no client and no work" in paths.summary_json.read_text()
+
+
+def test_a_host_whose_folder_is_gone_works_for_nobody(folder: Path) -> None:
+    """Whoever removes the folder of a run that has no kernel ends it, and its tasks."""
+    code = """
+        import os, time
+        from pathlib import Path
+        from scalable_nb import ScalableSession
+        def hang():
+            Path("begun").touch()
+            time.sleep(600)
+        future = ScalableSession.from_yaml().start().submit(hang)
+        while not Path("begun").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), 9)
+    """
+    assert run_kernel(folder, code, SCALABLE_LINGER_S="1") == -signal.SIGKILL
+    paths = last_run()
+    host = psutil.Process(json.loads(paths.session_json.read_bytes())["pid"])
+    workers = host.children(recursive=True)
+    shutil.rmtree(paths.folder)
+    assert psutil.wait_procs([host, *workers], timeout=30)[1] == []
 
 
 def test_a_dead_host_is_said_at_once(start: Start) -> None:
