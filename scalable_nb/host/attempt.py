@@ -30,7 +30,7 @@ from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept, described
 from scalable_nb.host.memory import peak_memory_bytes
-from scalable_nb.host.slots import SLOTS_VARIABLE, SlotWriter, slot_name
+from scalable_nb.host.slots import SLOTS_VARIABLE, Note, SlotWriter, slot_name
 from scalable_nb.host.travel import pickled, travelling
 
 _NO_RULES: Final[dict[str, Any]] = {}
@@ -90,7 +90,7 @@ class _Attempt:
             compress=wire.get("compress", False),
         )
         self.started_at = time()
-        self._forget_note: Callable[[], None] = lambda: None
+        self._note = Note()
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -100,7 +100,7 @@ class _Attempt:
             yield
             return
         name, limit_s = slot_name(self.key), self.terms.timeout_s
-        with writer.running(name, limit_s, self.run_id) as self._forget_note:
+        with writer.running(name, limit_s, self.run_id) as self._note:
             yield
 
     def has_kept_result(self) -> bool:
@@ -115,11 +115,12 @@ class _Attempt:
             self.state.metadata[ANNOTATION] = self.kept.facts
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
-        """Unpickle the call; the clock of the execution starts after that."""
+        """Unpickle the call; the clocks of the execution start after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
         self.kept.about = described(self.call.about, function, args, kwargs)
         self.started_at = time()
+        self._note.called()
         return function, args, kwargs
 
     async def take_ticket(self) -> None:
@@ -171,7 +172,7 @@ class _Attempt:
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
         if answer["is_told"]:  # otherwise nobody waits for it, and only the note is asked for
-            self._forget_note()
+            self._note.forget()
         return Reschedule() if answer["retry"] else exception
 
     async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ attempt.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import mmap
 import struct
@@ -29,10 +28,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 #: Environment variable by which the nanny tells its worker process the file.
 SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
+
+#: How long a call may take to be loaded, imports included, beside the task's time limit.
+LOADING_S: Final = 60.0
 
 _SLOT_COUNT: Final = 256  # more threads than any worker has
 _SLOT_BYTES: Final = 1024
@@ -41,6 +43,7 @@ _OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
 _HEAD: Final = struct.Struct("<dddqqH")
 _STAMP: Final = struct.Struct("<d")
 _ENDED_AT: Final = 8  # where in a slot
+_TIMEOUT_S: Final = 16
 _KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
 
 
@@ -94,14 +97,8 @@ class SlotWriter:
         self._serial = 0
 
     @contextmanager
-    def running(
-        self, name: str, timeout_s: float | None, run_id: int = 0
-    ) -> Iterator[Callable[[], None]]:
-        """Note an attempt, by its `slot_name`, as running for as long as the block runs.
-
-        Gives a function that takes the note away; to be called after the block, in its
-        thread, once the outcome of the attempt is known elsewhere.
-        """
+    def running(self, name: str, timeout_s: float | None, run_id: int = 0) -> Iterator[Note]:
+        """Note an attempt, by its `slot_name`, as running for as long as the block runs."""
         encoded = name.encode()
         with self._lock:
             # More threads than slots: the attempt runs, unwatched.
@@ -109,17 +106,17 @@ class SlotWriter:
             self._serial += 1
             serial = self._serial
         if slot is None:
-            yield _nothing
+            yield Note()
             return
         start = slot * _SLOT_BYTES
         self._stamp(start, 0.0)
         key_at = start + _HEAD.size
         self._map[key_at : key_at + len(encoded)] = encoded
-        head = (0.0, 0.0, timeout_s or 0.0, serial, run_id, len(encoded))
-        _HEAD.pack_into(self._map, start, *head)
+        loading_s = timeout_s + LOADING_S if timeout_s else 0.0
+        _HEAD.pack_into(self._map, start, 0.0, 0.0, loading_s, serial, run_id, len(encoded))
         self._stamp(start, time.time())
         try:
-            yield functools.partial(self._forget, start, serial)
+            yield WrittenNote(self, start, serial, timeout_s)
         finally:
             self._stamp(start + _ENDED_AT, time.time())
             with self._lock:
@@ -128,14 +125,61 @@ class SlotWriter:
     def _stamp(self, at: int, value: float) -> None:
         _STAMP.pack_into(self._map, at, value)
 
-    def _forget(self, start: int, serial: int) -> None:
+    def restart_clock(self, start: int, timeout_s: float) -> None:
+        """Let the time limit of the attempt in a slot count from now."""
+        # In this order a reader between the two sees too much time, never too little.
+        self._stamp(start, time.time())
+        self._stamp(start + _TIMEOUT_S, timeout_s)
+
+    def forget(self, start: int, serial: int) -> None:
+        """Take a note away, where its slot was not used again meanwhile."""
         with self._lock:
-            if _HEAD.unpack_from(self._map, start)[3] == serial:  # not used again meanwhile
+            if _HEAD.unpack_from(self._map, start)[3] == serial:
                 self._stamp(start, 0.0)
 
 
-def _nothing() -> None:
-    """For an attempt that was not noted."""
+class Note:
+    """What is noted of one attempt: nothing, where there was no slot for it."""
+
+    def called(self) -> None:
+        """The call is loaded, its function begins: the time limit counts from now.
+
+        Loading unpickles and imports, which may take long in a new process and is no fault of
+        the function. It has `LOADING_S` seconds beside the limit.
+        """
+
+    def forget(self) -> None:
+        """Take the note away: the outcome is known elsewhere. After the block, in its thread."""
+
+
+class WrittenNote(Note):
+    """A note in a slot.
+
+    Parameters
+    ----------
+    writer : SlotWriter
+    start : int
+        Where the slot begins.
+    serial : int
+    timeout_s : float or None
+    """
+
+    def __init__(
+        self, writer: SlotWriter, start: int, serial: int, timeout_s: float | None
+    ) -> None:
+        self._writer = writer
+        self._start = start
+        self._serial = serial
+        self._timeout_s = timeout_s
+
+    def called(self) -> None:
+        """See `Note.called`."""
+        if self._timeout_s:
+            self._writer.restart_clock(self._start, self._timeout_s)
+
+    def forget(self) -> None:
+        """See `Note.forget`."""
+        self._writer.forget(self._start, self._serial)
 
 
 def create_slots(path: Path) -> None:

@@ -32,6 +32,22 @@ def swallow_everything(seconds: float) -> None:
             caught.append(error)
 
 
+class SlowToLoad:
+    """As a function that imports a large package where nothing is imported yet."""
+
+    def __reduce__(self) -> tuple[Callable[[float], None], tuple[float]]:
+        return sleep_in_c, (2.0,)
+
+
+def test_what_it_takes_to_load_a_call_is_no_part_of_its_time(
+    shared_session: ScalableSession,
+) -> None:
+    """Imports in a new process take as long as they take; the limit is the function's."""
+    future = shared_session.client.submit(type, SlowToLoad(), policy=TaskPolicy(timeout_s=1))
+    assert future.result(timeout=60) is type(None)
+    assert len(shared_session.client.attempts(future)) == 1
+
+
 @pytest.mark.parametrize(
     ("function", "argument"),
     [(sleep_in_c, 600), (compute_in_c, 60), (swallow_everything, 600)],

@@ -60,11 +60,26 @@ def test_an_attempt_is_noted_exactly_while_it_runs(path: Path) -> None:
     writer = SlotWriter(path)
     assert read_slots(path) == []
     before = time.time()
-    with writer.running("key-1", 2.5):
+    with writer.running("key-1", 2.5) as note:
+        note.called()
         (attempt,) = read_slots(path)
         assert before <= attempt.started_at <= time.time()
         assert (attempt.key, attempt.timeout_s, attempt.serial) == ("key-1", 2.5, 1)
     assert read_slots(path) == []
+
+
+def test_the_limit_counts_from_the_call_of_the_function(path: Path) -> None:
+    """A call that is still loaded, with all its imports, has time of its own."""
+    writer = SlotWriter(path)
+    with writer.running("key-1", 2.5) as note:
+        (loading,) = read_slots(path)
+        note.called()
+        (called,) = read_slots(path)
+    assert (loading.timeout_s, called.timeout_s) == (2.5 + slots.LOADING_S, 2.5)
+    assert called.started_at > loading.started_at
+    with writer.running("key-2", None) as note:
+        note.called()
+        assert [attempt.timeout_s for attempt in read_slots(path)] == [None]
 
 
 def test_an_attempt_that_fails_is_noted_no_longer(path: Path) -> None:
@@ -79,25 +94,25 @@ def test_an_attempt_that_fails_is_noted_no_longer(path: Path) -> None:
 def test_an_end_is_noted_until_the_outcome_is_known(path: Path) -> None:
     """A worker may die before its message is out: what had ended can be told from what ran."""
     writer = SlotWriter(path)
-    with writer.running("key-1", None, run_id=41) as forget:
+    with writer.running("key-1", None, run_id=41) as note:
         assert read_ended(path) == []
     with writer.running("key-2", None, run_id=42):
         (ended,) = read_ended(path)
         assert (ended.key, ended.run_id) == ("key-1", 41)
         assert ended.started_at <= ended.ended_at <= time.time()
-    forget()
+    note.forget()
     assert [attempt.key for attempt in read_ended(path)] == ["key-2"]
 
 
 def test_a_note_of_another_attempt_is_not_taken_away(path: Path) -> None:
     """An outcome that is delivered late finds its slot used again, and leaves it alone."""
     writer = SlotWriter(path)
-    with writer.running("key-0", None) as forget:
+    with writer.running("key-0", None) as note:
         pass
     for number in range(slots._SLOT_COUNT):
         with writer.running(f"key-{number + 1}", None):
             pass
-    forget()
+    note.forget()
     ended = {attempt.key for attempt in read_ended(path)}
     assert ended == {f"key-{number + 1}" for number in range(slots._SLOT_COUNT)}
 
@@ -109,7 +124,8 @@ def test_threads_note_their_attempts_side_by_side(path: Path) -> None:
     ends = [threading.Event() for _ in range(4)]
 
     def work(number: int) -> None:
-        with writer.running(f"key-{number}", float(number)):
+        with writer.running(f"key-{number}", float(number)) as note:
+            note.called()
             begun.wait()
             ends[number].wait()
 
@@ -206,9 +222,9 @@ def test_a_slot_that_is_being_written_is_no_attempt(
         return 1.7e9
 
     monkeypatch.setattr(slots, "time", SimpleNamespace(time=clock))
-    with writer.running("next", 3.0):
+    with writer.running("next", None):
         assert seen == [[]]
-        assert [a[:3] for a in read_slots(path)] == [("next", 1.7e9, 3.0)]
+        assert [a[:3] for a in read_slots(path)] == [("next", 1.7e9, None)]
 
 
 @pytest.mark.parametrize("length", [0, 1, 1023, 1024, 1025, 1500, 2047, 2048, 3000])
@@ -270,6 +286,6 @@ def test_a_killed_process_leaves_what_it_was_executing(path: Path) -> None:
     assert read_slots(path) == alive
     assert sorted((a.key, a.timeout_s) for a in alive) == [
         ("('block', 1)", None),
-        ("simulate-é", 2.5),
+        ("simulate-é", 2.5 + slots.LOADING_S),
     ]
     assert read_owner(path) == Owner(process.pid, "tcp://127.0.0.1:4321")
