@@ -36,7 +36,7 @@ _PRE: Final = (
 def headline(frame: pd.DataFrame, groups: pd.DataFrame) -> str:
     """One sentence: how much failed, and in how many ways."""
     if not len(frame):
-        return "Nothing failed: no attempt of this run ended with an error."
+        return "Nothing has failed: no attempt of this run has ended with an error yet."
     in_task = frame[frame["task_id"] != ""]
     tasks = in_task["task_id"].nunique()
     final = in_task.loc[in_task["is_final"], "task_id"].nunique()

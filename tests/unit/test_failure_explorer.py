@@ -394,8 +394,8 @@ def test_nothing_failed_says_so_and_the_first_failure_appears(tmp_path: Path) ->
     run = write_run(tmp_path)
     explorer = FailureExplorer(run)
     bundle = explorer._repr_mimebundle_()
-    assert "Nothing failed" in bundle["text/html"]
-    assert "Nothing failed" in bundle["text/plain"]
+    assert "Nothing has failed" in bundle["text/html"]
+    assert "Nothing has failed" in bundle["text/plain"]
     assert parts(explorer, Select) == charts(explorer) == []
     append(run, [failure(1)])
     explorer.refresh()
