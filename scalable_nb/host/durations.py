@@ -39,11 +39,15 @@ class Durations:
         """
         if time() - self._looked_at > _INTERVAL_S:
             self._look()
+        return self._known_s(component)
+
+    def _known_s(self, component: str) -> float:
         return max(self._needed_s.get(name, 0.0) for name in (component, ""))
 
     def expect(self, component: str, limit_s: float) -> bool:
         """Tasks with a time limit arrive; says whether more time is needed than before."""
-        is_more = limit_s > self.needed_s(component)
+        # Not by a new look, which would find these very tasks.
+        is_more = limit_s > self._known_s(component)
         if is_more:
             self._needed_s[component] = limit_s
         return is_more

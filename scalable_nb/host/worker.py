@@ -129,8 +129,7 @@ async def _until_finished(nannies: list[ScalableNanny]) -> None:
     await asyncio.gather(*nannies)
     # How long ago, not when: the clocks of two machines differ.
     age_s = time() - psutil.Process().create_time()
-    for nanny in nannies:
-        await nanny.scheduler.scalable_job_began(name=nanny.name, age_s=age_s)
+    await nannies[0].scheduler.scalable_job_began(name=nannies[0].name, age_s=age_s)
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 

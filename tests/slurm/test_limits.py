@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from counting import calls, mark
@@ -44,6 +45,12 @@ def _notices(session: ScalableSession, words: str) -> list[str]:
     return [notice for notice in session.status().notices if words in notice]
 
 
+def _has_been_told(job: str, dask_scheduler: Any) -> bool:
+    """Whether the host knows when a job began."""
+    scaling = dask_scheduler.handlers["scalable_job_began"].__self__
+    return scaling.fleet.entries[job].job_began_at is not None
+
+
 def test_workers_of_one_job_come_and_go_together(
     start: Start, folder: Path, slurm: RealSlurm
 ) -> None:
@@ -61,6 +68,7 @@ def test_workers_of_one_job_come_and_go_together(
         return os.environ["SLURM_JOB_ID"]
 
     assert set(session.client.map(job_of, range(4)).results()) == {short}
+    until(lambda: session.client.run_on_scheduler(_has_been_told, "any-0"))
     # Its nanny would say so of a job that began 400 of its 600 s ago.
     session.client.ask("job_began", name="any-0-0", age_s=400)
     assert set(session.client.map(job_of, range(4, 8)).results()) == {short}

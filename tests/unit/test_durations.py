@@ -44,4 +44,5 @@ def test_a_time_limit_counts_from_the_moment_its_tasks_arrive(alone: SchedulerAl
     assert durations.needed_s("any") == 300.0
     assert not durations.expect("any", 200.0)
     alone.submit(["slow"], PolicyTerms(timeout_s=400.0), [], "limited")
+    assert Durations(alone.conductor).expect("", 400.0)  # not by finding these tasks itself
     assert Durations(alone.conductor).needed_s("any") == 400.0
