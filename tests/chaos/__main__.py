@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -107,9 +108,14 @@ def main() -> int:
     begun = time.monotonic()
     # The least that Dask takes, so that a silent network is noticed within the storm.
     os.environ["DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP"] = "11s"
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name, contextlib.chdir(name):
-        storm, finding = run(FULL, seed, Path(name))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    with contextlib.chdir(folder):
+        storm, finding = run(FULL, seed, folder)
     show(storm, finding)
+    if finding.faults:
+        print(f"the run, to look into it: {folder}")
+    else:
+        shutil.rmtree(folder)
     is_complete = storm.struck.total() == FULL.forecast.total
     print(f"SEED={seed}, {time.monotonic() - begun:.0f} s")
     return 0 if is_complete and not finding.faults else 1
