@@ -206,7 +206,8 @@ def test_a_run_outlives_the_server(visit: Visit) -> None:
     visit.home.stop_server()
     host = visit.host
     assert host.is_running()
-    assert running(visit, "jupyterhub.singleuser") == running(visit, "ipykernel_launcher") == []
+    until(lambda: not running(visit, "jupyterhub.singleuser"))
+    until(lambda: not running(visit, "ipykernel_launcher"))  # it notices that its parent is gone
     assert visit.done() == 15
 
     carried = visit.home.start_server()
