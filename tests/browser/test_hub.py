@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,12 @@ def visit() -> Iterator[Visit]:
 
 def running(visit: Visit, module: str) -> list[psutil.Process]:
     """Ada's processes of ``python -m module``."""
-    return [process for process in processes_below(visit.work) if module in process.cmdline()]
+    found = []
+    for process in processes_below(visit.work):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if module in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_a_run_is_seen_at_work(visit: Visit) -> None:
