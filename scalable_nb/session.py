@@ -34,7 +34,7 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolv
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.status import SessionStatus
+from scalable_nb.status import SessionStatus, browser_link
 from scalable_nb.sweep import sweep_runs
 from scalable_nb.telemetry.reader import JournalRows, read_rows, with_given_up
 from scalable_nb.telemetry.records import FailureRow
@@ -351,8 +351,9 @@ class ScalableSession:
 
     @property
     def dashboard_link(self) -> str:
-        """Dask's dashboard, under a prefix that only this user can read."""
-        return str(self._contact.get("dashboard", ""))
+        """Dask's dashboard for a browser, under a prefix that only this user can read."""
+        link = str(self._contact.get("dashboard", ""))
+        return browser_link(link) if is_here(self._contact) else link
 
     def status(self) -> SessionStatus:
         """Workers and tasks as the host sees them now."""
