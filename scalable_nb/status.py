@@ -99,7 +99,8 @@ class SessionStatus:
         """Where the host is, and until when."""
         job = self.host_job
         if not job:
-            return f"process {self.host_pid}, since {self.started_at}"
+            since = datetime.fromisoformat(self.started_at)
+            return f"process {self.host_pid}, since {since:%Y-%m-%d %H:%M:%S} UTC"
         words = f"{job['system']} job {job['job_id']}"
         words += f" on {job['host']}" if job["host"] else ""
         if job["ends_at"] is None:

@@ -66,7 +66,7 @@ def card_facts(status: SessionStatus, dashboard: str = DASHBOARD_CALL) -> dict[s
         "workers": _workers(status.workers),
         "jobs": jobs_text(status.jobs),
         "memory": _memory(status.workers),
-        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours else "",
+        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours >= 0.01 else "",
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
         "dashboard": f"{status.dashboard_way}{dashboard}" if status.dashboard_link else "",

@@ -129,7 +129,7 @@ def test_wrong_use_is_exit_code_2(words: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report"], "no run named 'last'. Known: none is defined."),
+        (["report"], "there is no run yet. Looked in "),
         (["status"], "no host of any run in "),
         (["stop", "--run", RUN], f"no run named '{RUN}'. Known: none is defined."),
         (["report", "--run-id", "../../etc"], "no run named '../../etc'."),

@@ -7,10 +7,11 @@
 
 const STYLES = {
   card: "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 12px;"
-    + "font:inherit;color:var(--jp-content-font-color1,inherit);overflow-wrap:anywhere",
-  facts: "display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:6px 0 0",
-  name: "opacity:.7;margin:0",
-  value: "margin:0",
+    + "font:13px/1.5 var(--jp-ui-font-family,sans-serif);color:var(--jp-content-font-color1,inherit)",
+  facts: "display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin-top:6px",
+  name: "opacity:.7",
+  value: "overflow-wrap:anywhere",
+  link: "color:var(--jp-content-link-color,#1565c0);text-decoration:underline",
 };
 
 /**
@@ -29,20 +30,19 @@ function element(tag, style, text = "") {
 function render({ model, el }) {
   const card = element("div", STYLES.card);
   const title = element("strong", "", model.get("title"));
-  const facts = element("dl", STYLES.facts);
+  const facts = element("div", STYLES.facts);
   card.append(title, facts);
   /** @type {HTMLElement | null} */
   let dashboard = null;
   for (const [name, value] of Object.entries(model.get("facts"))) {
-    const shown = element("dd", STYLES.value, value);
+    const shown = element("div", STYLES.value, value);
     if (name === "dashboard") dashboard = shown;
-    facts.append(element("dt", STYLES.name, name), shown);
+    facts.append(element("div", STYLES.name, name), shown);
   }
   const receive = (/** @type {any} */ content) => {
     if (content?.type !== "dashboard" || !/^(https?:\/)?\//.test(content.link)) return;
-    const link = document.createElement("a");
-    Object.assign(link, { href: content.link, textContent: content.link, target: "_blank",
-      rel: "noopener" });
+    const link = element("a", STYLES.link, content.link);
+    Object.assign(link, { href: content.link, target: "_blank", rel: "noopener" });
     dashboard?.replaceChildren(content.way, link);
   };
   model.on("msg:custom", receive);
