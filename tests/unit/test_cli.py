@@ -116,7 +116,8 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
         (
             ["start"],
             "`start` needs a notebook: type `%scalable start` there. In a script: "
-            "`session = ScalableSession.from_yaml(target='slurm'); client = session.start()`.",
+            "`from scalable_nb import ScalableSession; "
+            "session = ScalableSession.from_yaml(target='slurm'); client = session.start()`.",
         ),
     ],
 )
