@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from scalable_nb.connection import Connection
-from scalable_nb.contact import HostState, is_alive, read_contact, read_sign
+from scalable_nb.contact import HostState, is_alive, is_here, read_contact, read_sign
 from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
