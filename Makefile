@@ -124,11 +124,12 @@ slurm-down: $(VENV)/.stamp-notebooks ## Stop it and remove its files
 bench: $(VENV)/.stamp-dev ## Measure against plain Dask, side by side
 	$(VENV_PYTHON) -m benchmarks
 
-# Both ends of what pyproject.toml allows, each in an environment of its own.
+# Both ends of what pyproject.toml allows, each in an environment of its own: the unit tests, and
+# sessions from start to stop. About seven minutes on two cores.
 COMPAT_PYTHON ?= $(PYTHON)
 COMPAT ?= lowest-direct highest
 .PHONY: compat
-compat: $(VENV)/.stamp-dev ## Run the unit tests with the oldest and the newest dependencies (COMPAT_PYTHON=...)
+compat: $(VENV)/.stamp-dev ## Test with the oldest and the newest dependencies (COMPAT_PYTHON=...)
 	@status=0; for resolution in $(COMPAT); do \
 	  python=out/compat/$$resolution/bin/python; \
 	  echo "=== dependencies: $$resolution"; \
@@ -136,6 +137,7 @@ compat: $(VENV)/.stamp-dev ## Run the unit tests with the oldest and the newest 
 	  $(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $$python \
 	    --resolution $$resolution -e '.[test]'; \
 	  $$python -m pytest tests/unit -n 2 $(PYTEST_ARGS) || status=1; \
+	  $$python -m pytest tests/integration/test_magics.py || status=1; \
 	done; exit $$status
 
 # --- develop -------------------------------------------------------------------

@@ -21,6 +21,7 @@ import numpy as np
 from dask.utils import funcname
 from distributed import Future
 
+from scalable_nb.cache.content import Directory, File
 from scalable_nb.errors import SubmitError
 from scalable_nb.project import ship_project_modules
 
@@ -304,7 +305,7 @@ def _preview(value: Any, depth: int = 2) -> str:
         return f"<int of {value.bit_length()} bits>"  # Python refuses to write very long ones
     if type(value) in _PLAIN:
         return str(_SHORT.repr(value))
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath | File | Directory):
         return str(_SHORT.repr(str(value)))
     if isinstance(value, Future):
         return f"<result of {str(value.key)[:40]}>"

@@ -62,6 +62,15 @@ class ScalableClient(SendingClient):
         self.answers = Answers(self)
         super().__init__(*args, **kwargs)
 
+    @property
+    def dashboard_link(self) -> str:
+        """As `scalable_nb.session.ScalableSession.dashboard_link`; Dask's own lacks the prefix."""
+        return self.session.dashboard_link
+
+    def _repr_html_(self) -> None:
+        # Dask's shows the link, which is secret, and a notebook saves what it shows.
+        return None
+
     def submit(
         self,
         func: Callable[..., Any],

@@ -110,7 +110,7 @@ class Connection:
         return (
             f"the host of session {self.paths.run_id} ({self._where()}) is gone. "
             f"Kept results and the records are in {self.paths.folder}; after `%scalable stop`, "
-            f"`%scalable resubmit --last` goes on, and `%scalable start` begins a new session. "
+            f"`%scalable resubmit --last` goes on, and `%scalable start` begins a new session.\n"
             f"The host's last words:\n"
             f"{last_lines(self.paths.host_log)}"
         )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from scalable_nb.errors import RunFolderError, UnknownNameError
+from scalable_nb.errors import NoRunError, RunFolderError, UnknownNameError
 
 MANIFEST_NAME: Final = "scalable.yaml"
 _SYSTEM_FOLDER: Final = Path("/etc/scalable_nb")
@@ -193,6 +193,8 @@ def find_run(runs_dir: Path, run: str = "last") -> RunPaths:
         if paths.run_id == run:
             return paths
     hint = f"Looked in {runs_dir}; `%scalable start` begins a run."
+    if run == "last":
+        raise NoRunError("run", run, (), hint)
     raise UnknownNameError("run", run, [paths.run_id for paths in runs], hint)
 
 

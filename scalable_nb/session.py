@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from scalable_nb.connection import Connection
-from scalable_nb.contact import HostState, is_alive, read_contact, read_sign
+from scalable_nb.contact import HostState, is_alive, is_here, read_contact, read_sign
 from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
@@ -32,7 +32,7 @@ from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolv
 from scalable_nb.manifest.plan import Plan, make_plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
-from scalable_nb.status import SessionStatus
+from scalable_nb.status import SessionStatus, browser_link
 from scalable_nb.sweep import sweep_runs
 from scalable_nb.telemetry.reader import read_rows
 from scalable_nb.telemetry.records import FailureRow
@@ -294,8 +294,9 @@ class ScalableSession:
 
     @property
     def dashboard_link(self) -> str:
-        """Dask's dashboard, under a prefix that only this user can read."""
-        return str(self._contact.get("dashboard", ""))
+        """Dask's dashboard for a browser, under a prefix that only this user can read."""
+        link = str(self._contact.get("dashboard", ""))
+        return browser_link(link) if is_here(self._contact) else link
 
     @property
     def _contact(self) -> dict[str, Any]:

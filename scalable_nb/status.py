@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from scalable_nb.faults.brake import Pause, pause_text
 from scalable_nb.targets.jobstate import jobs_text
+
+#: Stands for the dashboard's link where what is shown may be kept, e.g. in a saved notebook:
+#: whoever knows the link, and can reach the port, sees the dashboard.
+DASHBOARD_CALL: Final = "`session.dashboard_link`"
+
+
+def browser_link(link: str, environ: Mapping[str, str] | None = None) -> str:
+    """The address at which a person's browser reaches a page on this machine's loopback.
+
+    Parameters
+    ----------
+    link : str
+        E.g. ``http://127.0.0.1:40123/3f1c/status``.
+    environ : mapping, optional
+        Behind JupyterHub, ``JUPYTERHUB_SERVICE_PREFIX`` leads through jupyter-server-proxy,
+        because the browser is on another machine.
+
+    Returns
+    -------
+    str
+        Empty where there is no link.
+    """
+    prefix = (os.environ if environ is None else environ).get("JUPYTERHUB_SERVICE_PREFIX")
+    parts = urlsplit(link)
+    if not prefix or not parts.port:
+        return link
+    return f"{prefix.rstrip('/')}/proxy/{parts.port}{parts.path}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,7 @@ class SessionStatus:
     host_pid: int
     workers: list[dict[str, Any]]
     counts: dict[str, int]
-    dashboard_link: str
+    dashboard_link: str = field(repr=False)  # secret
     folder: Path
     started_at: str
     notices: list[str] = field(default_factory=list)
@@ -58,19 +87,20 @@ class SessionStatus:
     host_job: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def dashboard_text(self) -> str:
-        """The address of the dashboard, or how to get there: it is on loopback of the host."""
+    def dashboard_way(self) -> str:
+        """What comes before the dashboard's link can be opened: it is on loopback of the host."""
         if not self.host or self.host == platform.node():
-            return self.dashboard_link
+            return ""
         port = urlsplit(self.dashboard_link).port
-        return f"`ssh -N -L {port}:127.0.0.1:{port} {self.host}`, then {self.dashboard_link}"
+        return f"`ssh -N -L {port}:127.0.0.1:{port} {self.host}`, then "
 
     @property
     def host_text(self) -> str:
         """Where the host is, and until when."""
         job = self.host_job
         if not job:
-            return f"process {self.host_pid}, since {self.started_at}"
+            since = datetime.fromisoformat(self.started_at)
+            return f"process {self.host_pid}, since {since:%Y-%m-%d %H:%M:%S} UTC"
         words = f"{job['system']} job {job['job_id']}"
         words += f" on {job['host']}" if job["host"] else ""
         if job["ends_at"] is None:
@@ -80,6 +110,16 @@ class SessionStatus:
         return f"{words}; its walltime, and the session, ends {ends_at:%Y-%m-%d %H:%M} (in {left})"
 
     def __str__(self) -> str:
+        return self.text(DASHBOARD_CALL)
+
+    def text(self, dashboard: str) -> str:
+        """All of it in lines.
+
+        Parameters
+        ----------
+        dashboard : str
+            What stands for the dashboard: its link only where nobody else will read the text.
+        """
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         busy = sum(worker["state"] == "busy" for worker in self.workers)
         jobs = f"jobs: {jobs_text(self.jobs)}\n" if self.jobs else ""
@@ -90,7 +130,7 @@ class SessionStatus:
             f"{jobs}"
             f"tasks: {counts or 'none yet'}\n"
             f"{paused}"
-            f"dashboard: {self.dashboard_text}\n"
+            f"dashboard: {self.dashboard_way}{dashboard}\n"
             f"host: {self.host_text}\n"
             f"run folder: {self.folder}"
         )

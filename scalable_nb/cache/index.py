@@ -10,6 +10,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -161,6 +162,12 @@ class ResultIndex:
 
 
 def _open_cache(folder: Path) -> Any:
+    database = folder / "cache.db"
+    if database.exists():
+        # diskcache would not close its connection to a file that is no database, of which Python
+        # 3.13 complains.
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA schema_version")
     cache = diskcache.Cache(
         str(folder),
         eviction_policy="none",
@@ -172,5 +179,9 @@ def _open_cache(folder: Path) -> Any:
         sqlite_synchronous=0,
         sqlite_mmap_size=0,
     )
-    cache.check()
+    try:
+        cache.check()
+    except BaseException:
+        cache.close()
+        raise
     return cache

@@ -38,7 +38,7 @@ class CacheInfo:
     def __str__(self) -> str:
         lines = [f"{self.count:,} kept results, {format_bytes(self.nbytes)}, in {self.folder}"]
         for name, (count, nbytes) in sorted(self.by_function.items()):
-            lines.append(f"  {name or '(not said)'}: {count:,}, {format_bytes(nbytes)}")
+            lines.append(f"  {name or '(not recorded)'}: {count:,}, {format_bytes(nbytes)}")
         looked = self.hits + self.misses
         if looked:
             share = self.hits / looked

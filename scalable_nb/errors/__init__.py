@@ -24,6 +24,7 @@ __all__ = [
     "BatchCommandError",
     "HostDiedError",
     "ManifestError",
+    "NoRunError",
     "NoSessionError",
     "OutOfMemoryError",
     "PolicyError",
@@ -110,6 +111,13 @@ class UnknownNameError(ScalableError, KeyError):
         if self.hint:
             parts.append(self.hint)
         return " ".join(parts)
+
+
+class NoRunError(UnknownNameError):
+    """The newest run was asked for before there was one."""
+
+    def __str__(self) -> str:
+        return f"there is no {self.kind} yet. {self.hint}"
 
 
 class PolicyError(ScalableError, ValueError):

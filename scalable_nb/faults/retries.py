@@ -23,17 +23,17 @@ def retried_tasks(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by ``task_id``: ``failed_attempts``, ``kinds`` (different fingerprints),
-        ``is_final`` (of its last failed attempt), ``fingerprint`` (likewise), ``helped``
-        (succeeded in a retry, not by a resubmission), ``retry_s`` (execution time of all but
-        its first attempt).
+        Indexed by ``task_id``: ``retries`` (those made after a failed attempt; what a
+        resubmission ran is none), ``kinds`` (different fingerprints), ``is_final`` (of its last
+        failed attempt), ``fingerprint`` (likewise), ``helped`` (succeeded in a retry, not by a
+        resubmission), ``retry_s`` (execution time of the retries that failed).
     """
     rows = failures.loc[failures["task_id"] != "", ["task_id", "is_final", "duration_s"]]
-    rows = rows.assign(kind=failures["fingerprint"].cat.codes)
+    rows = rows.assign(kind=failures["fingerprint"].cat.codes, was_retried=~rows["is_final"])
     by = rows.groupby("task_id", sort=False)
-    later = rows[rows["task_id"].duplicated()]
+    later = rows[by["was_retried"].shift(fill_value=False)]
     found = by.agg(
-        failed_attempts=("kind", "size"), kinds=("kind", "nunique"), is_final=("is_final", "last")
+        retries=("was_retried", "sum"), kinds=("kind", "nunique"), is_final=("is_final", "last")
     )
     found["fingerprint"] = by["kind"].last()
     seconds = later.groupby("task_id")["duration_s"].sum()
@@ -48,7 +48,7 @@ def judge_retries(failures: pd.DataFrame, tasks: pd.DataFrame) -> list[Finding]:
     """What is to be said of retries, after the causes."""
     retried = retried_tasks(failures, tasks)
     helped = retried[retried["helped"]]
-    exhausted = retried[retried["is_final"] & (retried["failed_attempts"] > 1)]
+    exhausted = retried[retried["is_final"] & (retried["retries"] > 0)]
     useful = set(helped["fingerprint"])
     is_useful = exhausted["fingerprint"].isin(useful)
     few = exhausted[is_useful]
@@ -79,7 +79,7 @@ def _helped(failures: pd.DataFrame, helped: pd.DataFrame) -> Finding:
 def _useless(failures: pd.DataFrame, useless: pd.DataFrame) -> Finding:
     rows = _of(failures, useless)
     evidence = measure(rows)
-    retries = evidence["retries"] = int((useless["failed_attempts"] - 1).sum())
+    retries = evidence["retries"] = int(useless["retries"].sum())
     spent = evidence["spent_s"] = round(float(useless["retry_s"].sum()), 3)
     return Finding(
         "retries_useless",
@@ -99,13 +99,13 @@ def _too_few(
 ) -> Finding | None:
     """Retries that often help and were used up: how many would do."""
     same = retried[retried["fingerprint"].isin(set(few["fingerprint"]))]
-    retries = int((same["failed_attempts"] - same["is_final"]).sum())
+    retries = int(same["retries"].sum())
     rate = wilson(int(same["helped"].sum()), retries)
     if rate.low < 0.1:
         return None
     rows = _of(failures, few)
     evidence: dict[str, Any] = measure(rows)
-    had = int(few["failed_attempts"].median()) - 1
+    had = int(few["retries"].median())
     wanted = math.ceil(math.log(1 - _ENOUGH) / math.log(1 - min(rate.share, 0.99)))
     wanted = min(_MAX_RETRIES, max(had + 1, wanted))
     evidence |= {

@@ -23,6 +23,8 @@ def unfinished(run: RunPaths, about: Mapping[str, Any]) -> tuple[str, str]:
     host = str(contact.get("host") or about.get("hostname") or platform.node())
     if contact:
         return ("running" if is_alive(contact) else "interrupted"), host
+    if run.host_log.exists():  # ours: the next start took its sign away, because it was dead
+        return "interrupted", host
     if host != platform.node():  # a run of another package, without signs of life
         return "unknown", host
     newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)

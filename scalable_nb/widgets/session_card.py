@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
-import os
 from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from dask.utils import format_bytes
 
 from scalable_nb.faults.brake import pause_text
+from scalable_nb.status import DASHBOARD_CALL
 from scalable_nb.targets.jobstate import jobs_text
+from scalable_nb.widgets.saved_output import in_notebook
 
 if TYPE_CHECKING:
     from scalable_nb.status import SessionStatus
@@ -22,68 +21,55 @@ _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;o
 _VALUE_CELL: Final = "text-align:left;padding:1px 0"
 
 
-def dashboard_url(link: str, environ: Mapping[str, str] | None = None) -> str:
-    """The address at which a person's browser reaches the dashboard.
-
-    Parameters
-    ----------
-    link : str
-        As the scheduler gives it, e.g. ``http://127.0.0.1:40123/3f1c/status``.
-    environ : mapping, optional
-        Behind JupyterHub, ``JUPYTERHUB_SERVICE_PREFIX`` leads through jupyter-server-proxy,
-        because the browser is on another machine.
-
-    Returns
-    -------
-    str
-        Empty where there is no dashboard.
-    """
-    prefix = (os.environ if environ is None else environ).get("JUPYTERHUB_SERVICE_PREFIX")
-    parts = urlsplit(link)
-    if not prefix or not parts.port:
-        return link
-    return f"{prefix.rstrip('/')}/proxy/{parts.port}{parts.path}"
-
-
 def card_bundle(status: SessionStatus) -> dict[str, Any]:
-    """The card as HTML and as text."""
-    return {"text/plain": card_text(status), "text/html": card_html(status)}
+    """The card in all its forms; of these only a terminal's, which is not kept, has the link."""
+    if not in_notebook():
+        return {"text/plain": card_text(status, status.dashboard_link)}
+    from scalable_nb.widgets.live_card import LiveCard
+
+    return {
+        "text/plain": card_text(status),
+        "text/html": card_html(status),
+        **LiveCard(status).view(),
+    }
 
 
-def card_text(status: SessionStatus) -> str:
-    """The card as plain text."""
-    lines = [_title(status)]
-    lines += [f"  {name + ':':<12}{value}" for name, value in _facts(status).items()]
+def card_text(status: SessionStatus, dashboard: str = DASHBOARD_CALL) -> str:
+    """The card as plain text; ``dashboard`` is what stands for the dashboard's link."""
+    lines = [card_title(status)]
+    lines += [f"  {name + ':':<12}{value}" for name, value in card_facts(status, dashboard).items()]
     return "\n".join(lines)
 
 
 def card_html(status: SessionStatus) -> str:
-    """The card as HTML without scripts."""
+    """The card as HTML without scripts, and without the dashboard's link."""
     rows = "".join(
         f'<tr><th style="{_NAME_CELL};font-weight:normal">{name}</th>'
-        f'<td style="{_VALUE_CELL}">{_value_html(name, value)}</td></tr>'
-        for name, value in _facts(status).items()
+        f'<td style="{_VALUE_CELL}">{html.escape(value)}</td></tr>'
+        for name, value in card_facts(status).items()
     )
     return (
-        f'<div style="{_FRAME}"><div><strong>{html.escape(_title(status))}</strong></div>'
+        f'<div style="{_FRAME}"><div><strong>{html.escape(card_title(status))}</strong></div>'
         f'<table style="border-collapse:collapse;margin:6px 0 0">{rows}</table></div>'
     )
 
 
-def _title(status: SessionStatus) -> str:
+def card_title(status: SessionStatus) -> str:
+    """The line above the facts."""
     return f"Session on target {status.target!r}: {status.state}"
 
 
-def _facts(status: SessionStatus) -> dict[str, str]:
+def card_facts(status: SessionStatus, dashboard: str = DASHBOARD_CALL) -> dict[str, str]:
+    """What the card says, name to value."""
     counts = ", ".join(f"{count:,} {state}" for state, count in status.counts.items() if count)
     facts = {
         "workers": _workers(status.workers),
         "jobs": jobs_text(status.jobs),
         "memory": _memory(status.workers),
-        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours else "",
+        "used": f"{status.core_hours:.3g} core-hours" if status.core_hours >= 0.01 else "",
         "tasks": counts or "none yet",
         "paused": "; ".join(map(pause_text, status.pauses)),
-        "dashboard": dashboard_url(status.dashboard_text),
+        "dashboard": f"{status.dashboard_way}{dashboard}" if status.dashboard_link else "",
         "run folder": str(status.folder),
         "host": status.host_text,
     }
@@ -113,10 +99,3 @@ def _memory(workers: list[dict[str, Any]]) -> str:
     if not used:
         return ""
     return f"{format_bytes(used)}{f' of {format_bytes(limit)}' if limit else ''} used"
-
-
-def _value_html(name: str, value: str) -> str:
-    text = html.escape(value)
-    if name == "dashboard" and value.startswith(("http://", "https://", "/")):
-        return f'<a href="{text}" target="_blank" rel="noopener">{text}</a>'
-    return text

@@ -25,6 +25,7 @@ from scalable_nb.widgets.picture import Picture, paused_batches, picture_text, t
 from scalable_nb.widgets.row_stream import RowStream
 from scalable_nb.widgets.saved_output import SavedOutputs
 from scalable_nb.widgets.static_view import picture_html
+from scalable_nb.widgets.subshells import let_callbacks_run_in_subshells
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class TaskTable(anywidget.AnyWidget):
             can_act=controls is not None and controls.can_act,
             status=mirror.status,
         )
-        _let_callbacks_run_in_subshells(self.comm)
+        let_callbacks_run_in_subshells(self.comm)
         self.on_msg(self._answer)
         self._attend()
         _open_tables.add(self)
@@ -374,11 +375,3 @@ def finish_outputs(*_: Any) -> None:
     THIS_KERNEL.end_cell()
     for table in list(_open_tables):
         table._push(at_once=True)
-
-
-def _let_callbacks_run_in_subshells(comm: Any) -> None:
-    # ipykernel 7.4 sends a page's message to the shell that last published on the comm; with
-    # JupyterLab's subshells it would be answered while a cell runs. Checked on 7.4.0; where
-    # the method is missing, messages wait for the end of the cell, and the table says so.
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = lambda data, default: default

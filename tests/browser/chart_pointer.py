@@ -5,6 +5,11 @@ from __future__ import annotations
 from playwright.sync_api import FloatRect, Locator
 from waiting import until
 
+_COUNT_CLICKS = """chart => {
+    chart.clicksHeard = 0;
+    chart.on("plotly_click", () => { chart.clicksHeard += 1; });
+}"""
+
 
 class ChartPointer:
     """A mouse over a chart that is drawn anew, in new elements, whenever its values change.
@@ -20,9 +25,13 @@ class ChartPointer:
         self._mouse = chart.page.mouse
 
     def click_bar(self, name: str) -> None:
-        """Click the bar of an error class, once the chart has noticed the pointer there."""
+        """Click the bar of an error class, until the chart has noticed it.
+
+        A chart that is drawn anew between the pointer's coming and its click hears no click.
+        """
         self._chart.scroll_into_view_if_needed()
         noticed = self._chart.locator(".hoverlayer .hovertext").filter(has_text=name)
+        self._chart.evaluate(_COUNT_CLICKS)
 
         def is_noticed() -> bool:
             tick, drawing = self._row(name), self._box(".nsewdrag")
@@ -31,9 +40,13 @@ class ChartPointer:
             self._mouse.move(*place, steps=5)
             return noticed.count() > 0
 
-        until(is_noticed)
-        self._mouse.down()
-        self._mouse.up()
+        def is_clicked() -> bool:
+            until(is_noticed)
+            self._mouse.down()
+            self._mouse.up()
+            return bool(self._chart.evaluate("chart => chart.clicksHeard > 0"))
+
+        until(is_clicked)
 
     def draw_box(self, name: str, subplot: str) -> None:
         """Enclose what a subplot shows of an error class."""

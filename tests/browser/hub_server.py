@@ -8,21 +8,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
 
-from lab_server import LAB_OPTIONS, ask, free_port, isolated_environment
+from lab_server import LAB_OPTIONS, ask, free_port, isolated_environment, wait_for_answer
 from leftovers import processes_below
 from playwright.sync_api import Browser, StorageState, expect
 from quiet_page import QuietPage
 
 PROXY: Final = Path(sys.prefix) / "node" / "node_modules" / ".bin" / "configurable-http-proxy"
-_START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 30.0
 
 #: What `isolated_environment` sets for who starts the hub, for each user instead.
@@ -101,25 +98,13 @@ class HubServer:
         )
 
     def wait_until_up(self) -> None:
-        """Return as soon as it answers.
+        """Return as soon as it answers."""
 
-        Raises
-        ------
-        RuntimeError
-            When it ended or does not answer in time; carries its log.
-        """
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"JupyterHub did not come up:\n{self._log.read_text()}")
-            time.sleep(0.2)
-
-    def _answers(self) -> bool:
-        try:
+        def request() -> None:
             with ask(f"{self.address}/hub/api", timeout=10):
-                return True
-        except (URLError, ConnectionError):
-            return False
+                pass
+
+        wait_for_answer(request, self._process, self._log)
 
     def lab(self, user: str) -> Lab:
         """The JupyterLab of a user."""

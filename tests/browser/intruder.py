@@ -171,8 +171,7 @@ def _files(folders: list[str]) -> Iterable[Path]:
     for folder in folders:
         for place, _, names in os.walk(folder):
             paths = (Path(place, name) for name in names)
-            # A saved notebook shows the link to the dashboard: it is as private as its mode.
-            yield from (path for path in paths if path.is_file() and path.suffix != ".ipynb")
+            yield from (path for path in paths if path.is_file())
 
 
 def _look_into(path: Path, aim: Aim, loot: Loot) -> None:

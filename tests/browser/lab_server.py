@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 from urllib.error import URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -28,8 +29,10 @@ LAB_OPTIONS = [
 ]
 _SETTINGS = {
     # Cells that are scrolled away stay in the page, where a test finds them.
-    "notebook-extension/tracker": {"windowingMode": "none"},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # As much as can be saved: what must not be in a file is looked for there.
+    "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
 }
 # The environment names a proxy where there is one; it must not be asked for this machine.
 ask = build_opener(ProxyHandler({})).open
@@ -52,7 +55,7 @@ class LabServer:
         self.address = f"http://127.0.0.1:{free_port()}"
         environment = isolated_environment(folder)
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = Popen(
                 self._command(),
                 cwd=self.work,
                 env=environment,
@@ -83,25 +86,8 @@ class LabServer:
         return f"{self.address}/{path}?token={self._token}"
 
     def wait_until_up(self) -> None:
-        """Return as soon as it answers.
-
-        Raises
-        ------
-        RuntimeError
-            When it ended or does not answer in time; carries its log.
-        """
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"JupyterLab did not come up:\n{self._log.read_text()}")
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            self._request("/api/status")
-        except (URLError, ConnectionError):
-            return False
-        return True
+        """Return as soon as it answers."""
+        wait_for_answer(lambda: self._request("/api/status"), self._process, self._log)
 
     def _request(self, path: str, method: str = "GET") -> None:
         headers = {"Authorization": f"token {self._token}"}
@@ -131,6 +117,25 @@ def running_lab(folder: Path) -> Iterator[LabServer]:
         server.stop()
 
 
+def wait_for_answer(request: Callable[[], object], process: Popen[bytes], log: Path) -> None:
+    """Ask a server until it answers.
+
+    Raises
+    ------
+    RuntimeError
+        When its process ended or does not answer in time; carries its log.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            request()
+            return
+        except (URLError, ConnectionError) as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{process.args!r} is not up:\n{log.read_text()}") from error
+        time.sleep(0.05)
+
+
 def isolated_environment(folder: Path) -> dict[str, str]:
     """An environment in which Jupyter reads and writes below one folder alone."""
     places = {
@@ -145,7 +150,7 @@ def isolated_environment(folder: Path) -> dict[str, str]:
     for name in places.values():
         (folder / name).mkdir(mode=0o700)
     for name, values in _SETTINGS.items():
-        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = folder / "settings" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}

@@ -140,6 +140,8 @@ def test_a_run_is_seen_at_work(visit: Visit) -> None:
     expect(dashboard.locator("canvas").first).to_be_visible()
     assert dashboard.url.startswith(f"{visit.hub.address}/user/ada/proxy/")
     dashboard.close()
+    notebook.save()
+    assert visit.dashboard_path.split("/")[-2] not in notebook.file.read_text()
     assert notebook.errors() == []
 
 

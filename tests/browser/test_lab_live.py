@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from chart_pointer import ChartPointer
@@ -45,7 +47,7 @@ defaults: {backoff: {base_s: 2, factor: 1.5}}
 """
 START, MAP, GATHER, FAILURES, LATE, PROGRESS, STOP = range(7)
 CELLS = [
-    '%load_ext scalable_nb\n%scalable start\nSERVICE = "{ADDRESS}"',
+    '%load_ext scalable_nb\nSERVICE = "{ADDRESS}"\n%scalable start',
     """\
 from urllib.request import urlopen
 
@@ -308,6 +310,27 @@ def test_the_saved_notebook_shows_the_last_state(tour: Tour) -> None:
         for word in words:
             assert word in html.unescape(markup)
             assert word in output.data["text/plain"]
+
+
+def test_the_link_to_the_dashboard_is_not_saved(tour: Tour) -> None:
+    """The card links to the dashboard, which opens; the file has its secret nowhere."""
+    dashboard: str = json.loads(tour.run.session_json.read_bytes())["dashboard"]
+    link = tour.notebook.cell(START).get_by_role("link", name=dashboard)
+    with tour.notebook.page.context.expect_page() as opened:
+        link.click()
+    expect(opened.value).to_have_title("Dask: Status")
+    opened.value.close()
+    saved = tour.notebook.save()
+    state = saved.metadata.widgets["application/vnd.jupyter.widget-state+json"].state
+    assert "Session on target 'local': running" in [
+        card.state.get("title") for card in state.values()
+    ]
+    (output,) = [each for each in saved.cells[START].outputs if "data" in each]
+    for form in ("text/plain", "text/html"):
+        assert "`session.dashboard_link`" in output.data[form]
+    secret = urlsplit(dashboard).path.split("/")[1]
+    assert len(secret) > 30
+    assert secret not in tour.notebook.file.read_text()
 
 
 def test_buttons_hurry_give_up_cancel_and_reproduce(tour: Tour) -> None:

@@ -74,6 +74,11 @@ def test_from_start_to_stop(
     status = value(shell, "%scalable status")
     assert isinstance(status, SessionStatus)
     assert (status.counts["succeeded"], status.counts["failed"]) == (6, 3)
+    # Whoever asks in a shell gets the dashboard's link; what a notebook prints, it saves.
+    ask = [sys.executable, "-m", "scalable_nb", "status"]
+    told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    assert f"dashboard: {session.client.dashboard_link}\n" in told
+    assert str(status) == told.replace(session.dashboard_link, "`session.dashboard_link`").strip()
 
     explorer = value(shell, "%scalable failures")
     assert isinstance(explorer, FailureExplorer)

@@ -162,7 +162,7 @@ DISTINCT = [
     pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1.0, 2.0]}), pd.DataFrame({"b": [1, 2]}),
     pd.DataFrame({"a": [1, 2]}, index=[1, 2]), pd.DataFrame({"a": [1, 2]}, index=["x", "y"]),
     pd.DataFrame({"a": [1, 2], "b": [3, 4]}), pd.DataFrame({"b": [3, 4], "a": [1, 2]}),
-    pd.DataFrame({"a": ["x", "y"]}), pd.DataFrame({"a": ["x", None]}),
+    pd.DataFrame({"a": ["x", "y"]}, dtype="string"), pd.DataFrame({"a": ["x", None]}),
     pd.DataFrame({"a": ["x", "y"]}, dtype=object),
     pd.DataFrame({"a": ["x", "y"]}, dtype="category"),
     pd.DataFrame(), pd.DataFrame(index=[1]), pd.Series([1, 2]), pd.Series([1, 2], name="a"),

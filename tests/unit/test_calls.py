@@ -17,6 +17,7 @@ from distributed import Future
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalable_nb import File
 from scalable_nb.calls import Call, Preview, pack_arguments, pack_function
 from scalable_nb.errors import SubmitError
 from scalable_nb.futures import FutureList
@@ -246,6 +247,7 @@ def test_the_host_sees_bytes_only() -> None:
         ([10**5000], {}, "scenario_id=<int of 16610 bits>"),
         ([Path("data/x.nc")], {}, "scenario_id='data/x.nc'"),
         ([PurePosixPath("/a")], {}, "scenario_id='/a'"),
+        ([File("/data/x.nc")], {}, "scenario_id='/data/x.nc'"),
         ([[1, 2]], {}, "scenario_id=[1, 2]"),
         ([(1,)], {}, "scenario_id=(1)"),
         ([{1}], {}, "scenario_id={1}"),

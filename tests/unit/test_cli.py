@@ -116,7 +116,8 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
         (
             ["start"],
             "`start` needs a notebook: type `%scalable start` there. In a script: "
-            "`session = ScalableSession.from_yaml(target='slurm'); client = session.start()`.",
+            "`from scalable_nb import ScalableSession; "
+            "session = ScalableSession.from_yaml(target='slurm'); client = session.start()`.",
         ),
     ],
 )
@@ -129,7 +130,7 @@ def test_wrong_use_is_exit_code_2(words: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["report"], "no run named 'last'. Known: none is defined."),
+        (["report"], "there is no run yet. Looked in "),
         (["status"], "no host of any run in "),
         (["stop", "--run", RUN], f"no run named '{RUN}'. Known: none is defined."),
         (["report", "--run-id", "../../etc"], "no run named '../../etc'."),

@@ -41,6 +41,12 @@ def test_the_three_failures_of_the_tutorial() -> None:
     assert finding(found, "retries_useless").evidence["retries"] == 3
 
 
+def test_what_was_resubmitted_is_not_called_retried() -> None:
+    """Failing again when a person asks for it says nothing of the retries that were set."""
+    once = [failure(7, attempt=1, is_final=True), failure(7, attempt=2, is_final=True)]
+    assert "retries_useless" not in {found.rule for found in diagnose(once, tasks=[])}
+
+
 CAUSES: list[tuple[str, dict[str, Any], str]] = [
     ("out_of_memory", {"failure_class": "_ArrayMemoryError", "category": "resource"}, "memory"),
     (

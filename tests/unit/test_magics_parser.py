@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,17 @@ def test_every_verb_explains_itself(verb: Verb) -> None:
         assert option.summary in text
     for example in verb.examples:
         assert f"%scalable {example.line}" in text and example.effect in text
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
+def test_the_python_of_a_verb_can_be_typed_as_it_stands(verb: Verb) -> None:
+    """It imports, by names that exist, what `%scalable start` does not put into the namespace."""
+    program = ast.parse(verb.python)
+    namespace = dict.fromkeys(("session", "client", "function", "simulate"))
+    imports = [node for node in program.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), verb.name, "exec"), namespace)
+    names = [node.id for node in ast.walk(program) if isinstance(node, ast.Name)]
+    assert [name for name in names if name not in namespace and not hasattr(builtins, name)] == []
 
 
 @pytest.mark.parametrize(

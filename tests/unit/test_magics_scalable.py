@@ -160,7 +160,7 @@ def value(shell: InteractiveShell, cell: str) -> Any:
             "--max 10` lets the work decide.",
         ),
         ("%scalable stop -r run-1", "no live session of this notebook named 'run-1'. Known: none"),
-        ("%scalable failures --last", "no run named 'last'. Known: none is defined. Looked in "),
+        ("%scalable failures --last", "there is no run yet. Looked in "),
         ("%scalable report --run ../x", "no run named '../x'. Known: none is defined. Looked in "),
         (
             "%scalable report --run a --last",

@@ -61,4 +61,7 @@ def test_a_status_says_where_the_host_is_and_until_when() -> None:
     )  # fmt: skip
     assert "host: Slurm job 9 on n7; its walltime, and the session, ends " in str(status)
     assert "(in 2:00:00)" in str(status)
-    assert "`ssh -N -L 4567:127.0.0.1:4567 node-of-nobody`, then http://127" in str(status)
+    way = "`ssh -N -L 4567:127.0.0.1:4567 node-of-nobody`, then"
+    assert f"{way} `session.dashboard_link`" in str(status)
+    assert f"{way} http://127.0.0.1:4567/s-1/status" in status.text(status.dashboard_link)
+    assert "s-1" not in str(status) + repr(status)

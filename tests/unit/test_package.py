@@ -21,6 +21,7 @@ ERRORS: list[BaseException] = [
     errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
     errors.HostDiedError("the host is gone"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
+    errors.NoRunError("run", "last", (), "`%scalable start` begins a run."),
     errors.NoSessionError("no session is live"),
     errors.OutOfMemoryError("used 2 GB of 1 GB"),
     errors.PolicyError("retries=-1"),

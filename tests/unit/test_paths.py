@@ -240,15 +240,15 @@ def test_a_mistyped_id_is_answered_with_the_closest(runs_dir: Path) -> None:
         find_run(runs_dir, NEW.replace("demo", "dmo"))
 
 
-@pytest.mark.parametrize("run", ["last", OLD])
-def test_no_run_at_all(runs_dir: Path, run: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "what"),
+    [("last", "there is no run yet."), (OLD, f"no run named {OLD!r}. Known: none is defined.")],
+)
+def test_no_run_at_all(runs_dir: Path, run: str, what: str) -> None:
     """Before the first start the message says where was looked and what to type."""
     with pytest.raises(UnknownNameError) as caught:
         find_run(runs_dir, run)
-    assert str(caught.value) == (
-        f"no run named {run!r}. Known: none is defined. Looked in {runs_dir}; `%scalable start` "
-        "begins a run."
-    )
+    assert str(caught.value) == (f"{what} Looked in {runs_dir}; `%scalable start` begins a run.")
 
 
 # --- writing -------------------------------------------------------------------------

@@ -157,6 +157,9 @@ def test_a_run_without_session_file_is_interrupted_when_it_is_old(tmp_path: Path
     """A run that another package has just begun may go on; an old one does not."""
     run = write(tmp_path, run=ABOUT)
     assert build_report(run).state == "running"
+    run.host_log.touch()  # a run of our own keeps its session file while it lives
+    assert build_report(run).state == "interrupted"
+    run.host_log.unlink()
     for file in run.folder.iterdir():
         os.utime(file, (1, 1))
     assert build_report(run).state == "interrupted"

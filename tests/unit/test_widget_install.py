@@ -19,6 +19,7 @@ from scalable_nb.futures import FutureList, set_view
 from scalable_nb.magics.frontend import install_when_shown
 from scalable_nb.status import SessionStatus
 from scalable_nb.telemetry.records import TaskState
+from scalable_nb.widgets.live_card import LiveCard
 
 STATUS = SessionStatus(
     run_id="run-1",
@@ -54,12 +55,30 @@ def test_importing_the_widgets_loads_no_widget_library() -> None:
 
 
 def test_a_status_is_shown_as_a_card(shell: InteractiveShell) -> None:
-    """After `install`, however often, a session's status is a card with an HTML form."""
+    """After `install`, however often, a session's status is a card; a terminal's has the link."""
     widgets.install()
     widgets.install()
     bundle = bundle_of(shell, STATUS)
     assert "Session on target 'local': running" in bundle["text/plain"]
+    assert STATUS.dashboard_link in bundle["text/plain"]
+
+
+def test_a_card_in_a_notebook_gives_its_link_to_who_asks_alone(shell: InteractiveShell) -> None:
+    """No form of it nor the state of its widget has the secret link: the page asks for it."""
+    shell.kernel = object()  # type: ignore[attr-defined]
+    widgets.install()
+    bundle = bundle_of(shell, STATUS)
     assert "<table" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    card = LiveCard(STATUS)
+    assert card.facts["dashboard"] == "`session.dashboard_link`"
+    assert STATUS.dashboard_link not in f"{bundle} {card.get_state()}"
+
+    sent: list[Any] = []
+    card.send = sent.append  # type: ignore[assignment]
+    card._handle_custom_msg({"type": "dashboard"}, [])
+    assert sent == [{"type": "dashboard", "way": "", "link": STATUS.dashboard_link}]
+    card.close()
 
 
 def test_a_session_is_shown_by_its_status_or_by_what_happened_to_it() -> None:
@@ -75,8 +94,10 @@ def test_a_session_is_shown_by_its_status_or_by_what_happened_to_it() -> None:
             return "<session>"
 
     session: Any = Session()
-    assert "text/html" in widgets._session_bundle(session)
-    assert "text/html" in widgets._client_bundle(SimpleNamespace(session=session))  # type: ignore[arg-type]
+    card = "Session on target 'local': running"
+    client: Any = SimpleNamespace(session=session)
+    assert card in widgets._session_bundle(session)["text/plain"]
+    assert card in widgets._client_bundle(client)["text/plain"]
 
     def fail() -> SessionStatus:
         raise HostDiedError("its last words")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.faults.brake import Pause
-from scalable_nb.status import SessionStatus
+from scalable_nb.status import SessionStatus, browser_link
 from scalable_nb.telemetry.records import TaskState
 from scalable_nb.widgets.picture import (
     Picture,
@@ -23,7 +23,7 @@ from scalable_nb.widgets.picture import (
     picture_text,
     take_picture,
 )
-from scalable_nb.widgets.session_card import card_html, card_text, dashboard_url
+from scalable_nb.widgets.session_card import card_html, card_text
 from scalable_nb.widgets.static_view import column_heights, picture_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -178,7 +178,8 @@ def a_status(**fields: Any) -> SessionStatus:
 
 
 def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
-    """The card has workers by state with threads and memory, counts, dashboard and folder."""
+    """The card has workers by state with threads and memory, counts, folder, and how to get to
+    the dashboard, whose secret link it does not have."""
     worker = {"threads": 2, "memory_bytes": 2**30, "memory_limit_bytes": 2**31}
     status = a_status(
         workers=[{**worker, "state": "busy"}, {**worker, "state": "idle"}],
@@ -190,9 +191,10 @@ def test_a_card_tells_workers_tasks_and_where_to_look() -> None:
             "2.00 GiB of 4.00 GiB used",
             "1,200 succeeded, 3 running",
             "/tmp/runs/run-1",
-            "http://127.0.0.1:40123/3f1c/status",
+            "`session.dashboard_link`",
         ):
             assert part in text
+        assert "3f1c" not in text
 
 
 def test_a_card_of_an_empty_session_says_so_and_escapes_names() -> None:
@@ -239,6 +241,6 @@ def test_the_dashboard_is_reached_through_the_hub() -> None:
     """Behind JupyterHub the link leads through the person's own server, elsewhere directly."""
     link = "http://127.0.0.1:40123/3f1c/status"
     hub = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"}
-    assert dashboard_url(link, hub) == "/user/ada/proxy/40123/3f1c/status"
-    assert dashboard_url(link, {}) == link
-    assert dashboard_url("", hub) == ""
+    assert browser_link(link, hub) == "/user/ada/proxy/40123/3f1c/status"
+    assert browser_link(link, {}) == link
+    assert browser_link("", hub) == ""

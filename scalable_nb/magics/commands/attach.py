@@ -48,5 +48,5 @@ VERB = Verb(
         Example("attach", "the newest live run: `session`, `client`, `session.batches`"),
         Example("attach run-20260101T120000Z-demo-0123abcd", "this one"),
     ),
-    python="session = ScalableSession.attach()",
+    python="from scalable_nb import ScalableSession; session = ScalableSession.attach()",
 )

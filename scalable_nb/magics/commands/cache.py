@@ -111,6 +111,6 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="cache_info(store), verify_cache(store), clear_cache(store), why(simulate, 3)",
+    python="from scalable_nb.cache.why import why; print(why(simulate, 3, scale=2.5))",
     on_command_line=True,
 )

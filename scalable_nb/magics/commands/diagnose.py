@@ -32,6 +32,6 @@ VERB = Verb(
         Example("diagnose", "of the session; without one, of the newest run"),
         Example("diagnose --last --format json", "of the newest run, as data"),
     ),
-    python="diagnose(session.failures())",
+    python="from scalable_nb.faults.diagnose import diagnose; diagnose(session.failures())",
     on_command_line=True,
 )

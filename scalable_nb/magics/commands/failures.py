@@ -41,5 +41,6 @@ VERB = Verb(
         Example("failures", "of the session; without one, of the newest run"),
         Example("failures --last", "of the newest run, also when its session is gone"),
     ),
-    python="FailureExplorer(session)",
+    python="from scalable_nb.widgets.failure_explorer import FailureExplorer; "
+    "FailureExplorer(session)",
 )

@@ -29,6 +29,6 @@ VERB = Verb(
     run=_run,
     arguments=(Argument("verb", "VERB", "the verb to explain", _verbs),),
     examples=(Example("help", "list all verbs"), Example("help report", "explain one")),
-    python="help('scalable_nb')",
+    python="import scalable_nb; help(scalable_nb)",
     on_command_line=True,
 )

@@ -29,6 +29,7 @@ VERB = Verb(
         Example("init", "write ./scalable.yaml"),
         Example("init --path demo/scalable.yaml --force", "elsewhere, replacing what is there"),
     ),
-    python="scalable_nb.manifest.template.write_template(Path('scalable.yaml'))",
+    python="from scalable_nb.manifest.template import write_template; "
+    "write_template('scalable.yaml')",
     on_command_line=True,
 )

@@ -42,6 +42,7 @@ VERB = Verb(
         Example("plan", "the target that a plain start would take"),
         Example("plan --target slurm", "the jobs that would be submitted"),
     ),
-    python="ScalableSession.from_yaml(target='slurm').plan()",
+    python="from scalable_nb import ScalableSession; "
+    "ScalableSession.from_yaml(target='slurm').plan()",
     on_command_line=True,
 )

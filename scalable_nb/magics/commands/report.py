@@ -81,6 +81,7 @@ VERB = Verb(
         Example("report --format json", "the same as data"),
         Example("report --format html --output report.html", "one page to read offline"),
     ),
-    python="build_report(session.paths).to_text(failures=True)",
+    python="from scalable_nb.report import build_report; "
+    "print(build_report(session.paths).to_text(failures=True))",
     on_command_line=True,
 )

@@ -111,5 +111,6 @@ VERB = Verb(
         Example("resubmit --last", "kernel and host are gone: go on from the run's folder"),
         Example("resubmit --dry-run", "what would run"),
     ),
-    python="resubmit(session.tasks(), only=['timeout'], timeout_s=600).partial()",
+    python="from scalable_nb import resubmit; "
+    "resubmit(session.tasks(), only=['timeout'], timeout_s=600).partial()",
 )

@@ -21,6 +21,6 @@ VERB = Verb(
     run=_run,
     options=(format_option("text", "json"),),
     examples=(Example("runs", "the newest first"), Example("runs --format json", "as data")),
-    python="overview(load_settings().runs_dir)",
+    python="from scalable_nb.report import overview; overview(session.settings.runs_dir)",
     on_command_line=True,
 )

@@ -96,5 +96,6 @@ VERB = Verb(
         Example("start --target slurm", "the target `slurm` of ./scalable.yaml"),
         Example("start -t $where", "the target named by a variable"),
     ),
-    python="session = ScalableSession.from_yaml(target='slurm'); client = session.start()",
+    python="from scalable_nb import ScalableSession; "
+    "session = ScalableSession.from_yaml(target='slurm'); client = session.start()",
 )

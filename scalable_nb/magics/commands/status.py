@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
 
 from scalable_nb.magics.runs import RUN, visited_session
-from scalable_nb.magics.verb import Context, Example, Verb
-
-if TYPE_CHECKING:
-    from scalable_nb.status import SessionStatus
+from scalable_nb.magics.verb import Context, Example, Text, Verb
 
 
-def _run(context: Context, options: Namespace) -> SessionStatus:
+def _run(context: Context, options: Namespace) -> object:
     from scalable_nb.settings import load_settings
     from scalable_nb.sweep import sweep_runs
 
     sweep_runs(load_settings().runs_dir)
     with visited_session(context, options.run) as session:
-        return session.status()
+        status = session.status()
+    if context.variables is None:
+        # A shell has no `session` to ask for the link, and keeps nothing.
+        return Text(status.text(status.dashboard_link))
+    return status
 
 
 VERB = Verb(

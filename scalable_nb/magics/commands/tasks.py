@@ -52,6 +52,6 @@ VERB = Verb(
         Example("tasks", "state, attempt, worker and duration of each task of the session"),
         Example("tasks --last", "of the newest run, also when its session is gone"),
     ),
-    python="scalable_nb.widgets.run_table(session)",
+    python="from scalable_nb.widgets import run_table; run_table(session)",
     on_command_line=True,
 )

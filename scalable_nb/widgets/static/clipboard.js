@@ -8,6 +8,7 @@
 function render({ model, el }) {
   const button = document.createElement("button");
   button.className = "jupyter-button widget-button";
+  button.style.width = "auto"; // as wide as its words
   button.textContent = model.get("label");
   const shown = document.createElement("textarea");
   shown.readOnly = true;
