@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from real_slurm import RealSlurm
+from real_slurm import EVERYWHERE, RealSlurm
 from waiting import until
 
 from scalable_nb.host.job_fates import WAITS_S, JobFates, LostJob
@@ -98,7 +98,7 @@ def test_a_requeued_job(job: Running) -> None:
 
 def test_a_preempted_job(any_slurm: RealSlurm, tmp_path: Path) -> None:
     """Evicted by a higher partition: PREEMPTED, also when it runs again already."""
-    job = Running(any_slurm, tmp_path, WAIT, "--nodes=4", "--exclusive")
+    job = Running(any_slurm, tmp_path, WAIT, *EVERYWHERE)
     any_slurm.sbatch("sleep 1", tmp_path / "urgent.log", "--partition=urgent", "--exclusive")
     any_slurm.until_state(job.job_id, "PENDING")
     assert job.fate().state == "PREEMPTED"

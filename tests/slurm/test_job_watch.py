@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from real_slurm import RealSlurm
+from real_slurm import EVERYWHERE, RealSlurm
 
 from scalable_nb.host.book import Book
 from scalable_nb.host.job_watch import JobWatch
@@ -89,9 +89,9 @@ def test_a_full_queue_is_told_with_its_reason(
     submit: Callable[..., str], slurm_plain: RealSlurm, tmp_path: Path
 ) -> None:
     """A pending job has Slurm's reason and its estimate of the start; then it runs and ends."""
-    filler = submit("exec sleep 600", "--nodes=4", "--exclusive", "--time=10", name="filler")
+    filler = submit("exec sleep 600", *EVERYWHERE, "--time=10", name="filler")
     slurm_plain.until_state(filler, "RUNNING")
-    job = Followed(tmp_path, submit("exec sleep 600", "--nodes=4", "--exclusive", "--time=10"))
+    job = Followed(tmp_path, submit("exec sleep 600", *EVERYWHERE, "--time=10"))
     job.until(lambda: job.watch.jobs() and job.now["reason"] == "Resources")
     assert (job.now["phase"], job.now["job_state"]) == ("pending", "PENDING")
     job.until(lambda: job.now["estimated_start_at"] is not None)

@@ -102,7 +102,7 @@ def test_the_work_decides_how_many_jobs_there_are(
     _manifest(folder, _KINDS, "adaptive: {minimum: 0, maximum: 2}")
     session = start("slurm")
     assert slurm.squeue() == []
-    futures = session.client.map(lambda x: time.sleep(1) or _kind(x), range(8), tag="big")
+    futures = session.client.map(lambda x: time.sleep(1) or _kind(x), range(4), tag="big")
     until(lambda: len(slurm.squeue()) == 2)
     assert {row[0] for row in futures.results()} == {"big"}
     del futures
@@ -200,7 +200,7 @@ def test_workers_end_in_time_and_leave_no_task_behind(
     start: Start, folder: Path, slurm: RealSlurm
 ) -> None:
     """Before its walltime is over a worker stops taking tasks, and another one goes on."""
-    _manifest(folder, _KINDS.replace('"00:10:00"', '"00:00:50"'))  # Slurm itself gives a minute
+    _manifest(folder, _KINDS.replace('"00:10:00"', '"00:00:26"'))  # Slurm itself gives a minute
     session = start("slurm")
 
     def function(x: int) -> str:
@@ -210,10 +210,10 @@ def test_workers_end_in_time_and_leave_no_task_behind(
 
     # Because of the time limit it leaves at half of its walltime: time for another one to come.
     policy = TaskPolicy(timeout_s=10)
-    futures = session.client.map(function, range(26), tag="small", policy=policy)
+    futures = session.client.map(function, range(14), tag="small", policy=policy)
     jobs = set(futures.results())
     assert len(jobs) > 1
-    assert [calls(folder, x) for x in range(26)] == [1] * 26
+    assert [calls(folder, x) for x in range(14)] == [1] * 14
     assert session.failures() == []
 
 
