@@ -76,12 +76,15 @@ class JobFleet(Fleet):
                 entry.is_running |= facts.state == "RUNNING"
 
     def how_ended(self, entry: Entry) -> str | None:
-        """A job has ended where the batch system says so, or long after its workers left."""
+        """A job has ended where the batch system says so.
+
+        Where it never mentions the job, one that lost its workers a while ago has ended.
+        """
         if self._failure(entry) is not None:
             return "could not be submitted"
         if entry.is_connected or entry.job_id is None:
             return None
-        if self.queue.is_telling:
+        if self.queue.facts(entry.job_id) is not None:
             return self.queue.how_ended(entry.job_id)
         if entry.lost_at is not None and time() - entry.lost_at > LOST_GRACE_S:
             return "lost its workers"

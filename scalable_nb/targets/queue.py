@@ -121,11 +121,9 @@ class SlurmQueue(Queue):
         self._facts = with_forgotten(self._facts, found)
         self._running.update((k, facts) for k, facts in found.items() if facts.state == "RUNNING")
         states = {job_id: (facts.state, facts.reason) for job_id, facts in self._facts.items()}
-        has_changed = states != self._states
+        is_quiet = states == self._states
         self._states = states
-        self._spacing_s = (
-            self._first_spacing_s if has_changed else min(2 * self._spacing_s, LONGEST_SPACING_S)
-        )
+        self._spacing_s = longer_s(self._spacing_s) if is_quiet else self._first_spacing_s
 
     def look_soon(self) -> None:
         """Begin again with short waits."""
@@ -156,6 +154,11 @@ class SlurmQueue(Queue):
         BatchCommandError
         """
         return await self._query.last_runs()
+
+
+def longer_s(spacing_s: float) -> float:
+    """The wait after one that brought nothing new, in seconds."""
+    return min(2 * spacing_s, LONGEST_SPACING_S)
 
 
 def open_queue(provider: str, job_name: str) -> Queue:

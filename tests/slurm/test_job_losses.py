@@ -50,10 +50,6 @@ def _lost_then_refused(folder: str, x: int) -> int:
     return x
 
 
-def _crash() -> None:
-    os._exit(3)
-
-
 def _losses(session: ScalableSession, count: int) -> list[dict[str, Any]]:
     assert session.paths is not None
     path = session.paths.failures
@@ -69,16 +65,10 @@ def _losses(session: ScalableSession, count: int) -> list[dict[str, Any]]:
 def test_five_jobs_meet_five_fates(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
     """Cancelled, requeued, preempted, node failed, out of time: each record says which it was, of
     which job, where, and what the job's log said last. Each task runs again, and none of its
-    retries is used; only the end of the walltime costs a worker loss. All jobs are looked up
-    together. A worker process that crashes is told apart: its job is still RUNNING."""
+    retries is used; only the end of the walltime costs a worker loss. All are looked up at once."""
     slurm = any_slurm
     _write_manifest(folder, 5)
     session = start("slurm")
-    with pytest.raises(errors.WorkerLostError, match="exited with code 3"):
-        session.client.submit(_crash, policy=NOTHING_TO_SPEND).result(timeout=60)
-    (crashed,) = _losses(session, 1)
-    assert (crashed["job_state"], crashed["exit_code"]) == ("RUNNING", 3)
-
     retries = RetryPolicy(1, base_s=0.1)
     futures = [
         session.client.submit(
@@ -96,7 +86,7 @@ def test_five_jobs_meet_five_fates(start: Start, folder: Path, any_slurm: RealSl
     slurm.scontrol("update", f"NodeName={nodes[jobs[2]]}", "State=DOWN", "Reason=test")
     slurm.sbatch("sleep 1", folder / "urgent.log", *urgent)
 
-    rows = {row["job_id"]: row for row in _losses(session, 6)[1:]}
+    rows = {row["job_id"]: row for row in _losses(session, 5)}
     assert {state: rows[job]["job_state"] for state, job in zip(_STATES, jobs, strict=True)} == {
         state: state for state in _STATES
     }
@@ -109,14 +99,19 @@ def test_five_jobs_meet_five_fates(start: Start, folder: Path, any_slurm: RealSl
     slurm.resume()
     assert session.client.gather(futures) == list(range(5))
     assert [calls(folder, x) for x in range(5)] == [3] * 5
-    assert len(_losses(session, 6)) == 6
+    assert len(_losses(session, 5)) == 5
     assert all(gap > 0.3 for gap in slurm.calls("sacct", *jobs).gaps_s)
 
 
-def test_a_job_killed_for_its_memory(start: Start, folder: Path, strict_slurm: RealSlurm) -> None:
-    """What a task's own processes use counts for Slurm: out of memory, with the amount."""
+def test_a_worker_that_crashes_and_a_job_killed_for_its_memory(
+    start: Start, folder: Path, strict_slurm: RealSlurm
+) -> None:
+    """Where only the worker process dies its job is still RUNNING. What a task's own processes use
+    counts for Slurm: out of memory, with the amount."""
     _write_manifest(folder, 1)
     session = start("slurm")
+    with pytest.raises(errors.WorkerLostError, match="exited with code 3"):
+        session.client.submit(os._exit, 3, policy=NOTHING_TO_SPEND).result(timeout=60)
 
     def eat() -> None:
         touch = "for i in range(0, 10**9, 4096): x[i] = 1"
@@ -126,6 +121,8 @@ def test_a_job_killed_for_its_memory(start: Start, folder: Path, strict_slurm: R
     future = session.client.submit(eat, policy=NOTHING_TO_SPEND)
     with pytest.raises(errors.OutOfMemoryError, match=r"of its limit of .* Give it more"):
         future.result(timeout=60)
-    (row,) = _losses(session, 1)
+    crashed, row = _losses(session, 2)
+    assert (crashed["job_state"], crashed["exit_code"]) == ("RUNNING", 3)
+    assert row["job_id"] == crashed["job_id"]
     assert (row["category"], row["job_state"]) == ("resource", "FAILED")
     assert row["memory_bytes"] > row["memory_limit_bytes"] > 300_000_000
