@@ -121,13 +121,16 @@ def test_a_job_without_a_worker_is_told_of_once(submit: Callable[..., str], tmp_
 def test_a_queue_that_does_not_answer(
     slurm_plain: RealSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that fails is kept as an error with its exit code, command and output."""
+    """It is told once, with exit code, command and what that printed."""
     (tmp_path / "slurm.conf").write_text("NoSuchKey=1\n")
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    queue = SlurmQueue(NAME)
-    asyncio.run(queue.look())
-    error = queue.error
-    assert error is not None
-    assert error.command[0] == "squeue"
-    assert error.exit_code == 1
-    assert "NoSuchKey" in error.stderr
+    job = Followed(tmp_path, "1", silence_s=0.5)
+    job.until(lambda: job.notices)
+    (notice,) = job.notices
+    assert notice.startswith("Slurm has not answered for ")
+    assert "`squeue --me " in notice
+    assert "ended with exit code 1" in notice
+    assert "NoSuchKey" in notice
+    calls = len(slurm_plain.calls("squeue", NAME).at)
+    job.until(lambda: len(slurm_plain.calls("squeue", NAME).at) > calls)
+    assert len(job.notices) == 1
