@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
+from scalable_nb.devslurm.config import Instance
 from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
 #: Options of a job that has all nodes for itself.
@@ -56,6 +57,11 @@ class RealSlurm:
             notes = shlex.quote(str(self._notes(name)))
             (self._bin / name).write_text(_NOTING.format(notes=notes, program=program))
             (self._bin / name).chmod(0o700)
+
+    @property
+    def has_accounting(self) -> bool:
+        """Whether ``sacct`` answers."""
+        return self._about.has_accounting
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on this is the Slurm of every command."""
@@ -109,14 +115,15 @@ class RealSlurm:
 
     def clear(self) -> None:
         """End all jobs and bring all nodes back."""
-        self.instance.ask("scancel", "--user", str(self._user()))
+        self.instance.ask("scancel", "--user", self._about.user)
         # A job on a node that is down cannot end, and a node may go down late.
         until(lambda: self.resume() or not self.squeue(), timeout_s=120)
 
-    def _user(self) -> str:
+    @property
+    def _about(self) -> Instance:
         instance = self.instance.instance()
         assert instance is not None
-        return instance.user
+        return instance
 
 
 def started_slurm(
