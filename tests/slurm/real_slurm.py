@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from scalable_nb.devslurm.config import Instance
 from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
 #: Options of a job that has all nodes for itself.
-EVERYWHERE = ("--nodes=5", "--exclusive")
+EVERYWHERE = ("--nodes=4", "--exclusive")
 
 #: Notes that it was called, and does what the program does.
 _NOTING = """#!/bin/sh
@@ -57,11 +56,6 @@ class RealSlurm:
             notes = shlex.quote(str(self._notes(name)))
             (self._bin / name).write_text(_NOTING.format(notes=notes, program=program))
             (self._bin / name).chmod(0o700)
-
-    @property
-    def has_accounting(self) -> bool:
-        """Whether ``sacct`` answers."""
-        return self._about.has_accounting
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on this is the Slurm of every command."""
@@ -115,15 +109,14 @@ class RealSlurm:
 
     def clear(self) -> None:
         """End all jobs and bring all nodes back."""
-        self.instance.ask("scancel", "--user", self._about.user)
+        self.instance.ask("scancel", "--user", str(self._user()))
         # A job on a node that is down cannot end, and a node may go down late.
         until(lambda: self.resume() or not self.squeue(), timeout_s=120)
 
-    @property
-    def _about(self) -> Instance:
+    def _user(self) -> str:
         instance = self.instance.instance()
         assert instance is not None
-        return instance
+        return instance.user
 
 
 def started_slurm(
@@ -131,7 +124,7 @@ def started_slurm(
     *,
     accounting: bool,
     enforce_memory: bool = False,
-    nodes: int = 5,
+    nodes: int = 4,
 ) -> Iterator[RealSlurm]:
     """A Slurm while it is in use; without the packages the test is skipped."""
     missing = missing_packages(accounting=accounting)

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from counting import calls, mark
+from counting import calls
+from lost_calls import lost_then_refused
 from real_slurm import RealSlurm
 from waiting import until
 
@@ -20,8 +20,6 @@ from scalable_nb import RetryPolicy, ScalableSession, TaskPolicy, errors
 from scalable_nb.paths import find_run
 
 Start = Callable[..., ScalableSession]
-
-_STATES = ("CANCELLED", "REQUEUED", "NODE_FAIL", "PREEMPTED", "TIMEOUT")
 
 #: A loss that costs anything is the end of the task.
 NOTHING_TO_SPEND = TaskPolicy(worker_losses=0)
@@ -40,17 +38,6 @@ def _write_manifest(folder: Path, workers: int) -> None:
     (folder / "scalable.yaml").write_text(MANIFEST.replace("WORKERS", str(workers)))
 
 
-def _lost_then_refused(folder: str, x: int) -> int:
-    """Waits at its first call for somebody to end it, fails at the second, and then returns."""
-    (Path(folder) / f"job-{x}").write_text(os.environ["SLURM_JOB_ID"])
-    before = mark(Path(folder), x)
-    if before == 0:
-        time.sleep(600)
-    if before == 1:
-        raise ConnectionError("not what the worker was lost for")
-    return x
-
-
 def _losses(folder: Path, count: int) -> list[dict[str, Any]]:
     """The attempts that were lost, at least so many."""
     path = find_run(folder / ".scalable" / "runs").failures
@@ -63,49 +50,36 @@ def _losses(folder: Path, count: int) -> list[dict[str, Any]]:
     return rows()
 
 
-def test_jobs_meet_their_fates(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
-    """Cancelled, requeued, node failed, preempted, out of time: each record says which it was, of
-    which job, where, and what the job's log said last. Each task runs again, and none of its
-    retries is used; only the end of the walltime costs a worker loss. All are looked up at once."""
+def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
+    """Cancelled, requeued, node failed, preempted: each record says which it was, of which job,
+    where, and what the job's log said last. Each task runs again, and no budget pays for it: its
+    one retry is there for an error of its own. All jobs are looked up together."""
     slurm = any_slurm
-    # Slurm looks at its time limits every 30 s: that is waited for once.
-    states = _STATES if not slurm.has_accounting else _STATES[:4]
-    numbers = range(len(states))
-    _write_manifest(folder, len(states))
+    _write_manifest(folder, 4)
     client = start("slurm").client
-    futures = [
-        client.submit(
-            _lost_then_refused,
-            str(folder),
-            x,
-            policy=TaskPolicy(
-                RetryPolicy(1, base_s=0.1), worker_losses=int(states[x] == "TIMEOUT")
-            ),
-        )
-        for x in numbers
-    ]
-    until(lambda: all(calls(folder, x) == 1 for x in numbers), timeout_s=60)
-    jobs = [(folder / f"job-{x}").read_text() for x in numbers]
+    policy = TaskPolicy(RetryPolicy(1, base_s=0.1), worker_losses=0)
+    futures = client.map(lost_then_refused, [str(folder)] * 4, range(4), policy=policy, pure=False)
+    until(lambda: all(calls(folder, x) == 1 for x in range(4)), timeout_s=60)
+    jobs = [(folder / f"job-{x}").read_text() for x in range(4)]
     nodes = dict(line.split() for line in slurm.squeue("%i %N"))
-    if "TIMEOUT" in states:
-        slurm.scontrol("update", f"JobId={jobs[4]}", "EndTime=now+1seconds")
     slurm.instance.ask("scancel", jobs[0])
     slurm.scontrol("requeue", jobs[1])
     slurm.scontrol("update", f"NodeName={nodes[jobs[2]]}", "State=DOWN", "Reason=test")
     urgent = ("--partition=urgent", "--exclusive", "-w", nodes[jobs[3]])
     slurm.sbatch("sleep 1", folder / "urgent.log", *urgent)
 
-    rows = {row["job_id"]: row for row in _losses(folder, len(states))}
-    assert [rows[job]["job_state"] for job in jobs] == list(states)
+    rows = {row["job_id"]: row for row in _losses(folder, 4)}
+    states = [rows[job]["job_state"] for job in jobs]
+    assert states == ["CANCELLED", "REQUEUED", "NODE_FAIL", "PREEMPTED"]
     for job, row in rows.items():
         assert (row["host"], row["is_final"], row["attempt"]) == (nodes[job], False, 1)
         assert f"worker lost: Slurm job {job} on {nodes[job]} " in row["message"]
         assert any(f"JOB {job} ON " in line for line in row["details"]["log_tail"])
     assert "was PREEMPTED after " in rows[jobs[3]]["message"]
     slurm.resume()
-    assert client.gather(futures) == list(numbers)
-    assert [calls(folder, x) for x in numbers] == [3] * len(states)
-    assert len(_losses(folder, len(states))) == len(states)
+    assert futures.results() == [0, 1, 2, 3]
+    assert [calls(folder, x) for x in range(4)] == [3] * 4
+    assert len(_losses(folder, 4)) == 4
     assert all(gap > 0.3 for gap in slurm.calls("sacct", *jobs).gaps_s)
 
 
