@@ -56,6 +56,7 @@ class RealSlurm:
             notes = shlex.quote(str(self._notes(name)))
             (self._bin / name).write_text(_NOTING.format(notes=notes, program=program))
             (self._bin / name).chmod(0o700)
+            self._notes(name).touch()
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on this is the Slurm of every command."""
