@@ -34,7 +34,9 @@ def target() -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def at_its_limit(
-    slurm_plain_instance: RealSlurm, tmp_path_factory: pytest.TempPathFactory
+    shared_session: ScalableSession,  # ends later: at its end it empties the Slurm of both
+    slurm_plain_instance: RealSlurm,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[ScalableSession, Future[Any]]]:
     """A session beside the others, whose task is in a job that is at its time limit.
 
