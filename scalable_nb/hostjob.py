@@ -81,6 +81,11 @@ class SubmittedHost:
             return f"{self.system} job {self.job_id} ended"
         return in_words(self.system, fate)
 
+    def advice(self) -> str:
+        """Where a person finds why the job waits, where that is not told here."""
+        advice = self._queue.advice(self.job_id)
+        return f"{advice} " if advice else ""
+
     def is_queued(self) -> bool:
         """Whether the job has not begun; says what it waits for, and that somebody does."""
         if read_sign(self._paths.session_json).get("state") != HostState.ASKED_FOR:
@@ -178,8 +183,8 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
         raise
     host = SubmittedHost(paths, **about, logs=logs)
     logger.warning(
-        "The session's host is %s job %s; this waits until it runs (Ctrl-C cancels it). "
-        "Its log: %s", host.system, host.job_id, paths.host_log,
+        "The session's host is %s job %s; this waits until it runs (Ctrl-C cancels it). %s"
+        "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,
     )  # fmt: skip
     return host
 

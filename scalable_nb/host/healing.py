@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 #: So many in a row that end before they have a worker: something is wrong with all of them.
 _STILLBORN_LIMIT: Final = 3
 
-#: Such an end is somebody's decision, not a fault of the script.
-_DECIDED: Final = ("CANCELLED", "PREEMPTED")
+#: Such an end is no fault of the script.
+_BLAMELESS: Final = ("BOOT_FAIL", "CANCELLED", "NODE_FAIL", "PREEMPTED", "REQUEUED")
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Healing:
         self._is_told.clear()
 
     def count(self) -> None:
-        """Add what the connected workers have used since the last time."""
+        """Add what has been used since the last time, also by a job that has no worker yet."""
         now = time()
-        cores = sum(e.kind.cores for e in self._fleet.entries.values() if e.is_connected)
+        cores = sum(e.kind.cores for e in self._fleet.entries.values() if e.is_running)
         self.core_hours += cores * (now - self._counted_at) / 3600
         self._counted_at = now
         for entry in self._fleet.entries.values():
@@ -115,7 +115,7 @@ class Healing:
 
     def _account(self, entry: Entry, how: str) -> None:
         kind = entry.kind
-        is_stillborn = entry.began_at is None and not how.startswith(_DECIDED)
+        is_stillborn = entry.began_at is None and not how.startswith(_BLAMELESS)
         self._stillborn[kind.name] += is_stillborn
         self.replaced += 1
         if self._stillborn[kind.name] >= _STILLBORN_LIMIT:

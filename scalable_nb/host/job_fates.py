@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Seconds between two questions about lost workers; accounting lags by a second or two.
-WAITS_S: Final = (0.3, 0.7, 1.0, 2.0, 2.0, 2.0, 2.0)
+WAITS_S: Final = (0.3, 0.7, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
 #: So often it is asked for details, when the job's own log has already said how it ended.
 _TRIES_FOR_DETAILS: Final = 3
 

@@ -43,7 +43,8 @@ class JobWatch:
     conductor : Conductor
     fleet : JobFleet
     silence_s : float
-        How long a job may run without a worker before a person is told.
+        How long a job may run without a worker, or the batch system not answer, before a
+        person is told.
     """
 
     def __init__(
@@ -54,10 +55,13 @@ class JobWatch:
         self._silence_s = silence_s
         self._jobs: dict[str, _Watched] = {}
         self._is_told: set[str] = set()
+        self._unanswered_since: float | None = None
+        self._is_outage_told = False
         conductor.jobs = self.jobs
 
     async def observe(self) -> None:
         """Bring all jobs up to date; to be called after the fleet has looked."""
+        self._watch_answers()
         for name, entry in self._fleet.entries.items():
             job = self._jobs.setdefault(name, _Watched(entry))
             self._update(job)
@@ -68,6 +72,19 @@ class JobWatch:
             job.phase = JobPhase.ENDED
             job.facts = self._facts(job)
             self._write(job)
+
+    def _watch_answers(self) -> None:
+        error = self._fleet.queue.error
+        if error is None:
+            self._unanswered_since, self._is_outage_told = None, False
+            return
+        self._unanswered_since = self._unanswered_since or time()
+        if time() - self._unanswered_since >= self._silence_s and not self._is_outage_told:
+            self._is_outage_told = True
+            self._conductor.notify(
+                f"{self._fleet.queue.system} has not answered for {self._silence_s:.0f} s: what is "
+                f"said of its jobs is from before, and none that ended is replaced. {error}"
+            )
 
     def jobs(self) -> list[dict[str, Any]]:
         """What is known of each job, for kernels."""

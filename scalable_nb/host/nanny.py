@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import signal
@@ -263,8 +262,7 @@ class ScalableNanny(Nanny):
         elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
             cause = "kernel"
             limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
-        report = functools.partial(
-            self.scheduler.scalable_worker_exited,
+        return await self._deliver(
             worker=owner.address,
             cause=cause,
             exit_code=exit_code,
@@ -273,16 +271,39 @@ class ScalableNanny(Nanny):
             memory_limit_bytes=limit_bytes,
             last_words=self._log.last_words() if self._log is not None else "",
         )
+
+    async def _deliver(self, **report: Any) -> bool:
+        """Tell the scheduler how a worker process ended; says whether a scheduler is there."""
+
+        async def tell() -> None:
+            try:
+                await self.scheduler.scalable_worker_exited(**report)
+            except OSError as error:
+                if _is_refused(error):
+                    raise _NobodyListensError from error
+                raise
+
         try:
             # Where the network was cut, it may be there again in a moment.
-            await retry(report, count=4, delay_min=0.1, delay_max=1.0)
-        except OSError:
-            logger.exception("the scheduler cannot be told of the end of %s", owner)
+            await retry(tell, count=4, delay_min=0.1, delay_max=1.0)
+        except (OSError, _NobodyListensError):
+            logger.exception("the scheduler cannot be told of the end of %s", report["worker"])
             return False
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
-            logger.exception("could not tell the scheduler of the end of %s", owner)
+            logger.exception("could not tell the scheduler of the end of %s", report["worker"])
         return True
+
+
+class _NobodyListensError(Exception):
+    """The scheduler's machine is there, and the scheduler is not."""
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a refused connection is what this came from."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__
+    return error is not None
 
 
 def _kill_group(pid: int) -> None:

@@ -97,8 +97,9 @@ class Scaling:
         while True:
             try:
                 await self._compare()
-            except OSError:
-                # A command of the batch system could not be run; it may be there again later.
+            except Exception:
+                # A command of the batch system may be there again later; whatever else it was,
+                # a session must not go on without anybody who replaces what is lost.
                 logger.exception("the workers could not be looked after")
             await asyncio.sleep(_INTERVAL_S)
 

@@ -140,7 +140,7 @@ async def _leave(nanny: ScalableNanny) -> None:
         while nanny.is_executing() and time() < deadline:
             await asyncio.sleep(_LOOK_INTERVAL_S)
         await nanny.hand_over()
-    await nanny.close(timeout=2, reason="signal-SIGTERM")
+    await nanny.close(timeout=1, reason="signal-SIGTERM")
 
 
 def main() -> None:

@@ -62,6 +62,10 @@ class Entry:
         When its first worker connected; seconds since the epoch.
     job_began_at : float or None
         When the batch system last started it; not the same as `began_at` where it was requeued.
+    ends_at : float or None
+        When the batch system will end it, where that says so.
+    is_running : bool
+        Whether it occupies its cores, as far as is known.
     lost_at : float or None
         Since when none of its workers is connected, after one was.
     leaves_because : str
@@ -75,6 +79,8 @@ class Entry:
     job_id: str | None = None
     began_at: float | None = None
     job_began_at: float | None = None
+    ends_at: float | None = None
+    is_running: bool = False
     lost_at: float | None = None
     is_connected: bool = False
     leaves_because: str = ""
@@ -91,10 +97,15 @@ class Entry:
 
     @property
     def remaining_s(self) -> float | None:
-        """What is left of its walltime, in seconds; None where there is no limit, or no start."""
-        if self.kind.walltime_s is None or self.job_began_at is None:
-            return None
-        return self.job_began_at + self.kind.walltime_s - time()
+        """What is left of its walltime, in seconds; None where there is no limit, or no start.
+
+        A nanny knows when it began, not how long the job's prologue had taken before, nor that
+        somebody changed the limit; the batch system may round a walltime up.
+        """
+        ends_at = [] if self.ends_at is None else [self.ends_at]
+        if self.kind.walltime_s is not None and self.job_began_at is not None:
+            ends_at.append(self.job_began_at + self.kind.walltime_s)
+        return min(ends_at) - time() if ends_at else None
 
     @property
     def worker_names(self) -> list[str]:
@@ -148,6 +159,7 @@ class Fleet(ABC):
         now, connected = time(), self.scheduler.aliases
         for entry in self.entries.values():
             entry.is_connected = any(name in connected for name in entry.worker_names)
+            entry.is_running = entry.is_connected
             if entry.is_connected:
                 entry.began_at = entry.began_at or now
                 entry.lost_at = None

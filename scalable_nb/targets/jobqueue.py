@@ -7,6 +7,7 @@ clusters know one kind only.
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
@@ -65,13 +66,25 @@ class JobFleet(Fleet):
         if self.entries:
             await self.queue.look()
 
+    def observe(self) -> None:
+        """Bring the entries up to date with what scheduler and batch system know."""
+        super().observe()
+        for entry in self.entries.values():
+            facts = self.queue.facts(entry.job_id) if entry.job_id is not None else None
+            if facts is not None:
+                entry.ends_at = facts.ends_at
+                entry.is_running |= facts.state == "RUNNING"
+
     def how_ended(self, entry: Entry) -> str | None:
-        """A job has ended where the batch system says so, or long after its workers left."""
+        """A job has ended where the batch system says so.
+
+        Where it never mentions the job, one that lost its workers a while ago has ended.
+        """
         if self._failure(entry) is not None:
             return "could not be submitted"
         if entry.is_connected or entry.job_id is None:
             return None
-        if self.queue.is_telling:
+        if self.queue.facts(entry.job_id) is not None:
             return self.queue.how_ended(entry.job_id)
         if entry.lost_at is not None and time() - entry.lost_at > LOST_GRACE_S:
             return "lost its workers"
@@ -168,8 +181,17 @@ async def start_jobs(
 
 
 def logs_of_job(folder: Path, job_id: str) -> list[Path]:
-    """The files with the output of a job."""
-    return sorted(folder.glob(f"*[!0-9]{job_id}[!0-9]*"))
+    """The files with the output of a job.
+
+    Notes
+    -----
+    Slurm, LSF and HTCondor end the name with ``-ID.out`` (dask-jobqueue 0.9.0 says so), PBS and
+    Grid Engine with ``.oID``, where the id of PBS goes without the name of its server. Digits
+    within the name of the run are no id.
+    """
+    number = re.escape(job_id.partition(".")[0])
+    is_its = re.compile(rf"([^0-9A-Za-z]|\.[eo]){number}(?![0-9A-Za-z])").search
+    return sorted(path for path in folder.glob("*") if is_its(path.name))
 
 
 def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:

@@ -151,6 +151,29 @@ def jobs_text(jobs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
+def with_forgotten(
+    known: Mapping[str, JobFacts], found: Mapping[str, JobFacts]
+) -> dict[str, JobFacts]:
+    """What is known of jobs after the batch system has named all that it remembers.
+
+    It forgets a job some minutes after its end (Slurm's ``MinJobAge``), at some centres sooner
+    than it is asked again.
+
+    Parameters
+    ----------
+    known : mapping of str to JobFacts
+        What was known before, by job id.
+    found : mapping of str to JobFacts
+        What it says now.
+    """
+    return {
+        job_id: facts
+        if job_id in found or facts.has_ended
+        else replace(facts, state="UNKNOWN", reason=None, ends_at=None)
+        for job_id, facts in {**known, **found}.items()
+    }
+
+
 # --- what became of a job -------------------------------------------------------------
 
 

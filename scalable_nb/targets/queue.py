@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Final
 
 from scalable_nb.errors import BatchCommandError
-from scalable_nb.targets.jobstate import JobFacts
+from scalable_nb.targets.jobstate import JobFacts, with_forgotten
 from scalable_nb.targets.slurm_query import SlurmQuery
 
 logger = logging.getLogger(__name__)
@@ -16,6 +16,16 @@ logger = logging.getLogger(__name__)
 #: Seconds between two questions: twice as many after each that brought nothing new.
 FIRST_SPACING_S: Final = 2.0
 LONGEST_SPACING_S: Final = 30.0
+
+#: What tells a person why a job waits, by system.
+_ASKS: Final = {
+    "HTCONDOR": "condor_q -better-analyze",
+    "LSF": "bjobs -l",
+    "MOAB": "checkjob -v",
+    "OAR": "oarstat -f -j",
+    "PBS": "qstat -f",
+    "SGE": "qstat -j",
+}
 
 
 class Queue:
@@ -36,6 +46,10 @@ class Queue:
     def __init__(self, system: str) -> None:
         self.system = system
         self.error: BatchCommandError | None = None
+
+    def advice(self, job_id: str) -> str:
+        """Where a person finds why a job waits; empty where that is said unasked."""
+        return f"`{_ASKS[self.system]} {job_id}` says why it waits."
 
     async def look(self) -> None:
         """Ask for the states of all jobs, where it is time to."""
@@ -87,6 +101,10 @@ class SlurmQueue(Queue):
         self._spacing_s = first_spacing_s
         self._asked_at = float("-inf")
 
+    def advice(self, job_id: str) -> str:
+        """Nothing: the reason is in what `squeue` says."""
+        return ""
+
     async def look(self) -> None:
         """Ask, unless that was done a moment ago."""
         if monotonic() - self._asked_at < self._spacing_s:
@@ -100,14 +118,12 @@ class SlurmQueue(Queue):
             self.error = error
             return
         self.error = None
-        self._facts.update(found)
+        self._facts = with_forgotten(self._facts, found)
         self._running.update((k, facts) for k, facts in found.items() if facts.state == "RUNNING")
         states = {job_id: (facts.state, facts.reason) for job_id, facts in self._facts.items()}
-        has_changed = states != self._states
+        is_quiet = states == self._states
         self._states = states
-        self._spacing_s = (
-            self._first_spacing_s if has_changed else min(2 * self._spacing_s, LONGEST_SPACING_S)
-        )
+        self._spacing_s = longer_s(self._spacing_s) if is_quiet else self._first_spacing_s
 
     def look_soon(self) -> None:
         """Begin again with short waits."""
@@ -138,6 +154,11 @@ class SlurmQueue(Queue):
         BatchCommandError
         """
         return await self._query.last_runs()
+
+
+def longer_s(spacing_s: float) -> float:
+    """The wait after one that brought nothing new, in seconds."""
+    return min(2 * spacing_s, LONGEST_SPACING_S)
 
 
 def open_queue(provider: str, job_name: str) -> Queue:

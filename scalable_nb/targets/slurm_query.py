@@ -79,6 +79,7 @@ class SlurmQuery:
             await run_command(
                 "squeue",
                 "--me",
+                "--all",  # also those in hidden partitions
                 f"--name={self._job_name}",
                 "--states=all",
                 "--noheader",

@@ -15,6 +15,8 @@ from scalable_nb.targets.jobstate import JobFacts
 
 SQUEUE_FORMAT: Final = "%i|%T|%r|%S|%B|%M|%e"
 SACCT_FIELDS: Final = "JobID,State,ExitCode,ElapsedRaw,MaxRSS,NodeList,Start,End"
+_SQUEUE_FIELDS: Final = SQUEUE_FORMAT.count("|") + 1
+_SACCT_FIELDS: Final = SACCT_FIELDS.count(",") + 1
 
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 _NOTHING: Final = frozenset({"", "None", "N/A", "n/a", "Unknown", "None assigned", "(null)"})
@@ -25,6 +27,8 @@ _ENDED: Final = re.compile(
 )
 _EXCEEDED: Final = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
 _OOM_KILL: Final = re.compile(r"Detected \d+ oom.kill event")
+#: Stands where a signal would; there is none of this number.
+_OUT_OF_MEMORY_MARK: Final = 125
 _STATE_OF: Final = {
     "JOB REQUEUE": "REQUEUED",
     "NODE FAILURE": "NODE_FAIL",
@@ -37,7 +41,10 @@ def parse_squeue(text: str) -> dict[str, JobFacts]:
     """Facts by job id, from ``squeue --noheader --format=SQUEUE_FORMAT``."""
     found = {}
     for line in text.splitlines():
-        job_id, state, reason, start, node, used, end = line.split("|")
+        fields = line.split("|")
+        if len(fields) != _SQUEUE_FIELDS:
+            continue  # a centre's own greeting, or a warning
+        job_id, state, reason, start, node, used, end = fields
         is_pending = state == "PENDING"
         found[job_id] = JobFacts(
             job_id,
@@ -61,7 +68,10 @@ def parse_sacct(text: str) -> dict[str, list[JobFacts]]:
     """
     found: dict[str, list[JobFacts]] = {}
     for line in text.splitlines():
-        name, state, exit_code, elapsed, max_rss, nodes, start, end = line.split("|")
+        fields = line.split("|")
+        if len(fields) != _SACCT_FIELDS:
+            continue
+        name, state, exit_code, elapsed, max_rss, nodes, start, end = fields
         job_id, _, step = name.partition(".")
         code, signal = _exit_code(exit_code)
         runs = found.setdefault(job_id, [])
@@ -144,8 +154,6 @@ def parse_log(lines: Sequence[str], job_id: str, since: float) -> JobFacts:
             facts = replace(
                 facts, is_out_of_memory=True, max_rss_bytes=used, memory_limit_bytes=limit
             )
-        elif _OOM_KILL.search(line):
-            facts = replace(facts, is_out_of_memory=True)
         ended = _ENDED.search(line)
         if ended is None or ended["job"] != job_id:
             continue
@@ -157,6 +165,10 @@ def parse_log(lines: Sequence[str], job_id: str, since: float) -> JobFacts:
         else:
             state = _STATE_OF.get((ended["why"] or "").partition(",")[0], "CANCELLED")
             facts = replace(facts, state=state, node=ended["node"], ended_at=at)
+    # Also said at the end of a job that the kernel took a process from hours ago, and that was
+    # ended for another reason.
+    if not facts.state and any(map(_OOM_KILL.search, lines)):
+        facts = replace(facts, is_out_of_memory=True)
     return facts
 
 
@@ -181,7 +193,9 @@ def _exit_code(value: str) -> tuple[int | None, int | None]:
     code, _, signal = value.partition(":")
     if not (code.isdigit() and signal.isdigit()):
         return None, None
-    return (int(code) if signal == "0" else None), int(signal) or None
+    if int(signal) == 0:
+        return int(code), None
+    return None, int(signal) if int(signal) != _OUT_OF_MEMORY_MARK else None
 
 
 def _duration_s(value: str) -> float | None:

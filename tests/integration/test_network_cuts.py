@@ -39,12 +39,17 @@ def host_of(session: ScalableSession) -> psutil.Process:
 def slow_once(
     folder: Path, seconds: float = 600, *, then_fails: bool = False
 ) -> Callable[[int], int]:
-    """A function that is slow when it is called first, and says in which process."""
+    """A function that is slow when it is called first, and says in which process.
+
+    One that is to end waits for the file `cut`, so that no cut comes too late.
+    """
 
     def function(x: int) -> int:
         if mark(folder, x) == 0:
             say_pid(folder, x)
             time.sleep(seconds)
+            while not (folder / "cut").exists():
+                time.sleep(0.02)
             mark(folder, f"end-{x}")
             if then_fails:
                 raise ConnectionError(x)
@@ -134,6 +139,7 @@ def test_a_silent_network_and_a_stopped_worker_are_noticed(start: Start, folder:
     for x in (1, 2, 3, 5):
         assert silence(workers[x], port_of(session), host_of(session)) > 0
     workers[4].suspend()
+    (folder / "cut").touch()
     # The functions that return behind a dead connection are not called again.
     assert client.gather([kept, once, silenced, stopped, failed]) == [1, 2, 3, 4, 5]
     assert [calls(folder, x) for x in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 2]
@@ -173,6 +179,7 @@ def test_an_outcome_that_dies_on_its_way_is_an_attempt(start: Start, folder: Pat
     future = session.client.submit(slow_once(folder, seconds=1), 1)
     worker = worker_of(folder, 1)
     silence(worker, port_of(session), host_of(session))
+    (folder / "cut").touch()
     until(lambda: calls(folder, "end-1") == 1)
     until(lambda: is_idle(session, worker))
     worker.send_signal(signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_slurm import RealSlurm, started_slurm
@@ -29,29 +30,6 @@ def slurm_plain_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     yield from started_slurm(tmp_path_factory, accounting=False)
 
 
-@pytest.fixture
-def slurm(slurm_instance: RealSlurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealSlurm]:
-    """The Slurm that commands and sessions of this test use, empty before and after it."""
-    yield from slurm_instance.in_use(monkeypatch)
-
-
-@pytest.fixture
-def slurm_plain(
-    slurm_plain_instance: RealSlurm, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RealSlurm]:
-    """The same without accounting."""
-    yield from slurm_plain_instance.in_use(monkeypatch)
-
-
-@pytest.fixture(params=["accounting", "plain"])
-def any_slurm(request: pytest.FixtureRequest) -> RealSlurm:
-    """The test runs twice: with accounting and without."""
-    chosen: RealSlurm = request.getfixturevalue(
-        "slurm" if request.param == "accounting" else "slurm_plain"
-    )
-    return chosen
-
-
 @pytest.fixture(scope="session")
 def strict_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSlurm]:
     """Slurm with accounting that kills jobs which use more memory than they asked for."""
@@ -64,34 +42,37 @@ def strict_plain_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     yield from started_slurm(tmp_path_factory, accounting=False, enforce_memory=True, nodes=1)
 
 
-@pytest.fixture
-def strict_slurm(
-    strict_instance: RealSlurm, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RealSlurm]:
-    """The Slurm of this test kills jobs for their memory."""
-    yield from strict_instance.in_use(monkeypatch)
+def _in_use(*names: str) -> Any:
+    """A fixture: the Slurm of a test's commands and sessions, empty before and after it.
+
+    With two instances the test runs twice: with accounting and without.
+    """
+
+    @pytest.fixture(params=names if names[1:] else None, ids=["accounting", "plain"][: len(names)])
+    def in_use(
+        request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[RealSlurm]:
+        instance: RealSlurm = request.getfixturevalue(getattr(request, "param", names[0]))
+        yield from instance.in_use(monkeypatch)
+
+    return in_use
+
+
+slurm = _in_use("slurm_instance")
+slurm_plain = _in_use("slurm_plain_instance")
+strict_slurm = _in_use("strict_instance")
+any_slurm = _in_use("slurm_instance", "slurm_plain_instance")
+any_strict_slurm = _in_use("strict_instance", "strict_plain_instance")
 
 
 @pytest.fixture
-def strict_slurm_plain(
-    strict_plain_instance: RealSlurm, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RealSlurm]:
-    """The same without accounting."""
-    yield from strict_plain_instance.in_use(monkeypatch)
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of the test's own, with a manifest for the target `slurm`.
 
-
-@pytest.fixture(params=["accounting", "plain"])
-def any_strict_slurm(request: pytest.FixtureRequest) -> RealSlurm:
-    """The test runs twice: with accounting and without."""
-    chosen: RealSlurm = request.getfixturevalue(
-        "strict_slurm" if request.param == "accounting" else "strict_slurm_plain"
-    )
-    return chosen
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: RealSlurm) -> Path:
-    """A working directory of the test's own, with a manifest for the target `slurm`."""
+    The test's Slurm comes first, and so goes last: sessions would submit again what it cancels.
+    """
+    own = [name for name in request.fixturenames if name.endswith("slurm") or name == "slurm_plain"]
+    request.getfixturevalue(own[0] if own else "slurm")
     monkeypatch.chdir(tmp_path)
     _write_manifest(tmp_path)
     return tmp_path
@@ -106,7 +87,7 @@ def shared_session(
     _write_manifest(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("SLURM_CONF", str(slurm_plain_instance.conf))
+        slurm_plain_instance.use(patch)
         with ScalableSession.from_yaml(target="slurm") as session:
             yield session
     slurm_plain_instance.clear()

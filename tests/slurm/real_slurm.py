@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,9 +15,31 @@ from waiting import until
 
 from scalable_nb.devslurm.service import DevSlurm, missing_packages
 
+#: Options of a job that has all nodes for itself.
+EVERYWHERE = ("--nodes=4", "--exclusive")
+
+#: Notes that it was called, and does what the program does.
+_NOTING = """#!/bin/sh
+echo "$(date +%s.%N) $*" >> {notes}
+exec {program} "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How a command of Slurm was called: when, in seconds since the epoch, and with which words."""
+
+    at: list[float]
+    words: list[str]
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Seconds between one call and the next."""
+        return [after - before for before, after in pairwise(self.at)]
+
 
 class RealSlurm:
-    """A running Slurm.
+    """A running Slurm, whose ``squeue`` and ``sacct`` are noted.
 
     Parameters
     ----------
@@ -21,13 +48,35 @@ class RealSlurm:
 
     def __init__(self, instance: DevSlurm) -> None:
         self.instance = instance
-        self.conf = instance.layout.slurm_conf
+        self._bin = instance.layout.folder / "bin"
+        self._bin.mkdir()
+        for name in ("squeue", "sacct"):
+            program = shutil.which(name)
+            assert program is not None
+            notes = shlex.quote(str(self._notes(name)))
+            (self._bin / name).write_text(_NOTING.format(notes=notes, program=program))
+            (self._bin / name).chmod(0o700)
+            self._notes(name).touch()
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on this is the Slurm of every command."""
+        monkeypatch.setenv("SLURM_CONF", str(self.instance.layout.slurm_conf))
+        monkeypatch.setenv("PATH", str(self._bin), prepend=os.pathsep)
 
     def in_use(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealSlurm]:
         """While it lasts, this is the Slurm of every command; afterwards it is as at first."""
-        monkeypatch.setenv("SLURM_CONF", str(self.conf))
+        self.use(monkeypatch)
         yield self
         self.clear()
+
+    def calls(self, name: str, *words: str) -> Calls:
+        """The calls of ``squeue`` or ``sacct`` that had one of these words in them."""
+        lines = [line.split(maxsplit=1) for line in self._notes(name).read_text().splitlines()]
+        found = [(float(at), said) for at, said in lines if any(word in said for word in words)]
+        return Calls([at for at, _ in found], [said for _, said in found])
+
+    def _notes(self, name: str) -> Path:
+        return self._bin / f"{name}.notes"
 
     def scontrol(self, *words: str) -> str:
         """What ``scontrol`` prints."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from counting import calls, mark
 from kernels import last_run, start_kernel
-from real_slurm import RealSlurm
+from real_slurm import EVERYWHERE, RealSlurm
 from waiting import until
 
 from scalable_nb import ScalableSession, errors, resubmit
@@ -71,7 +71,7 @@ def test_the_host_waits_in_the_queue_and_outlives_its_kernel(
 ) -> None:
     """The kernel says why the host is pending, Ctrl-C cancels it; without its kernel the run goes
     on to its end, and no job is left after the linger time."""
-    full = slurm.sbatch("sleep 600", folder / "full.log", "--exclusive", "--nodes=4")
+    full = slurm.sbatch("sleep 600", folder / "full.log", *EVERYWHERE)
     code = """
         import logging, os, sys
         from pathlib import Path

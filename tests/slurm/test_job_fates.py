@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from real_slurm import RealSlurm
+from real_slurm import EVERYWHERE, RealSlurm
 from waiting import until
 
 from scalable_nb.host.job_fates import WAITS_S, JobFates, LostJob
@@ -96,13 +96,25 @@ def test_a_requeued_job(job: Running) -> None:
     assert job.fate().state == "REQUEUED"
 
 
-def test_a_preempted_job(any_slurm: RealSlurm, tmp_path: Path) -> None:
-    """Evicted by a higher partition: PREEMPTED, also when it runs again already."""
-    job = Running(any_slurm, tmp_path, WAIT, "--nodes=4", "--exclusive")
-    any_slurm.sbatch("sleep 1", tmp_path / "urgent.log", "--partition=urgent", "--exclusive")
-    any_slurm.until_state(job.job_id, "PENDING")
+def _preempted(slurm: RealSlurm, folder: Path) -> Running:
+    job = Running(slurm, folder, WAIT, *EVERYWHERE)
+    slurm.sbatch("sleep 1", folder / "urgent.log", "--partition=urgent", "--exclusive")
+    slurm.until_state(job.job_id, "PENDING")
+    return job
+
+
+def test_a_preempted_job(slurm: RealSlurm, tmp_path: Path) -> None:
+    """Evicted by a higher partition: PREEMPTED, and after how long."""
+    fate = _preempted(slurm, tmp_path).fate()
+    assert fate.state == "PREEMPTED"
+    assert fate.elapsed_s is not None
+
+
+def test_a_preempted_job_that_runs_again(slurm_plain: RealSlurm, tmp_path: Path) -> None:
+    """It stays PREEMPTED, although the controller knows only of the second run."""
+    job = _preempted(slurm_plain, tmp_path)
     assert job.fate().state == "PREEMPTED"
-    any_slurm.until_state(job.job_id, "RUNNING")
+    slurm_plain.until_state(job.job_id, "RUNNING")
     fate = job.fate()
     assert fate.state == "PREEMPTED"
     assert fate.elapsed_s is not None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from real_slurm import RealSlurm
+from real_slurm import EVERYWHERE, RealSlurm
 
 from scalable_nb.host.book import Book
 from scalable_nb.host.job_watch import JobWatch
@@ -89,9 +89,9 @@ def test_a_full_queue_is_told_with_its_reason(
     submit: Callable[..., str], slurm_plain: RealSlurm, tmp_path: Path
 ) -> None:
     """A pending job has Slurm's reason and its estimate of the start; then it runs and ends."""
-    filler = submit("exec sleep 600", "--nodes=4", "--exclusive", "--time=10", name="filler")
+    filler = submit("exec sleep 600", *EVERYWHERE, "--time=10", name="filler")
     slurm_plain.until_state(filler, "RUNNING")
-    job = Followed(tmp_path, submit("exec sleep 600", "--nodes=4", "--exclusive", "--time=10"))
+    job = Followed(tmp_path, submit("exec sleep 600", *EVERYWHERE, "--time=10"))
     job.until(lambda: job.watch.jobs() and job.now["reason"] == "Resources")
     assert (job.now["phase"], job.now["job_state"]) == ("pending", "PENDING")
     job.until(lambda: job.now["estimated_start_at"] is not None)
@@ -121,13 +121,16 @@ def test_a_job_without_a_worker_is_told_of_once(submit: Callable[..., str], tmp_
 def test_a_queue_that_does_not_answer(
     slurm_plain: RealSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A command that fails is kept as an error with its exit code, command and output."""
+    """It is told once, with exit code, command and what that printed."""
     (tmp_path / "slurm.conf").write_text("NoSuchKey=1\n")
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    queue = SlurmQueue(NAME)
-    asyncio.run(queue.look())
-    error = queue.error
-    assert error is not None
-    assert error.command[0] == "squeue"
-    assert error.exit_code == 1
-    assert "NoSuchKey" in error.stderr
+    job = Followed(tmp_path, "1", silence_s=0.5)
+    job.until(lambda: job.notices)
+    (notice,) = job.notices
+    assert notice.startswith("Slurm has not answered for ")
+    assert "`squeue --me " in notice
+    assert "ended with exit code 1" in notice
+    assert "NoSuchKey" in notice
+    calls = len(slurm_plain.calls("squeue", NAME).at)
+    job.until(lambda: len(slurm_plain.calls("squeue", NAME).at) > calls)
+    assert len(job.notices) == 1

@@ -45,10 +45,11 @@ def _notices(session: ScalableSession, words: str) -> list[str]:
     return [notice for notice in session.status().notices if words in notice]
 
 
-def _has_been_told(job: str, dask_scheduler: Any) -> bool:
-    """Whether the host knows when a job began."""
+def _remaining_s(job: str, dask_scheduler: Any) -> float:
+    """How long the host thinks that a job may go on."""
     scaling = dask_scheduler.handlers["scalable_job_began"].__self__
-    return scaling.fleet.entries[job].job_began_at is not None
+    remaining_s: float = scaling.fleet.entries[job].remaining_s or 0.0
+    return remaining_s
 
 
 def test_workers_of_one_job_come_and_go_together(
@@ -68,9 +69,9 @@ def test_workers_of_one_job_come_and_go_together(
         return os.environ["SLURM_JOB_ID"]
 
     assert set(session.client.map(job_of, range(4)).results()) == {short}
-    until(lambda: session.client.run_on_scheduler(_has_been_told, "any-0"))
-    # Its nanny would say so of a job that began 400 of its 600 s ago.
-    session.client.ask("job_began", name="any-0-0", age_s=400)
+    until(lambda: session.client.run_on_scheduler(_remaining_s, "any-0") > 500)
+    slurm.scontrol("update", f"JobId={short}", "EndTime=now+200seconds")
+    until(lambda: session.client.run_on_scheduler(_remaining_s, "any-0") <= 200, timeout_s=60)
     assert set(session.client.map(job_of, range(4, 8)).results()) == {short}
     limited = session.client.map(job_of, range(8, 12), policy=TaskPolicy(timeout_s=300))
     (long,) = set(limited.results())

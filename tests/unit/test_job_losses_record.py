@@ -126,6 +126,18 @@ def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
     assert failure.message.endswith("using 500.00 MiB of its limit of 300.00 MiB")
 
 
+def test_slurms_own_word_for_out_of_memory_is_an_out_of_memory_error() -> None:
+    """With cgroups Slurm says OUT_OF_MEMORY; its log, read beside it, need not know an amount."""
+    fate = ended("OUT_OF_MEMORY", is_out_of_memory=True, elapsed_s=9.0, max_rss_bytes=300 * 2**20)
+    failure, loss = amended(fate)
+    assert loss is Loss.OUT_OF_MEMORY
+    assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
+    assert (failure.job_state, failure.memory_bytes) == ("OUT_OF_MEMORY", 300 * 2**20)
+    assert failure.message == (
+        "f(1): worker lost: Slurm job 75 on n1 ended with OUT_OF_MEMORY after 9 s"
+    )
+
+
 def test_a_nanny_that_speaks_is_in_a_job_that_runs() -> None:
     """Then nobody is asked, and its word stands."""
     report = ExitReport("exit", {}, exit_code=3)

@@ -13,6 +13,7 @@ from scalable_nb.targets.jobstate import (
     in_words,
     job_phase,
     jobs_text,
+    with_forgotten,
     with_start,
 )
 from scalable_nb.targets.silence import likely_cause
@@ -69,6 +70,20 @@ def test_jobs_in_one_line() -> None:
         f"2 idle, 1 pending, waiting for Resources, first start expected {at}"
     )
     assert jobs_text([]) == ""
+
+
+def test_a_job_that_the_batch_system_forgot_is_over() -> None:
+    """It is not in the queue any more, and nobody saw its end; one that was seen keeps its own."""
+    before = {
+        "1": JobFacts("1", "RUNNING", node="n1", ends_at=9.0),
+        "2": JobFacts("2", "TIMEOUT"),
+        "3": JobFacts("3", "PENDING"),
+    }
+    after = with_forgotten(before, {"3": JobFacts("3", "RUNNING"), "4": JobFacts("4", "PENDING")})
+    states = {job_id: facts.state for job_id, facts in after.items()}
+    assert states == {"1": "UNKNOWN", "2": "TIMEOUT", "3": "RUNNING", "4": "PENDING"}
+    assert after["1"].has_ended
+    assert (after["1"].node, after["1"].ends_at) == ("n1", None)
 
 
 def test_the_run_of_the_worker_counts_not_the_last_one() -> None:

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from scalable_nb.host.own_job import OwnJob
-from scalable_nb.manifest.schema import HostJob, Target
+from scalable_nb.manifest.schema import PROVIDERS, HostJob, Target
 from scalable_nb.status import SessionStatus
 from scalable_nb.targets.jobstate import JobFacts
-from scalable_nb.targets.queue import Queue
+from scalable_nb.targets.queue import Queue, open_queue
 
 
 class _Told(Queue):
@@ -49,6 +49,13 @@ def test_the_batch_system_knows_better() -> None:
     assert not later.is_nearly_over
     assert OwnJob("9", Queue("SGE"), None, time()).ends_at is None
     assert not OwnJob("9", Queue("SGE"), None, time()).is_nearly_over
+
+
+@pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "local"])
+def test_where_nobody_says_why_a_job_waits_it_is_said_who_does(provider: str) -> None:
+    """The command of the batch system itself; Slurm is asked anyway."""
+    advice = open_queue(provider, "name").advice("4711")
+    assert ("4711` says why it waits." in advice) is (provider != "slurm")
 
 
 def test_a_status_says_where_the_host_is_and_until_when() -> None:

@@ -30,6 +30,14 @@ def test_squeue_tells_why_a_job_waits_and_when_it_may_start() -> None:
     assert running.elapsed_s == ((24 + 2) * 60 + 3) * 60 + 4
 
 
+def test_what_a_centre_adds_to_the_answer_is_passed_over() -> None:
+    """Wrappers around Slurm's commands print greetings and warnings."""
+    assert set(parse_squeue("Welcome to Ada | the cluster\n\n9|RUNNING|None|1|n1|0:01|5\n")) == {
+        "9"
+    }
+    assert set(parse_sacct("Welcome to Ada | the cluster\n\n8|FAILED|3:0|0||n1|5|6\n")) == {"8"}
+
+
 def test_sacct_tells_of_each_run_of_a_job() -> None:
     """A preempted job that ran again and was cancelled has two runs, each with its own end."""
     first, second = parse_sacct(
@@ -51,6 +59,10 @@ def test_sacct_tells_of_each_run_of_a_job() -> None:
         ("7|COMPLETED|0:0|2||n1|5|7\n7.batch|COMPLETED|0:0|2|410K|n1|5|7", (0, None)),
         ("6|NODE_FAIL|0:0|3||n1|5|8\n6.batch|CANCELLED||3||n1|5|8", (None, None)),
         ("9|FAILED|0:9|1||n1|5|6\n9.batch|CANCELLED by 0|0:9|1|495886K|n1|5|6", (None, 9)),
+        (
+            "5|OUT_OF_MEMORY|0:125|9||n1|5|14\n5.batch|OUT_OF_MEMORY|0:125|9|9K|n1|5|14",
+            (None, None),
+        ),
     ],
 )
 def test_an_exit_code_is_no_signal(lines: str, expected: tuple[int | None, int | None]) -> None:
@@ -90,6 +102,10 @@ def test_scontrol_tells_the_last_run_of_all_jobs() -> None:
 
 AT = "2026-11-26T11:24:41"
 SINCE = datetime.fromisoformat(AT).timestamp() - 10
+OOM_KILL = (
+    "slurmstepd-n1: error: Detected 1 oom_kill event in StepId=9.batch. "
+    "Some of the step tasks have been OOM Killed."
+)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +145,31 @@ def test_a_log_tells_of_a_kill_for_memory() -> None:
     facts = parse_log([f"{killed}, being killed"], "9", SINCE)
     assert facts.is_out_of_memory
     assert (facts.max_rss_bytes, facts.memory_limit_bytes) == (507787264, 300 * MEBI)
-    assert parse_log(["Detected 1 oom-kill event(s) in StepId=9.batch"], "9", 0).is_out_of_memory
+    assert parse_log([OOM_KILL], "9", 0).is_out_of_memory
+
+
+def test_a_process_that_was_killed_long_before_is_not_why_a_job_ended() -> None:
+    """Slurm counts the kernel's kills at the job's end, whatever that came from."""
+    line = f"slurmstepd-n1: error: *** JOB 9 ON n1 CANCELLED AT {AT} DUE TO PREEMPTION ***"
+    facts = parse_log([line, OOM_KILL], "9", SINCE)
+    assert (facts.state, facts.is_out_of_memory) == ("PREEMPTED", False)
+
+
+def test_slurms_own_word_for_out_of_memory() -> None:
+    """Where cgroups hold the limit, accounting and controller say OUT_OF_MEMORY."""
+    ((recorded,),) = parse_sacct(
+        "5|OUT_OF_MEMORY|0:125|9||n1|1795692245|1795692254\n"
+        "5.batch|OUT_OF_MEMORY|0:125|9|307200K|n1|1795692245|1795692254"
+    ).values()
+    assert (recorded.state, recorded.is_out_of_memory) == ("OUT_OF_MEMORY", True)
+    assert (recorded.max_rss_bytes, recorded.elapsed_s) == (300 * MEBI, 9.0)
+    remembered = parse_scontrol(
+        "JobId=5 JobState=OUT_OF_MEMORY Reason=OutOfMemory ExitCode=0:125 RunTime=00:00:09 "
+        "StartTime=1795692245 EndTime=1795692254 BatchHost=n1"
+    )["5"]
+    assert remembered.is_out_of_memory
+    assert remembered.has_ended
+    assert remembered.signal is None
 
 
 @given(st.lists(st.text()), st.integers(0, 10**9))
