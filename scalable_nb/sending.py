@@ -67,8 +67,6 @@ class SendingClient(GatheringClient):
         futures: dict[Any, Future[Any]] = {
             key: Future(key, self) for key in packed if key not in rest
         }
-        for key in futures:
-            self.futures[key].finish()
         return futures | (self.send_packed(submission, rest) if rest else {})
 
     def send_packed(

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
 _KILL_TIMEOUT_S: Final = 5.0
+_SEEN_FOR_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class ScalableSession:
         self._endings: JournalRows | None = None
         self._batch_names: set[str] = set()
         self._is_open = False
+        self._seen_alive_at = -_SEEN_FOR_S
         #: What will end the session sooner than somebody means; empty where nothing is known.
         self.ends_with = ""
 
@@ -611,8 +613,14 @@ class ScalableSession:
             raise NoSessionError("the session was not started; `session.start()` starts it")
         if not self._is_open:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
-        if self.client.status == "closed" or not self.is_host_alive():
+        if self.client.status == "closed":
             raise HostDiedError(self.obituary())
+        # To look takes as long as a submission: in a burst of them, the first one looks for all.
+        now = time.monotonic()
+        if now - self._seen_alive_at > _SEEN_FOR_S:
+            if not self.is_host_alive():
+                raise HostDiedError(self.obituary())
+            self._seen_alive_at = now
 
     def obituary(self) -> str:
         """What to say of a host that died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,10 +158,10 @@ class CallKeys:
         arguments = self._bind(args, kwargs)
         if _PLAIN.issuperset(map(type, arguments.values())):
             # What an encoder would feed, at a third of the time.
-            digest = self._prefix.copy()
+            digest, ignore = self._prefix.copy(), self._ignore
             for name, value in arguments.items():
-                if name not in self._ignore:
-                    digest.update(SCALARS[str](name) + SCALARS[type(value)](value))
+                if name not in ignore:
+                    digest.update(_name_bytes(name) + SCALARS[type(value)](value))
             return digest.hexdigest()
         encoder = Encoder(self._describe, self._prefix.copy())
         for name, value in arguments.items():
@@ -267,6 +268,10 @@ class CallKeys:
                     self._signature.parameters,
                     f"ignore= lists parameters of {self._name}().",
                 )
+
+
+#: What an encoder would feed of a parameter's name.
+_name_bytes: Final = functools.lru_cache(maxsize=4096)(SCALARS[str])
 
 
 def _signature(func: Callable[..., Any]) -> inspect.Signature | None:
