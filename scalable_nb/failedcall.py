@@ -6,7 +6,6 @@ worker with it, ran out of memory or did not end, which would do the same to the
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import pickle
 import reprlib
@@ -16,12 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from scalable_nb.calls import Call
+from scalable_nb.coroutines import run_to_end
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 
 _RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
@@ -146,11 +145,7 @@ def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
 
 
 def _made(call: Callable[[], Any], is_async: bool) -> Any:
-    if not is_async:
-        return call()
-    # In a thread of its own: a notebook's thread has a running loop.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(call())).result()
+    return run_to_end(call()) if is_async else call()
 
 
 def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str, str]:

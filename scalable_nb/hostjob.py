@@ -6,13 +6,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from scalable_nb.contact import BEAT_INTERVAL_S, HostState, beat, read_sign, sign
+from scalable_nb.coroutines import run_to_end
 from scalable_nb.errors import StartError
 from scalable_nb.launch import last_lines
 from scalable_nb.manifest.jobqueue import host_keywords, job_name
@@ -25,8 +24,6 @@ from scalable_nb.targets.queue import open_queue
 logger = logging.getLogger(__name__)
 
 _END_GRACE_S: Final = 15.0
-
-T = TypeVar("T")
 
 
 class SubmittedHost:
@@ -73,13 +70,13 @@ class SubmittedHost:
 
     def has_ended(self) -> bool:
         """Whether the job is over; a host on any batch system writes that down itself, last."""
-        _run(self._queue.look())
+        run_to_end(self._queue.look())
         facts = self._facts()
         return self._paths.summary_json.exists() or (facts is not None and facts.has_ended)
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        fate = _run(self._fate()) or self._facts()
+        fate = run_to_end(self._fate()) or self._facts()
         if fate is None:
             return f"{self.system} job {self.job_id} ended"
         return in_words(self.system, fate)
@@ -166,7 +163,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
     keywords = host_keywords(target, str(paths.folder))
     job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
     try:
-        _run(job.start())
+        run_to_end(job.start())
         if job.failure is not None:
             raise StartError(
                 f"the job of the session's host could not be submitted.\n{job.failure}\n"
@@ -185,13 +182,6 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
         "Its log: %s", host.system, host.job_id, paths.host_log,
     )  # fmt: skip
     return host
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    # In a notebook this thread runs an event loop already. Whoever interrupts the wait for a
-    # submission has to know what was submitted: the thread ends first.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
 
 
 def _expected(facts: JobFacts) -> str:

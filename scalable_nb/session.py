@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from scalable_nb.contact import HostState, is_alive, is_here, read_contact, read_sign
+from scalable_nb.connection import Connection
+from scalable_nb.contact import HostState, is_alive, read_contact, read_sign
 from scalable_nb.errors import (
     HostDiedError,
     NoSessionError,
@@ -26,7 +25,6 @@ from scalable_nb.launch import (
     SpawnedHost,
     StartedHost,
     await_contact,
-    last_lines,
     prepare_run,
     write_plan,
 )
@@ -36,7 +34,7 @@ from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.status import SessionStatus
 from scalable_nb.sweep import sweep_runs
-from scalable_nb.telemetry.reader import JournalRows, read_rows, with_given_up
+from scalable_nb.telemetry.reader import read_rows
 from scalable_nb.telemetry.records import FailureRow
 from scalable_nb.telemetry.usage import core_hours
 
@@ -48,11 +46,6 @@ if TYPE_CHECKING:
     from scalable_nb.recording import Recording
     from scalable_nb.telemetry.attempts import AttemptRow
     from scalable_nb.telemetry.mirror import Mirror
-
-_POLL_S: Final = 0.02
-_STOP_TIMEOUT_S: Final = 20.0
-_KILL_TIMEOUT_S: Final = 5.0
-_SEEN_FOR_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -73,20 +66,12 @@ class ScalableSession:
     >>> session.close()
     """
 
-    client: ScalableClient
-    mirror: Mirror
-    call_record: Recording
-
     def __init__(self, loaded: LoadedManifest) -> None:
         self.manifest = loaded
         self.paths: RunPaths | None = None
-        self._contact: dict[str, Any] = {}
-        self._host: StartedHost | None = None
-        self._failures: JournalRows | None = None
-        self._endings: JournalRows | None = None
+        self._connection: Connection | None = None
         self._batch_names: set[str] = set()
         self._is_open = False
-        self._seen_alive_at = -_SEEN_FOR_S
         #: What will end the session sooner than somebody means; empty where nothing is known.
         self.ends_with = ""
 
@@ -133,9 +118,7 @@ class ScalableSession:
                 target = contact["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
-                session._contact = contact
-                session._host = SubmittedHost.of(paths)
-                session._connect()
+                session._connect(contact, SubmittedHost.of(paths))
                 session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
@@ -197,26 +180,27 @@ class ScalableSession:
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         prepare_run(self.paths, self.manifest, settings.linger_s)
+        host = None
         try:
-            self._host = self._begin_host(self.paths)
+            host = self._begin_host(self.paths)
             write_plan(self.paths, plan or self.plan())
             _load_dask()
-            self._contact = await_contact(self.paths, self._host, settings.start_timeout_s)
-            self._reach()
+            contact = await_contact(self.paths, host, settings.start_timeout_s)
+            self._reach(contact, host)
         except BaseException:
-            if self._host is not None:
-                self._host.end()
+            if host is not None:
+                host.end()
             if read_sign(self.paths.session_json).get("state") == HostState.ASKED_FOR:
                 self.paths.session_json.unlink(missing_ok=True)
             raise
         return self.client
 
-    def _reach(self) -> None:
+    def _reach(self, contact: dict[str, Any], host: StartedHost) -> None:
         try:
-            self._connect()
+            self._connect(contact, host)
         except OSError as error:
             raise StartError(
-                f"the host of run {self.run_id} is up on {self._contact['host']}, and cannot be "
+                f"the host of run {self.run_id} is up on {contact['host']}, and cannot be "
                 f"reached from here: {error}. `interface:` of the target names the network that "
                 f"host, workers and this machine share; a firewall may be between them."
             ) from error
@@ -233,31 +217,7 @@ class ScalableSession:
         self._is_open = False
         if self in _live:
             _live.remove(self)
-        self._ask_to_stop()
-        self.mirror.end("closed")
-        self.client.close(timeout=2)
-        self.call_record.close()
-        self._await_end()
-
-    def _ask_to_stop(self) -> None:
-        if self.client.status == "running":
-            try:
-                self.mirror.refresh()  # so that the views end with what is true
-                self.client.ask("stop")
-            except OSError:
-                logger.debug("the host went before it could be asked to", exc_info=True)
-            else:
-                return
-        assert self.paths is not None
-        if read_sign(self.paths.session_json).get("state") != HostState.ENDING:
-            self._end_host(signal.SIGTERM)
-
-    def _end_host(self, number: signal.Signals) -> None:
-        """End a host that does not hear."""
-        if isinstance(self._host, SubmittedHost):
-            self._host.end()
-        elif is_here(self._contact) and is_alive(self._contact):
-            os.kill(self._contact["pid"], number)
+        self._linked.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -290,59 +250,40 @@ class ScalableSession:
         6
         """
         self.check_alive()
-        return self._new_client(**{"set_as_default": False, **options})
+        return self._linked.new_client(**{"set_as_default": False, **options})
 
-    def _new_client(self, **options: Any) -> ScalableClient:
-        from scalable_nb.client import ScalableClient
-        from scalable_nb.host.tls import load_security
-
-        security = load_security(Path(self._contact["tls"]))
-        return ScalableClient(self._contact["address"], security=security, session=self, **options)
-
-    def _connect(self) -> None:
+    def _connect(self, contact: dict[str, Any], host: StartedHost | None) -> None:
         from scalable_nb.batches import Batches
-        from scalable_nb.host.conductor import NOTICE_TOPIC
-        from scalable_nb.hostclient import LedgerFeed
-        from scalable_nb.recording import Recording
-        from scalable_nb.telemetry.mirror import Mirror
 
         assert self.paths is not None
-        self.client = self._new_client(set_as_default=True)
-        self.mirror = Mirror(LedgerFeed(self.client), "")
-        limit_bytes = self.manifest.manifest.defaults.record_limit_bytes
-        self.call_record = Recording(self.paths, self.client.id, limit_bytes)
-        self._failures = JournalRows(self.paths.failures)
-        self._endings = JournalRows(self.paths.tasks)
-        self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
+        self._connection = Connection(self, self.paths, contact, host)
+        self._connection.open()
         self._batches = Batches(self)
         self._is_open = True
         _live.append(self)
         if self.manifest.discovered:
             logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
-    def _await_end(self) -> None:
-        if not self._is_gone_within(_STOP_TIMEOUT_S):
-            self._end_host(signal.SIGKILL)
-            self._is_gone_within(_KILL_TIMEOUT_S)
+    @property
+    def _linked(self) -> Connection:
+        if self._connection is None:
+            raise NoSessionError("the session was not started; `session.start()` starts it")
+        return self._connection
 
-    def _is_gone_within(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while self._is_host_there():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_S if self._host is None else self._host.poll_s)
-        return True
+    @property
+    def client(self) -> ScalableClient:
+        """What tasks are submitted with."""
+        return self._linked.client
 
-    def _is_host_there(self) -> bool:
-        """Whether the host is alive, or still about to end."""
-        if isinstance(self._host, SpawnedHost):
-            return not self._host.has_ended()
-        if self._host is not None and self._host.has_ended():
-            return False
-        assert self.paths is not None
-        # The process goes a moment after the file; only this machine can see it.
-        sign = self._contact if is_here(self._contact) else read_sign(self.paths.session_json)
-        return is_alive(sign)
+    @property
+    def mirror(self) -> Mirror:
+        """The ledger, as far as this kernel has heard."""
+        return self._linked.mirror
+
+    @property
+    def call_record(self) -> Recording:
+        """Where this kernel writes its calls down."""
+        return self._linked.call_record
 
     # --- what goes on --------------------------------------------------------------
 
@@ -355,6 +296,10 @@ class ScalableSession:
     def dashboard_link(self) -> str:
         """Dask's dashboard, under a prefix that only this user can read."""
         return str(self._contact.get("dashboard", ""))
+
+    @property
+    def _contact(self) -> dict[str, Any]:
+        return self._connection.contact if self._connection is not None else {}
 
     def status(self) -> SessionStatus:
         """Workers and tasks as the host sees them now."""
@@ -391,27 +336,11 @@ class ScalableSession:
         task_id : str
             The task's key as text, as in the journal.
         """
-        from scalable_nb.telemetry.attempts import join_attempts, running_attempt
-
-        failures, endings = self.journals()
-        ended = join_attempts(
-            [row for row in failures if row.get("task_id") == task_id],
-            [row for row in endings if row.get("task_id") == task_id],
-        )
-        if self._is_open and self.is_host_alive():
-            self.mirror.refresh()
-        with self.mirror.lock:
-            running = running_attempt(self.mirror.ledger, task_id)
-        return ended if running is None else [*ended, running]
+        return self._linked.attempts(task_id, is_open=self._is_open)
 
     def journals(self) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks, brought up to date by a host that is alive."""
-        if self._failures is None or self._endings is None:
-            raise NoSessionError("the session was not started; `session.start()` starts it")
-        if self._is_open and self.is_host_alive():
-            self.client.ask("flush")
-        endings = self._endings.read()
-        return with_given_up(self._failures.read(), endings), endings
+        return self._linked.journals(is_open=self._is_open)
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""
@@ -595,9 +524,7 @@ class ScalableSession:
 
     def is_host_alive(self) -> bool:
         """Whether the host is there for us: not dead, nor about to end."""
-        contact = read_contact(self.paths) if self.paths is not None else None
-        # The first thing a host does at its end is to say so in its file.
-        return contact is not None and is_alive(contact)
+        return self._connection is not None and self._connection.is_host_alive()
 
     def check_alive(self) -> None:
         """Raise where the session cannot take work.
@@ -609,48 +536,24 @@ class ScalableSession:
         HostDiedError
             When its host is gone.
         """
-        if not self._contact:
-            raise NoSessionError("the session was not started; `session.start()` starts it")
+        linked = self._linked
         if not self._is_open:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
-        if self.client.status == "closed":
+        # To look takes as long as a submission: in a burst of them, one looks for all.
+        if linked.client.status == "closed" or not linked.is_host_alive(seen_within_s=0.1):
             raise HostDiedError(self.obituary())
-        # To look takes as long as a submission: in a burst of them, the first one looks for all.
-        now = time.monotonic()
-        if now - self._seen_alive_at > _SEEN_FOR_S:
-            if not self.is_host_alive():
-                raise HostDiedError(self.obituary())
-            self._seen_alive_at = now
 
     def obituary(self) -> str:
         """What to say of a host that died."""
-        assert self.paths is not None
-        return (
-            f"the host of session {self.run_id} ({self._where()}) is gone. "
-            f"Kept results and the records are in {self.paths.folder}; after `%scalable stop`, "
-            f"`%scalable resubmit --last` goes on, and `%scalable start` begins a new session. "
-            f"The host's last words:\n"
-            f"{last_lines(self.paths.host_log)}"
-        )
-
-    def _where(self) -> str:
-        job = f"job {self._host.job_id}, " if isinstance(self._host, SubmittedHost) else ""
-        node = "" if is_here(self._contact) else f" on {self._contact.get('host')}"
-        return f"{job}pid {self._contact.get('pid')}{node}"
+        return self._linked.obituary()
 
     def __repr__(self) -> str:
-        state = "running" if self._is_open else ("closed" if self._contact else "not started")
+        state = "running" if self._is_open else ("closed" if self._connection else "not started")
         return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
 
 
 def _load_dask() -> None:
     importlib.import_module("scalable_nb.client")
-
-
-def _show_notice(event: tuple[float, str]) -> None:
-    # Runs in the client's IO thread, also while a cell is busy. Where nobody configured
-    # logging, Python shows warnings on stderr, which a notebook shows under the cell.
-    logger.warning(event[1])
 
 
 def live_sessions() -> list[ScalableSession]:

@@ -12,7 +12,6 @@ import pickle
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import time
 from typing import Any, Final
 
@@ -30,7 +29,7 @@ from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.host.batches import ANNOTATION
 from scalable_nb.host.kept import Kept, described
 from scalable_nb.host.memory import peak_memory_bytes
-from scalable_nb.host.slots import SLOTS_VARIABLE, Note, SlotWriter, slot_name
+from scalable_nb.host.slots import Note, own_slots, slot_name
 from scalable_nb.host.travel import pickled, travelling
 
 _NO_RULES: Final[dict[str, Any]] = {}
@@ -95,7 +94,7 @@ class _Attempt:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Note the attempt outside this process while it runs."""
-        writer = _slot_writer()
+        writer = own_slots()
         if writer is None:
             yield
             return
@@ -227,9 +226,3 @@ def _is_valid(validate: Callable[[Any], Any], result: Any) -> bool:
 def _load_rules(code: bytes) -> dict[str, Any]:
     rules: dict[str, Any] = pickle.loads(code)
     return rules
-
-
-@functools.cache
-def _slot_writer() -> SlotWriter | None:
-    path = os.environ.get(SLOTS_VARIABLE)
-    return SlotWriter(Path(path)) if path else None

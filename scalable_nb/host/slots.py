@@ -15,8 +15,10 @@ attempt.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mmap
+import os
 import struct
 import threading
 import time
@@ -136,6 +138,22 @@ class SlotWriter:
         with self._lock:
             if _HEAD.unpack_from(self._map, start)[3] == serial:
                 self._stamp(start, 0.0)
+
+
+_making = threading.Lock()
+
+
+def own_slots() -> SlotWriter | None:
+    """The slots of this worker process; None where no nanny watches it."""
+    # Two threads that begin their first attempts at once would each make one, and both would
+    # begin at the first slot.
+    with _making:
+        return _writer_of(os.environ.get(SLOTS_VARIABLE))
+
+
+@functools.cache
+def _writer_of(path: str | None) -> SlotWriter | None:
+    return SlotWriter(Path(path)) if path else None
 
 
 class Note:

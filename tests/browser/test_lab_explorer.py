@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from chart_pointer import ChartPointer
 from lab_notebook import LabNotebook
 from lab_server import running_lab
 from leftovers import remove_leftovers
@@ -72,18 +73,9 @@ class Explorer:
     def kinds(self) -> Locator:
         return self.place.locator(".widget-select option")
 
-    def click_bar(self, name: str) -> None:
-        """Click the bar of an error class, once the chart has noticed the pointer."""
-        self.chart.scroll_into_view_if_needed()
-        tick = self.chart.locator(".ytick").filter(has_text=name).first.bounding_box()
-        drawing = self.chart.locator(".nsewdrag").first.bounding_box()
-        assert tick and drawing
-        place = drawing["x"] + 12, tick["y"] + tick["height"] / 2
-        mouse = self.notebook.page.mouse
-        mouse.move(drawing["x"] + drawing["width"] - 5, place[1])
-        mouse.move(*place, steps=5)
-        expect(self.chart.locator(".hoverlayer .hovertext")).to_contain_text(name)
-        mouse.click(*place)
+    @property
+    def pointer(self) -> ChartPointer:
+        return ChartPointer(self.chart)
 
     def draw_box(self, name: str) -> None:
         """Enclose the attempts of a class in the chart of execution times."""
@@ -91,16 +83,7 @@ class Explorer:
         self.notebook.page.wait_for_function(
             "chart => !chart.data[0].selectedpoints", arg=self.chart.element_handle()
         )
-        self.chart.hover()
-        self.chart.locator('.modebar-btn[data-title="Box Select"]').click()
-        tick = self.chart.locator(".ytick").filter(has_text=name).first.bounding_box()
-        drawing = self.chart.locator(".nsewdrag[data-subplot=x2y2]").bounding_box()
-        assert tick and drawing
-        mouse = self.notebook.page.mouse
-        mouse.move(drawing["x"] + 2, tick["y"] - 5)
-        mouse.down()
-        mouse.move(drawing["x"] + drawing["width"] - 2, tick["y"] + tick["height"] + 5, steps=5)
-        mouse.up()
+        self.pointer.draw_box(name, "x2y2")
 
     def calls(self) -> Counter[str]:
         """How often each scenario was computed, by what the function wrote."""
@@ -149,7 +132,7 @@ def test_a_box_around_attempts_filters_like_a_click(explorer: Explorer) -> None:
 def test_a_click_filters_everything_else(explorer: Explorer) -> None:
     """A click on a class leaves its kinds alone, and says what is chosen."""
     expect(explorer.kinds).to_have_count(2)
-    explorer.click_bar("KeyError")
+    explorer.pointer.click_bar("KeyError")
     expect(explorer.kinds).to_have_count(1)
     expect(explorer.kinds).to_have_text(re.compile(rf"^{KEYS}\s×.*KeyError"))
     expect(explorer.place).to_contain_text("Only class: KeyError")
@@ -194,7 +177,7 @@ def test_error_text_is_text_everywhere(explorer: Explorer) -> None:
     """Tags, terminal escapes and reading marks of a megabyte's message are shown, and never act."""
     explorer.place.get_by_role("button", name="Show all").click()
     expect(explorer.kinds).to_have_count(2)
-    explorer.click_bar("ValueError")
+    explorer.pointer.click_bar("ValueError")
     expect(explorer.place.locator("pre").first).to_contain_text("<script>window.wasHacked = 1")
     expect(explorer.place.locator("pre").first).to_contain_text("\\u202e")
     assert explorer.place.locator(":is(pre, .widget-html) :is(script, img)").count() == 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from chart_pointer import ChartPointer
 from lab_notebook import LabNotebook
 from lab_server import running_lab
 from leftovers import processes_below, remove_leftovers
@@ -282,29 +283,14 @@ def test_a_click_on_an_error_class_filters_the_failures(tour: Tour) -> None:
     expect(chart.locator(".barlayer .point path:visible")).not_to_have_count(0)
     expect(chart.locator(".ytick")).to_have_text(["HTTPError", "ValueError"])
     expect(kinds).to_have_count(2)
-    click_bar(tour, "ValueError")
+    ChartPointer(chart).click_bar("ValueError")
     expect(kinds).to_have_count(1)
     expect(kinds).to_have_text(re.compile(rf"^{FATES['broken']}\s×.*ValueError"))
     expect(tour.explorer.locator("pre").first).to_contain_text(BROKEN_TEXT)
     take_pictures(tour, "failures", FAILURES, FAILURES)
     assert tour.explorer.locator(":is(pre, .widget-html) :is(script, img)").count() == 0
-    click_bar(tour, "ValueError")
+    ChartPointer(chart).click_bar("ValueError")
     expect(kinds).to_have_count(2)
-
-
-def click_bar(tour: Tour, name: str) -> None:
-    """Click the bar of an error class as a person does, once the chart has noticed the pointer."""
-    chart = tour.explorer.locator(".js-plotly-plot")
-    chart.scroll_into_view_if_needed()
-    tick = chart.locator(".ytick").filter(has_text=name).bounding_box()
-    drawing = chart.locator(".nsewdrag").first.bounding_box()
-    assert tick and drawing
-    place = drawing["x"] + 12, tick["y"] + tick["height"] / 2
-    mouse = tour.notebook.page.mouse
-    mouse.move(drawing["x"] + drawing["width"] - 5, place[1])
-    mouse.move(*place, steps=5)
-    expect(chart.locator(".hoverlayer .hovertext")).to_contain_text(name)
-    mouse.click(*place)
 
 
 def test_the_saved_notebook_shows_the_last_state(tour: Tour) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 
 from scalable_nb.host import slots
 from scalable_nb.host.slots import (
+    SLOTS_VARIABLE,
     Owner,
     SlotWriter,
     create_slots,
     note_owner,
+    own_slots,
     read_ended,
     read_owner,
     read_slots,
@@ -289,3 +292,33 @@ def test_a_killed_process_leaves_what_it_was_executing(path: Path) -> None:
         ("simulate-é", 2.5 + slots.LOADING_S),
     ]
     assert read_owner(path) == Owner(process.pid, "tcp://127.0.0.1:4321")
+
+
+def test_threads_that_begin_at_once_share_the_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempts of a worker process have a slot each, however close they begin."""
+    names = [f"attempt-{number}" for number in range(8)]
+
+    def noted_at_once(path: Path) -> list[str]:
+        begin, noted = threading.Barrier(len(names)), threading.Barrier(len(names))
+
+        def run(name: str) -> list[str]:
+            begin.wait()
+            writer = own_slots()
+            assert writer is not None
+            with writer.running(name, None):
+                noted.wait()
+                found = keys(path)
+                noted.wait()
+            return found
+
+        with ThreadPoolExecutor(len(names)) as threads:
+            (found, *_) = threads.map(run, names)
+        return found
+
+    for turn in range(50):
+        path = tmp_path / f"slots-{turn}"
+        create_slots(path)
+        monkeypatch.setenv(SLOTS_VARIABLE, str(path))
+        assert noted_at_once(path) == names
