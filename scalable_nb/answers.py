@@ -95,14 +95,17 @@ class Answers:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
+        states = self._client.futures
         for key, each in packed.items():
-            (answered if each.call.result_key in kept else rest)[key] = each
-        for key, each in answered.items():
+            if each.call.result_key not in kept:
+                rest[key] = each
+                continue
+            answered[key] = each
             self._by_key[key] = Answer(submission, each, store)
-            if key in self._client.futures:
-                self._client.futures[key].finish()
+            if key in states:
+                states[key].finish()
             else:
-                self._client.futures[key] = AnsweredState(key)
+                states[key] = AnsweredState(key)
         self._tell(submission, answered)
         return rest
 
@@ -121,9 +124,8 @@ class Answers:
         if not answers:
             return {}
         found = await asyncio.to_thread(_read, answers)
-        unread = answers.keys() - found.keys()
-        if unread:
-            self.hand_over(unread)
+        if len(found) < len(answers):
+            self.hand_over(answers.keys() - found.keys())
         return found
 
     def hand_over(self, keys: Collection[Any]) -> None:

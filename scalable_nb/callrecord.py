@@ -18,9 +18,10 @@ import os
 import pickle
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
@@ -182,7 +183,7 @@ class CallRecorder:
     def write(
         self,
         batch: RecordedBatch,
-        calls: Sequence[RecordedCall],
+        calls: Iterable[RecordedCall],
         *,
         record_args: bool = True,
     ) -> int:
@@ -195,15 +196,16 @@ class CallRecorder:
         """
         with self._lock:
             left_out = 0
-            function = calls[0].call.function  # the same for all of them
+            rest = iter(calls)
+            chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            function = chunk[0].call.function  # the same for all of them
             digest = hashlib.sha256(function).hexdigest()
             with self._all_or_nothing():
                 if record_args and digest not in self._functions:
                     self._append(_entry("function", digest=digest, function=function))
                     self.nbytes += len(function)
                 self._append(_entry("batch", values=vars(batch), function=digest))
-                for start in range(0, len(calls), _CALLS_PER_ENTRY):
-                    chunk = calls[start : start + _CALLS_PER_ENTRY]
+                while chunk:
                     packed = [self._arguments(each.call, record_args) for each in chunk]
                     left_out += packed.count(None) if record_args else 0
                     self._append(
@@ -217,6 +219,7 @@ class CallRecorder:
                             previews=[each.preview for each in chunk],
                         )
                     )
+                    chunk = list(islice(rest, _CALLS_PER_ENTRY))
             if record_args:
                 self._functions.add(digest)
         return left_out

@@ -238,7 +238,7 @@ class CallKeys:
         if self._signature is None:  # some C functions do not tell theirs
             return {"*": tuple(args), **dict(sorted(kwargs.items()))}
         if len(args) == len(self._names) and not kwargs:
-            return dict(zip(self._names, args, strict=True))
+            return dict(zip(self._names, args))  # noqa: B905 - as many, and `strict` takes time
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
