@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from counting import calls, mark
-from distributed import as_completed, wait
+from distributed import Queue, Variable, as_completed, wait
 from kernels import last_run, run_kernel
 from waiting import until
 
@@ -185,6 +185,14 @@ def test_kept_results_answer_without_the_host(start: Start, folder: Path) -> Non
     futures[2].add_done_callback(lambda future: told.append(future.result()))
     until(lambda: told == [6])
     assert client.submit(sum, [futures[1], futures[4]]).result() == 15
+    # Another client finds it where Dask puts futures for others.
+    with session.connect() as other:
+        client.publish_dataset(hits=futures[:1])
+        Variable("hit", client=client).set(futures[2])
+        Queue("hits", client=client).put(futures[4])
+        assert other.gather(other.get_dataset("hits")) == [0]
+        assert Variable("hit", client=other).get(timeout=10).result(timeout=10) == 6
+        assert Queue("hits", client=other).get(timeout=10).result(timeout=10) == 12
     assert triple(4) == 12  # a direct call uses the same results
     assert session.status().counts["cached"] == 5
     assert [calls(folder, f"triple-{x}") for x in range(5)] == [1] * 5
