@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         "resubmit": resubmit.benchmark,
         "hits": lambda tasks: hits.benchmark(10 * tasks),
         "attach": attach.benchmark,
+        "attach-100k": lambda tasks: attach.benchmark(10 * tasks, "attach-100k"),
         "table-kernel": lambda tasks: table.kernel_benchmark(),
         "table-host": lambda tasks: table.host_benchmark(),
         "table-snapshot": lambda tasks: table.snapshot_benchmark(),

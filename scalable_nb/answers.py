@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distributed.client import FutureState
+
 from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.submission import PackedCall, Submission
 
@@ -19,6 +21,33 @@ if TYPE_CHECKING:
     from scalable_nb.client import ScalableClient
 
 logger = logging.getLogger(__name__)
+
+
+class AnsweredState(FutureState):
+    """State of a future that is finished from the start.
+
+    Dask makes an event for it at once, which takes more memory than all else of a hit, and hardly
+    anybody ever waits for it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, key: Any) -> None:
+        super().__init__(key)
+        self.status = "finished"
+
+    def _get_event(self) -> asyncio.Event:
+        event: asyncio.Event | None = self._event
+        if event is None:
+            event = asyncio.Event()
+            if self.status == "finished":
+                event.set()
+            self._event = event  # type: ignore[assignment]  # Dask declares it as None
+        return event
+
+    def done(self) -> bool:
+        """Whether there is a result or an error."""
+        return self._get_event().is_set()
 
 
 class Answer(NamedTuple):
@@ -56,7 +85,7 @@ class Answers:
     def give(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, PackedCall]:
-        """Answer what can be answered; gives the calls that cannot."""
+        """Answer what can be answered, whose futures are finished then; gives the other calls."""
         folder = submission.wire.get("store", "")
         if not folder or submission.wire.get("recompute"):
             return dict(packed)
@@ -66,10 +95,17 @@ class Answers:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
+        states = self._client.futures
         for key, each in packed.items():
-            (answered if each.call.result_key in kept else rest)[key] = each
-        for key, each in answered.items():
+            if each.call.result_key not in kept:
+                rest[key] = each
+                continue
+            answered[key] = each
             self._by_key[key] = Answer(submission, each, store)
+            if key in states:
+                states[key].finish()
+            else:
+                states[key] = AnsweredState(key)
         self._tell(submission, answered)
         return rest
 
@@ -88,9 +124,8 @@ class Answers:
         if not answers:
             return {}
         found = await asyncio.to_thread(_read, answers)
-        unread = answers.keys() - found.keys()
-        if unread:
-            self.hand_over(unread)
+        if len(found) < len(answers):
+            self.hand_over(answers.keys() - found.keys())
         return found
 
     def hand_over(self, keys: Collection[Any]) -> None:

@@ -18,8 +18,10 @@ import os
 import pickle
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
@@ -181,7 +183,7 @@ class CallRecorder:
     def write(
         self,
         batch: RecordedBatch,
-        calls: Sequence[RecordedCall],
+        calls: Iterable[RecordedCall],
         *,
         record_args: bool = True,
     ) -> int:
@@ -194,28 +196,30 @@ class CallRecorder:
         """
         with self._lock:
             left_out = 0
-            function = calls[0].call.function  # the same for all of them
+            rest = iter(calls)
+            chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            function = chunk[0].call.function  # the same for all of them
             digest = hashlib.sha256(function).hexdigest()
-            entries = [_entry("batch", values=vars(batch), function=digest)]
-            if record_args and digest not in self._functions:
-                entries.insert(0, _entry("function", digest=digest, function=function))
-                self.nbytes += len(function)
-            for start in range(0, len(calls), _CALLS_PER_ENTRY):
-                chunk = calls[start : start + _CALLS_PER_ENTRY]
-                packed = [self._arguments(each.call, record_args) for each in chunk]
-                left_out += sum(each is None for each in packed) if record_args else 0
-                entries.append(
-                    _entry(
-                        "calls",
-                        batch=batch.batch_id,
-                        keys=[each.key for each in chunk],
-                        arguments=packed,
-                        result_keys=[each.call.result_key for each in chunk],
-                        input_keys=[each.input_keys for each in chunk],
-                        previews=[each.preview for each in chunk],
+            with self._all_or_nothing():
+                if record_args and digest not in self._functions:
+                    self._append(_entry("function", digest=digest, function=function))
+                    self.nbytes += len(function)
+                self._append(_entry("batch", values=vars(batch), function=digest))
+                while chunk:
+                    packed = [self._arguments(each.call, record_args) for each in chunk]
+                    left_out += packed.count(None) if record_args else 0
+                    self._append(
+                        _entry(
+                            "calls",
+                            batch=batch.batch_id,
+                            keys=[each.key for each in chunk],
+                            arguments=packed,
+                            result_keys=[each.call.result_key for each in chunk],
+                            input_keys=[each.input_keys for each in chunk],
+                            previews=[each.preview for each in chunk],
+                        )
                     )
-                )
-            self._append(b"".join(entries))
+                    chunk = list(islice(rest, _CALLS_PER_ENTRY))
             if record_args:
                 self._functions.add(digest)
         return left_out
@@ -229,7 +233,8 @@ class CallRecorder:
             When the disk refuses.
         """
         with self._lock:
-            self._append(_entry("members", name=name, keys=list(keys), at=time()))
+            with self._all_or_nothing():
+                self._append(_entry("members", name=name, keys=list(keys), at=time()))
             os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
 
     def close(self) -> None:
@@ -264,19 +269,23 @@ class CallRecorder:
             self.nbytes += len(part)
         return digest
 
-    def _append(self, data: bytes) -> None:
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
         if self._descriptor < 0:
             private_folder(self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
         start = os.lseek(self._descriptor, 0, os.SEEK_END)
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            yield
         except OSError:
             os.ftruncate(self._descriptor, start)  # half an entry would hide all that follow
             raise
+
+    def _append(self, entry: bytes) -> None:
+        view = memoryview(entry)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
 
 
 def read_call_record(folder: Path) -> CallRecord:

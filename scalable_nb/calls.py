@@ -213,7 +213,9 @@ def has_futures(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _are_plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    return _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))
+    return _PLAIN.issuperset(map(type, args)) and (
+        not kwargs or _PLAIN.issuperset(map(type, kwargs.values()))
+    )
 
 
 def _collect_futures(value: Any, found: dict[int, Future[Any]]) -> None:
@@ -280,11 +282,11 @@ class Preview:
 
     def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """The arguments of one call as text, at most 200 characters."""
-        parts = [
-            f"{name}={_preview(value)}" if name else _preview(value)
-            for name, value in itertools.zip_longest(self._names[: len(args)], args)
-        ]
-        parts += [f"{name}={_preview(value)}" for name, value in kwargs.items()]
+        parts = list(map(_preview_named, self._names, args))
+        if len(args) > len(parts):
+            parts += map(_preview, args[len(parts) :])
+        if kwargs:
+            parts += map(_preview_named, kwargs.keys(), kwargs.values())
         text = ", ".join(parts)
         return text if len(text) <= _PREVIEW_CHARS else text[: _PREVIEW_CHARS - 1] + "…"
 
@@ -293,6 +295,10 @@ _SMALL: Final = 1 << 63
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = 60
 _SHORT.maxother = 60
+
+
+def _preview_named(name: str, value: Any) -> str:
+    return f"{name}={_preview(value)}"
 
 
 def _preview(value: Any, depth: int = 2) -> str:

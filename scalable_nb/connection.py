@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.02
 _STOP_TIMEOUT_S: Final = 20.0
 _KILL_TIMEOUT_S: Final = 5.0
+_CLIENT_TIMEOUT_S: Final = 2.0
+_RELEASED_PER_S: Final = 5000  # on a busy machine
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Connection:
         self._host = host
         self._failures = JournalRows(paths.failures)
         self._endings = JournalRows(paths.tasks)
+        self._seen_alive_at = -math.inf
 
     def open(self) -> None:
         """Connect.
@@ -99,11 +104,15 @@ class Connection:
 
     # --- the host's health ---------------------------------------------------------
 
-    def is_host_alive(self) -> bool:
-        """Whether the host is there for us: not dead, nor about to end."""
-        contact = read_contact(self.paths)
-        # The first thing a host does at its end is to say so in its file.
-        return contact is not None and is_alive(contact)
+    def is_host_alive(self, *, seen_within_s: float = 0.0) -> bool:
+        """Whether the host is there for us, or was so short a time ago: not dead, nor ending."""
+        if time.monotonic() - self._seen_alive_at >= seen_within_s:
+            contact = read_contact(self.paths)
+            # The first thing a host does at its end is to say so in its file.
+            if contact is None or not is_alive(contact):
+                return False
+            self._seen_alive_at = time.monotonic()
+        return True
 
     def obituary(self) -> str:
         """What to say of a host that died."""
@@ -150,7 +159,10 @@ class Connection:
         """End the host and its workers, and wait until they are gone."""
         self._ask_to_stop()
         self.mirror.end("closed")
-        self.client.close(timeout=2)
+        # It lets go of its futures one by one. Where it takes too long, it goes on without us.
+        timeout_s = _CLIENT_TIMEOUT_S + len(self.client.futures) / _RELEASED_PER_S
+        with suppress(TimeoutError):
+            self.client.close(timeout=timeout_s)
         self.call_record.close()
         if not self._is_gone_within(_STOP_TIMEOUT_S):
             self._end_host(signal.SIGKILL)

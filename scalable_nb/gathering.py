@@ -66,8 +66,10 @@ class GatheringClient(HostClient):
 
     def _release_key(self, key: Any) -> None:
         """Called by Dask when the last future of a task is gone."""
-        self.answers.forget(key)
-        super()._release_key(key)
+        if not self.answers.forget(key):
+            super()._release_key(key)
+        elif key in self.futures:
+            self.futures.pop(key).cancel()  # the host has no such task to release
 
     async def _results_or_errors(self, futures: Any) -> Any:
         listed = [futures] if isinstance(futures, Future) else list(futures)

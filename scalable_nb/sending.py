@@ -6,6 +6,7 @@ import inspect
 import itertools
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import dask
@@ -67,8 +68,6 @@ class SendingClient(GatheringClient):
         futures: dict[Any, Future[Any]] = {
             key: Future(key, self) for key in packed if key not in rest
         }
-        for key in futures:
-            self.futures[key].finish()
         return futures | (self.send_packed(submission, rest) if rest else {})
 
     def send_packed(
@@ -112,6 +111,26 @@ class SendingClient(GatheringClient):
         if self.answers:
             self.answers.hand_over(_inputs_of(expr))
         return super()._graph_to_futures(expr, keys, *args, **kwargs)
+
+    async def _start(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by Dask to connect."""
+        started = await super()._start(*args, **kwargs)
+        host: Any = self.scheduler
+        for handler in ("variable_set", "queue_put"):
+            setattr(host, handler, partial(self._put, getattr(host, handler)))
+        return started
+
+    async def _put(self, send: Callable[..., Any], key: Any = None, **values: Any) -> Any:
+        """Called by Dask to put a value, or the future of a ``key``, into a variable or queue."""
+        if key is None:
+            return await send(**values)
+        self.answers.hand_over([key])  # others look for it at the host
+        return await send(key=key, **values)
+
+    async def _publish_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by Dask to publish collections, whose futures others will look for."""
+        self.answers.hand_over({future.key for future in futures_of([args, kwargs])})
+        return await super()._publish_dataset(*args, **kwargs)
 
     def _reopen(self, keys: list[Any], order: Order) -> None:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""

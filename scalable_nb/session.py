@@ -540,7 +540,8 @@ class ScalableSession:
         linked = self._linked
         if not self._is_open:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
-        if linked.client.status == "closed" or not linked.is_host_alive():
+        # To look takes as long as a submission: in a burst of them, one looks for all.
+        if linked.client.status == "closed" or not linked.is_host_alive(seen_within_s=0.1):
             raise HostDiedError(self.obituary())
 
     def obituary(self) -> str:

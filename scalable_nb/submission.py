@@ -192,12 +192,11 @@ def many_objects(count: int) -> Iterator[None]:
         gc.enable()
 
 
-def recorded_calls(packed: Mapping[Any, PackedCall]) -> list[RecordedCall]:
+def recorded_calls(packed: Mapping[Any, PackedCall]) -> Iterator[RecordedCall]:
     """Packed calls as they go into the call record."""
-    return [
-        RecordedCall(key, each.call, _keys(each.inputs) if each.inputs else (), each.preview)
-        for key, each in packed.items()
-    ]
+    for key, each in packed.items():
+        inputs = _keys(each.inputs) if each.inputs else ()
+        yield RecordedCall(key, each.call, inputs, each.preview)
 
 
 def _keys(futures: Sequence[Future[Any]]) -> tuple[Any, ...]:

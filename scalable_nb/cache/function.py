@@ -149,7 +149,7 @@ class CacheableFunction(Generic[P, T]):
 
     def convert(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The arguments of a call with their declared types.
 
         Raises
@@ -159,7 +159,7 @@ class CacheableFunction(Generic[P, T]):
         """
         arg_types = self.cache_spec.arg_types
         if not arg_types:
-            return args, dict(kwargs)
+            return args, kwargs
         signature = inspect.signature(self.__wrapped__)
         try:
             bound = signature.bind(*args, **kwargs)

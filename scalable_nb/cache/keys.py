@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,10 +158,10 @@ class CallKeys:
         arguments = self._bind(args, kwargs)
         if _PLAIN.issuperset(map(type, arguments.values())):
             # What an encoder would feed, at a third of the time.
-            digest = self._prefix.copy()
+            digest, ignore = self._prefix.copy(), self._ignore
             for name, value in arguments.items():
-                if name not in self._ignore:
-                    digest.update(SCALARS[str](name) + SCALARS[type(value)](value))
+                if name not in ignore:
+                    digest.update(_name_bytes(name) + SCALARS[type(value)](value))
             return digest.hexdigest()
         encoder = Encoder(self._describe, self._prefix.copy())
         for name, value in arguments.items():
@@ -237,7 +238,7 @@ class CallKeys:
         if self._signature is None:  # some C functions do not tell theirs
             return {"*": tuple(args), **dict(sorted(kwargs.items()))}
         if len(args) == len(self._names) and not kwargs:
-            return dict(zip(self._names, args, strict=True))
+            return dict(zip(self._names, args))  # noqa: B905 - as many, and `strict` takes time
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -267,6 +268,10 @@ class CallKeys:
                     self._signature.parameters,
                     f"ignore= lists parameters of {self._name}().",
                 )
+
+
+#: What an encoder would feed of a parameter's name.
+_name_bytes: Final = functools.lru_cache(maxsize=4096)(SCALARS[str])
 
 
 def _signature(func: Callable[..., Any]) -> inspect.Signature | None:

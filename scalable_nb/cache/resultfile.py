@@ -195,7 +195,7 @@ def read_meta(descriptor: int, size: int, key: str) -> dict[str, Any]:
 
 
 def _read_head(descriptor: int, size: int, key: str) -> _Head:
-    start = os.pread(descriptor, _FIRST_BYTES, 0)  # small results are here already
+    start = os.pread(descriptor, min(size, _FIRST_BYTES), 0)  # small results are here already
     if len(start) < _FIXED_BYTES:
         raise BadResultFileError(f"it ends after {size} bytes, within the header")
     magic, version, compression, meta_bytes, count, pickle_bytes, name, checksum = (
@@ -216,7 +216,7 @@ def _read_head(descriptor: int, size: int, key: str) -> _Head:
         raise BadResultFileError(f"its compression {compression} is not known to this version")
     if name != bytes.fromhex(key):
         raise BadResultFileError(f"it holds the result of {name.hex()}")
-    lengths = struct.unpack_from(f"<{count}Q", rest, meta_bytes)
+    lengths = struct.unpack_from(f"<{count}Q", rest, meta_bytes) if count else ()
     expected = _FIXED_BYTES + rest_bytes + pickle_bytes + sum(lengths)
     if expected != size:
         raise BadResultFileError(f"it has {size} bytes instead of {expected}")

@@ -8,7 +8,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -26,6 +26,7 @@ from scalable_nb.paths import private_folder
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class ResultStoreError(ScalableError):
@@ -117,21 +118,21 @@ class ResultStore:
             return False
         return True
 
-    def contained(self, keys: Collection[str]) -> set[str]:
+    def contained(self, keys: Set[str]) -> set[str]:
         """Those keys for which there is a file.
 
         Whole shelves are listed where that is cheaper than a look for each.
         """
         if len(keys) < _MANY:
             return {key for key in keys if self.contains(key)}
-        shelves = {key[:2] for key in keys}
         found: set[str] = set()
-        for shelf in shelves:
+        for shelf in {key[:2] for key in keys}:
             try:
-                found.update(os.listdir(f"{self.folder}/{shelf}"))  # noqa: PTH208 - likewise
+                names = os.listdir(f"{self.folder}/{shelf}")  # noqa: PTH208 - likewise
             except OSError:
                 continue
-        return {key for key in keys if f"{key}{_SUFFIX}" in found}
+            found.update(keys & {name.removesuffix(_SUFFIX) for name in names})
+        return found
 
     def put(
         self,
@@ -300,7 +301,7 @@ class ResultStore:
             raise KeyError(key) from None
         info = os.fstat(descriptor)
         # Unpickling runs what the file says, so it must be ours.
-        if info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if info.st_uid != os.getuid() or info.st_mode & _WRITABLE_BY_OTHERS:
             os.close(descriptor)
             raise PermissionError(
                 f"the kept result {path!r} belongs to uid {info.st_uid} with mode "

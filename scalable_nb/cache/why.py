@@ -34,12 +34,13 @@ def why(
     if isinstance(func, CacheableFunction):
         keys = func.call_keys()
         store = store or func.store()
-        args, kwargs = func.convert(args, kwargs)
+        given = func.convert(args, kwargs)
     else:
         keys = CallKeys(func, version=version)
         store = store or ResultStore(load_settings().cache_dir)
-    key = keys.key(args, kwargs)
-    call = keys.describe(args, kwargs)
+        given = args, kwargs
+    key = keys.key(*given)
+    call = keys.describe(*given)
     label = f"{call['function']}()"
     if store.contains(key):
         return f"the result of this call of {label} is kept: {store.path(key)}"

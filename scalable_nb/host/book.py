@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from time import time
 from typing import Any
 
@@ -35,10 +36,10 @@ class _Ending:
     error: int
     reason: str | None
     worker: str
-    queued_s: float | None
-    pid: int | None
-    memory_bytes: int | None
-    result_bytes: int | None
+    queued_s: float | None = None
+    pid: int | None = None
+    memory_bytes: int | None = None
+    result_bytes: int | None = None
 
 
 class Book:
@@ -72,30 +73,29 @@ class Book:
         now = time()
         ledger = self.ledger
         preview = batch.previews.pop(key, "")
-        known = ledger.row_of.get(key_text(key)) if batch.is_known else None
-        row = (
-            known
-            if known is not None
-            else ledger.add(
-                key_text(key),
-                batch.label(key, preview),
-                attempts_allowed=1 + terms.retries,
-                function=ledger.code(batch.function),
-                task=ledger.code(batch.task),
-                component=ledger.code(batch.component),
-                batch=ledger.code(batch.name),
-                submitted_at=now,
-            )
-        )
+        row = ledger.row_of.get(key_text(key)) if batch.is_known else None
+        if row is None:
+            values = self._columns(batch, terms, now)
+            row = ledger.add(key_text(key), batch.label(key, preview), **values)
         return TaskRecord(key, row, batch, preview, terms, runnable_at=now)
 
     def enter_answered(self, batch: Batch, result_keys: list[str]) -> None:
         """Enter tasks that a client answered with kept results: the host never has them."""
+        now = time()
         terms = PolicyTerms()
-        for key, result_key in zip(list(batch.previews), result_keys, strict=True):
-            record = self.open(key, batch, terms)
-            self.finish(record, TaskState.CACHED)
-            self.keep(record, {"event": "hit", "key": result_key})
+        keys = [key_text(key) for key in batch.previews]
+        labels = [batch.label(key, preview) for key, preview in batch.previews.items()]
+        columns = self._columns(batch, terms, now)
+        rows = self.ledger.extend(keys, labels, state=TaskState.CACHED, **columns)
+        # They may be a hundred thousand at once, and what is written of them differs in little.
+        record = TaskRecord(keys[0], rows[0], batch, "", terms)
+        ending = _Ending(now, TaskState.CACHED, attempts=0, error=0, reason=None, worker="")
+        task_row = self._task_row(record, ending)
+        cache_row = self._cache_row(record, {"event": "hit"}, now)
+        previews = batch.previews.values()
+        for key, preview, result_key in zip(keys, previews, result_keys, strict=True):
+            self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
+            self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
 
     def reopen(self, record: TaskRecord, terms: PolicyTerms) -> None:
         """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""
@@ -221,19 +221,7 @@ class Book:
     def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
         """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
         now = time()
-        self.cache.append(
-            lambda: {
-                "run_id": self.run_id,
-                "schema_version": SCHEMA_VERSION,
-                "event_type": f"cache-{facts.get('event', 'problem')}",
-                "timestamp": utc_iso(now),
-                "task_id": self.ledger.keys[record.row],
-                "function_name": record.batch.function,
-                "key": facts["key"],
-                "bytes": facts.get("bytes"),
-                "problem": facts.get("problem"),
-            }
-        )
+        self.cache.append(lambda: self._cache_row(record, facts, now))
 
     def worker_name(self, address: str) -> str:
         """The name of a worker, also after it left."""
@@ -314,6 +302,33 @@ class Book:
             "retries": self.retries,
             "failures_by_class": dict(self.failures_by_class),
             "cached": counts["cached"],
+        }
+
+    def _columns(self, batch: Batch, terms: PolicyTerms, now: float) -> dict[str, float]:
+        """What the ledger says of a new task."""
+        code = self.ledger.code
+        return {
+            "attempts_allowed": 1 + terms.retries,
+            "function": code(batch.function),
+            "task": code(batch.task),
+            "component": code(batch.component),
+            "batch": code(batch.name),
+            "submitted_at": now,
+        }
+
+    def _cache_row(
+        self, record: TaskRecord, facts: Mapping[str, Any], now: float
+    ) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "schema_version": SCHEMA_VERSION,
+            "event_type": f"cache-{facts.get('event', 'problem')}",
+            "timestamp": utc_iso(now),
+            "task_id": self.ledger.keys[record.row],
+            "function_name": record.batch.function,
+            "key": facts.get("key"),
+            "bytes": facts.get("bytes"),
+            "problem": facts.get("problem"),
         }
 
     def _failure_row(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 #: A row, or a function that makes it when it is written (nothing is formatted on a hot path).
 Row = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
+#: Of a hundred thousand rows the text would be new memory, which takes longer than to write it.
+_ROWS_PER_WRITE: Final = 1000
+
 
 class JournalFile:
     """One JSONL file with a buffer.
 
-    Rows are handed over in any amount and reach the file with `flush`, in one write, so
-    that what a crash can tear is the last line only. The file is opened for appending and
-    private (0600).
+    Rows are handed over in any amount and reach the file with `flush`, in order, so that what
+    a crash can tear is the last line only. The file is opened for appending and private (0600).
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,12 +45,12 @@ class JournalFile:
         if not self._rows:
             return 0
         rows = list(self._rows)
-        data = b"".join(_line(row) for row in rows)
-        view = memoryview(data)
         start = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            for first in range(0, len(rows), _ROWS_PER_WRITE):
+                view = memoryview(b"".join(map(_line, rows[first : first + _ROWS_PER_WRITE])))
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
         except OSError:
             os.ftruncate(self._descriptor, start)  # all rows or none: they are written again
             raise

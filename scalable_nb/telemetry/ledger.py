@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypedDict
 
 import numpy as np
@@ -114,6 +114,20 @@ class Ledger:
         self._is_ahead = True
         return row
 
+    def extend(self, keys: Sequence[str], labels: Sequence[str], **values: float) -> range:
+        """Append many tasks, whose columns hold the same, and return their rows; as `add`."""
+        rows = range(len(self.keys), len(self.keys) + len(keys))
+        self.row_of.update(zip(keys, rows, strict=True))
+        self.keys += keys
+        self.labels += labels
+        for name, column in self.columns.items():
+            column.extend(array(column.typecode, [values.get(name, 0)]) * len(keys))
+        for numbers in (self._changed, self._created):
+            numbers.extend(array("Q", [self.seq + 1]) * len(keys))
+        self.counts[int(values.get("state", 0))] += len(keys)
+        self._is_ahead = True
+        return rows
+
     def set(self, row: int, **values: float) -> None:
         """Change columns of one row (``state`` through `set_state`)."""
         for name, value in values.items():
@@ -194,12 +208,8 @@ class Ledger:
             return False
         self.seq = delta["seq"] - 1  # so that what is added now counts as new at its `seq`
         self._extend_strings(delta["first_string"], delta["strings"])
-        for key, label in zip(
-            delta["keys"][len(self.keys) - delta["first_new"] :],
-            delta["labels"][len(self.keys) - delta["first_new"] :],
-            strict=True,
-        ):
-            self.add(key, label)
+        known = len(self.keys) - delta["first_new"]
+        self.extend(delta["keys"][known:], delta["labels"][known:])
         rows = np.frombuffer(delta["rows"], np.uint32)
         for name, values in delta["columns"].items():
             dtype = np.dtype(COLUMNS[name])
