@@ -109,9 +109,9 @@ class Connection:
         if time.monotonic() - self._seen_alive_at >= seen_within_s:
             contact = read_contact(self.paths)
             # The first thing a host does at its end is to say so in its file.
-            if contact is None or not is_alive(contact):
-                return False
-            self._seen_alive_at = time.monotonic()
+            is_there = contact is not None and is_alive(contact)
+            self._seen_alive_at = time.monotonic() if is_there else -math.inf
+            return is_there
         return True
 
     def obituary(self) -> str:

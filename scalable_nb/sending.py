@@ -7,7 +7,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import dask
 from dask._expr import LLGExpr
@@ -23,6 +23,9 @@ from scalable_nb.orders import Order
 from scalable_nb.project import warn_if_stale
 from scalable_nb.submission import PackedCall, Placing, Prepared, Submission, pack_calls
 
+#: In a burst of submissions the host is looked at once for all that come so soon.
+_BURST_S: Final = 0.1
+
 
 class SendingClient(GatheringClient):
     """How calls of a session get to its host."""
@@ -36,7 +39,7 @@ class SendingClient(GatheringClient):
         name: str = "",
     ) -> list[Future[Any]]:
         """Futures of calls, in their order; only what is new is sent."""
-        self.session.check_alive()
+        self.session.check_alive(seen_within_s=_BURST_S)
         with self._refcount_lock:
             held: dict[Any, Future[Any]] = {
                 key: Future(key, self) for key in calls if key in self.futures

@@ -527,8 +527,13 @@ class ScalableSession:
         """Whether the host is there for us: not dead, nor about to end."""
         return self._connection is not None and self._connection.is_host_alive()
 
-    def check_alive(self) -> None:
+    def check_alive(self, *, seen_within_s: float = 0.0) -> None:
         """Raise where the session cannot take work.
+
+        Parameters
+        ----------
+        seen_within_s : float
+            How long ago the host may have been looked at; to look takes as long as a submission.
 
         Raises
         ------
@@ -540,8 +545,8 @@ class ScalableSession:
         linked = self._linked
         if not self._is_open:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
-        # To look takes as long as a submission: in a burst of them, one looks for all.
-        if linked.client.status == "closed" or not linked.is_host_alive(seen_within_s=0.1):
+        is_closed = linked.client.status == "closed"
+        if is_closed or not linked.is_host_alive(seen_within_s=seen_within_s):
             raise HostDiedError(self.obituary())
 
     def obituary(self) -> str:
