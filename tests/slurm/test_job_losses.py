@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from counting import calls
+from distributed import Nanny
 from lost_calls import lost_then_refused
 from real_slurm import RealSlurm
 from waiting import until
@@ -90,6 +91,13 @@ def test_a_worker_that_crashes_and_a_job_killed_for_its_memory(
     counts for Slurm: out of memory, with the amount."""
     _write_manifest(folder, 1)
     session = start("slurm")
+    session.client.wait_for_workers(1)
+
+    def status(dask_worker: Nanny) -> str:
+        return str(dask_worker.status.name)
+
+    # A job whose worker dies before its nanny is through with the start ends with it.
+    until(lambda: session.client.run(status, nanny=True).popitem()[1] == "running")
     with pytest.raises(errors.WorkerLostError, match="exited with code 3"):
         session.client.submit(os._exit, 3, policy=NOTHING_TO_SPEND).result(timeout=60)
 
