@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -162,11 +163,15 @@ class Answers:
 
 def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
     found = {}
-    for key, answer in answers.items():
-        try:
-            found[key] = answer.store.get(answer.packed.call.result_key)
-        except KeyError:
-            continue  # somebody removed it: it is computed
-        except (ResultStoreError, OSError) as error:
-            logger.warning("%s", error)
+    with ExitStack() as stack:
+        readers: dict[ResultStore, Callable[[str], Any]] = {}
+        for key, (_, packed, store) in answers.items():
+            if store not in readers:
+                readers[store] = stack.enter_context(store.many())
+            try:
+                found[key] = readers[store](packed.call.result_key)
+            except KeyError:
+                continue  # somebody removed it: it is computed
+            except (ResultStoreError, OSError) as error:
+                logger.warning("%s", error)
     return found

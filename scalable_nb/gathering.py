@@ -47,11 +47,13 @@ class GatheringClient(HostClient):
         """Called by Dask for every result; those that are answered here are read here."""
         if not self.answers or local_worker is not None:
             return await super()._gather(futures, errors, direct, local_worker)
+        keys = _plain_keys(futures)
+        if keys and all(map(self.answers.__contains__, keys)):
+            values = await self._answers_for(keys)
+            if all(map(values.__contains__, keys)):
+                return [values[key] for key in keys]
         unpacked, found = unpack_remotedata(futures, byte_keys=True)
-        with many_objects(len(found)):
-            values = await self.answers.read(future.key for future in found)
-        if len(values) == len(found) == len(futures) and type(futures) is list:
-            return [values[future.key] for future in futures]
+        values = await self._answers_for([future.key for future in found])
         others = {future.key: future for future in found if future.key not in values}
         if others and errors == "skip":
             await asyncio.gather(*(_ended(future) for future in others.values()))
@@ -63,6 +65,10 @@ class GatheringClient(HostClient):
         if missing and isinstance(unpacked, list):
             unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
         return pack_data(unpacked, {**missing, **values})
+
+    async def _answers_for(self, keys: list[Any]) -> dict[Any, Any]:
+        with many_objects(len(keys)):
+            return await self.answers.read(keys)
 
     def _release_key(self, key: Any) -> None:
         """Called by Dask when the last future of a task is gone."""
@@ -120,6 +126,12 @@ async def _error_of(future: Future[Any]) -> BaseException:
     """What a failed or cancelled future raises."""
     error = await future._exception()
     return error if isinstance(error, BaseException) else CancelledError(str(future.key))
+
+
+def _plain_keys(futures: Any) -> list[Any]:
+    """The keys of a list of futures; empty where it is anything else."""
+    is_plain = type(futures) is list and {Future}.issuperset(map(type, futures))
+    return [future.key for future in futures] if is_plain else []
 
 
 def _plain_lists(futures: Any) -> Any:

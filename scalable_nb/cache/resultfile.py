@@ -45,6 +45,7 @@ _PLAIN, _ZLIB = 0, 1
 _ZLIB_LEVEL: Final = 1
 
 _LARGE_BYTES: Final = 4096  # smaller buffers cost more apart than the copy they save
+_PAGE_BYTES: Final = 1 << 12
 _FIRST_BYTES: Final = 1 << 15
 _PIECE_BYTES: Final = 1 << 19
 _MAPPED_BYTES: Final = 1 << 25  # below, malloc has pages that were used before
@@ -147,15 +148,17 @@ def write_result(file: BinaryIO, key: str, packed: Packed, meta: Mapping[str, An
     return len(parts) + sum(lengths)
 
 
-def read_result(descriptor: int, size: int, key: str) -> tuple[bytes, list[bytearray | mmap.mmap]]:
+def read_result(
+    descriptor: int, size: int | None, key: str
+) -> tuple[bytes, list[bytearray | mmap.mmap]]:
     """The pickle and the buffers of a result file, checked; nothing is unpickled.
 
     Parameters
     ----------
     descriptor : int
         The file, open for reading; its position does not matter.
-    size : int
-        Its size in bytes.
+    size : int or None
+        Its size in bytes; None where nobody has asked.
     key : str
         64 hex digits.
 
@@ -194,8 +197,12 @@ def read_meta(descriptor: int, size: int, key: str) -> dict[str, Any]:
     return meta
 
 
-def _read_head(descriptor: int, size: int, key: str) -> _Head:
-    start = os.pread(descriptor, min(size, _FIRST_BYTES), 0)  # small results are here already
+def _read_head(descriptor: int, size: int | None, key: str) -> _Head:
+    # Small results are here already.
+    start = os.pread(descriptor, _PAGE_BYTES if size is None else min(size, _FIRST_BYTES), 0)
+    if size is None:
+        is_whole = len(start) < _PAGE_BYTES
+        size = len(start) if is_whole else os.fstat(descriptor).st_size
     if len(start) < _FIXED_BYTES:
         raise BadResultFileError(f"it ends after {size} bytes, within the header")
     magic, version, compression, meta_bytes, count, pickle_bytes, name, checksum = (

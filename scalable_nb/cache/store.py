@@ -8,7 +8,8 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -26,6 +27,8 @@ from scalable_nb.paths import private_folder
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
+_NO_KEY: Final = "{!r} is no key of a result: expected 64 hex digits"
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -94,6 +97,7 @@ class ResultStore:
 
     def __init__(self, folder: Path, *, compress: bool = False) -> None:
         self.folder = Path(folder)
+        self._root = str(folder)
         self._compresses = compress
         self._is_checked = False
 
@@ -207,7 +211,49 @@ class ResultStore:
         OSError
             When the file is there and cannot be read, or is another user's.
         """
-        descriptor, nbytes = self._open(key)
+        return self._load(key, *self._open(key))
+
+    @contextmanager
+    def many(self) -> Iterator[Callable[[str], Any]]:
+        """Give a function that does what `get` does, for many keys.
+
+        Each shelf is looked up once. In one that nobody else can enter, no file is asked for its
+        owner.
+        """
+        shelves: dict[str, tuple[int, bool]] = {}
+
+        def read(key: str) -> Any:
+            if not _KEY.fullmatch(key):
+                raise ValueError(_NO_KEY.format(key))
+            name = key[:2]
+            if name not in shelves:
+                shelves[name] = self._open_shelf(key)
+            shelf, is_private = shelves[name]
+            if not is_private:
+                return self.get(key)
+            try:
+                descriptor = os.open(f"{key}{_SUFFIX}", _READ, dir_fd=shelf)
+            except FileNotFoundError:
+                raise KeyError(key) from None
+            return self._load(key, descriptor, None)
+
+        try:
+            yield read
+        finally:
+            for descriptor, _ in shelves.values():
+                os.close(descriptor)
+
+    def _open_shelf(self, key: str) -> tuple[int, bool]:
+        try:
+            shelf = os.open(f"{self._root}/{key[:2]}", _READ | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        info = os.fstat(shelf)
+        return shelf, info.st_uid == os.getuid() and not info.st_mode & (
+            stat.S_IRWXG | stat.S_IRWXO
+        )
+
+    def _load(self, key: str, descriptor: int, nbytes: int | None) -> Any:
         try:
             pickled, buffers = read_result(descriptor, nbytes, key)
         except BadResultFileError as error:
@@ -280,8 +326,8 @@ class ResultStore:
 
     def _file(self, key: str) -> str:
         if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of a result: expected 64 hex digits")
-        return f"{self.folder}/{key[:2]}/{key}{_SUFFIX}"
+            raise ValueError(_NO_KEY.format(key))
+        return f"{self._root}/{key[:2]}/{key}{_SUFFIX}"
 
     def _create(self, part: str) -> BinaryIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -296,7 +342,7 @@ class ResultStore:
     def _open(self, key: str) -> tuple[int, int]:
         path = self._file(key)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, _READ)
         except FileNotFoundError:
             raise KeyError(key) from None
         info = os.fstat(descriptor)

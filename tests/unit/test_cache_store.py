@@ -253,6 +253,32 @@ def test_a_file_that_others_may_write_is_not_unpickled(store):
         store.get(KEY)
 
 
+def test_many_are_read_as_each_alone(store):
+    """Small and large ones come back; what is missing, damaged or open to others does not."""
+    values = {sha256(b"%d" % n).hexdigest(): n * [0.5] for n in (1, 3, 400, 10_000)}
+    values[KEY] = np.arange(1000)
+    for key, value in values.items():
+        store.put(key, value)
+    store.put(OTHER, "open to others")
+    torn, *whole = values
+    os.truncate(store.path(torn), 20)
+    store.path(OTHER).parent.chmod(0o755)
+    store.path(OTHER).chmod(0o666)
+    with store.many() as read:
+        for key in whole:
+            assert pickle.dumps(read(key)) == pickle.dumps(values[key])
+        with pytest.raises(KeyError):
+            read("0" * 64)
+        with pytest.raises(KeyError):
+            read(KEY[:2] + "0" * 62)
+        with pytest.raises(CorruptResultError, match="was set aside"):
+            read(torn)
+        with pytest.raises(PermissionError, match="is not trusted"):
+            read(OTHER)
+        with pytest.raises(ValueError, match="is no key of a result"):
+            read("../" + "0" * 61)
+
+
 def test_a_folder_that_others_may_write_is_refused(store):
     """Results are not kept where another user could replace them."""
     store.folder.mkdir()
