@@ -160,6 +160,7 @@ def test_scattered_data_is_an_argument(same: Twins) -> None:
     """Lists, dicts, one object, to all workers, hashed or not, directly."""
 
     def case(client: Client) -> Any:
+        client.amm.stop()  # it takes copies away again, every two seconds
         one = client.scatter(41)
         many = client.scatter([1, 2, 3])
         named = client.scatter({"a": 1, "b": 2})
@@ -174,6 +175,7 @@ def test_scattered_data_is_an_argument(same: Twins) -> None:
             *client.map(inc, many),
         ]
         holders = client.who_has([everywhere["big"]])
+        client.amm.start()
         return (
             client.gather(futures),
             twice[0].key == twice[1].key,
