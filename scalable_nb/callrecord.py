@@ -18,8 +18,8 @@ import os
 import pickle
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from scalable_nb.calls import LARGE_BYTES, Call
-from scalable_nb.paths import private_folder, write_private
+from scalable_nb.paths import appending, private_folder, write_private
 
 _MARK: Final = b"CALL"
 _FRAME: Final = struct.Struct("<4sQI")
@@ -200,15 +200,15 @@ class CallRecorder:
             chunk = list(islice(rest, _CALLS_PER_ENTRY))
             function = chunk[0].call.function  # the same for all of them
             digest = hashlib.sha256(function).hexdigest()
-            with self._all_or_nothing():
+            with self._appending() as append:
                 if record_args and digest not in self._functions:
-                    self._append(_entry("function", digest=digest, function=function))
+                    append(_entry("function", digest=digest, function=function))
                     self.nbytes += len(function)
-                self._append(_entry("batch", values=vars(batch), function=digest))
+                append(_entry("batch", values=vars(batch), function=digest))
                 while chunk:
                     packed = [self._arguments(each.call, record_args) for each in chunk]
                     left_out += packed.count(None) if record_args else 0
-                    self._append(
+                    append(
                         _entry(
                             "calls",
                             batch=batch.batch_id,
@@ -233,8 +233,8 @@ class CallRecorder:
             When the disk refuses.
         """
         with self._lock:
-            with self._all_or_nothing():
-                self._append(_entry("members", name=name, keys=list(keys), at=time()))
+            with self._appending() as append:
+                append(_entry("members", name=name, keys=list(keys), at=time()))
             os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
 
     def close(self) -> None:
@@ -269,23 +269,12 @@ class CallRecorder:
             self.nbytes += len(part)
         return digest
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
+    def _appending(self) -> AbstractContextManager[Callable[[bytes], None]]:
         if self._descriptor < 0:
             private_folder(self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-        start = os.lseek(self._descriptor, 0, os.SEEK_END)
-        try:
-            yield
-        except OSError:
-            os.ftruncate(self._descriptor, start)  # half an entry would hide all that follow
-            raise
-
-    def _append(self, entry: bytes) -> None:
-        view = memoryview(entry)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        return appending(self._descriptor)  # half an entry would hide all that follow
 
 
 def read_call_record(folder: Path) -> CallRecord:

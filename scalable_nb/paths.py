@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,6 +234,29 @@ def private_folder(folder: Path) -> Path:
             "SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to another folder."
         )
     return folder
+
+
+@contextmanager
+def appending(descriptor: int) -> Iterator[Callable[[bytes], None]]:
+    """Give a function that appends to a file; what the block appends is there whole, or not at all.
+
+    Raises
+    ------
+    OSError
+        When the disk refuses; the file is as it was before.
+    """
+
+    def append(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    start = os.lseek(descriptor, 0, os.SEEK_END)
+    try:
+        yield append
+    except OSError:
+        os.ftruncate(descriptor, start)
+        raise
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -27,7 +27,6 @@ from scalable_nb.paths import private_folder
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
-_NO_KEY: Final = "{!r} is no key of a result: expected 64 hex digits"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -223,16 +222,14 @@ class ResultStore:
         shelves: dict[str, tuple[int, bool]] = {}
 
         def read(key: str) -> Any:
-            if not _KEY.fullmatch(key):
-                raise ValueError(_NO_KEY.format(key))
-            name = key[:2]
+            file, name = _file_name(key), key[:2]
             if name not in shelves:
                 shelves[name] = self._open_shelf(key)
             shelf, is_private = shelves[name]
             if not is_private:
                 return self.get(key)
             try:
-                descriptor = os.open(f"{key}{_SUFFIX}", _READ, dir_fd=shelf)
+                descriptor = os.open(file, _READ, dir_fd=shelf)
             except FileNotFoundError:
                 raise KeyError(key) from None
             return self._load(key, descriptor, None)
@@ -325,9 +322,7 @@ class ResultStore:
     # --- internals -------------------------------------------------------------------
 
     def _file(self, key: str) -> str:
-        if not _KEY.fullmatch(key):
-            raise ValueError(_NO_KEY.format(key))
-        return f"{self._root}/{key[:2]}/{key}{_SUFFIX}"
+        return f"{self._root}/{key[:2]}/{_file_name(key)}"
 
     def _create(self, part: str) -> BinaryIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -372,3 +367,9 @@ class ResultStore:
             f"the kept result {str(path)!r} is damaged ({error}) and {done}; "
             "the call is computed again"
         )
+
+
+def _file_name(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no key of a result: expected 64 hex digits")
+    return f"{key}{_SUFFIX}"

@@ -148,11 +148,12 @@ def own_slots() -> SlotWriter | None:
     # Two threads that begin their first attempts at once would each make one, and both would
     # begin at the first slot.
     with _making:
-        return _writer_of(os.environ.get(SLOTS_VARIABLE))
+        return _open_own_slots()
 
 
 @functools.cache
-def _writer_of(path: str | None) -> SlotWriter | None:
+def _open_own_slots() -> SlotWriter | None:
+    path = os.environ.get(SLOTS_VARIABLE)
     return SlotWriter(Path(path)) if path else None
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from scalable_nb.paths import appending
+
 #: A row, or a function that makes it when it is written (nothing is formatted on a hot path).
 Row = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
@@ -45,15 +47,9 @@ class JournalFile:
         if not self._rows:
             return 0
         rows = list(self._rows)
-        start = os.lseek(self._descriptor, 0, os.SEEK_END)
-        try:
+        with appending(self._descriptor) as append:  # all rows or none: they are written again
             for first in range(0, len(rows), _ROWS_PER_WRITE):
-                view = memoryview(b"".join(map(_line, rows[first : first + _ROWS_PER_WRITE])))
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
-        except OSError:
-            os.ftruncate(self._descriptor, start)  # all rows or none: they are written again
-            raise
+                append(b"".join(map(_line, rows[first : first + _ROWS_PER_WRITE])))
         del self._rows[: len(rows)]
         return len(rows)
 

@@ -321,4 +321,6 @@ def test_threads_that_begin_at_once_share_the_slots(
         path = tmp_path / f"slots-{turn}"
         create_slots(path)
         monkeypatch.setenv(SLOTS_VARIABLE, str(path))
+        slots._open_own_slots.cache_clear()  # as in a new process
         assert noted_at_once(path) == names
+    slots._open_own_slots.cache_clear()
