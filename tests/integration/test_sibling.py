@@ -27,13 +27,22 @@ targets:
 components: {analysis: {cpus: 1, memory: 1G}}
 tasks: {run_analysis: {component: analysis}}
 """
+# The package notes a task's end in a thread of its own; once the session is closed, that thread
+# takes the future for a cancelled one. The script waits for its six notes.
 SCRIPT = """
+import time
+from pathlib import Path
+
 from scalable import ScalableSession
 
 def risky(x):
     if x == 3:
         raise ValueError(f"Unlucky number: {x}")
     return 2 * x
+
+def ends():
+    (path,) = Path(".scalable/runs").glob("*/tasks.jsonl")
+    return sum(path.read_text().count(f'"state": "{end}"') for end in ("succeeded", "failed"))
 
 if __name__ == "__main__":
     session = ScalableSession.from_yaml("./scalable.yaml", target="local")
@@ -44,6 +53,8 @@ if __name__ == "__main__":
             future.result()
         except ValueError:
             pass
+    while ends() < 6:
+        time.sleep(0.05)
     session.close()
 """
 
