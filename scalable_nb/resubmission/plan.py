@@ -54,12 +54,13 @@ class ResubmitPlan:
         if self.from_cache or self.never_ran:
             parts.append(f"{self.from_cache:,} from cache")
         if self.succeeded or not parts:
-            parts.append(f"{self.succeeded:,} results are there")
+            verb = " is" if self.succeeded == 1 else "s are"
+            parts.append(f"{self.succeeded:,} result{verb} there")
         again = len(self.to_run) - self.never_ran
         if self.from_cache or self.never_ran:
             parts += [f"{again:,} to run again", f"{self.never_ran:,} never ran"]
         else:
-            parts.append(f"{again:,} tasks to run again")
+            parts.append(f"{again:,} task{'' if again == 1 else 's'} to run again")
         if self.unfinished:
             parts.append(f"{self.unfinished:,} still running")
         reasons = Counter(self.left_out.values())

@@ -137,11 +137,12 @@ def _refresh(session: ScalableSession) -> None:
 
 def _session_bundle(session: ScalableSession) -> dict[str, Any]:
     from scalable_nb.errors import SessionError
+    from scalable_nb.widgets.session_card import card_bundle
 
     if not session.is_live:
         return {"text/plain": repr(session)}
     try:
-        return _status_bundle(session.status())
+        return card_bundle(session.status(), session.status)
     except SessionError as error:  # its host died: that is what there is to show
         return {"text/plain": f"{session!r}\n{error}"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
@@ -21,8 +22,18 @@ _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;o
 _VALUE_CELL: Final = "text-align:left;padding:1px 0"
 
 
-def card_bundle(status: SessionStatus) -> dict[str, Any]:
-    """The card in all its forms; of these only a terminal's, which is not kept, has the link."""
+def card_bundle(
+    status: SessionStatus, look: Callable[[], SessionStatus] | None = None
+) -> dict[str, Any]:
+    """The card in all its forms; of these only a terminal's, which is not kept, has the link.
+
+    Parameters
+    ----------
+    status : SessionStatus
+        What it says.
+    look : callable, optional
+        Gives the status of a later time, see `LiveCard`.
+    """
     if not in_notebook():
         return {"text/plain": card_text(status, status.dashboard_link)}
     from scalable_nb.widgets.live_card import LiveCard
@@ -30,7 +41,7 @@ def card_bundle(status: SessionStatus) -> dict[str, Any]:
     return {
         "text/plain": card_text(status),
         "text/html": card_html(status),
-        **LiveCard(status).view(),
+        **LiveCard(status, look).view(),
     }
 
 

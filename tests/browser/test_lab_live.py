@@ -312,6 +312,16 @@ def test_the_saved_notebook_shows_the_last_state(tour: Tour) -> None:
             assert word in output.data["text/plain"]
 
 
+def test_the_card_of_the_session_follows_it(tour: Tour) -> None:
+    """Shown before there was a worker or a task, it tells of both."""
+    card = tour.notebook.cell(START)
+    card.scroll_into_view_if_needed()
+    expect(card).to_contain_text("2 (2 idle), 2 threads")
+    expect(card).to_contain_text("108 succeeded, 12 failed")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    tour.notebook.page.screenshot(path=SCREENSHOTS / "session-card.png")
+
+
 def test_the_link_to_the_dashboard_is_not_saved(tour: Tour) -> None:
     """The card links to the dashboard, which opens; the file has its secret nowhere."""
     dashboard: str = json.loads(tour.run.session_json.read_bytes())["dashboard"]
@@ -373,6 +383,9 @@ def test_the_end_of_the_session_is_told(tour: Tour) -> None:
     """`%scalable stop` sums up, ends every process of the session, and the table says so."""
     tour.notebook.run(STOP)
     expect(tour.notebook.cell(STOP)).to_contain_text("123 (108 succeeded, 13 failed, 2 cancelled)")
+    card = tour.notebook.cell(START)
+    card.scroll_into_view_if_needed()
+    expect(card).to_contain_text("Session on target 'local': ended")
     expect(tour.table.locator(".snb-badge")).to_have_text("the session has ended")
     assert processes_below(tour.run.folder) == []
 

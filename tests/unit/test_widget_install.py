@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,36 @@ def test_a_card_in_a_notebook_gives_its_link_to_who_asks_alone(shell: Interactiv
     card.send = sent.append  # type: ignore[assignment]
     card._handle_custom_msg({"type": "dashboard"}, [])
     assert sent == [{"type": "dashboard", "way": "", "link": STATUS.dashboard_link}]
+    card.close()
+
+
+def test_a_card_tells_what_happens_to_its_session() -> None:
+    """When asked, it looks again, until the session has ended; then it says why."""
+    looks: list[SessionStatus | Exception] = [
+        replace(STATUS, counts={"failed": 2, "running": 1}),
+        ConnectionResetError("for a moment"),
+        HostDiedError("its last words"),
+    ]
+
+    def look() -> SessionStatus:
+        found = looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    card = LiveCard(STATUS, look)
+    sent: list[Any] = []
+    card.send = sent.append  # type: ignore[assignment]
+    told = []
+    for _ in range(4):
+        card._handle_custom_msg({"type": "look"}, [])
+        told.append((card.title.split(": ")[1], card.facts.get("tasks"), card.is_live))
+    assert sent == [{"type": "looked"}] * 4
+    assert told == [
+        *[("running", "2 failed, 1 running", True)] * 2,
+        *[("ended", None, False)] * 2,
+    ]
+    assert card.facts == {"ended": "its last words", "run folder": str(STATUS.folder)}
     card.close()
 
 
