@@ -78,6 +78,9 @@ def test_from_start_to_stop(
     ask = [sys.executable, "-m", "scalable_nb", "status"]
     told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
     assert f"dashboard: {session.client.dashboard_link}\n" in told
+    in_cell = {**os.environ, "JPY_PARENT_PID": "1"}
+    told = subprocess.run(ask, capture_output=True, text=True, check=True, env=in_cell).stdout
+    assert "dashboard: `session.dashboard_link`\n" in told
     assert "dashboard: `session.dashboard_link`\n" in str(status)
     assert session.dashboard_link not in str(status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 
 from scalable_nb.magics.runs import RUN, visited_session
@@ -15,8 +16,9 @@ def _run(context: Context, options: Namespace) -> object:
     sweep_runs(load_settings().runs_dir)
     with visited_session(context, options.run) as session:
         status = session.status()
-    if context.variables is None:
-        # A shell has no `session` to ask for the link, and keeps nothing.
+    # A shell has no `session` to ask for the link, and keeps nothing. What a cell runs as
+    # `!scalable status` prints into the notebook; jupyter_client marks kernels by the variable.
+    if context.variables is None and "JPY_PARENT_PID" not in os.environ:
         return Text(status.text(status.dashboard_link))
     return status
 
