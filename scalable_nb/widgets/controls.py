@@ -46,8 +46,8 @@ class Controls(Protocol):
     """What a table can ask and do."""
 
     @property
-    def can_act(self) -> bool:
-        """Whether there is a session that does what it is told."""
+    def actions(self) -> Sequence[str]:
+        """What `act` can do with tasks."""
         ...
 
     def attempts(self, task_id: str) -> Sequence[AttemptRow]:
@@ -79,8 +79,6 @@ class SessionControls:
     session : ScalableSession
     """
 
-    can_act = True
-
     def __init__(self, session: ScalableSession) -> None:
         self._session = session
         self._actions: dict[str, Callable[[Sequence[str]], Outcome]] = {
@@ -90,6 +88,11 @@ class SessionControls:
             "resubmit": self._resubmit,
             "reproduce": self._reproduce,
         }
+
+    @property
+    def actions(self) -> Sequence[str]:
+        """What `act` can do with tasks."""
+        return list(self._actions)
 
     def attempts(self, task_id: str) -> Sequence[AttemptRow]:
         """All attempts of a task, oldest first."""
@@ -197,7 +200,7 @@ class RunControls:
     paths : RunPaths
     """
 
-    can_act = False
+    actions = ("reproduce",)
 
     def __init__(self, paths: RunPaths) -> None:
         self._paths = paths
@@ -224,7 +227,7 @@ class RunControls:
         SubmitError
             For any other action.
         """
-        if action == "reproduce":
+        if action in self.actions:
             from scalable_nb.reproduction import call_of_run
 
             (task_id,) = task_ids

@@ -91,8 +91,10 @@ class TaskTable(anywidget.AnyWidget):
         What went wrong in a callback, shown under the table. Written by Python.
     form : str
         Written by Python.
-    can_ask, can_act : bool
-        Whether attempts can be asked for, and tasks be acted on. Written by Python.
+    can_ask : bool
+        Whether attempts can be asked for. Written by Python.
+    actions : list of str
+        What can be done with tasks; see `Controls`. Written by Python.
     pauses : list of dict
         A ``batch`` of the table that is paused, and the ``text`` that says why. Written by Python.
     snapshot : bytes
@@ -108,7 +110,7 @@ class TaskTable(anywidget.AnyWidget):
     problem = traitlets.Unicode("").tag(sync=True)
     form = traitlets.Unicode("table").tag(sync=True)
     can_ask = traitlets.Bool(False).tag(sync=True)
-    can_act = traitlets.Bool(False).tag(sync=True)
+    actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     pauses = traitlets.List(traitlets.Dict()).tag(sync=True)
     snapshot = traitlets.Bytes(b"").tag(sync=True, to_json=lambda _, self: self._make_snapshot())
 
@@ -145,7 +147,7 @@ class TaskTable(anywidget.AnyWidget):
             title=title,
             form=form,
             can_ask=controls is not None,
-            can_act=controls is not None and controls.can_act,
+            actions=[] if controls is None else list(controls.actions),
             status=mirror.status,
         )
         let_callbacks_run_in_subshells(self.comm)

@@ -52,7 +52,8 @@ const bytesOf = (text) => {
 };
 
 class StubModel {
-  traits = { title: "", status: "live", problem: "", can_ask: true, can_act: true,
+  traits = { title: "", status: "live", problem: "", can_ask: true,
+    actions: ["retry_now", "give_up", "cancel", "resubmit", "reproduce"],
     form: "table", pauses: [],
     snapshot: bytesOf("") };
   callbacks = new Map();

@@ -488,8 +488,10 @@ def test_the_card_tells_a_tasks_attempts_and_reproduces_the_last(stub: StubPage)
     stub.send(type="acted", id=asked["id"], text="raised ValueError", details=f"Fatal {EVIL}")
     expect(card.locator(".snb-outcome")).to_contain_text(f"Fatal {EVIL}")
     expect(card.get_by_role("button", name="Resubmit")).to_be_enabled()
-    stub.set("can_act", False)
+    stub.set("actions", ["reproduce"])  # of a run that is over, nothing else can be done
+    stub.set("status", "finished")
     expect(card.get_by_role("button", name="Resubmit")).to_have_count(0)
+    expect(card.get_by_role("button", name="Reproduce here")).to_be_enabled()
 
 
 def test_slow_tasks_are_marked_and_found(stub: StubPage) -> None:

@@ -39,7 +39,8 @@ test("a button is there for the tasks for which it makes sense", async () => {
   const store = await storeOf([
     { state: RETRYING }, { state: RUNNING }, { state: FAILED }, { state: SUCCEEDED },
   ]);
-  const names = (rows, isSingle) => actionsFor(store, rows, isSingle)
+  const every = ["retry_now", "give_up", "cancel", "resubmit", "reproduce"];
+  const names = (rows, isSingle, possible = every) => actionsFor(store, rows, possible, isSingle)
     .map(({ action, rows: those }) => `${action}:${those}`);
   assert.deepEqual(names([0], true), ["retry_now:0", "give_up:0", "cancel:0", "reproduce:0"]);
   assert.deepEqual(names([1], true), ["cancel:1"]);
@@ -47,6 +48,7 @@ test("a button is there for the tasks for which it makes sense", async () => {
   assert.deepEqual(names([3, -1, 99], true), []);
   assert.deepEqual(names([0, 1, 2, 3], false),
     ["retry_now:0", "give_up:0", "cancel:0,1", "resubmit:2"]);
+  assert.deepEqual(names([2], true, ["reproduce"]), ["reproduce:2"]);
 });
 
 test("the time line joins standing in line, running and waiting", () => {

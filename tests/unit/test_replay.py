@@ -92,7 +92,7 @@ def test_rows_of_other_writers_are_shown_as_far_as_they_go(tmp_path: Path) -> No
 def test_the_notebook_shows_the_table_of_the_last_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`%scalable tasks --last` needs no session: all states, the attempts, and no buttons."""
+    """`%scalable tasks --last` needs no session: states, attempts, and calls to make again."""
     folder = tmp_path / "runs" / "run-20260301T120000Z-demo-0123abcd"
     folder.mkdir(parents=True)
     run = write(folder, [ended(1, "succeeded")], [failure(2)])
@@ -103,6 +103,6 @@ def test_the_notebook_shows_the_table_of_the_last_run(
     table: Any = shell.run_cell("%scalable tasks --last").result
     try:
         assert repr(table).startswith(f"{folder.name}: 2 tasks, 100 % done")
-        assert (table.status, table.can_ask, table.can_act) == ("finished", True, False)
+        assert (table.status, table.can_ask, table.actions) == ("finished", True, ["reproduce"])
     finally:
         table.close()

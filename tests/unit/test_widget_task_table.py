@@ -161,7 +161,7 @@ def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, 
 class Controls:
     """Stands in for a session: one paused batch, and a note of what was asked and decided."""
 
-    can_act = True
+    actions = ("cancel", "reproduce")
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -211,7 +211,7 @@ def test_buttons_act_and_what_takes_long_is_told_when_it_is_over(make: Any) -> N
     """An action gets the tasks' keys and its outcome is told; one with a rest, twice."""
     controls = Controls()
     table = make(controls=controls)
-    assert table.can_act
+    assert table.actions == ["cancel", "reproduce"]
     table.comm.ask({"type": "act", "id": 1, "action": "cancel", "rows": [0, 3]})
     table.comm.ask({"type": "act", "id": 2, "action": "reproduce", "rows": [4]})
     table.comm.wait(lambda: len(table.comm.messages("acted")) == 3)

@@ -20,13 +20,14 @@ export const ACTIONS = [
  * The actions that make sense for some tasks, each with those it makes sense for.
  * @param {TaskStore} store
  * @param {Iterable<number>} rows
+ * @param {string[]} possible  what the session or the run can do
  * @param {boolean} isSingle
  * @returns {{ action: string, title: string, rows: number[] }[]}
  */
-export function actionsFor(store, rows, isSingle) {
+export function actionsFor(store, rows, possible, isSingle) {
   const { state } = store.columns;
   const all = [...rows].filter((row) => row >= 0 && row < store.size);
-  return ACTIONS.filter((each) => isSingle || !each.isSingle)
+  return ACTIONS.filter((each) => possible.includes(each.action) && (isSingle || !each.isSingle))
     .map(({ action, title, states }) =>
       ({ action, title, rows: all.filter((row) => states.includes(state[row])) }))
     .filter((each) => each.rows.length);

@@ -87,7 +87,7 @@ export class Card {
   /** @param {number} row */
   #paintActions(row) {
     const { feed, store } = this.context;
-    const actions = feed.canAct ? actionsFor(store, [row], true) : [];
+    const actions = actionsFor(store, [row], feed.possible, true);
     const act = feed.lastAct?.rows.length === 1 && feed.lastAct.rows[0] === row
       ? feed.lastAct : null;
     const isPending = Boolean(feed.lastAct?.isPending);

@@ -41,7 +41,7 @@ const RESYNC_EVERY_MS = 5000;
 /** The kernel stops sending when it has not heard this for a while (audience.py). */
 const WATCH_EVERY_MS = 20_000;
 
-const TRAITS = ["status", "problem", "title", "can_ask", "can_act", "pauses"];
+const TRAITS = ["status", "problem", "title", "can_ask", "actions", "pauses"];
 
 /** Keeps the store in step with the kernel, for all views of one model. */
 export class Feed {
@@ -189,10 +189,14 @@ export class Feed {
 
   // --- what a person wants -----------------------------------------------------------------------
 
-  /** Whether buttons can reach the session. */
-  get canAct() {
+  /**
+   * What can be done with tasks here, by name: nothing once their session has ended.
+   * @returns {string[]}
+   */
+  get possible() {
     const { model, store } = this;
-    return Boolean(model.get("can_act")) && model.get("status") === "live" && !store.isSaved;
+    const isAtHand = ["live", "finished"].includes(model.get("status")) && !store.isSaved;
+    return isAtHand ? model.get("actions") : [];
   }
 
   /**

@@ -82,7 +82,7 @@ export class Toolbar {
 
   #actions() {
     const { feed, store, ui } = this.context;
-    return feed.canAct && ui.chosen.size > 1 ? actionsFor(store, ui.chosen, false) : [];
+    return ui.chosen.size > 1 ? actionsFor(store, ui.chosen, feed.possible, false) : [];
   }
 
   /** @param {Set<string>} visible  the columns that are shown */
