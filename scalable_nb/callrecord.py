@@ -91,6 +91,8 @@ class RecordedTask:
     batch : RecordedBatch
     function : bytes
         Pickled; empty where it was not recorded.
+    about : bytes
+        What is known of the function, see `calls.Call`.
     packed : bytes, list of str or None
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.
@@ -105,6 +107,7 @@ class RecordedTask:
     key: Any
     batch: RecordedBatch
     function: bytes
+    about: bytes
     packed: bytes | list[str] | None
     result_key: str
     input_keys: tuple[Any, ...]
@@ -141,11 +144,11 @@ class CallRecord:
         if not task.has_call or task.packed is None:
             return None
         if isinstance(task.packed, bytes):
-            return Call(task.function, task.packed, result_key)
+            return Call(task.function, task.packed, result_key, about=task.about)
         parts = [self._content(digest) for digest in task.packed]
         if not all(parts):
             return None
-        return Call(task.function, parts[0], result_key, tuple(parts[1:]))
+        return Call(task.function, parts[0], result_key, tuple(parts[1:]), task.about)
 
     def _content(self, digest: str) -> bytes:
         """A large part of calls; empty where it is gone or damaged."""
@@ -198,12 +201,13 @@ class CallRecorder:
             left_out = 0
             rest = iter(calls)
             chunk = list(islice(rest, _CALLS_PER_ENTRY))
-            function = chunk[0].call.function  # the same for all of them
-            digest = hashlib.sha256(function).hexdigest()
+            first = chunk[0].call  # what is known of the function is the same for all of them
+            digest = hashlib.sha256(first.function).hexdigest()
             with self._appending() as append:
                 if record_args and digest not in self._functions:
-                    append(_entry("function", digest=digest, function=function))
-                    self.nbytes += len(function)
+                    told = {"function": first.function, "about": first.about}
+                    append(_entry("function", digest=digest, **told))
+                    self.nbytes += len(first.function)
                 append(_entry("batch", values=vars(batch), function=digest))
                 while chunk:
                     packed = [self._arguments(each.call, record_args) for each in chunk]
@@ -289,17 +293,17 @@ def read_call_record(folder: Path) -> CallRecord:
     if not folder.is_dir():
         return record
     private_folder(folder)
-    functions: dict[str, bytes] = {}
-    batches: dict[str, tuple[RecordedBatch, bytes]] = {}
+    functions: dict[str, tuple[bytes, bytes]] = {}
+    batches: dict[str, tuple[RecordedBatch, tuple[bytes, bytes]]] = {}
     chunks: list[dict[str, Any]] = []
     members: list[dict[str, Any]] = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         for entry in _entries(path.read_bytes(), record):
             if entry["kind"] == "function":
-                functions[entry["digest"]] = entry["function"]
+                functions[entry["digest"]] = entry["function"], entry.get("about", b"")
             elif entry["kind"] == "batch":
                 batch = RecordedBatch(**entry["values"])
-                batches[batch.batch_id] = batch, functions.get(entry["function"], b"")
+                batches[batch.batch_id] = batch, functions.get(entry["function"], (b"", b""))
             else:
                 (chunks if entry["kind"] == "calls" else members).append(entry)
     for chunk in sorted(chunks, key=lambda each: batches[each["batch"]][0].at):
@@ -312,10 +316,12 @@ def read_call_record(folder: Path) -> CallRecord:
     return record
 
 
-def _tasks(chunk: dict[str, Any], batch: RecordedBatch, function: bytes) -> Iterator[RecordedTask]:
+def _tasks(
+    chunk: dict[str, Any], batch: RecordedBatch, recorded: tuple[bytes, bytes]
+) -> Iterator[RecordedTask]:
     names = ("keys", "arguments", "result_keys", "input_keys", "previews")
     for key, *values in zip(*(chunk[name] for name in names), strict=True):
-        yield RecordedTask(key, batch, function, *values)
+        yield RecordedTask(key, batch, *recorded, *values)
 
 
 def _entry(kind: str, **values: Any) -> bytes:

@@ -36,7 +36,8 @@ class CacheInfo:
     misses: int = 0
 
     def __str__(self) -> str:
-        lines = [f"{self.count:,} kept results, {format_bytes(self.nbytes)}, in {self.folder}"]
+        noun = "result" if self.count == 1 else "results"
+        lines = [f"{self.count:,} kept {noun}, {format_bytes(self.nbytes)}, in {self.folder}"]
         for name, (count, nbytes) in sorted(self.by_function.items()):
             lines.append(f"  {name or '(not recorded)'}: {count:,}, {format_bytes(nbytes)}")
         looked = self.hits + self.misses

@@ -13,6 +13,8 @@ from kernels import kill_host, last_run, run_kernel, start_kernel
 from waiting import until
 
 from scalable_nb import ScalableSession, errors, resubmit
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.cache.upkeep import cache_info
 from scalable_nb.resubmission.plan import ResubmitPlan
 from scalable_nb.session import live_sessions
 
@@ -81,6 +83,11 @@ def test_a_run_goes_on_from_its_folder(start: Start, folder: Path) -> None:
     assert session.batches["sweep"].results() == squares
     counts = session.status().counts
     assert (counts["cached"], counts["succeeded"]) == (4, 7)
+    # A result that is kept after all is one of the same function.
+    ((function, (count, _)),) = cache_info(
+        ResultStore(session.settings.cache_dir)
+    ).by_function.items()
+    assert (function.rpartition(".")[2], count) == ("simulate", 10)
 
     # The new run is the last one now, and everything in it is there.
     again = resubmit(run="last")

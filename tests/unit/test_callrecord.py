@@ -37,13 +37,16 @@ def test_what_was_written_is_read(folder: Path) -> None:
     """Functions, arguments, inputs, order and terms come back as they were sent."""
     recorder = CallRecorder(folder, "one", UNLIMITED)
     batch = RecordedBatch("b1", "sweep", "simulate", wire={"retries": 3}, at=1.0)
-    recorder.write(batch, [recorded(("block", 1)), recorded("second", result_key="ab")])
+    known = {"about": b'{"function":"simulate"}'}
+    calls = [recorded(("block", 1), **known), recorded("second", result_key="ab", **known)]
+    recorder.write(batch, calls)
     recorder.write_members("sweep", ["second", ("block", 1), "second"])
     recorder.close()
     record = read_call_record(folder)
     assert list(record.tasks) == [("block", 1), "second"]
     assert record.tasks["second"].batch == batch
-    assert record.load_call(record.tasks["second"], "ab") == Call(b"function", b"arguments", "ab")
+    again = record.load_call(record.tasks["second"], "ab")
+    assert again == Call(b"function", b"arguments", "ab", **known)
     assert record.members == {"sweep": ["second", ("block", 1), "second"]}
     assert (folder.stat().st_mode | next(folder.glob("*.calls")).stat().st_mode) & 0o077 == 0
 
