@@ -73,10 +73,11 @@ def test_the_host_waits_in_the_queue_and_outlives_its_kernel(
     on to its end, and no job is left after the linger time."""
     full = slurm.sbatch("sleep 600", folder / "full.log", *EVERYWHERE)
     code = """
-        import logging, os, sys
+        import logging, os, signal, sys
         from pathlib import Path
         from counting import mark
         from scalable_nb import ScalableSession
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a kernel
         logging.basicConfig(filename="said.log")
         session = ScalableSession.from_yaml(target="slurm")
         try:

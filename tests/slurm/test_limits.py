@@ -109,7 +109,7 @@ def test_core_hours_that_are_used_up_end_no_task(
     assert sum(calls(folder, x) for x in range(3)) == 1
     (folder / "gate").touch()
     until(lambda: slurm.squeue() == [], timeout_s=60)
-    assert not session.status().workers
+    until(lambda: not session.status().workers)
     assert sum(calls(folder, x) for x in range(3)) == 1
     assert session.failures() == []
     assert len(_notices(session, "1 results were still wanted and are kept")) == 1

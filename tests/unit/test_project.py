@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -21,7 +23,12 @@ from scalable_nb import project
 from scalable_nb.calls import pack_function
 from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.orders import _pack_rules
-from scalable_nb.project import StaleModuleWarning, is_project_module, warn_if_stale
+from scalable_nb.project import (
+    StaleModuleWarning,
+    is_project_module,
+    ship_project_modules,
+    warn_if_stale,
+)
 
 MODEL = """\
 import math
@@ -162,6 +169,23 @@ def test_a_module_that_is_imported_later_travels_too(load: Load) -> None:
     function = load(name="late").simulate
     assert b"late.py" in pack_function(function)
     assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate)
+
+
+def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the collector lets another thread import something, shipping goes on."""
+    added = (f"imported_meanwhile_{number}" for number in itertools.count())
+
+    def import_something(phase: str, info: dict[str, int]) -> None:
+        monkeypatch.setitem(sys.modules, next(added), ModuleType("meanwhile"))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(import_something)
+    gc.set_threshold(1)
+    try:
+        ship_project_modules()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(import_something)
 
 
 def test_the_rules_of_a_policy_travel_with_their_code(load: Load) -> None:
