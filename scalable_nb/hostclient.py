@@ -44,6 +44,11 @@ class HostClient(Client):
         """
         return self.session.attempts(key_text(future.key))
 
+    def held_keys(self) -> dict[str, Any]:
+        """Keys of the futures held here, by their texts as in the journal."""
+        # A list first: other threads make futures and let go of them.
+        return {key_text(key): key for key in list(self.futures)}
+
     # --- tasks that wait for a retry ---------------------------------------------------
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:

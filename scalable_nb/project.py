@@ -31,8 +31,8 @@ def ship_project_modules() -> None:
     Cheap when nothing new was imported; called before each pickling of a function.
     """
     root = Path.cwd().resolve()
-    # Other threads import meanwhile. A copy is one step; a list of pairs makes objects, on which the
-    # collector, and with it another thread, may come in between.
+    # Other threads import meanwhile. A copy is one step; a list of pairs makes objects, on which
+    # the collector, and with it another thread, may come in between.
     for name, module in sys.modules.copy().items():
         if _seen_modules.get(name) is not module:
             _seen_modules[name] = module

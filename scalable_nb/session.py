@@ -348,11 +348,10 @@ class ScalableSession:
         from distributed import Future
 
         from scalable_nb.futures import FutureList
-        from scalable_nb.telemetry.ledger import key_text
 
         self.check_alive()
         self.mirror.refresh()
-        held = {key_text(key): key for key in self.client.futures}
+        held = self.client.held_keys()
         with self.mirror.lock:
             keys = [held[text] for text in self.mirror.ledger.keys if text in held]
         return FutureList(Future(key, self.client) for key in keys)

@@ -147,9 +147,7 @@ class SessionControls:
 
     def _keys(self, task_ids: Sequence[str]) -> list[Any]:
         """The keys themselves, where this notebook knows that they are no texts."""
-        from scalable_nb.telemetry.ledger import key_text
-
-        held = {key_text(key): key for key in self._session.client.futures}
+        held = self._session.client.held_keys()
         return [held.get(task_id, task_id) for task_id in task_ids]
 
     def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
