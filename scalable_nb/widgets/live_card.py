@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,15 +69,20 @@ class LiveCard(anywidget.AnyWidget):
         if kind == "dashboard":
             way, link = self._status.dashboard_way, self._status.dashboard_link
             self.send({"type": "dashboard", "way": way, "link": link})
-        elif kind == "look":
-            self._look_again()
+        elif kind == "look" and self._look is not None:
+            # A host that hangs must not keep the kernel from its cells.
+            looking = threading.Thread(target=self._look_again, args=(self._look,), daemon=True)
+            looking.start()
+
+    def _look_again(self, look: Callable[[], SessionStatus]) -> None:
+        try:
+            self._take(look)
+        finally:
             self.send({"type": "looked"})
 
-    def _look_again(self) -> None:
-        if self._look is None:
-            return
+    def _take(self, look: Callable[[], SessionStatus]) -> None:
         try:
-            self._status = self._look()
+            self._status = look()
             facts = card_facts(self._status)
         except SessionError as error:  # closed, or its host died
             self._look = None
