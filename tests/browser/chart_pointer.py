@@ -48,15 +48,20 @@ class ChartPointer:
 
         until(is_clicked)
 
-    def draw_box(self, name: str, subplot: str) -> None:
-        """Enclose what a subplot shows of an error class."""
+    def enclose(self, name: str, subplot: str, tool: str) -> None:
+        """Draw a box or a lasso around what a subplot shows of an error class."""
         self._chart.hover()
-        self._chart.locator('.modebar-btn[data-title="Box Select"]').click()
+        self._chart.locator(f'.modebar-btn[data-title="{tool}"]').click()
         tick, drawing = self._row(name), self._box(f".nsewdrag[data-subplot={subplot}]")
-        self._mouse.move(drawing["x"] + 2, tick["y"] - 5)
+        left, right = drawing["x"] + 2, drawing["x"] + drawing["width"] - 2
+        top, bottom = tick["y"] - 5, tick["y"] + tick["height"] + 5
+        corners = [(right, bottom)]  # from which a box is spanned
+        if tool == "Lasso Select":
+            corners = [(right, top), (right, bottom), (left, bottom)]
+        self._mouse.move(left, top)
         self._mouse.down()
-        right, bottom = drawing["x"] + drawing["width"] - 2, tick["y"] + tick["height"] + 5
-        self._mouse.move(right, bottom, steps=5)
+        for corner in corners:
+            self._mouse.move(*corner, steps=5)
         self._mouse.up()
 
     def _row(self, name: str) -> FloatRect:

@@ -77,13 +77,13 @@ class Explorer:
     def pointer(self) -> ChartPointer:
         return ChartPointer(self.chart)
 
-    def draw_box(self, name: str) -> None:
+    def enclose(self, name: str, tool: str) -> None:
         """Enclose the attempts of a class in the chart of execution times."""
-        # A drawing that comes while the mouse is down would end the box.
+        # A drawing that comes while the mouse is down would end the box or lasso.
         self.notebook.page.wait_for_function(
             "chart => !chart.data[0].selectedpoints", arg=self.chart.element_handle()
         )
-        self.pointer.draw_box(name, "x2y2")
+        self.pointer.enclose(name, "x2y2", tool)
 
     def calls(self) -> Counter[str]:
         """How often each scenario was computed, by what the function wrote."""
@@ -119,10 +119,11 @@ def test_it_says_what_failed_and_with_which_arguments(explorer: Explorer) -> Non
     explorer.notebook.wear("JupyterLab Light")
 
 
-def test_a_box_around_attempts_filters_like_a_click(explorer: Explorer) -> None:
+@pytest.mark.parametrize("tool", ["Box Select", "Lasso Select"])
+def test_attempts_that_are_enclosed_filter_like_a_click(explorer: Explorer, tool: str) -> None:
     """What a person encloses among the execution times is what everything else shows."""
     expect(explorer.kinds).to_have_count(2)
-    explorer.draw_box("KeyError")
+    explorer.enclose("KeyError", tool)
     expect(explorer.kinds).to_have_count(1)
     expect(explorer.place).to_contain_text("Only class: KeyError; took:")
     expect(explorer.chart.locator(".selectionlayer path")).to_have_count(0)
