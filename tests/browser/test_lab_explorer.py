@@ -179,6 +179,7 @@ def test_error_text_is_text_everywhere(explorer: Explorer) -> None:
     explorer.place.get_by_role("button", name="Show all").click()
     expect(explorer.kinds).to_have_count(2)
     explorer.pointer.click_bar("ValueError")
+    expect(explorer.place).to_contain_text("Only class: ValueError")
     expect(explorer.place.locator("pre").first).to_contain_text("<script>window.wasHacked = 1")
     expect(explorer.place.locator("pre").first).to_contain_text("\\u202e")
     assert explorer.place.locator(":is(pre, .widget-html) :is(script, img)").count() == 0
