@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from distributed import Client, Future
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from scalable_nb.answers import Answers
     from scalable_nb.session import ScalableSession
     from scalable_nb.telemetry.attempts import AttemptRow
+
+_DYING_S: Final = 0.5
+_LOOK_EVERY_S: Final = 0.02
 
 
 class HostClient(Client):
@@ -100,7 +105,7 @@ class HostClient(Client):
 
     async def _reconnect(self) -> None:
         """Called by Dask when the connection to the scheduler broke."""
-        if self.session.is_host_alive():
+        if await self._has_live_host():
             await super()._reconnect()
             return
         error = HostDiedError(self.session.obituary())
@@ -111,6 +116,16 @@ class HostClient(Client):
                 state.set_error(error, None)
         self.session.mirror.end("lost")
         await self._close(fast=True)
+
+    async def _has_live_host(self) -> bool:
+        """Whether the host outlives the connection to it."""
+        # A process that is killed loses its connections a moment before it is gone.
+        deadline = time.monotonic() + _DYING_S
+        while self.session.is_host_alive():
+            if time.monotonic() > deadline:
+                return True
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return False
 
 
 class LedgerFeed:
