@@ -16,6 +16,7 @@ from scalable_nb.hostjob import SubmittedHost
 from scalable_nb.launch import SpawnedHost, StartedHost, last_lines
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.reader import JournalRows, with_given_up
+from scalable_nb.telemetry.usage import core_hours
 
 # What needs Dask is imported while the host starts: it takes as long as that.
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Connection:
         self._host = host
         self._failures = JournalRows(paths.failures)
         self._endings = JournalRows(paths.tasks)
+        self._workers = JournalRows(paths.workers)
         self._seen_alive_at = -math.inf
 
     def open(self) -> None:
@@ -152,6 +154,10 @@ class Connection:
         with self.mirror.lock:
             running = running_attempt(self.mirror.ledger, task_id)
         return ended if running is None else [*ended, running]
+
+    def core_hours(self) -> float:
+        """Threads of all workers times the hours that they were there, until now."""
+        return core_hours(self._workers.read(), time.time())
 
     # --- the end -------------------------------------------------------------------
 

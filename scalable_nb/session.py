@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -34,9 +33,7 @@ from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.status import SessionStatus, browser_link
 from scalable_nb.sweep import sweep_runs
-from scalable_nb.telemetry.reader import read_rows
 from scalable_nb.telemetry.records import FailureRow
-from scalable_nb.telemetry.usage import core_hours
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
@@ -320,7 +317,7 @@ class ScalableSession:
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
             jobs=answer["jobs"],
-            core_hours=core_hours(read_rows(self.paths.workers).rows, time.time()),
+            core_hours=self._linked.core_hours(),
             host=self._contact["host"],
             host_job=answer["host_job"],
         )
