@@ -10,8 +10,8 @@ from distributed import Client
 from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
 from scalable_nb import ScalableSession
-from scalable_nb.telemetry.records import TaskState
-from scalable_nb.widgets.task_table import TaskTable
+from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.widgets.task_table.widget import TaskTable
 
 
 def benchmark(tasks: int = 10_000, name: str = "attach") -> Benchmark:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from benchmarks.measure import Benchmark, Budget
-from scalable_nb.telemetry.records import SCHEMA_VERSION, FailureRow, utc_iso
+from scalable_nb.telemetry.rows import SCHEMA_VERSION, FailureRow, utc_iso
 
 _MEMORY_LIMIT_BYTES: Final = 1_000_000_000
 
@@ -32,8 +32,8 @@ print(seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 _OURS = _FRAME.format(
     imports="""
 import pandas
-from scalable_nb.telemetry.columns import FAILURES
-from scalable_nb.telemetry.runs import FollowedTable
+from scalable_nb.telemetry.dataframes import FAILURES
+from scalable_nb.telemetry.run_tables import FollowedTable
 """,
     work="""
 table = FollowedTable(FAILURES, [Path(sys.argv[1])])

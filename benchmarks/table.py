@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from benchmarks.measure import Benchmark, Budget
 from scalable_nb.telemetry.ledger import Delta, Ledger
-from scalable_nb.telemetry.mirror import Mirror
-from scalable_nb.telemetry.records import STATE_LABELS, TaskState
-from scalable_nb.widgets.row_stream import RowStream
-from scalable_nb.widgets.task_table import TaskTable
+from scalable_nb.telemetry.ledger_mirror import Mirror
+from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
+from scalable_nb.widgets.task_table.row_stream import RowStream
+from scalable_nb.widgets.task_table.widget import TaskTable
 
 TASKS: Final = 100_000
 CHANGED: Final = 250  # rows of each update: 1,000 tasks/s

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
-from scalable_nb.widgets.task_table import TaskTable
+from scalable_nb.widgets.task_table.widget import TaskTable
 
 
 def benchmark(tasks: int = 10_000) -> Benchmark:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scalable_nb.magics.helptext import usage
-from scalable_nb.magics.table import NOTEBOOK, VERBS
+from scalable_nb.magics.help_text import usage
 from scalable_nb.magics.verb import Option, Verb
+from scalable_nb.magics.verb_registry import NOTEBOOK, VERBS
 
 _ROOT = Path(__file__).parents[1]
 

@@ -32,8 +32,8 @@ from scalable_nb.devslurm.service import DevSlurm
 from scalable_nb.errors import NoSessionError
 from scalable_nb.paths import RunPaths, list_runs
 from scalable_nb.report import Report, build_report
-from scalable_nb.session import ScalableSession
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.session.session import ScalableSession
+from scalable_nb.telemetry.journal_reader import read_rows
 
 TOUR = Path(__file__).with_name("00_tour.ipynb")
 _CELL_TIMEOUT_S = 300

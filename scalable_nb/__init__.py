@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from scalable_nb import errors
     from scalable_nb.cache.decorator import cacheable
     from scalable_nb.cache.keys import Directory, File
+    from scalable_nb.client.futures import FutureList, PartialResult, partial
     from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
-    from scalable_nb.futures import FutureList, PartialResult, partial
     from scalable_nb.resubmission import resubmit
-    from scalable_nb.session import ScalableSession
+    from scalable_nb.session.session import ScalableSession
     from scalable_nb.widgets.progress import progress
 
 #: Public name -> module that defines it. Resolved on first use, so that importing the
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Directory": "scalable_nb.cache.keys",
     "File": "scalable_nb.cache.keys",
-    "FutureList": "scalable_nb.futures",
-    "PartialResult": "scalable_nb.futures",
+    "FutureList": "scalable_nb.client.futures",
+    "PartialResult": "scalable_nb.client.futures",
     "RetryPolicy": "scalable_nb.faults.policy",
-    "ScalableSession": "scalable_nb.session",
+    "ScalableSession": "scalable_nb.session.session",
     "TaskPolicy": "scalable_nb.faults.policy",
     "cacheable": "scalable_nb.cache.decorator",
-    "partial": "scalable_nb.futures",
+    "partial": "scalable_nb.client.futures",
     "progress": "scalable_nb.widgets.progress",
     "resubmit": "scalable_nb.resubmission",
 }
@@ -64,13 +64,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the ``%scalable`` magics: ``%load_ext scalable_nb``."""
-    from scalable_nb.magics.scalable import load
+    from scalable_nb.magics.extension import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Remove the magics again: ``%unload_ext scalable_nb``."""
-    from scalable_nb.magics.scalable import unload
+    from scalable_nb.magics.extension import unload
 
     unload(ipython)

@@ -59,7 +59,7 @@ class RunPaths:
 
     @property
     def session_json(self) -> Path:
-        """How to reach the host, and its sign of life; see `scalable_nb.contact`."""
+        """How to reach the host, and its heartbeat; see `protocol.connection_file`."""
         return self.folder / "session.json"
 
     @property

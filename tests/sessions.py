@@ -11,7 +11,7 @@ import pytest
 from waiting import until
 
 from scalable_nb import ScalableSession
-from scalable_nb.session import live_sessions
+from scalable_nb.session.session import live_sessions
 
 MANIFEST = """
 version: 1

@@ -15,10 +15,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import cloudpickle
 
-from scalable_nb.cache.declared import check_type, convert
-from scalable_nb.cache.kept import kept_call
 from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.lookup import kept_call
 from scalable_nb.cache.store import ResultStore
+from scalable_nb.cache.type_conversion import check_type, convert
 from scalable_nb.errors import SubmitError
 from scalable_nb.settings import load_settings
 

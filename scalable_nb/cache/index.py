@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import diskcache
 
-from scalable_nb.cache.lock import IndexBusyError, OwnerLock
+from scalable_nb.cache.file_lock import IndexBusyError, OwnerLock
 from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
 from scalable_nb.paths import private_folder
 

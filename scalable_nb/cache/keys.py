@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.cache.encode import Encoder
-from scalable_nb.cache.identity import Identity, identity_of, parts_of
-from scalable_nb.cache.writers import SCALARS, NotEncodableError
+from scalable_nb.cache.hashing.encoder import Encoder
+from scalable_nb.cache.hashing.function_identity import Identity, identity_of, parts_of
+from scalable_nb.cache.hashing.value_writers import SCALARS, NotEncodableError
 from scalable_nb.errors import SubmitError, UnknownNameError
 
 __all__ = ["CallKeys", "Directory", "File", "call_key", "own_result_key"]
@@ -78,8 +78,8 @@ def own_result_key(key: object, batch_id: str = "") -> str:
 class CallKeys:
     """Makes the keys of calls of one function.
 
-    A key is a SHA-256 over the function (see `scalable_nb.cache.identity`), ``version`` and
-    the bound arguments with their names, types and values (see `scalable_nb.cache.encode`),
+    A key is a SHA-256 over the function (see `cache.hashing.function_identity`), ``version`` and
+    the bound arguments with their names, types and values (see `cache.hashing.encoder`),
     defaults filled in: how a call is spelled does not matter, neither does the order of
     keywords. The function is looked at once, when this is made; `refresh` looks again.
 

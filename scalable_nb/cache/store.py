@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from scalable_nb.cache.resultfile import (
+from scalable_nb.cache.result_file import (
     BadResultFileError,
     pack,
     read_meta,

@@ -17,14 +17,14 @@ from typing import Final
 
 import psutil
 
-from scalable_nb.devslurm.config import (
+from scalable_nb.devslurm.daemons import Daemon, end_processes, stop_all, wait_until
+from scalable_nb.devslurm.slurm_conf import (
     MAX_FOLDER_LENGTH,
     Instance,
     Layout,
     slurm_conf,
     slurmdbd_conf,
 )
-from scalable_nb.devslurm.daemons import Daemon, end_processes, stop_all, wait_until
 from scalable_nb.errors import ScalableError, SettingsError, StartError
 from scalable_nb.paths import private_folder, write_private
 

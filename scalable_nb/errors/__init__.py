@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalable_nb.errors.workers import (
+    from scalable_nb.errors.worker_errors import (
         OutOfMemoryError,
         UnknownOutcomeError,
         WorkerLostError,
@@ -223,7 +223,7 @@ def __getattr__(name: str) -> Any:
     # These derive from a class of Dask's. Importing that takes a third of a second, which
     # would stand between a person and the start of a session.
     if name in ("OutOfMemoryError", "UnknownOutcomeError", "WorkerLostError"):
-        return getattr(importlib.import_module("scalable_nb.errors.workers"), name)
+        return getattr(importlib.import_module("scalable_nb.errors.worker_errors"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

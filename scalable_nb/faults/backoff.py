@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scalable_nb.faults.checks import check_count, check_number
+from scalable_nb.faults.validation import check_count, check_number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ Text from errors is untrusted. plotly draws a subset of HTML and, where MathJax 
 
 from __future__ import annotations
 
-from scalable_nb.figures.classes import (
+from scalable_nb.figures.error_classes import (
     MAX_CLASSES,
     MAX_POINTS,
     SHORTEST_S,
@@ -17,14 +17,14 @@ from scalable_nb.figures.classes import (
     execution_times,
     shown_classes,
 )
-from scalable_nb.figures.context import (
+from scalable_nb.figures.explorer_figure import Seen, explorer_figure
+from scalable_nb.figures.failure_context import (
     argument_rates,
     argument_values,
     places,
     retries,
     timeline,
 )
-from scalable_nb.figures.explorer import Seen, explorer_figure
 from scalable_nb.figures.style import CATEGORY_COLOURS, label_text
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import plotly.graph_objects as go
 
-from scalable_nb.telemetry.plaintext import one_line
+from scalable_nb.telemetry.sanitize import one_line
 
 #: Colour of each category: told apart by the colour-blind, legible on white and on black.
 CATEGORY_COLOURS: Final = {

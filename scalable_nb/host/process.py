@@ -1,7 +1,7 @@
 """The host: one process that owns a session's scheduler, cluster and journal.
 
 ``python -m scalable_nb.host.process RUN_FOLDER`` is started detached by
-`scalable_nb.session`; what it needs to know lies in the run folder.
+`scalable_nb.session.session`; what it needs to know lies in the run folder.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Any, Final
 
 import dask
 
-from scalable_nb.contact import BEAT_INTERVAL_S, HostState, beat, sign
+from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
+from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
+from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
-from scalable_nb.host.bequest import bequeath
-from scalable_nb.host.book import Book
-from scalable_nb.host.conductor import Conductor
-from scalable_nb.host.dask_config import DASK_CONFIG
-from scalable_nb.host.healing import Rules
-from scalable_nb.host.http import confine, open_dashboard, secret_prefix
-from scalable_nb.host.own_job import OwnJob
-from scalable_nb.host.scaling import Scaling
-from scalable_nb.host.tls import create_security
-from scalable_nb.host.workspace import Workspace
+from scalable_nb.host.allocation import OwnJob
+from scalable_nb.host.final_flush import bequeath
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.tracker import Conductor
+from scalable_nb.host.workers.replacement import Rules
+from scalable_nb.host.workers.scaling import Scaling
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
-from scalable_nb.manifest.plan import Plan, make_plan
+from scalable_nb.manifest.planner import Plan, make_plan
 from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, sign
+from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.factory import start_fleet
 from scalable_nb.targets.fleet import Fleet
-from scalable_nb.targets.start import start_fleet
-from scalable_nb.targets.wishes import Limits, Wish
-from scalable_nb.telemetry.records import utc_iso
+from scalable_nb.telemetry.rows import utc_iso
+from scalable_nb.worker.plugin import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +159,9 @@ class Host:
             self._sign(self._state)
 
     def _follow_jobs(self, conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
-        from scalable_nb.host.job_losses import JobLosses
-        from scalable_nb.host.job_watch import JobWatch
-        from scalable_nb.targets.jobqueue import JobFleet
+        from scalable_nb.host.workers.job_losses import JobLosses
+        from scalable_nb.host.workers.job_monitor import JobWatch
+        from scalable_nb.targets.jobqueue_fleet import JobFleet
 
         assert isinstance(fleet, JobFleet)
         conductor.losses.jobs = JobLosses(conductor, fleet)

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from scalable_nb.magics.table import find_verb
 from scalable_nb.magics.verb import Option, Surface, Verb, WrongUse
+from scalable_nb.magics.verb_registry import find_verb
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,12 +14,12 @@ import yaml
 from dask.system import CPU_COUNT
 
 from scalable_nb.errors import ManifestError, UnknownNameError
-from scalable_nb.manifest.check import merged
-from scalable_nb.manifest.discover import discover
-from scalable_nb.manifest.document import KeyPath
-from scalable_nb.manifest.layers import Layers, find_layers, leaves, only
-from scalable_nb.manifest.planned import Origin
+from scalable_nb.manifest.checks import merged
+from scalable_nb.manifest.config_sources import Layers, find_layers, leaves, only
+from scalable_nb.manifest.discovery import discover
 from scalable_nb.manifest.schema import PROVIDERS, Manifest, Target
+from scalable_nb.manifest.start_plan import Origin
+from scalable_nb.manifest.yaml_document import KeyPath
 from scalable_nb.paths import MANIFEST_NAME
 from scalable_nb.settings import load_settings
 

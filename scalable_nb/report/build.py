@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.faults.diagnose import FAST_FAIL_S
-from scalable_nb.faults.retries import retried_tasks
+from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
+from scalable_nb.diagnosis.retry_effect import retried_tasks
 from scalable_nb.paths import RunPaths
-from scalable_nb.report.state import read_object, unfinished
-from scalable_nb.report.text import failure_list, summary
-from scalable_nb.telemetry.frames import failure_classes, last_rows
-from scalable_nb.telemetry.plaintext import one_line
-from scalable_nb.telemetry.records import STATE_LABELS, TaskState
-from scalable_nb.telemetry.runs import RunRecords
+from scalable_nb.report.report_text import failure_list, summary
+from scalable_nb.report.run_state import read_object, unfinished
+from scalable_nb.telemetry.aggregates import failure_classes, last_rows
+from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
+from scalable_nb.telemetry.run_tables import RunRecords
+from scalable_nb.telemetry.sanitize import one_line
 
 if TYPE_CHECKING:
     import pandas as pd

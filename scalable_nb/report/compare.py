@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from scalable_nb.report.build import Report
-from scalable_nb.telemetry.plaintext import one_line
+from scalable_nb.telemetry.sanitize import one_line
 
 _LISTED: Final = 10
 

@@ -10,20 +10,20 @@ from typing import Any
 
 from distributed import Future
 
+from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.policy import RetryPolicy
-from scalable_nb.futures import FutureList
-from scalable_nb.resubmission.changes import Changes
-from scalable_nb.resubmission.choices import Choice, listed_choices
-from scalable_nb.resubmission.live import (
+from scalable_nb.resubmission.failure_filter import Choice, listed_choices
+from scalable_nb.resubmission.from_run_folder import resubmit_run
+from scalable_nb.resubmission.live_run import (
     foreseen,
     named_words,
     plan_live,
     resubmit_corrected,
     resubmit_in_place,
 )
-from scalable_nb.resubmission.plan import ResubmitPlan, plan_resubmission
-from scalable_nb.resubmission.recorded import resubmit_run
+from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan, plan_resubmission
 
 __all__ = ["Choice", "ResubmitPlan", "plan_resubmission", "resubmit"]
 

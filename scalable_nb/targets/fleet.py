@@ -1,6 +1,6 @@
 """The workers of a started target: what there are, and how more or fewer are had.
 
-How many there should be is decided in `scalable_nb.host.scaling`; here it is done.
+How many there should be is decided in `scalable_nb.host.workers.scaling`; here it is done.
 """
 
 from __future__ import annotations

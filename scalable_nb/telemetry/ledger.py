@@ -15,7 +15,7 @@ from typing import Any, Final, TypedDict
 
 import numpy as np
 
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 
 #: Column name -> array typecode. Little-endian on every platform Dask supports.
 COLUMNS: Final[dict[str, str]] = {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from scalable_nb.client import ScalableClient
-    from scalable_nb.futures import FutureList
-    from scalable_nb.session import ScalableSession
-    from scalable_nb.status import SessionStatus
-    from scalable_nb.widgets.task_table import TaskTable
+    from scalable_nb.client.client import ScalableClient
+    from scalable_nb.client.futures import FutureList
+    from scalable_nb.session.session import ScalableSession
+    from scalable_nb.session.status import SessionStatus
+    from scalable_nb.widgets.task_table.widget import TaskTable
 
 __all__ = ["install", "run_table", "show", "table", "view"]
 
@@ -30,7 +30,7 @@ def install() -> None:
     """Let `FutureList`, sessions and clients draw themselves; calling it again is harmless."""
     from IPython.core.getipython import get_ipython
 
-    from scalable_nb.futures import FutureList, set_view
+    from scalable_nb.client.futures import FutureList, set_view
 
     set_view(view)
     shell = get_ipython()
@@ -38,9 +38,9 @@ def install() -> None:
         return
     formatter = shell.display_formatter
     bundles = formatter.mimebundle_formatter
-    bundles.for_type_by_name("scalable_nb.session", "ScalableSession", _session_bundle)
-    bundles.for_type_by_name("scalable_nb.status", "SessionStatus", _status_bundle)
-    bundles.for_type_by_name("scalable_nb.client", "ScalableClient", _client_bundle)
+    bundles.for_type_by_name("scalable_nb.session.session", "ScalableSession", _session_bundle)
+    bundles.for_type_by_name("scalable_nb.session.status", "SessionStatus", _status_bundle)
+    bundles.for_type_by_name("scalable_nb.client.client", "ScalableClient", _client_bundle)
     if hasattr(shell, "kernel"):
         # Not through `_repr_mimebundle_` alone: only an output that is displayed under a name
         # can be brought up to date when the work is over.
@@ -85,8 +85,8 @@ def run_table(session: ScalableSession) -> TaskTable:
 def _table(
     session: ScalableSession, keys: tuple[str, ...] | None, title: str, form: str
 ) -> TaskTable:
-    from scalable_nb.widgets.controls import SessionControls
-    from scalable_nb.widgets.task_table import TaskTable
+    from scalable_nb.widgets.task_table.actions import SessionControls
+    from scalable_nb.widgets.task_table.widget import TaskTable
 
     name = (id(session.mirror), keys, form)
     known = _tables.get(name)
@@ -105,8 +105,8 @@ def _table(
 
 def view(futures: FutureList) -> dict[str, Any]:
     """How a `FutureList` draws itself: MIME type to data."""
-    from scalable_nb.widgets.picture import picture_text, take_picture
     from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.summary import picture_text, take_picture
 
     if not _is_ours(futures):
         return {"text/plain": repr(futures)}
@@ -124,7 +124,7 @@ def view(futures: FutureList) -> dict[str, Any]:
 
 
 def _is_ours(futures: FutureList) -> bool:
-    from scalable_nb.client import ScalableClient
+    from scalable_nb.client.client import ScalableClient
 
     return bool(futures) and isinstance(futures[0].client, ScalableClient)
 
@@ -158,12 +158,12 @@ def _status_bundle(status: SessionStatus) -> dict[str, Any]:
 
 
 def _begin_cell(info: Any) -> None:
-    module = sys.modules.get("scalable_nb.widgets.task_table")
+    module = sys.modules.get("scalable_nb.widgets.task_table.widget")
     if module is not None:
         module.begin_cell()
 
 
 def _finish_outputs(result: Any) -> None:
-    module = sys.modules.get("scalable_nb.widgets.task_table")
+    module = sys.modules.get("scalable_nb.widgets.task_table.widget")
     if module is not None:
         module.finish_outputs()

@@ -17,7 +17,7 @@ from scalable_nb.widgets.session_card import card_facts, card_title
 from scalable_nb.widgets.subshells import let_callbacks_run_in_subshells
 
 if TYPE_CHECKING:
-    from scalable_nb.status import SessionStatus
+    from scalable_nb.session.status import SessionStatus
 
 
 logger = logging.getLogger(__name__)

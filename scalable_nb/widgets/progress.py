@@ -12,8 +12,8 @@ from distributed.client import futures_of
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scalable_nb.futures import FutureList
-from scalable_nb.telemetry.plaintext import one_line
+from scalable_nb.client.futures import FutureList
+from scalable_nb.telemetry.sanitize import one_line
 
 _POLL_S: Final = 0.1
 
@@ -40,7 +40,7 @@ def progress(*futures: Any) -> None:
     --------
     >>> progress(client.map(simulate, range(1000), retries=3))
     """
-    from scalable_nb.client import ScalableClient
+    from scalable_nb.client.client import ScalableClient
     from scalable_nb.widgets import table
     from scalable_nb.widgets.saved_output import in_notebook
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from scalable_nb.widgets.picture import Picture
+from scalable_nb.widgets.task_table.summary import Picture
 
 #: At most this often: JupyterLab draws a widget anew when its output is updated.
 UPDATE_INTERVAL_S: Final = 5.0

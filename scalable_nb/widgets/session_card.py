@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
 
-from scalable_nb.faults.brake import pause_text
-from scalable_nb.status import DASHBOARD_CALL
-from scalable_nb.targets.jobstate import jobs_text
+from scalable_nb.batch_system.job_state import jobs_text
+from scalable_nb.faults.circuit_breaker import pause_text
+from scalable_nb.session.status import DASHBOARD_CALL
 from scalable_nb.widgets.saved_output import in_notebook
 
 if TYPE_CHECKING:
-    from scalable_nb.status import SessionStatus
+    from scalable_nb.session.status import SessionStatus
 
 _FRAME: Final = "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 12px"
 _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;opacity:.7"

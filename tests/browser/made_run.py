@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from scalable_nb.telemetry.ledger import Ledger
-from scalable_nb.telemetry.records import TaskState
-from scalable_nb.widgets.row_stream import RowStream
+from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.widgets.task_table.row_stream import RowStream
 
 EVIL = "<script>window.wasHacked = true</script><img src=x onerror='window.wasHacked = true'>"
 

@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Page
 from quiet_page import QuietPage
 
-from scalable_nb.widgets.task_table import TaskTable
+from scalable_nb.widgets.task_table.widget import TaskTable
 
 # A few of the colours that JupyterLab's two themes set.
 LIGHT = {

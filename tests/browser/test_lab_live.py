@@ -29,7 +29,7 @@ from station_service import (
 )
 
 from scalable_nb.paths import RunPaths, list_runs
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "out" / "screenshots"

@@ -14,7 +14,7 @@ import pytest
 from made_run import Run
 from stub_page import StubPage
 
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 
 TASKS = 100_000
 SNAPSHOT_BYTES = 4_000_000  # a budget of the design, and no matter of luck

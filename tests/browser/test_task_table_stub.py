@@ -11,7 +11,7 @@ from made_run import EVIL, Run
 from playwright.sync_api import expect
 from stub_page import StubPage
 
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 
 SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 

@@ -16,7 +16,7 @@ from random import Random, SystemRandom
 
 from scalable_nb import ScalableSession
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 from .audit import Evidence, Finding, audit
 from .storm import Forecast, Storm

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalable_nb.telemetry.records import utc_iso
+from scalable_nb.telemetry.rows import utc_iso
 
 from .workload import Expectation, Mark
 

@@ -14,7 +14,7 @@ from random import Random
 import psutil
 
 from scalable_nb import ScalableSession
-from scalable_nb.host.slots import read_owner
+from scalable_nb.worker.attempt_registry import read_owner
 
 from .network import reset, silence
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from distributed import Future, as_completed, get_worker
 
 from scalable_nb import RetryPolicy, TaskPolicy
-from scalable_nb.client import ScalableClient
+from scalable_nb.client.client import ScalableClient
 from scalable_nb.telemetry.ledger import key_text
 
 #: Of every hundred tasks: so many fail a few times first, always fail, must not run twice.

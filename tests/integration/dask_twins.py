@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
-from scalable_nb.client import ScalableClient
+from scalable_nb.client.client import ScalableClient
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import pytest
 from counting import calls, mark
 
 from scalable_nb import RetryPolicy, ScalableSession
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 Start = Callable[..., ScalableSession]
 

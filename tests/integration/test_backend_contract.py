@@ -13,8 +13,8 @@ from counting import calls, failing_first, mark
 from distributed import Future
 
 from scalable_nb import RetryPolicy, ScalableSession, TaskPolicy, errors, resubmit
-from scalable_nb.telemetry.reader import read_rows
-from scalable_nb.telemetry.records import FailureRow
+from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.rows import FailureRow
 
 Start = Callable[..., ScalableSession]
 

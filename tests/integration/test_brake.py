@@ -17,7 +17,7 @@ from waiting import until
 
 from scalable_nb import ScalableSession
 from scalable_nb.cli import main
-from scalable_nb.futures import FutureList
+from scalable_nb.client.futures import FutureList
 
 Start = Callable[..., ScalableSession]
 

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell, usage_error
 
 from scalable_nb import ScalableSession
-from scalable_nb.futures import FutureList
+from scalable_nb.client.futures import FutureList
 
 
 @pytest.fixture(scope="module")

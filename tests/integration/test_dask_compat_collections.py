@@ -230,7 +230,7 @@ def told(shared_session: ScalableSession) -> Iterator[Any]:
     """The rows of ``tasks.jsonl`` and ``failures.jsonl`` for keys of a prefix; counts add up."""
 
     def rows(prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        from scalable_nb.telemetry.reader import read_rows
+        from scalable_nb.telemetry.journal_reader import read_rows
 
         shared_session.client.ask("flush")
         assert shared_session.paths is not None

@@ -33,7 +33,7 @@ from sendable import Counter, fib_seceding, inc, sum_by_worker_client
 from waiting import until
 
 from scalable_nb import ScalableSession, errors
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 # --- tasks that submit tasks -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from magic_shell import make_shell
 from sessions import processes_of
 from waiting import until
 
-from scalable_nb.session import live_sessions
+from scalable_nb.session.session import live_sessions
 
 # Twenty seconds altogether on two cores that have nothing else to do.
 pytestmark = pytest.mark.timeout(300)

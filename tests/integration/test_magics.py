@@ -20,10 +20,10 @@ from magic_shell import make_shell, usage_error
 from waiting import until
 
 from scalable_nb import ScalableSession
-from scalable_nb.futures import FutureList, PartialResult
+from scalable_nb.client.futures import FutureList, PartialResult
 from scalable_nb.resubmission import ResubmitPlan
-from scalable_nb.status import SessionStatus
-from scalable_nb.widgets.failure_explorer import FailureExplorer
+from scalable_nb.session.status import SessionStatus
+from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 
 #: Fails for x = 0, 3 and 6 until the file `fixed` is there; writes a file for each call.
 SIMULATE = """

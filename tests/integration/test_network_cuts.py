@@ -194,7 +194,7 @@ def test_an_outcome_that_dies_on_its_way_is_an_attempt(start: Start, folder: Pat
 def is_idle(session: ScalableSession, worker: psutil.Process) -> bool:
     """Whether the attempts of a worker process have ended, as its nanny sees it."""
 
-    from scalable_nb.host.slots import read_owner, read_slots
+    from scalable_nb.worker.attempt_registry import read_owner, read_slots
 
     assert session.paths is not None
     files = session.paths.workspace.rglob("slots-*")

@@ -17,8 +17,8 @@ from sessions import MANIFEST
 from waiting import until
 
 from scalable_nb import ScalableSession, TaskPolicy, errors, resubmit
-from scalable_nb.resubmission.plan import ResubmitPlan
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.telemetry.journal_reader import read_rows
 
 COMPONENTS = """
   analysis: {cpus: 1, memory: 400M}

@@ -13,10 +13,10 @@ from kernels import kill_host, last_run, run_kernel, start_kernel
 from waiting import until
 
 from scalable_nb import ScalableSession, errors, resubmit
+from scalable_nb.cache.maintenance import cache_info
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.cache.upkeep import cache_info
-from scalable_nb.resubmission.plan import ResubmitPlan
-from scalable_nb.session import live_sessions
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.session.session import live_sessions
 
 Start = Callable[..., ScalableSession]
 
@@ -122,7 +122,7 @@ def test_corrected_code_and_other_terms(
 TORN = """
     import os
     from scalable_nb import resubmit
-    from scalable_nb.client import ScalableClient
+    from scalable_nb.client.client import ScalableClient
 
     sent, send = [], ScalableClient.submit_packed
 

@@ -168,7 +168,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     """The error carries the last lines of the host's log, and the host is gone."""
     # A certificate folder that cannot be made: something else has its name.
-    import scalable_nb.session as session_module
+    import scalable_nb.session.session as session_module
 
     prepare = session_module.prepare_run
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.faults.diagnose import diagnose
+from scalable_nb.diagnosis.diagnose import diagnose
 from scalable_nb.paths import RunPaths, list_runs
 from scalable_nb.report import build_report
-from scalable_nb.telemetry.runs import RunRecords
-from scalable_nb.widgets.failure_explorer import FailureExplorer
+from scalable_nb.telemetry.run_tables import RunRecords
+from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 
 RECORDED = RunPaths(Path(__file__).parents[1] / "data" / "run-20261126T120157Z-other-2a6006fa")
 SIBLING = "scalable==2.0.0b6"

@@ -24,7 +24,7 @@ from distributed import wait
 
 from scalable_nb import RetryPolicy, ScalableSession
 from scalable_nb.faults.backoff import delay_s
-from scalable_nb.session import live_sessions
+from scalable_nb.session.session import live_sessions
 
 TUTORIAL = Path(__file__).parents[1] / "data" / "tutorial_7_error_handling.rst"
 PRELUDE = Path(__file__).with_name("tutorial_prelude.py")

@@ -14,8 +14,8 @@ import pytest
 from waiting import until
 
 from scalable_nb.cache.index import ResultIndex
+from scalable_nb.cache.maintenance import cache_info, verify_cache
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.cache.upkeep import cache_info, verify_cache
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None,

@@ -20,7 +20,7 @@ import pytest
 from scalable_nb.devslurm.service import missing_packages
 from scalable_nb.paths import list_runs
 from scalable_nb.report import Report, build_report
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 # The tour takes about a minute on two cores that have nothing else to do.

@@ -11,9 +11,9 @@ import pytest
 from real_slurm import EVERYWHERE, RealSlurm
 from waiting import until
 
-from scalable_nb.host.job_fates import WAITS_S, JobFates, LostJob
-from scalable_nb.targets.jobstate import JobFacts, in_words
-from scalable_nb.targets.queue import SlurmQueue
+from scalable_nb.batch_system.job_outcomes import WAITS_S, JobFates, LostJob
+from scalable_nb.batch_system.job_queue import SlurmQueue
+from scalable_nb.batch_system.job_state import JobFacts, in_words
 
 NAME = "fates"
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from real_slurm import EVERYWHERE, RealSlurm
 
-from scalable_nb.host.book import Book
-from scalable_nb.host.job_watch import JobWatch
+from scalable_nb.batch_system.job_queue import SlurmQueue
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.workers.job_monitor import JobWatch
 from scalable_nb.paths import create_run
 from scalable_nb.targets.fleet import Entry, Kind
-from scalable_nb.targets.queue import SlurmQueue
 
 NAME = "watched"
 

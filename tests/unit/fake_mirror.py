@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from scalable_nb.telemetry.ledger import Delta, Ledger
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 
 
 class FakeMirror:
-    """What a table needs of `scalable_nb.telemetry.mirror.Mirror`."""
+    """What a table needs of `scalable_nb.telemetry.ledger_mirror.Mirror`."""
 
     def __init__(self, ledger_id: str = "run") -> None:
         self.ledger = Ledger(ledger_id)

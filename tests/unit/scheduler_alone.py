@@ -21,12 +21,12 @@ from distributed import Scheduler
 from distributed.comm import CommClosedError
 
 from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.batches import ANNOTATION, Batch
-from scalable_nb.host.book import Book
-from scalable_nb.host.conductor import Conductor
-from scalable_nb.host.slots import slot_name
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.tracker import Conductor
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.worker.attempt_registry import slot_name
 
 CLIENT = "client-of-the-test"
 _IDLE = {

@@ -10,11 +10,11 @@ from typing import Any
 
 from distributed import Future
 
-from scalable_nb.client import ScalableClient
-from scalable_nb.futures import FutureList
+from scalable_nb.client.client import ScalableClient
+from scalable_nb.client.futures import FutureList
 from scalable_nb.telemetry.ledger import Delta, Ledger
-from scalable_nb.telemetry.mirror import Mirror
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.ledger_mirror import Mirror
+from scalable_nb.telemetry.rows import TaskState
 
 
 class StandInClient(ScalableClient):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.batches import Batch
-from scalable_nb.host.book import Book
-from scalable_nb.host.record import Failure
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.task import Failure
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.attempts import join_attempts, running_attempt
-from scalable_nb.telemetry.reader import read_rows
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.protocol.messages import Batch
+from scalable_nb.telemetry.attempt_history import join_attempts, running_attempt
+from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.rows import TaskState
 
 WORKER = "tls://127.0.0.1:40001"
 

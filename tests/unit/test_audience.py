@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalable_nb.widgets.audience import PATIENCE_S, Audience, Kernel
+from scalable_nb.widgets.viewers import PATIENCE_S, Audience, Kernel
 
 
 class Clock:

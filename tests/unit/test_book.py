@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.batches import Batch
-from scalable_nb.host.book import Book
-from scalable_nb.host.losses import ExitReport
-from scalable_nb.host.record import Failure, TaskRecord
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.worker_losses import ExitReport
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.reader import read_rows
-from scalable_nb.telemetry.records import FailureRow, TaskRow, TaskState
+from scalable_nb.protocol.messages import Batch
+from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.rows import FailureRow, TaskRow, TaskState
 
 WORKER = "tls://127.0.0.1:40001"
 FINAL = [TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.CACHED]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.widgets import task_table
-from scalable_nb.widgets.bundle import bundle_modules, bundle_styles
+from scalable_nb.widgets.asset_bundle import bundle_modules, bundle_styles
+from scalable_nb.widgets.task_table import widget
 
-FOLDER = Path(task_table.__file__).parent / "static" / "task_table"
+FOLDER = Path(widget.__file__).parents[1] / "static" / "task_table"
 _DECLARED = re.compile(
     r"^(?:export )?(?:async )?(?:function|class|const|let) (?:\{([^}]*)\}|(\w+))", re.M
 )

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from scalable_nb.cache.decorator import cacheable
-from scalable_nb.cache.identity import Identity
+from scalable_nb.cache.hashing.code_references import references
+from scalable_nb.cache.hashing.function_identity import Identity
 from scalable_nb.cache.keys import CallKeys, call_key
-from scalable_nb.cache.references import references
 
 
 @pytest.fixture

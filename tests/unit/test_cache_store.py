@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalable_nb.cache.kept import kept_call
+from scalable_nb.cache.lookup import kept_call
 from scalable_nb.cache.store import (
     CorruptResultError,
     ResultStore,
@@ -325,7 +325,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from scalable_nb.cache.kept import kept_call
+from scalable_nb.cache.lookup import kept_call
 from scalable_nb.cache.store import ResultStore
 store = ResultStore(Path(sys.argv[1]))
 store.put("0" * 64, "old")
@@ -444,7 +444,7 @@ def test_trouble_with_the_store_never_fails_the_call(store):
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-from scalable_nb.cache.kept import kept_call
+from scalable_nb.cache.lookup import kept_call
 from scalable_nb.cache.store import ResultStore
 if os.getuid() == 0:  # whom no mode stops
     os.setgroups([]); os.setgid(65534); os.setuid(65534)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from scalable_nb import cacheable
+from scalable_nb.cache.explain_miss import why
+from scalable_nb.cache.file_lock import STALE_AFTER_S, OwnerLock
 from scalable_nb.cache.index import IndexBusyError, ResultIndex
-from scalable_nb.cache.lock import STALE_AFTER_S, OwnerLock
+from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache
 from scalable_nb.cache.store import OversizedResultError, ResultStore
-from scalable_nb.cache.upkeep import cache_info, clear_cache, verify_cache
-from scalable_nb.cache.why import why
 
 FACTOR = 2
 

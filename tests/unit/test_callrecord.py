@@ -12,14 +12,9 @@ from full_disk import files_end_at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.callrecord import (
-    CallRecorder,
-    RecordedBatch,
-    RecordedCall,
-    read_call_record,
-)
-from scalable_nb.calls import Call, SharedBuffers, pack_arguments
+from scalable_nb.client.call_log import CallRecorder, RecordedBatch, RecordedCall, read_call_record
 from scalable_nb.errors import RunFolderError
+from scalable_nb.protocol.call import Call, SharedBuffers, pack_arguments
 
 UNLIMITED = 1 << 40
 

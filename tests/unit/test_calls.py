@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb import File
-from scalable_nb.calls import Call, Preview, pack_arguments, pack_function
+from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
-from scalable_nb.futures import FutureList
+from scalable_nb.protocol.call import Call, Preview, pack_arguments, pack_function
 
 
 class Pair(NamedTuple):

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from scalable_nb import __version__, cacheable
 from scalable_nb.cli import main
-from scalable_nb.magics.helptext import overview, verb_help
-from scalable_nb.magics.table import SHELL, VERBS
+from scalable_nb.magics.help_text import overview, verb_help
+from scalable_nb.magics.verb_registry import SHELL, VERBS
 
 RUN = "run-20260101T000000Z-demo-00000001"
 NEWER = "run-20260102T000000Z-demo-00000002"

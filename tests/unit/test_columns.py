@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from journal_rows import failure, task, tutorial_failures, tutorial_tasks, write_run
 from test_reader import ANY_ROWS, SIBLING
 
-from scalable_nb.telemetry.columns import FAILURES, failures_frame, tasks_frame
-from scalable_nb.telemetry.runs import FollowedTable, RowRecords, RunRecords
+from scalable_nb.telemetry.dataframes import FAILURES, failures_frame, tasks_frame
+from scalable_nb.telemetry.run_tables import FollowedTable, RowRecords, RunRecords
 
 
 def table_of(folder: Path, data: bytes) -> FollowedTable:

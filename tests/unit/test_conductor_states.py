@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from scheduler_alone import SchedulerAlone
 
 from scalable_nb.faults.policy import Backoff, PolicyTerms
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 
 _THREADS = 2
 _MAX_WORKERS = 3

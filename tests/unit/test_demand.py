@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler_alone import SchedulerAlone
 
 from scalable_nb.faults.policy import Backoff, PolicyTerms
-from scalable_nb.host.demand import runnable_by_component
+from scalable_nb.host.workers.demand import runnable_by_component
 
 
 def test_what_waits_asks_for_no_worker() -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from scalable_nb.devslurm import service
 from scalable_nb.devslurm.__main__ import main
-from scalable_nb.devslurm.config import Instance, Layout, slurm_conf, slurmdbd_conf
+from scalable_nb.devslurm.slurm_conf import Instance, Layout, slurm_conf, slurmdbd_conf
 
 LAYOUT = Layout(Path("/private/slurm"))
 INSTANCE = Instance(

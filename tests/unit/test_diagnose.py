@@ -9,8 +9,8 @@ from hypothesis import given
 from journal_rows import attempts, failure, task, tutorial_failures, tutorial_tasks
 from test_reader import ANY_ROWS
 
-from scalable_nb.faults.diagnose import Finding, diagnose
-from scalable_nb.telemetry.columns import failures_frame
+from scalable_nb.diagnosis.diagnose import Finding, diagnose
+from scalable_nb.telemetry.dataframes import failures_frame
 
 
 def finding(found: list[Finding], rule: str) -> Finding:

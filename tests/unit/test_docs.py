@@ -14,7 +14,7 @@ from doc_blocks import PAGES, ROOT, blocks
 
 import scalable_nb
 from scalable_nb import errors, paths
-from scalable_nb.magics.table import VERBS
+from scalable_nb.magics.verb_registry import VERBS
 from scalable_nb.manifest.load import load_manifest
 from scalable_nb.manifest.schema import Manifest
 

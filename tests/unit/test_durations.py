@@ -8,7 +8,7 @@ import pytest
 from scheduler_alone import SchedulerAlone
 
 from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.durations import Durations
+from scalable_nb.host.workers.task_durations import Durations
 
 
 @pytest.fixture

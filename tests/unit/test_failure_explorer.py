@@ -22,14 +22,14 @@ from test_reader import ANY_ROWS
 from test_reproduction import record_calls
 from waiting import until
 
+from scalable_nb.diagnosis.selection import Selection
 from scalable_nb.errors import ScalableError, UnknownNameError
-from scalable_nb.figures.explorer import ARGUMENT, PLACES, POINTS, RETRIES, TIMELINE
+from scalable_nb.figures.explorer_figure import ARGUMENT, PLACES, POINTS, RETRIES, TIMELINE
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.columns import failures_frame
-from scalable_nb.telemetry.runs import RunRecords
-from scalable_nb.telemetry.selection import Selection
+from scalable_nb.telemetry.dataframes import failures_frame
+from scalable_nb.telemetry.run_tables import RunRecords
 from scalable_nb.widgets.copy_button import CopyButton
-from scalable_nb.widgets.failure_explorer import FailureExplorer
+from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 
 
 def parts(widget: Widget, kind: type) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.faults.brake import Brake
+from scalable_nb.faults.circuit_breaker import Brake
 
 OUTCOMES = st.lists(st.sampled_from(["success", "a", "b"]), max_size=60)
 

@@ -22,9 +22,9 @@ from scalable_nb.figures import (
     execution_times,
     label_text,
 )
-from scalable_nb.telemetry.columns import failures_frame
-from scalable_nb.telemetry.runs import RowRecords
-from scalable_nb.widgets.failure_view import FailureView
+from scalable_nb.telemetry.dataframes import failures_frame
+from scalable_nb.telemetry.run_tables import RowRecords
+from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
 
 def explorer_figure(rows: list[dict[str, Any]], timeout_s: float | None = None) -> Any:

@@ -13,9 +13,9 @@ from distributed import Future
 from distributed.client import futures_of
 from stand_in_client import StandInClient
 
-from scalable_nb import futures as futures_module
+from scalable_nb.client import futures as futures_module
+from scalable_nb.client.futures import FutureList, PartialResult, TaskFailure, partial, set_view
 from scalable_nb.errors import ScalableError, SessionError
-from scalable_nb.futures import FutureList, PartialResult, TaskFailure, partial, set_view
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from waiting import until
 
-from scalable_nb.host.healing import Healing, Rules
+from scalable_nb.host.workers.replacement import Healing, Rules
 from scalable_nb.targets.fleet import Entry, Kind
 
 KIND = Kind("big", {}, cores=4)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from scalable_nb import hostclient
-from scalable_nb.hostclient import HostClient
+from scalable_nb.client import host_api
+from scalable_nb.client.host_api import HostClient
 
 
 @pytest.mark.parametrize(("looks", "is_live"), [([True, True, False], False), ([True], True)])
@@ -17,7 +17,7 @@ def test_a_host_that_is_just_dying_is_not_taken_for_alive(
     monkeypatch: pytest.MonkeyPatch, looks: list[bool], is_live: bool
 ) -> None:
     """A connection ends a moment before the process: the client looks again before it hopes."""
-    monkeypatch.setattr(hostclient, "_DYING_S", 0.1)
+    monkeypatch.setattr(host_api, "_DYING_S", 0.1)
     seen = iter(looks)
     session = SimpleNamespace(is_host_alive=lambda: next(seen, looks[-1]))
     client: Any = SimpleNamespace(session=session)

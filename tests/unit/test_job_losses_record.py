@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from scalable_nb.batch_system.job_queue import Queue
+from scalable_nb.batch_system.job_state import JobFacts
 from scalable_nb.faults.policy import Loss
-from scalable_nb.host.job_losses import JobLosses
-from scalable_nb.host.losses import ExitReport
-from scalable_nb.host.record import Failure
+from scalable_nb.host.tasks.task import Failure
+from scalable_nb.host.tasks.worker_losses import ExitReport
+from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.targets.fleet import Entry, Kind
-from scalable_nb.targets.jobstate import JobFacts
-from scalable_nb.targets.queue import Queue
 
 WORKER = "tls://10.0.0.2:1"
 

@@ -6,9 +6,9 @@ import psutil
 import pytest
 
 from scalable_nb.errors import StartError, UnknownNameError
-from scalable_nb.host.worker import nanny_arguments
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.targets.interfaces import listening_address
+from scalable_nb.targets.network import listening_address
+from scalable_nb.worker.command import nanny_arguments
 
 SCHEDULER = "tls://127.0.0.1:8786"
 
@@ -79,7 +79,7 @@ def test_without_a_manifest_dasks_configuration_is_enough(
     """A site that configured `jobqueue.pbs` needs no file of ours."""
     import dask
 
-    from scalable_nb.manifest.plan import make_plan
+    from scalable_nb.manifest.planner import make_plan
 
     monkeypatch.chdir(str(tmp_path))
     with pytest.raises(StartError, match=r"jobqueue\.pbs\.memory"):

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from scalable_nb.targets.jobstate import (
+from scalable_nb.batch_system.job_state import (
     JobFacts,
     JobPhase,
     find_fate,
@@ -16,7 +16,7 @@ from scalable_nb.targets.jobstate import (
     with_forgotten,
     with_start,
 )
-from scalable_nb.targets.silence import likely_cause
+from scalable_nb.batch_system.startup_diagnosis import likely_cause
 
 CAME_AT = 105.0
 

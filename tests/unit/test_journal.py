@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from journal_rows import failure
 
 from scalable_nb.telemetry.journal import JournalFile
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 # Any text, lone surrogates included: a message is what somebody's program printed.
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=20)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scalable_nb.telemetry.ledger import COLUMNS, Delta, Ledger
-from scalable_nb.telemetry.records import STATE_LABELS, TaskState
+from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
 
 STATES = st.sampled_from(TaskState)
 # Also what no keyboard writes: a function's name may be any text.

@@ -9,9 +9,9 @@ from IPython.core.completer import Completion, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell
 
-from scalable_nb.magics import candidates
+from scalable_nb.magics import completion_values
 from scalable_nb.magics.completion import Offer, complete_line, complete_words
-from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
+from scalable_nb.magics.verb_registry import NOTEBOOK, SHELL, VERBS
 
 RUNS = ["run-20260101T000000Z-demo-00000001", "run-20260102T000000Z-demo-00000002"]
 SHARED = ("--quiet", "--out", "--help")
@@ -97,7 +97,7 @@ def test_runs_folder_that_cannot_be_read_offers_nothing(monkeypatch: pytest.Monk
     """A completion never fails because of the environment."""
     monkeypatch.setenv("SCALABLE_RUNS_DIR", "/proc/1/root")
     monkeypatch.setenv("SCALABLE_LINGER_S", "soon")
-    assert candidates.run_ids([]) == []
+    assert completion_values.run_ids([]) == []
 
 
 def offered(shell: InteractiveShell, cell: str) -> list[Completion]:

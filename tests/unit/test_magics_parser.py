@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.magics.expansion import split_cell_line, split_line
-from scalable_nb.magics.helptext import overview, usage, verb_help
+from scalable_nb.magics.help_text import overview, usage, verb_help
+from scalable_nb.magics.line_expansion import split_cell_line, split_line
 from scalable_nb.magics.parser import parse
-from scalable_nb.magics.table import NOTEBOOK, SHELL, VERBS
 from scalable_nb.magics.verb import Surface, Verb, WrongUse
+from scalable_nb.magics.verb_registry import NOTEBOOK, SHELL, VERBS
 
 VERB_NAMES = ", ".join(sorted(VERBS))
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scalable_nb.errors import HostDiedError
-from scalable_nb.magics import progress
-from scalable_nb.magics.progress import WaitInterrupted, wait_for
+from scalable_nb.magics import wait
+from scalable_nb.magics.wait import WaitInterrupted, wait_for
 from scalable_nb.widgets import progress as one_line
 from scalable_nb.widgets.progress import count_line
 
@@ -36,8 +36,8 @@ def alive() -> None:
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look without pause."""
-    monkeypatch.setattr(progress, "_POLL_S", 0.0)
-    monkeypatch.setattr(progress, "_PRINT_EVERY_S", 0.0)
+    monkeypatch.setattr(wait, "_POLL_S", 0.0)
+    monkeypatch.setattr(wait, "_PRINT_EVERY_S", 0.0)
 
 
 def test_counts_are_printed_as_they_change() -> None:

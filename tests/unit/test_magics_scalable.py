@@ -21,8 +21,8 @@ from magic_shell import make_shell, usage_error
 
 from scalable_nb import errors
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.helptext import overview, verb_help
-from scalable_nb.magics.table import NOTEBOOK, VERBS
+from scalable_nb.magics.help_text import overview, verb_help
+from scalable_nb.magics.verb_registry import NOTEBOOK, VERBS
 from scalable_nb.manifest.load import load_manifest
 
 MANIFEST = """
@@ -106,12 +106,12 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> InteractiveShell:
     Path("scalable.yaml").write_text(MANIFEST)
     monkeypatch.setattr(Session, "live", [])
     for name, members in {
-        "session": {
+        "session.session": {
             "ScalableSession": Session,
             "current_session": current_session,
             "live_sessions": lambda: Session.live,
         },
-        "client": {"ScalableClient": Client},
+        "client.client": {"ScalableClient": Client},
     }.items():
         module = ModuleType(f"scalable_nb.{name}")
         vars(module).update(members)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.errors import ManifestError
-from scalable_nb.manifest.check import check
-from scalable_nb.manifest.document import parse_document
+from scalable_nb.manifest.checks import check
 from scalable_nb.manifest.load import load_manifest
 from scalable_nb.manifest.schema import (
     PROVIDERS,
@@ -25,6 +24,7 @@ from scalable_nb.manifest.schema import (
     Target,
     Task,
 )
+from scalable_nb.manifest.yaml_document import parse_document
 
 #: Seven lines that are right, to which the tables below add one or two that are not.
 SOUND = """\

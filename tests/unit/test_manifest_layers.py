@@ -10,7 +10,7 @@ import pytest
 from scalable_nb import ScalableSession, paths
 from scalable_nb.errors import ManifestError, UnknownNameError
 from scalable_nb.manifest.load import load_manifest, load_resolved
-from scalable_nb.manifest.plan import make_plan
+from scalable_nb.manifest.planner import make_plan
 
 SYSTEM = """\
 version: 1

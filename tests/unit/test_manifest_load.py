@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scalable_nb.errors import ManifestError, UnknownNameError
-from scalable_nb.manifest.check import merged
+from scalable_nb.manifest.checks import merged
 from scalable_nb.manifest.load import load_manifest, project_name
 
 FULL = """\
@@ -225,7 +225,7 @@ def test_local_work_does_not_touch_dask_jobqueue(folder: Path) -> None:
     code = (
         "import sys\n"
         "from scalable_nb.manifest.load import load_manifest\n"
-        "from scalable_nb.manifest.plan import make_plan\n"
+        "from scalable_nb.manifest.planner import make_plan\n"
         "make_plan(load_manifest())\n"
         "print([m for m in ('dask_jobqueue', 'IPython', 'plotly') if m in sys.modules])"
     )

@@ -14,9 +14,9 @@ import distributed.system
 import pytest
 
 from scalable_nb.errors import ManifestError
-from scalable_nb.manifest import jobqueue
+from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.manifest.plan import Plan, make_plan
+from scalable_nb.manifest.planner import Plan, make_plan
 from scalable_nb.manifest.schema import PROVIDERS
 
 JOB_QUEUES = [provider for provider in PROVIDERS if provider != "local"]
@@ -48,7 +48,7 @@ def directives(plan: Plan, mark: str) -> list[str]:
 def worker_arguments(plan: Plan) -> list[str]:
     """The words of the command that starts the worker."""
     assert plan.script is not None
-    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.host.worker" in line]
+    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.worker.command" in line]
     return shlex.split(command)
 
 
@@ -155,7 +155,7 @@ def test_every_job_queue_has_a_script(provider: str) -> None:
     disk = ", disk: 1GB" if provider == "htcondor" else ""
     plan = plan_of(f"provider: {provider}, max_workers: 3{disk}")
     assert plan.script is not None
-    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.host.worker" in line]
+    (command,) = [line for line in plan.script.splitlines() if "scalable_nb.worker.command" in line]
     for words in (" -P -m ", "tls://<scheduler-address>", "--nthreads 2", "--component analysis"):
         assert words in command
     assert (plan.workers, plan.cores, plan.memory_bytes) == (3, 6, 3 * 10**9)
@@ -164,9 +164,9 @@ def test_every_job_queue_has_a_script(provider: str) -> None:
 @pytest.mark.parametrize("provider", JOB_QUEUES)
 def test_every_option_is_a_keyword_of_dask_jobqueue(provider: str) -> None:
     """The options of a provider are exactly what its classes take, without the session's own."""
-    names = jobqueue.option_names(provider)
+    names = job_options.option_names(provider)
     assert {"cores", "memory", "job_extra_directives", "log_directory"} <= names
-    assert not names & jobqueue.SESSION_OPTIONS
+    assert not names & job_options.SESSION_OPTIONS
     assert not names & {"self", "job_kwargs", "base_class_kwargs", "kwargs"}
     assert ("walltime" in names) == (provider != "htcondor")
 
@@ -184,7 +184,7 @@ def test_a_default_walltime_is_said() -> None:
 
 def test_dasks_configuration_is_respected() -> None:
     """What the manifest leaves open comes from `jobqueue.<system>`; what it says wins."""
-    jobqueue.cluster_class("slurm")
+    job_options.cluster_class("slurm")
     site = {
         "jobqueue.slurm.queue": "site",
         "jobqueue.slurm.account": "site",
@@ -359,7 +359,7 @@ def test_a_container_wraps_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         "provider: slurm, max_workers: 1, walltime: '10', containers: apptainer, python: python3",
         "any: {memory: 1G, image: x.sif}",
     )
-    assert "x.sif python3 -P -m scalable_nb.host.worker" in (by_target.script or "")
+    assert "x.sif python3 -P -m scalable_nb.worker.command" in (by_target.script or "")
 
 
 def test_adaptive_scaling_plans_its_maximum() -> None:

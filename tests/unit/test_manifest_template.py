@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from scalable_nb.errors import ManifestError
-from scalable_nb.manifest.document import parse_document
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.manifest.plan import make_plan
+from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.schema import Backoff, Component, Defaults, Manifest, Target, Task
 from scalable_nb.manifest.template import write_template
+from scalable_nb.manifest.yaml_document import parse_document
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from scalable_nb.telemetry import mirror as mirror_module
+from scalable_nb.telemetry import ledger_mirror as mirror_module
 from scalable_nb.telemetry.ledger import Delta, Ledger
-from scalable_nb.telemetry.mirror import Mirror
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.ledger_mirror import Mirror
+from scalable_nb.telemetry.rows import TaskState
 
 Step = Callable[[], Any]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from scalable_nb.cache.decorator import cacheable
+from scalable_nb.client.call_options import Order
 from scalable_nb.errors import PolicyError, SubmitError, UnknownNameError
 from scalable_nb.faults.policy import PolicyTerms, RetryPolicy, TaskPolicy
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.orders import Order
 
 MANIFEST = """\
 version: 1

@@ -8,11 +8,11 @@ from time import time
 import psutil
 import pytest
 
-from scalable_nb.host.own_job import OwnJob
+from scalable_nb.batch_system.job_queue import Queue, open_queue
+from scalable_nb.batch_system.job_state import JobFacts
+from scalable_nb.host.allocation import OwnJob
 from scalable_nb.manifest.schema import PROVIDERS, HostJob, Target
-from scalable_nb.status import SessionStatus
-from scalable_nb.targets.jobstate import JobFacts
-from scalable_nb.targets.queue import Queue, open_queue
+from scalable_nb.session.status import SessionStatus
 
 
 class _Told(Queue):

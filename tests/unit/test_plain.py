@@ -14,11 +14,11 @@ from dask._task_spec import Task
 from distributed import KilledWorker, Scheduler
 from distributed.protocol import pickle
 
-from scalable_nb.host.book import Book
-from scalable_nb.host.conductor import Conductor
-from scalable_nb.host.plain import told_by_dask
+from scalable_nb.host.tasks.native_tasks import told_by_dask
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.tracker import Conductor
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_rows
 
 WORKER = SimpleNamespace(address="tls://127.0.0.1:40001", nthreads=1)
 

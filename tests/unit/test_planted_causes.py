@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from planted import RESET, Call, Fate, Plan, run_with
 
-from scalable_nb.faults.diagnose import Finding, diagnose
+from scalable_nb.diagnosis.diagnose import Finding, diagnose
 
 SEEDS = range(10)
 

@@ -19,16 +19,16 @@ import cloudpickle
 import pytest
 
 import scalable_nb
-from scalable_nb import project
-from scalable_nb.calls import pack_function
-from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.orders import _pack_rules
-from scalable_nb.project import (
+from scalable_nb.client import project_modules
+from scalable_nb.client.call_options import _pack_rules
+from scalable_nb.client.project_modules import (
     StaleModuleWarning,
     is_project_module,
     ship_project_modules,
     warn_if_stale,
 )
+from scalable_nb.faults.policy import TaskPolicy
+from scalable_nb.protocol.call import pack_function
 
 MODEL = """\
 import math
@@ -60,8 +60,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(project, "_seen_modules", dict(sys.modules))
-    monkeypatch.setattr(project, "_compared", set())
+    monkeypatch.setattr(project_modules, "_seen_modules", dict(sys.modules))
+    monkeypatch.setattr(project_modules, "_compared", set())
     before, registered = set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
     yield folder
     for name in set(sys.modules) - before:
@@ -120,7 +120,7 @@ def module(name: str, file: object) -> ModuleType:
         ("numpy", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
         ("yaml", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
         ("__main__", "{root}/script.py", False),
-        ("scalable_nb.calls", "{root}/scalable_nb/calls.py", False),
+        ("scalable_nb.protocol.call", "{root}/scalable_nb/calls.py", False),
         ("builtin", None, False),
     ],
 )

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journal_rows import attempts, failure, tutorial_failures
 
-from scalable_nb.telemetry.columns import FAILURES, failures_frame
-from scalable_nb.telemetry.frames import failure_classes, failure_groups
-from scalable_nb.telemetry.plaintext import one_line, plain_text
-from scalable_nb.telemetry.reader import JournalTail, is_final, read_rows, with_given_up
-from scalable_nb.telemetry.records import GIVEN_UP, FailureRow
+from scalable_nb.telemetry.aggregates import failure_classes, failure_groups
+from scalable_nb.telemetry.dataframes import FAILURES, failures_frame
+from scalable_nb.telemetry.journal_reader import JournalTail, is_final, read_rows, with_given_up
+from scalable_nb.telemetry.rows import GIVEN_UP, FailureRow
+from scalable_nb.telemetry.sanitize import one_line, plain_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),

@@ -16,10 +16,10 @@ from journal_rows import RUN_ID, attempts, failure, task, tutorial_failures, tut
 from journal_rows import write_run as write
 from test_reader import ANY_ROWS
 
-from scalable_nb.contact import SILENT_S
 from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.connection_file import SILENT_S
 from scalable_nb.report import build_report
-from scalable_nb.report.text import format_duration
+from scalable_nb.report.report_text import format_duration
 
 ABOUT = {
     "run_id": RUN_ID,

@@ -13,12 +13,12 @@ from journal_rows import failure, write_run
 
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.callrecord import CallRecorder, RecordedBatch, RecordedCall
-from scalable_nb.calls import Call, pack_arguments, pack_function
+from scalable_nb.client.call_log import CallRecorder, RecordedBatch, RecordedCall
 from scalable_nb.errors import SubmitError
-from scalable_nb.failedcall import FailedCall
 from scalable_nb.paths import RunPaths
-from scalable_nb.reproduction import call_of_run
+from scalable_nb.protocol.call import Call, pack_arguments, pack_function
+from scalable_nb.resubmission.failed_call import FailedCall
+from scalable_nb.resubmission.find_call import call_of_run
 
 
 def call_of(function: Callable[..., Any], *args: Any, **options: Any) -> FailedCall:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.host.residence import what_ends_a_host
+from scalable_nb.session.host_lifetime import what_ends_a_host
 
 
 def test_on_a_plain_machine_there_is_nothing_to_say(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.host import slots
-from scalable_nb.host.slots import (
+from scalable_nb.worker import attempt_registry
+from scalable_nb.worker.attempt_registry import (
     SLOTS_VARIABLE,
     Owner,
     SlotWriter,
@@ -34,7 +34,7 @@ from scalable_nb.host.slots import (
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from scalable_nb.host.slots import Owner, SlotWriter, note_owner
+from scalable_nb.worker.attempt_registry import Owner, SlotWriter, note_owner
 path = Path(sys.argv[1])
 note_owner(path, Owner(os.getpid(), "tcp://127.0.0.1:4321"))
 writer = SlotWriter(path)
@@ -78,7 +78,7 @@ def test_the_limit_counts_from_the_call_of_the_function(path: Path) -> None:
         (loading,) = read_slots(path)
         note.called()
         (called,) = read_slots(path)
-    assert (loading.timeout_s, called.timeout_s) == (2.5 + slots.LOADING_S, 2.5)
+    assert (loading.timeout_s, called.timeout_s) == (2.5 + attempt_registry.LOADING_S, 2.5)
     assert called.started_at > loading.started_at
     with writer.running("key-2", None) as note:
         note.called()
@@ -112,12 +112,12 @@ def test_a_note_of_another_attempt_is_not_taken_away(path: Path) -> None:
     writer = SlotWriter(path)
     with writer.running("key-0", None) as note:
         pass
-    for number in range(slots._SLOT_COUNT):
+    for number in range(attempt_registry._SLOT_COUNT):
         with writer.running(f"key-{number + 1}", None):
             pass
     note.forget()
     ended = {attempt.key for attempt in read_ended(path)}
-    assert ended == {f"key-{number + 1}" for number in range(slots._SLOT_COUNT)}
+    assert ended == {f"key-{number + 1}" for number in range(attempt_registry._SLOT_COUNT)}
 
 
 def test_threads_note_their_attempts_side_by_side(path: Path) -> None:
@@ -178,12 +178,12 @@ def test_any_key_fits_a_slot(tmp_path_factory: pytest.TempPathFactory, keys: lis
 @pytest.mark.parametrize("end", ["", "é"])
 def test_long_keys_keep_apart(end: str) -> None:
     """A key that fits is noted as it is; longer ones differ although they begin alike."""
-    fitting = "k" * (slots._KEY_BYTES - len(end.encode())) + end
+    fitting = "k" * (attempt_registry._KEY_BYTES - len(end.encode())) + end
     assert slot_name(fitting) == fitting
     assert slot_name(("block", 1)) == "('block', 1)"
     longer = {slot_name(fitting + more) for more in ("a", "b", "ab")}
     assert len(longer) == 3
-    assert all(len(name.encode()) <= slots._KEY_BYTES for name in longer)
+    assert all(len(name.encode()) <= attempt_registry._KEY_BYTES for name in longer)
 
 
 def test_a_short_key_in_the_slot_of_a_long_one(path: Path) -> None:
@@ -199,11 +199,11 @@ def test_more_attempts_than_slots_run_unwatched(path: Path) -> None:
     """Where all slots are taken an attempt runs all the same, and the others stay readable."""
     writer = SlotWriter(path)
     with ExitStack() as stack:
-        for number in range(slots._SLOT_COUNT):
+        for number in range(attempt_registry._SLOT_COUNT):
             stack.enter_context(writer.running(f"key-{number}", None))
         with writer.running("one too many", None):
             found = keys(path)
-            assert len(found) == slots._SLOT_COUNT
+            assert len(found) == attempt_registry._SLOT_COUNT
             assert "one too many" not in found
         assert keys(path) == found
     assert read_slots(path) == []
@@ -224,7 +224,7 @@ def test_a_slot_that_is_being_written_is_no_attempt(
         seen.append(keys(path))  # all but the start is written by now
         return 1.7e9
 
-    monkeypatch.setattr(slots, "time", SimpleNamespace(time=clock))
+    monkeypatch.setattr(attempt_registry, "time", SimpleNamespace(time=clock))
     with writer.running("next", None):
         assert seen == [[]]
         assert [a[:3] for a in read_slots(path)] == [("next", 1.7e9, None)]
@@ -235,14 +235,14 @@ def test_a_file_that_was_cut_short_is_read_as_far_as_it_goes(path: Path, length:
     """Half a file yields whole slots or nothing, and is no error."""
     writer = SlotWriter(path)
     with ExitStack() as stack:
-        for number in range(slots._SLOT_COUNT):
+        for number in range(attempt_registry._SLOT_COUNT):
             stack.enter_context(writer.running(f"key-{number}", 1.0))
         data = path.read_bytes()
     cut = path.with_name("cut")
     cut.write_bytes(data[:length])
     whole = max(0, length // 1024 - 1)
     assert len(read_slots(cut)) == whole
-    assert set(keys(cut)) <= {f"key-{number}" for number in range(slots._SLOT_COUNT)}
+    assert set(keys(cut)) <= {f"key-{number}" for number in range(attempt_registry._SLOT_COUNT)}
 
 
 def test_a_missing_file_has_no_attempts(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_killed_process_leaves_what_it_was_executing(path: Path) -> None:
     assert read_slots(path) == alive
     assert sorted((a.key, a.timeout_s) for a in alive) == [
         ("('block', 1)", None),
-        ("simulate-é", 2.5 + slots.LOADING_S),
+        ("simulate-é", 2.5 + attempt_registry.LOADING_S),
     ]
     assert read_owner(path) == Owner(process.pid, "tcp://127.0.0.1:4321")
 
@@ -321,6 +321,6 @@ def test_threads_that_begin_at_once_share_the_slots(
         path = tmp_path / f"slots-{turn}"
         create_slots(path)
         monkeypatch.setenv(SLOTS_VARIABLE, str(path))
-        slots._open_own_slots.cache_clear()  # as in a new process
+        attempt_registry._open_own_slots.cache_clear()  # as in a new process
         assert noted_at_once(path) == names
-    slots._open_own_slots.cache_clear()
+    attempt_registry._open_own_slots.cache_clear()

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.targets.slurm_text import parse_log, parse_sacct, parse_scontrol, parse_squeue
+from scalable_nb.batch_system.slurm_parsers import (
+    parse_log,
+    parse_sacct,
+    parse_scontrol,
+    parse_squeue,
+)
 
 MEBI = 2**20
 

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from scalable_nb.contact import SILENT_S
 from scalable_nb.paths import RunPaths, create_run
-from scalable_nb.sweep import sweep_runs
+from scalable_nb.protocol.connection_file import SILENT_S
+from scalable_nb.session.stale_runs import sweep_runs
 
 
 def left_behind(runs_dir: Path) -> RunPaths:
@@ -53,7 +53,8 @@ def test_a_host_that_is_just_starting_is_left_alone(tmp_path: Path) -> None:
     """Whoever asked for it stands for it until it speaks for itself."""
     run = left_behind(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from scalable_nb.contact import HostState, sign\n"
+        "import sys; from pathlib import Path\n"
+        "from scalable_nb.protocol.connection_file import HostState, sign\n"
         "from scalable_nb.paths import RunPaths\n"
         "sign(RunPaths(Path(sys.argv[1])), HostState.ASKED_FOR); print(flush=True); input()"
     )

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.manifest.plan import worker_shares
-from scalable_nb.targets.walltime import leaves_at_s, walltime_s
-from scalable_nb.targets.wishes import SHRINK_AFTER_S, Limits, Wish
+from scalable_nb.batch_system.walltime import leaves_at_s, walltime_s
+from scalable_nb.manifest.planner import worker_shares
+from scalable_nb.targets.desired_workers import SHRINK_AFTER_S, Limits, Wish
 
 
 @pytest.mark.parametrize(

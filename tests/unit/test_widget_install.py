@@ -15,12 +15,13 @@ from fake_mirror import FakeMirror
 from IPython.core.interactiveshell import InteractiveShell
 from waiting import until
 
-from scalable_nb import futures, widgets
+from scalable_nb import widgets
+from scalable_nb.client import futures
+from scalable_nb.client.futures import FutureList, set_view
 from scalable_nb.errors import HostDiedError
-from scalable_nb.futures import FutureList, set_view
-from scalable_nb.magics.frontend import install_when_shown
-from scalable_nb.status import SessionStatus
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.magics.lazy_display import install_when_shown
+from scalable_nb.session.status import SessionStatus
+from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.widgets.live_card import LiveCard
 
 STATUS = SessionStatus(

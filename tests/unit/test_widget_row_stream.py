@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.telemetry.ledger import Ledger
-from scalable_nb.telemetry.records import TaskState
-from scalable_nb.widgets.row_stream import RowStream
+from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.widgets.task_table.row_stream import RowStream
 
 # What can happen, in any order: tasks appear, change, a frame or a snapshot is sent or lost.
 STEPS = st.lists(

@@ -14,17 +14,17 @@ from fake_mirror import FakeMirror
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.faults.brake import Pause
-from scalable_nb.status import SessionStatus, browser_link
-from scalable_nb.telemetry.records import TaskState
-from scalable_nb.widgets.picture import (
+from scalable_nb.faults.circuit_breaker import Pause
+from scalable_nb.session.status import SessionStatus, browser_link
+from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.widgets.session_card import card_html, card_text
+from scalable_nb.widgets.task_table.static_html import column_heights, picture_html
+from scalable_nb.widgets.task_table.summary import (
     Picture,
     duration_text,
     picture_text,
     take_picture,
 )
-from scalable_nb.widgets.session_card import card_html, card_text
-from scalable_nb.widgets.static_view import column_heights, picture_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 STATES = st.lists(st.sampled_from(list(TaskState)), max_size=300)

@@ -13,11 +13,11 @@ from frame_reader import FrameReader
 from IPython.core.interactiveshell import InteractiveShell
 
 from scalable_nb.telemetry.ledger import Ledger
-from scalable_nb.telemetry.records import TaskState
+from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.widgets import saved_output
-from scalable_nb.widgets import task_table as module
-from scalable_nb.widgets.controls import Outcome
-from scalable_nb.widgets.task_table import TaskTable
+from scalable_nb.widgets.task_table import widget as module
+from scalable_nb.widgets.task_table.actions import Outcome
+from scalable_nb.widgets.task_table.widget import TaskTable
 
 WAIT_S = 20
 

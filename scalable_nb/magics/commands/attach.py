@@ -5,16 +5,16 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.candidates import run_ids
 from scalable_nb.magics.commands.start import publish
+from scalable_nb.magics.completion_values import run_ids
 from scalable_nb.magics.verb import Argument, Context, Example, Verb
 
 if TYPE_CHECKING:
-    from scalable_nb.session import ScalableSession
+    from scalable_nb.session.session import ScalableSession
 
 
 def _run(context: Context, options: Namespace) -> ScalableSession:
-    from scalable_nb.session import ScalableSession, live_sessions
+    from scalable_nb.session.session import ScalableSession, live_sessions
 
     run_id = options.run
     session = next(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from scalable_nb.magics.runs import live_session
+from scalable_nb.magics.run_selection import live_session
 from scalable_nb.magics.verb import Argument, Context, Example, Option, Text, Verb, WrongUse
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _ACTIONS = ("info", "verify", "clear", "why")
 
 
 def _run(context: Context, options: Namespace) -> object:
-    from scalable_nb.cache.upkeep import cache_info, clear_cache, verify_cache
+    from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache
 
     action, *words = options.words or ["info"]
     store = _store(context)
@@ -50,8 +50,8 @@ def _store(context: Context) -> ResultStore:
 def _with_rate(context: Context, info: object) -> object:
     from dataclasses import replace
 
-    from scalable_nb.cache.upkeep import CacheInfo
-    from scalable_nb.telemetry.reader import read_rows
+    from scalable_nb.cache.maintenance import CacheInfo
+    from scalable_nb.telemetry.journal_reader import read_rows
 
     session = live_session(context)
     if session is None or session.paths is None or not isinstance(info, CacheInfo):
@@ -63,7 +63,7 @@ def _with_rate(context: Context, info: object) -> object:
 
 def _why(context: Context, words: list[str]) -> Text:
     """``why NAME [VALUE ...]``: values are Python, names of the notebook among them."""
-    from scalable_nb.cache.why import why
+    from scalable_nb.cache.explain_miss import why
 
     variables = context.variables
     if variables is None or not words:
@@ -111,6 +111,6 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="from scalable_nb.cache.why import why; print(why(simulate, 3, scale=2.5))",
+    python="from scalable_nb.cache.explain_miss import why; print(why(simulate, 3, scale=2.5))",
     on_command_line=True,
 )

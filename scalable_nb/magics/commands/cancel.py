@@ -6,8 +6,8 @@ import shlex
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.candidates import batches
-from scalable_nb.magics.runs import RUN, visited_session
+from scalable_nb.magics.completion_values import batches
+from scalable_nb.magics.run_selection import RUN, visited_session
 from scalable_nb.magics.verb import Argument, Context, Example, Option, Text, Verb, WrongUse
 
 if TYPE_CHECKING:

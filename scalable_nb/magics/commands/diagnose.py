@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run
+from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run
 from scalable_nb.magics.verb import Context, Example, Text, Verb, format_option
 
 
 def _run(context: Context, options: Namespace) -> object:
-    from scalable_nb.faults.diagnose import diagnose
-    from scalable_nb.report.diagnosis import diagnosis_text
-    from scalable_nb.telemetry.runs import RunRecords
+    from scalable_nb.diagnosis.diagnose import diagnose
+    from scalable_nb.report.diagnosis_text import diagnosis_text
+    from scalable_nb.telemetry.run_tables import RunRecords
 
     run = chosen_run(context, options)
     catch_up(context, run)
@@ -32,6 +32,6 @@ VERB = Verb(
         Example("diagnose", "of the session; without one, of the newest run"),
         Example("diagnose --last --format json", "of the newest run, as data"),
     ),
-    python="from scalable_nb.faults.diagnose import diagnose; diagnose(session.failures())",
+    python="from scalable_nb.diagnosis.diagnose import diagnose; diagnose(session.failures())",
     on_command_line=True,
 )

@@ -6,16 +6,16 @@ from argparse import Namespace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run, live_session
+from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run, live_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
-    from scalable_nb.session import ScalableSession
-    from scalable_nb.widgets.failure_explorer import FailureExplorer
+    from scalable_nb.session.session import ScalableSession
+    from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 
 
 def _run(context: Context, options: Namespace) -> FailureExplorer:
-    from scalable_nb.widgets.failure_explorer import FailureExplorer
+    from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 
     run = chosen_run(context, options)
     catch_up(context, run)
@@ -41,6 +41,6 @@ VERB = Verb(
         Example("failures", "of the session; without one, of the newest run"),
         Example("failures --last", "of the newest run, also when its session is gone"),
     ),
-    python="from scalable_nb.widgets.failure_explorer import FailureExplorer; "
+    python="from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer; "
     "FailureExplorer(session)",
 )

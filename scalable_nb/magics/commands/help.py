@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterable
 
-from scalable_nb.magics.helptext import overview, verb_help
+from scalable_nb.magics.help_text import overview, verb_help
 from scalable_nb.magics.verb import Argument, Context, Example, Text, Verb
 
 
 def _run(context: Context, options: Namespace) -> Text:
-    from scalable_nb.magics.table import find_verb
+    from scalable_nb.magics.verb_registry import find_verb
 
     if options.verb is None:
         return overview(context.surface)
@@ -18,7 +18,7 @@ def _run(context: Context, options: Namespace) -> Text:
 
 
 def _verbs(words: list[str]) -> Iterable[str]:
-    from scalable_nb.magics.table import VERBS
+    from scalable_nb.magics.verb_registry import VERBS
 
     return VERBS
 

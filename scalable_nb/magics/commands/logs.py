@@ -6,8 +6,8 @@ from argparse import Namespace
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from scalable_nb.magics.candidates import log_names
-from scalable_nb.magics.runs import LAST, RUN, chosen_run, live_session
+from scalable_nb.magics.completion_values import log_names
+from scalable_nb.magics.run_selection import LAST, RUN, chosen_run, live_session
 from scalable_nb.magics.verb import (
     Argument,
     Context,
@@ -64,7 +64,7 @@ def _end_of(name: str, files: dict[str, Path], count: int) -> str:
 
 def _of_task(context: Context, run: RunPaths, task_id: str, count: int) -> str:
     """What a task's worker wrote during its last attempt."""
-    from scalable_nb.widgets.controls import RunControls, SessionControls
+    from scalable_nb.widgets.task_table.actions import RunControls, SessionControls
 
     session = live_session(context)
     is_ours = session is not None and session.run_id == run.run_id

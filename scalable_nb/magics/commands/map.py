@@ -8,8 +8,8 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from scalable_nb.magics.candidates import components, tasks
 from scalable_nb.magics.cell_function import CellFunction, make_function
+from scalable_nb.magics.completion_values import components, tasks
 from scalable_nb.magics.verb import (
     Context,
     Example,
@@ -21,13 +21,13 @@ from scalable_nb.magics.verb import (
 )
 
 if TYPE_CHECKING:
-    from scalable_nb.futures import FutureList
+    from scalable_nb.client.futures import FutureList
 
 _OVER_EXAMPLE = "--over x=range(100)"
 
 
 def _run(context: Context, options: Namespace) -> FutureList:
-    from scalable_nb.session import current_session
+    from scalable_nb.session.session import current_session
 
     client = current_session().client
     variables = context.variables or {}

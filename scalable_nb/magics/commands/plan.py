@@ -6,11 +6,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.candidates import targets
+from scalable_nb.magics.completion_values import targets
 from scalable_nb.magics.verb import Context, Example, Option, Verb
 
 if TYPE_CHECKING:
-    from scalable_nb.manifest.plan import Plan
+    from scalable_nb.manifest.planner import Plan
 
 TARGET = Option(
     ("--target", "-t"),
@@ -28,7 +28,7 @@ MANIFEST = Option(
 
 def _run(context: Context, options: Namespace) -> Plan:
     from scalable_nb.manifest.load import load_manifest
-    from scalable_nb.manifest.plan import make_plan
+    from scalable_nb.manifest.planner import make_plan
 
     return make_plan(load_manifest(options.manifest, target=options.target))
 

@@ -6,8 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.candidates import run_ids
-from scalable_nb.magics.runs import LAST, RUN, catch_up, chosen_run, newest_run
+from scalable_nb.magics.completion_values import run_ids
+from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run, newest_run
 from scalable_nb.magics.verb import Context, Example, Option, Text, Verb, WrongUse, format_option
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def _text(report: Report | Comparison, failures: bool) -> str:
 
 
 def _page(run: RunPaths, report: Report | Comparison, options: Namespace) -> Text:
-    from scalable_nb.telemetry.runs import RunRecords
-    from scalable_nb.widgets.failure_export import RedactedRecords, report_page
-    from scalable_nb.widgets.failure_view import FailureView
+    from scalable_nb.telemetry.run_tables import RunRecords
+    from scalable_nb.widgets.failure_explorer.export import RedactedRecords, report_page
+    from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
     records = RunRecords(run)
     records.poll()

@@ -8,20 +8,20 @@ from argparse import Namespace
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from scalable_nb.magics.candidates import failures, run_ids
 from scalable_nb.magics.commands.start import publish
-from scalable_nb.magics.progress import WaitInterrupted, wait_for
-from scalable_nb.magics.runs import LAST
+from scalable_nb.magics.completion_values import failures, run_ids
+from scalable_nb.magics.run_selection import LAST
 from scalable_nb.magics.verb import Context, Example, Option, Verb, WrongUse, seconds, whole_number
+from scalable_nb.magics.wait import WaitInterrupted, wait_for
 
 if TYPE_CHECKING:
-    from scalable_nb.futures import FutureList, PartialResult
+    from scalable_nb.client.futures import FutureList, PartialResult
     from scalable_nb.resubmission import ResubmitPlan
 
 
 def _run(context: Context, options: Namespace) -> PartialResult | FutureList | ResubmitPlan:
     from scalable_nb.resubmission import resubmit
-    from scalable_nb.session import current_session
+    from scalable_nb.session.session import current_session
 
     if options.run is not None and options.last:
         raise WrongUse(f"--run {options.run} and --last name two runs: give one of them.")

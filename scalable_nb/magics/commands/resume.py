@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scalable_nb.magics.candidates import paused_batches
-from scalable_nb.magics.runs import RUN, visited_session
+from scalable_nb.magics.completion_values import paused_batches
+from scalable_nb.magics.run_selection import RUN, visited_session
 from scalable_nb.magics.verb import Argument, Context, Example, Text, Verb
 
 

@@ -6,16 +6,16 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.plan import MANIFEST, TARGET
-from scalable_nb.magics.runs import live_session
+from scalable_nb.magics.run_selection import live_session
 from scalable_nb.magics.verb import Context, Example, Verb
 
 if TYPE_CHECKING:
     from scalable_nb.manifest.load import LoadedManifest
-    from scalable_nb.session import ScalableSession
+    from scalable_nb.session.session import ScalableSession
 
 
 def _run(context: Context, options: Namespace) -> ScalableSession:
-    from scalable_nb.session import ScalableSession
+    from scalable_nb.session.session import ScalableSession
 
     session = live_session(context)
     if session is None:
@@ -35,7 +35,7 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
 
 def _chosen(loaded: LoadedManifest) -> str:
     """What holds where no file says it."""
-    from scalable_nb.manifest.plan import make_plan
+    from scalable_nb.manifest.planner import make_plan
 
     facts = dict(make_plan(loaded).facts())
     return (
@@ -69,8 +69,8 @@ def _notice_of_joining(live: ScalableSession, options: Namespace) -> str:
 
 def publish(context: Context, session: ScalableSession) -> None:
     """Put `session` and `client` into the namespace, and say so."""
-    from scalable_nb.client import ScalableClient
-    from scalable_nb.session import ScalableSession
+    from scalable_nb.client.client import ScalableClient
+    from scalable_nb.session.session import ScalableSession
 
     variables = context.variables
     if variables is None or session.paths is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from scalable_nb.magics.runs import RUN, visited_session
+from scalable_nb.magics.run_selection import RUN, visited_session
 from scalable_nb.magics.verb import Context, Example, Text, Verb
 
 
 def _run(context: Context, options: Namespace) -> object:
+    from scalable_nb.session.stale_runs import sweep_runs
     from scalable_nb.settings import load_settings
-    from scalable_nb.sweep import sweep_runs
 
     sweep_runs(load_settings().runs_dir)
     with visited_session(context, options.run) as session:

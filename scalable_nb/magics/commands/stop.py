@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scalable_nb.magics.runs import RUN, reach_session
+from scalable_nb.magics.run_selection import RUN, reach_session
 from scalable_nb.magics.verb import Context, Example, Text, Verb
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.runs import LAST, RUN, live_session, named_run, newest_run
+from scalable_nb.magics.run_selection import LAST, RUN, live_session, named_run, newest_run
 from scalable_nb.magics.verb import Context, Example, Text, Verb
 
 if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
-    from scalable_nb.widgets.task_table import TaskTable
+    from scalable_nb.widgets.task_table.widget import TaskTable
 
 
 def _run(context: Context, options: Namespace) -> TaskTable | Text:
@@ -19,15 +19,15 @@ def _run(context: Context, options: Namespace) -> TaskTable | Text:
         return _as_text(run or newest_run())
     session = live_session(context)
     if run is None or (session is not None and session.run_id == run.run_id):
-        from scalable_nb.session import current_session
+        from scalable_nb.session.session import current_session
         from scalable_nb.widgets import run_table
 
         session = session or current_session()  # which says that there is none
         session.check_alive()
         return run_table(session)
-    from scalable_nb.telemetry.replay import ledger_of_run
-    from scalable_nb.widgets.controls import RunControls
-    from scalable_nb.widgets.task_table import TaskTable
+    from scalable_nb.telemetry.ledger_replay import ledger_of_run
+    from scalable_nb.widgets.task_table.actions import RunControls
+    from scalable_nb.widgets.task_table.widget import TaskTable
 
     return TaskTable.of_ledger(ledger_of_run(run), title=run.run_id, controls=RunControls(run))
 
@@ -35,8 +35,8 @@ def _run(context: Context, options: Namespace) -> TaskTable | Text:
 def _as_text(run: RunPaths) -> Text:
     import time
 
-    from scalable_nb.telemetry.replay import ledger_of_run
-    from scalable_nb.widgets.picture import picture_text, take_picture
+    from scalable_nb.telemetry.ledger_replay import ledger_of_run
+    from scalable_nb.widgets.task_table.summary import picture_text, take_picture
 
     ledger = ledger_of_run(run)
     picture = take_picture(ledger, title=run.run_id, status="finished", at=time.time())

@@ -1,0 +1,1 @@
+"""Jobs of Slurm and other batch systems: queue state, outcomes, logs."""

@@ -1,0 +1,139 @@
+"""Finds out what became of the job of a lost worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from scalable_nb.batch_system.job_state import JobFacts, find_fate, with_start
+from scalable_nb.batch_system.slurm_parsers import parse_log
+from scalable_nb.errors import BatchCommandError
+
+if TYPE_CHECKING:
+    from scalable_nb.batch_system.job_queue import Queue
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions about lost workers; accounting lags by a second or two.
+WAITS_S: Final = (0.3, 0.7, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
+#: So often it is asked for details, when the job's own log has already said how it ended.
+_TRIES_FOR_DETAILS: Final = 3
+
+#: A log may be large; its end is enough.
+_TAIL_BYTES: Final = 16_384
+_TAIL_LINES: Final = 20
+
+
+@dataclass(eq=False)
+class LostJob:
+    """A job whose worker is gone.
+
+    Attributes
+    ----------
+    came_at : float
+        When the worker connected; seconds since the epoch.
+    logs : callable
+        The files with its output.
+    before : JobFacts or None
+        The batch system's last word of the run before its end.
+    then : callable
+        Called once with its fate, or None when nobody can say.
+    """
+
+    job_id: str
+    came_at: float
+    logs: Callable[[], Sequence[Path]]
+    before: JobFacts | None
+    then: Callable[[JobFacts | None], None]
+    tries: int = 0
+    fate: JobFacts | None = field(default=None, init=False)
+
+
+class JobFates:
+    """Asks about all lost jobs together until each has an answer, or nobody can give one.
+
+    Parameters
+    ----------
+    queue : Queue
+        The batch system.
+    waits_s : sequence of float
+        The waits before each question about a job, in seconds; after the last nobody can say.
+    """
+
+    def __init__(self, queue: Queue, waits_s: Sequence[float] = WAITS_S) -> None:
+        self._queue = queue
+        self._waits_s = waits_s
+        self._open: list[LostJob] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    def ask(self, lost: LostJob) -> None:
+        """Find out what became of a job; returns at once."""
+        self._open.append(lost)
+        self._queue.look_soon()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask_all())
+
+    def drop(self, lost: LostJob | None) -> None:
+        """Nobody waits for this answer any more."""
+        self._open = [other for other in self._open if other is not lost]
+
+    async def _ask_all(self) -> None:
+        while self._open:
+            # The one that waits longest sets the pace; newer ones get their tries as well.
+            await asyncio.sleep(self._waits_s[max(lost.tries for lost in self._open)])
+            asked = list(self._open)
+            if not asked:
+                return
+            try:
+                await self._look_up(asked)
+            except Exception:
+                # Whatever goes wrong here, the tasks must not wait for ever.
+                logger.exception("the fate of jobs could not be looked up")
+            for lost in [lost for lost in self._open if lost in asked]:
+                lost.tries += 1
+                if self._is_settled(lost):
+                    self.drop(lost)
+                    lost.then(lost.fate)
+
+    async def _look_up(self, asked: Sequence[LostJob]) -> None:
+        runs: Mapping[str, Sequence[JobFacts]] = {}
+        last: dict[str, JobFacts] = {}
+        try:
+            runs = await self._queue.runs(sorted({lost.job_id for lost in asked}))
+            if not runs:
+                last = await self._queue.last_runs()
+        except BatchCommandError as error:
+            logger.warning("%s", error)  # the log may still say it
+        for lost in asked:
+            lines = await asyncio.to_thread(read_tail, lost.logs)
+            log = parse_log(lines, lost.job_id, lost.came_at)
+            records, now = runs.get(lost.job_id, ()), last.get(lost.job_id)
+            fate = find_fate(lost.came_at, records, now, log)
+            if fate is not None:
+                lost.fate = with_start(fate, lost.before, lost.came_at)
+
+    def _is_settled(self, lost: LostJob) -> bool:
+        if lost.tries >= len(self._waits_s):
+            return True
+        if lost.fate is None:
+            return False
+        return lost.fate.source != "log" or lost.tries >= _TRIES_FOR_DETAILS
+
+
+def read_tail(logs: Callable[[], Sequence[Path]]) -> list[str]:
+    """The last lines of a job's output; none where it cannot be read."""
+    lines: deque[str] = deque(maxlen=_TAIL_LINES)
+    for path in logs():
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL_BYTES))
+                lines.extend(file.read().decode(errors="replace").splitlines())
+        except OSError as error:
+            logger.info("cannot read the output of a job: %s", error)
+    return list(lines)

@@ -1,0 +1,166 @@
+"""What a batch system says of the jobs of a run: one question for all of them, now and then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
+from typing import Final
+
+from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
+from scalable_nb.batch_system.slurm_query import SlurmQuery
+from scalable_nb.errors import BatchCommandError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions: twice as many after each that brought nothing new.
+FIRST_SPACING_S: Final = 2.0
+LONGEST_SPACING_S: Final = 30.0
+
+#: What tells a person why a job waits, by system.
+_ASKS: Final = {
+    "HTCONDOR": "condor_q -better-analyze",
+    "LSF": "bjobs -l",
+    "MOAB": "checkjob -v",
+    "OAR": "oarstat -f -j",
+    "PBS": "qstat -f",
+    "SGE": "qstat -j",
+}
+
+
+class Queue:
+    """A batch system that is not asked.
+
+    Attributes
+    ----------
+    system : str
+        Its name as a person writes it.
+    is_telling : bool
+        Whether anything will be known of its jobs.
+    error : BatchCommandError or None
+        Why the last question has no answer.
+    """
+
+    is_telling = False
+
+    def __init__(self, system: str) -> None:
+        self.system = system
+        self.error: BatchCommandError | None = None
+
+    def advice(self, job_id: str) -> str:
+        """Where a person finds why a job waits; empty where that is said unasked."""
+        return f"`{_ASKS[self.system]} {job_id}` says why it waits."
+
+    async def look(self) -> None:
+        """Ask for the states of all jobs, where it is time to."""
+
+    def look_soon(self) -> None:
+        """Something has happened: do not wait long with the next question."""
+
+    def facts(self, job_id: str) -> JobFacts | None:
+        """What was said last of a job."""
+        return None
+
+    def last_running(self, job_id: str) -> JobFacts | None:
+        """What was said last of a job while it ran."""
+        return None
+
+    def how_ended(self, job_id: str) -> str | None:
+        """The final state of a job; None while it has none, or it is not known."""
+        facts = self.facts(job_id)
+        return facts.state if facts is not None and facts.has_ended else None
+
+    async def runs(self, job_ids: Collection[str]) -> Mapping[str, Sequence[JobFacts]]:
+        """All runs of these jobs that the accounting has written down; empty without any."""
+        return {}
+
+    async def last_runs(self) -> dict[str, JobFacts]:
+        """What is remembered in detail of each job's last run."""
+        return {}
+
+
+class SlurmQueue(Queue):
+    """Slurm, asked for all jobs of a name.
+
+    Parameters
+    ----------
+    job_name : str
+    first_spacing_s : float
+        Seconds between the first two questions, and again whenever something has changed.
+    """
+
+    is_telling = True
+
+    def __init__(self, job_name: str, first_spacing_s: float = FIRST_SPACING_S) -> None:
+        super().__init__("Slurm")
+        self._query = SlurmQuery(job_name)
+        self._facts: dict[str, JobFacts] = {}
+        self._running: dict[str, JobFacts] = {}
+        self._states: dict[str, tuple[str, str | None]] = {}
+        self._first_spacing_s = first_spacing_s
+        self._spacing_s = first_spacing_s
+        self._asked_at = float("-inf")
+
+    def advice(self, job_id: str) -> str:
+        """Nothing: the reason is in what `squeue` says."""
+        return ""
+
+    async def look(self) -> None:
+        """Ask, unless that was done a moment ago."""
+        if monotonic() - self._asked_at < self._spacing_s:
+            return
+        self._asked_at = monotonic()
+        try:
+            found = await self._query.jobs()
+        except BatchCommandError as error:
+            if self.error is None:
+                logger.warning("%s", error)
+            self.error = error
+            return
+        self.error = None
+        self._facts = with_forgotten(self._facts, found)
+        self._running.update((k, facts) for k, facts in found.items() if facts.state == "RUNNING")
+        states = {job_id: (facts.state, facts.reason) for job_id, facts in self._facts.items()}
+        is_quiet = states == self._states
+        self._states = states
+        self._spacing_s = longer_s(self._spacing_s) if is_quiet else self._first_spacing_s
+
+    def look_soon(self) -> None:
+        """Begin again with short waits."""
+        self._spacing_s = self._first_spacing_s
+
+    def facts(self, job_id: str) -> JobFacts | None:
+        """What ``squeue`` said last of a job."""
+        return self._facts.get(job_id)
+
+    def last_running(self, job_id: str) -> JobFacts | None:
+        """What ``squeue`` said last of a job while it ran."""
+        return self._running.get(job_id)
+
+    async def runs(self, job_ids: Collection[str]) -> Mapping[str, Sequence[JobFacts]]:
+        """From ``sacct``.
+
+        Raises
+        ------
+        BatchCommandError
+        """
+        return await self._query.runs(job_ids) or {}
+
+    async def last_runs(self) -> dict[str, JobFacts]:
+        """From ``scontrol``.
+
+        Raises
+        ------
+        BatchCommandError
+        """
+        return await self._query.last_runs()
+
+
+def longer_s(spacing_s: float) -> float:
+    """The wait after one that brought nothing new, in seconds."""
+    return min(2 * spacing_s, LONGEST_SPACING_S)
+
+
+def open_queue(provider: str, job_name: str) -> Queue:
+    """The queue of a provider."""
+    return SlurmQueue(job_name) if provider == "slurm" else Queue(provider.upper())

@@ -1,0 +1,201 @@
+"""How each kind of plain value is written: a tag, a length where it needs one, the content."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import pickle
+import struct
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.cache.content import Directory, File
+
+if TYPE_CHECKING:
+    from scalable_nb.cache.hashing.encoder import Encoder
+
+
+class NotEncodableError(TypeError):
+    """A value without canonical bytes; the message says which part, and why."""
+
+
+_pack_double = struct.Struct(">d").pack
+
+
+def _float(value: float) -> bytes:
+    # The sign and payload of a NaN depend on how it came about, so they are left out.
+    return b"f" + _pack_double(value) if value == value else b"n"
+
+
+def _str(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return b"s%d:" % len(data) + data
+
+
+#: Type -> bytes of a value of exactly this type.
+SCALARS: Final[Mapping[type, Callable[[Any], bytes]]] = {
+    type(None): lambda value: b"N",
+    bool: lambda value: b"T" if value else b"F",
+    int: lambda value: b"i%x;" % value,  # hexadecimal: decimal digits are limited, and slow
+    float: _float,
+    complex: lambda value: b"j" + _float(value.real) + _float(value.imag),
+    str: _str,
+    bytes: lambda value: b"b%d:" % len(value) + value,
+}
+
+
+def _write_sequence(tag: bytes) -> Callable[[Encoder, Any], None]:
+    def write(encoder: Encoder, value: Any) -> None:
+        if encoder.enter(value):
+            encoder.feed(b"%s%d:" % (tag, len(value)))
+            write_each(encoder, value)
+            encoder.leave(value)
+
+    return write
+
+
+def write_each(encoder: Encoder, values: Iterable[Any]) -> None:
+    """Feed values one after the other."""
+    feed, write = encoder.feed, encoder.write
+    for value in values:
+        scalar = SCALARS.get(type(value))
+        if scalar is not None:
+            feed(scalar(value))
+        else:
+            write(value)
+
+
+def _write_dict(encoder: Encoder, value: Mapping[Any, Any]) -> None:
+    if encoder.enter(value):
+        encoder.feed(b"{%d:" % len(value))
+        for item in value.items():
+            write_each(encoder, item)
+        encoder.leave(value)
+
+
+def _write_set(tag: bytes) -> Callable[[Encoder, Any], None]:
+    def write(encoder: Encoder, value: Any) -> None:
+        encoder.feed(tag)
+        encoder.write_unordered(value)
+
+    return write
+
+
+def _write_bytearray(encoder: Encoder, value: bytearray) -> None:
+    encoder.feed(b"B%d:" % len(value))
+    encoder.feed(value)
+
+
+def _write_buffer(encoder: Encoder, value: pickle.PickleBuffer) -> None:
+    raw = value.raw()
+    encoder.feed(b"P%d:" % raw.nbytes)
+    encoder.feed(raw)
+
+
+def _write_module(encoder: Encoder, value: types.ModuleType) -> None:
+    encoder.feed(b"M" + _str(value.__name__))
+
+
+def _write_content(encoder: Encoder, value: File | Directory) -> None:
+    encoder.feed(b"C" + _str(type(value).__name__) + value.content_digest())
+
+
+def _write_function(encoder: Encoder, value: types.FunctionType) -> None:
+    encoder.write_code(value)
+
+
+#: Type -> writer of values of exactly this type.
+WRITERS: Final[Mapping[type, Callable[[Encoder, Any], None]]] = {
+    tuple: _write_sequence(b"("),
+    list: _write_sequence(b"["),
+    dict: _write_dict,
+    types.MappingProxyType: _write_dict,
+    set: _write_set(b"u"),
+    frozenset: _write_set(b"U"),
+    bytearray: _write_bytearray,
+    pickle.PickleBuffer: _write_buffer,
+    types.ModuleType: _write_module,
+    types.FunctionType: _write_function,
+    File: _write_content,
+    Directory: _write_content,
+}
+
+
+def write_path(encoder: Encoder, value: PurePath) -> None:
+    """Feed a path as what it is called; `File` stands for what it holds."""
+    encoder.feed(b"p")
+    encoder.write(type(value))
+    encoder.write(str(value))
+
+
+def write_object(encoder: Encoder, value: Any) -> None:
+    """Feed any other object as what pickle would store of it."""
+    if not encoder.enter(value):
+        return
+    # Statically: a bound method shows its function's attributes, and some proxies anything.
+    wrapped = inspect.getattr_static(value, "__wrapped__", None)
+    if isinstance(wrapped, types.FunctionType):
+        # A wrapper around the user's function (`functools.cache`, `cacheable`, a compiler's)
+        # pickles as a mere name.
+        encoder.feed(b"w")
+        encoder.write(type(value))
+        encoder.write(wrapped)
+    else:
+        _write_reduced(encoder, value, _reduce(value))
+    encoder.leave(value)
+
+
+def _reduce(value: Any) -> Any:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    if kind.startswith("distributed."):
+        # A future, an actor, a client: its name on a cluster says nothing of a value.
+        raise NotEncodableError(f"a {kind} stands for something on a cluster")
+    try:
+        reducer = copyreg.dispatch_table.get(type(value))
+        return reducer(value) if reducer is not None else value.__reduce_ex__(5)
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise NotEncodableError(f"a {kind} has no value to key on ({error})") from error
+
+
+def _write_reduced(encoder: Encoder, value: Any, reduced: Any) -> None:
+    if isinstance(reduced, str):  # a global: the name says all
+        encoder.feed(b"g")
+        write_each(encoder, (type(value), str(getattr(value, "__module__", "")), reduced))
+        return
+    rebuild, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    encoder.feed(b"o")
+    encoder.write(rebuild)
+    encoder.write(tuple(arguments))
+    _write_state(encoder, type(value), state)
+    for tag, parts in ((b"l", items), (b"d", pairs)):
+        if parts is not None:
+            listed = list(parts)
+            encoder.feed(b"%s%d:" % (tag, len(listed)))
+            write_each(encoder, listed)
+
+
+def _write_state(encoder: Encoder, kind: type, state: Any) -> None:
+    """Feed an object's attributes, sorted by name: in which order they were set is chance."""
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+        encoder.feed(b"2")  # (the dict, the slots)
+        _write_state(encoder, kind, state[0])
+        _write_state(encoder, kind, state[1])
+    elif type(state) is dict and all(type(name) is str for name in state):
+        # A property that was computed and remembered says nothing new.
+        names = [name for name in sorted(state) if not _is_cached_property(kind, name)]
+        encoder.feed(b"a%d:" % len(names))
+        for name in names:
+            encoder.feed(_str(name))
+            encoder.write(state[name])
+    else:
+        encoder.feed(b"v")
+        encoder.write(state)
+
+
+def _is_cached_property(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, name, None), functools.cached_property)

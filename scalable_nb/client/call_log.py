@@ -1,0 +1,344 @@
+"""The call record: what the tasks of a run call, so that they can be called again.
+
+The client writes it before a task becomes runnable; it is read when kernel and host are gone.
+Each client has a file of its own in ``calls/``, to which it only ever appends::
+
+    mark, length, CRC-32      fixed size, see `_FRAME`
+    entry                     a pickled dict of plain values: function, batch, calls or members
+
+A function is written once, arguments in one entry per submission, and what is large once per
+content, in ``calls/content/<SHA-256>``. Whatever byte a SIGKILL comes at, all entries before
+it can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import time
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from scalable_nb.paths import appending, private_folder, write_private
+from scalable_nb.protocol.call import LARGE_BYTES, Call
+
+_MARK: Final = b"CALL"
+_FRAME: Final = struct.Struct("<4sQI")
+_SUFFIX: Final = ".calls"
+_CONTENT: Final = "content"
+_CALLS_PER_ENTRY: Final = 1000
+
+
+class RecordedCall(NamedTuple):
+    """One call as it is handed to the record."""
+
+    key: Any
+    call: Call
+    input_keys: tuple[Any, ...]
+    preview: str
+
+
+@dataclass(frozen=True)
+class RecordedBatch:
+    """What the calls of one submission have in common.
+
+    Attributes
+    ----------
+    batch_id : str
+    name : str
+        Of the `map`; empty for a single `submit`.
+    function_name, task, component, tag : str
+    is_async : bool
+        Whether the function is a coroutine function.
+    wire : dict
+        The policy and the folder of kept results, as in the tasks' annotation.
+    placing : dict
+        Workers, resources and priority, as for Dask.
+    identity : str
+        Digest of what the function is, see `cache.identity`; empty where it has none.
+    at : float
+        Time of the submission, seconds since the epoch.
+    """
+
+    batch_id: str
+    name: str
+    function_name: str
+    task: str = ""
+    component: str = ""
+    tag: str = ""
+    is_async: bool = False
+    wire: Mapping[str, Any] = field(default_factory=dict)
+    placing: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTask:
+    """A task as it stands in the record.
+
+    Attributes
+    ----------
+    key : object
+    batch : RecordedBatch
+    function : bytes
+        Pickled; empty where it was not recorded.
+    about : bytes
+        What is known of the function, see `calls.Call`.
+    packed : bytes, list of str or None
+        The pickled arguments, or digests of them and their buffers; None where they were not
+        recorded.
+    result_key : str
+        Under which its result is kept; empty where it is not.
+    input_keys : tuple
+        Keys of the tasks whose results it takes.
+    preview : str
+        The arguments as text.
+    """
+
+    key: Any
+    batch: RecordedBatch
+    function: bytes
+    about: bytes
+    packed: bytes | list[str] | None
+    result_key: str
+    input_keys: tuple[Any, ...]
+    preview: str
+
+    @property
+    def has_call(self) -> bool:
+        """Whether function and arguments were recorded."""
+        return bool(self.function) and self.packed is not None
+
+
+@dataclass
+class CallRecord:
+    """All that a run's record says.
+
+    Attributes
+    ----------
+    tasks : dict
+        Key -> task, in the order of submission; of a key that was submitted again, the last.
+    members : dict
+        Name of a batch -> the keys of its futures, in the order of the call.
+    torn : int
+        Files that end within an entry, or are damaged from some place on.
+    """
+
+    folder: Path
+    tasks: dict[Any, RecordedTask] = field(default_factory=dict)
+    members: dict[str, list[Any]] = field(default_factory=dict)
+    torn: int = 0
+    _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
+        """The call of a task, to be kept under a key; None where the record has it no longer."""
+        if not task.has_call or task.packed is None:
+            return None
+        if isinstance(task.packed, bytes):
+            return Call(task.function, task.packed, result_key, about=task.about)
+        parts = [self._content(digest) for digest in task.packed]
+        if not all(parts):
+            return None
+        return Call(task.function, parts[0], result_key, tuple(parts[1:]), task.about)
+
+    def _content(self, digest: str) -> bytes:
+        """A large part of calls; empty where it is gone or damaged."""
+        part = self._contents.get(digest)
+        if part is None:
+            path = self.folder / _CONTENT / digest
+            part = path.read_bytes() if path.exists() else b""
+            is_whole = hashlib.sha256(part).hexdigest() == digest
+            self._contents[digest] = part = part if is_whole else b""
+        return part
+
+
+class CallRecorder:
+    """Writes one client's part of a run's call record.
+
+    Parameters
+    ----------
+    folder : Path
+        ``calls/`` of the run.
+    writer : str
+        Names the file; no two writers have the same.
+    limit_bytes : int
+        Of arguments in the whole record; what would exceed it is left out.
+    """
+
+    def __init__(self, folder: Path, writer: str, limit_bytes: int) -> None:
+        self._folder = folder
+        self._path = folder / f"{writer}{_SUFFIX}"
+        self._limit_bytes = limit_bytes
+        self._descriptor = -1
+        self._functions: set[str] = set()
+        self._lock = threading.Lock()
+        self.nbytes = 0
+
+    def write(
+        self,
+        batch: RecordedBatch,
+        calls: Iterable[RecordedCall],
+        *,
+        record_args: bool = True,
+    ) -> int:
+        """Record the calls of a batch; gives how many had no room for their arguments.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses. What was recorded before stays readable.
+        """
+        with self._lock:
+            left_out = 0
+            rest = iter(calls)
+            chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            first = chunk[0].call  # what is known of the function is the same for all of them
+            digest = hashlib.sha256(first.function).hexdigest()
+            with self._appending() as append:
+                if record_args and digest not in self._functions:
+                    told = {"function": first.function, "about": first.about}
+                    append(_entry("function", digest=digest, **told))
+                    self.nbytes += len(first.function)
+                append(_entry("batch", values=vars(batch), function=digest))
+                while chunk:
+                    packed = [self._arguments(each.call, record_args) for each in chunk]
+                    left_out += packed.count(None) if record_args else 0
+                    append(
+                        _entry(
+                            "calls",
+                            batch=batch.batch_id,
+                            keys=[each.key for each in chunk],
+                            arguments=packed,
+                            result_keys=[each.call.result_key for each in chunk],
+                            input_keys=[each.input_keys for each in chunk],
+                            previews=[each.preview for each in chunk],
+                        )
+                    )
+                    chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            if record_args:
+                self._functions.add(digest)
+        return left_out
+
+    def write_members(self, name: str, keys: Sequence[Any]) -> None:
+        """Record the futures of a batch, in order; of several under a name the last one counts.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses.
+        """
+        with self._lock:
+            with self._appending() as append:
+                append(_entry("members", name=name, keys=list(keys), at=time()))
+            os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    # --- internals -------------------------------------------------------------------
+
+    def _arguments(self, call: Call, record_args: bool) -> Any:
+        """The arguments as recorded: bytes, or digests of contents; None where left out."""
+        nbytes = len(call.arguments)
+        if not record_args or self.nbytes + nbytes > self._limit_bytes:
+            return None
+        if not call.buffers and nbytes < LARGE_BYTES:
+            self.nbytes += nbytes
+            return call.arguments
+        parts = [call.arguments, *call.buffers]
+        digests = [self._keep_content(part) for part in parts]
+        return None if None in digests else digests
+
+    def _keep_content(self, part: bytes) -> str | None:
+        digest = hashlib.sha256(part).hexdigest()
+        path = self._folder / _CONTENT / digest
+        if not path.exists():
+            if self.nbytes + len(part) > self._limit_bytes:
+                return None
+            private_folder(path.parent)
+            write_private(path, part)
+            self.nbytes += len(part)
+        return digest
+
+    def _appending(self) -> AbstractContextManager[Callable[[bytes], None]]:
+        if self._descriptor < 0:
+            private_folder(self._folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        return appending(self._descriptor)  # half an entry would hide all that follow
+
+
+def read_call_record(folder: Path) -> CallRecord:
+    """Read what all clients of a run have recorded.
+
+    Raises
+    ------
+    RunFolderError
+        When the folder is not private: what is in it would be run.
+    """
+    record = CallRecord(folder)
+    if not folder.is_dir():
+        return record
+    private_folder(folder)
+    functions: dict[str, tuple[bytes, bytes]] = {}
+    batches: dict[str, tuple[RecordedBatch, tuple[bytes, bytes]]] = {}
+    chunks: list[dict[str, Any]] = []
+    members: list[dict[str, Any]] = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        for entry in _entries(path.read_bytes(), record):
+            if entry["kind"] == "function":
+                functions[entry["digest"]] = entry["function"], entry.get("about", b"")
+            elif entry["kind"] == "batch":
+                batch = RecordedBatch(**entry["values"])
+                batches[batch.batch_id] = batch, functions.get(entry["function"], (b"", b""))
+            else:
+                (chunks if entry["kind"] == "calls" else members).append(entry)
+    for chunk in sorted(chunks, key=lambda each: batches[each["batch"]][0].at):
+        for task in _tasks(chunk, *batches[chunk["batch"]]):
+            record.tasks.pop(task.key, None)  # its place is that of the last submission
+            record.tasks[task.key] = task
+    for entry in sorted(members, key=lambda each: each["at"]):
+        record.members.pop(entry["name"], None)
+        record.members[entry["name"]] = entry["keys"]
+    return record
+
+
+def _tasks(
+    chunk: dict[str, Any], batch: RecordedBatch, recorded: tuple[bytes, bytes]
+) -> Iterator[RecordedTask]:
+    names = ("keys", "arguments", "result_keys", "input_keys", "previews")
+    for key, *values in zip(*(chunk[name] for name in names), strict=True):
+        yield RecordedTask(key, batch, *recorded, *values)
+
+
+def _entry(kind: str, **values: Any) -> bytes:
+    data = pickle.dumps({"kind": kind, **values}, protocol=pickle.HIGHEST_PROTOCOL)
+    return _FRAME.pack(_MARK, len(data), crc32(data)) + data
+
+
+def _entries(data: bytes, record: CallRecord) -> Iterator[dict[str, Any]]:
+    position = 0
+    while position < len(data):
+        start = position + _FRAME.size
+        mark, length, checksum = b"", 0, 0
+        if start <= len(data):
+            mark, length, checksum = _FRAME.unpack_from(data, position)
+        body = data[start : start + length]
+        if mark != _MARK or len(body) < length or crc32(body) != checksum:
+            record.torn += 1
+            return
+        yield pickle.loads(body)
+        position = start + length

@@ -1,0 +1,233 @@
+"""What the manifest and the arguments of ``submit`` together say about a call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import cloudpickle
+from dask.utils import funcname
+
+from scalable_nb.cache.function import CacheableFunction
+from scalable_nb.cache.hashing.function_identity import identity_of
+from scalable_nb.cache.hashing.value_writers import NotEncodableError
+from scalable_nb.cache.keys import CallKeys, own_result_key
+from scalable_nb.client.project_modules import ship_project_modules
+from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
+from scalable_nb.manifest.schema import Manifest
+from scalable_nb.protocol.messages import Batch
+
+if TYPE_CHECKING:
+    from scalable_nb.session.session import ScalableSession
+
+#: Results of a batch with a name are kept in the run folder up to this size, each.
+KEPT_WITH_A_NAME_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Order:
+    """A function, and on what terms it is called.
+
+    Attributes
+    ----------
+    function : callable
+        What a worker calls; it looks for a kept result by itself.
+    cacheable : CacheableFunction or None
+        The function as given, where it is one.
+    task, component, tag : str
+        Names of the manifest; empty where none was given.
+    wire : dict
+        The policy in plain values, and the folder of kept results, for the annotation.
+    resources : dict
+        Dask resources that a task takes.
+    call_keys : CallKeys or None
+        Makes the keys of results that are kept by what was called; None for others.
+    is_kept_by_submission : bool
+        Whether results are kept for this submission alone, so that they survive a worker, the
+        host and the kernel, and answer no other call.
+    record_args : bool
+        Whether functions and arguments go into the call record.
+    """
+
+    function: Callable[..., Any]
+    cacheable: CacheableFunction[..., Any] | None
+    task: str
+    component: str
+    tag: str
+    wire: dict[str, Any]
+    resources: dict[str, float]
+    call_keys: CallKeys | None
+    is_kept_by_submission: bool = False
+    record_args: bool = True
+
+    @classmethod
+    def resolve(
+        cls,
+        session: ScalableSession,
+        func: Callable[..., Any],
+        *,
+        tag: str | None = None,
+        task: str | None = None,
+        n: int = 1,
+        retries: int | RetryPolicy | None = None,
+        policy: TaskPolicy | None = None,
+        refresh: bool = False,
+        is_named: bool = False,
+    ) -> Order:
+        """Look names up in the session's manifest and settle the policy.
+
+        ``refresh``: kept results are passed over, and replaced. Results of a batch that
+        ``is_named`` are kept up to a size, where nothing else is said.
+
+        Raises
+        ------
+        UnknownNameError, PolicyError, SubmitError
+        """
+        manifest = session.manifest.manifest
+        component = find_component(manifest, task, tag)
+        entry = manifest.tasks[task] if task else None
+        terms = resolve_policy(
+            retries=retries,
+            policy=policy,
+            task=TaskPolicy(
+                retries=entry.retries, timeout_s=entry.timeout_s, idempotent=entry.idempotent
+            )
+            if entry
+            else None,
+            defaults=_defaults(manifest),
+        )
+        if policy is not None and policy.rules:
+            terms = replace(terms, code=_pack_rules(policy))
+        cacheable = func if isinstance(func, CacheableFunction) else None
+        wire = terms.to_wire()
+        call_keys, keeps = None, False
+        if cacheable is not None:
+            call_keys = cacheable.call_keys()
+            wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
+            wire["recompute"] = cacheable.cache_spec.recompute or refresh
+        elif entry is not None and entry.cache:
+            call_keys = CallKeys(func, version=entry.version)
+            wire["store"] = str(session.settings.cache_dir)
+            wire["recompute"] = refresh
+        elif session.paths is not None:
+            keeps = terms.idempotent and (is_named or (entry is not None and entry.keep_results))
+            if keeps or not terms.idempotent:
+                wire["store"] = str(session.paths.results)
+            if keeps and not (entry is not None and entry.keep_results):
+                wire["keep_limit"] = KEPT_WITH_A_NAME_BYTES
+        if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
+            wire["compress"] = True
+        return cls(
+            function=cacheable.compute if cacheable is not None else func,
+            cacheable=cacheable,
+            task=task or "",
+            component=component,
+            tag=tag or "",
+            wire=wire,
+            resources=_resources(n, session),
+            call_keys=call_keys,
+            is_kept_by_submission=keeps,
+            record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
+        )
+
+    def batch(self, name: str, func: Callable[..., Any]) -> Batch:
+        """A new batch of calls on these terms."""
+        return Batch(
+            batch_id=uuid.uuid4().hex,
+            name=name,
+            function=funcname(func),
+            task=self.task,
+            component=self.component,
+            tag=self.tag,
+        )
+
+    def arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments with the types that a `cacheable` function declares."""
+        return self.cacheable.convert(tuple(args), kwargs) if self.cacheable else (args, kwargs)
+
+    def result_key(
+        self,
+        key: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        batch_id: str = "",
+        *,
+        has_inputs: bool = False,
+    ) -> str:
+        """Under which the result of a task is kept; empty where it is not.
+
+        What is not idempotent is kept by the task's own key: Dask may ask for a lost result
+        again, but the function must not be called for it.
+        """
+        if self.call_keys is not None:
+            # Of a future the value is not known, so neither is which call this is.
+            return "" if has_inputs else self.call_keys.key(args, kwargs)
+        if "store" not in self.wire:
+            return ""
+        return own_result_key(key, batch_id if self.is_kept_by_submission else "")
+
+    def identity(self) -> str:
+        """Digest of what the function is, in hex; empty where it has none."""
+        if self.call_keys is not None:
+            return self.call_keys.identity.hex()
+        try:
+            return identity_of(self.function).hex()
+        except (NotEncodableError, OSError):
+            return ""
+
+
+def find_component(manifest: Manifest, task: str | None, tag: str | None) -> str:
+    """The component that a tag names, else that of the task; empty where neither says.
+
+    Raises
+    ------
+    UnknownNameError
+        When the manifest has no such task, tag or component.
+    """
+    hint = "`scalable.yaml` defines them; `%scalable init` writes one to start from."
+    if task is not None and task not in manifest.tasks:
+        raise UnknownNameError("task", task, manifest.tasks, hint)
+    if tag is None:
+        return (manifest.tasks[task].component or "") if task else ""
+    if tag in manifest.components:
+        return tag
+    tags = {name: key for key, item in manifest.components.items() for name in item.tags}
+    if tag not in tags:
+        raise UnknownNameError("tag or component", tag, [*manifest.components, *tags], hint)
+    return tags[tag]
+
+
+def _defaults(manifest: Manifest) -> TaskPolicy:
+    defaults = manifest.defaults
+    return TaskPolicy(retries=defaults.retries, backoff=Backoff(**defaults.backoff.model_dump()))
+
+
+def _resources(n: int, session: ScalableSession) -> dict[str, float]:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise SubmitError(f"n={n!r} is not a number of slots; expected an integer from 1, as n=1")
+    if n == 1:
+        return {}
+    slots = session.worker_threads
+    if n > slots:
+        raise SubmitError(
+            f"n={n} slots, but a worker of target {session.target_name!r} has {slots}; raise "
+            "`threads_per_worker:` in scalable.yaml"
+        )
+    return {"slots": n}
+
+
+def _pack_rules(policy: TaskPolicy) -> bytes:
+    ship_project_modules()
+    try:
+        packed: bytes = cloudpickle.dumps(policy.rules)
+    except Exception as error:
+        raise SubmitError(
+            f"the rules of the policy (retry_on, give_up_on, validate) cannot be sent to a "
+            f"worker: {error}"
+        ) from error
+    return packed

@@ -1,0 +1,292 @@
+"""A Dask client whose calls are attempts: counted, retried with patience, recorded."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+import dask
+from dask.tokenize import tokenize
+from dask.utils import funcname
+from distributed import Future
+
+from scalable_nb.client.cached_futures import Answers
+from scalable_nb.client.call_options import Order
+from scalable_nb.client.futures import FutureList
+from scalable_nb.client.submission import (
+    Placing,
+    Prepared,
+    list_calls,
+    many_objects,
+    name_calls,
+    number_calls,
+)
+from scalable_nb.client.submitter import SendingClient
+from scalable_nb.errors import SubmitError
+from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
+
+if TYPE_CHECKING:
+    from scalable_nb.session.session import ScalableSession
+
+
+class _Unset:
+    """Tells an option that was not given from one that was given as None or 1."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_UNSET: Any = _Unset()
+
+
+class ScalableClient(SendingClient):
+    """A `distributed.Client` connected to a session's host.
+
+    Everything a Dask client does it does too, with the same signatures. `submit` and `map`
+    take a few more keywords and give every task attempts, a place in the ledger and a row
+    in ``failures.jsonl`` for each attempt that failed.
+
+    Parameters
+    ----------
+    session : ScalableSession
+        The session it belongs to.
+    **kwargs
+        As for `distributed.Client`.
+    """
+
+    def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
+        self.session = session
+        self.answers = Answers(self)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def dashboard_link(self) -> str:
+        """As `ScalableSession.dashboard_link`; Dask's own lacks the prefix."""
+        return self.session.dashboard_link
+
+    def _repr_html_(self) -> None:
+        # Dask's shows the link, which is secret, and a notebook saves what it shows.
+        return None
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        tag: str | None = _UNSET,
+        task: str | None = _UNSET,
+        n: int = _UNSET,
+        retries: int | RetryPolicy | None = _UNSET,
+        policy: TaskPolicy | None = _UNSET,
+        refresh: bool = _UNSET,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        fifo_timeout: str = "100 ms",
+        allow_other_workers: bool = False,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        **kwargs: Any,
+    ) -> Future[Any]:
+        """Run a function on a worker.
+
+        Parameters
+        ----------
+        func : callable
+        *args, **kwargs
+            Arguments of the function; futures among them are replaced by their results.
+        tag : str, optional
+            A component, or one of its tags, on whose workers the task runs.
+        task : str, optional
+            A task of the manifest: gives component, retries, timeout and caching.
+        n : int
+            Slots (worker threads) the task takes.
+        retries : int or RetryPolicy, optional
+            Further attempts after a failed one; overrides policy and manifest.
+        policy : TaskPolicy, optional
+        refresh : bool
+            Call the function although a result is kept, and keep the new one in its place.
+        key, workers, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure
+            As in `distributed.Client.submit`.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        SubmitError
+            When the call cannot be sent.
+        UnknownNameError
+            When the manifest has no such task or component.
+        """
+        _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
+        options = _given(
+            func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh
+        )
+        if actor or actors:
+            return super().submit(
+                func, *args, key=key, workers=workers, resources=resources, priority=priority,
+                allow_other_workers=allow_other_workers, actor=True, **kwargs,
+            )  # fmt: skip
+        order = Order.resolve(self.session, func, **_with_annotated_retries(options))
+        placing = Placing(
+            workers, allow_other_workers, {**(resources or {}), **order.resources},
+            priority, fifo_timeout,
+        )  # fmt: skip
+        call = (args, kwargs)
+        if key is not None:
+            named = list_calls([key], [call])
+        elif pure and not options.get("refresh"):
+            named = name_calls(order, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
+        else:
+            named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
+        return self.send_calls(func, order, dict(named), placing)[0]
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        name: str | None = _UNSET,
+        tag: str | None = _UNSET,
+        task: str | None = _UNSET,
+        n: int = _UNSET,
+        retries: int | RetryPolicy | None = _UNSET,
+        policy: TaskPolicy | None = _UNSET,
+        refresh: bool = _UNSET,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        priority: int = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: str = "100 ms",
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool = True,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> FutureList:
+        """Run a function on a worker for each item of the iterables.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Zipped, as in the built-in ``map``.
+        name : str, optional
+            Of the batch, under which ``session.batches`` gives it back.
+        key : str or list, optional
+            Prefix of the keys, or all of them.
+        batch_size : int, optional
+            Send the calls in batches of this many.
+        tag, task, n, retries, policy, refresh, **kwargs
+            As in `submit`.
+
+        Returns
+        -------
+        FutureList
+            A list of futures, in order, that draws itself as the live table.
+        """
+        _check_callable(func)
+        workers = _check_places(workers, allow_other_workers)
+        options = _given(
+            func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh,
+            name=name,
+        )  # fmt: skip
+        name = options.pop("name", None)
+        if actor or actors:
+            return FutureList(
+                super().map(func, *map(list, iterables), key=key, workers=workers,
+                            resources=dict(resources or {}), priority=priority, actor=True,
+                            **kwargs)
+            )  # fmt: skip
+        order = Order.resolve(
+            self.session, func, is_named=name is not None, **_with_annotated_retries(options)
+        )
+        placing = Placing(
+            workers, allow_other_workers, {**(resources or {}), **order.resources},
+            priority, fifo_timeout,
+        )  # fmt: skip
+        rows = list(zip(*iterables, strict=False))
+        with many_objects(len(rows)):
+            items = [(args, kwargs) for args in rows]
+            named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
+            name = self.session.name_batch(name, order.task or funcname(func))
+            futures = FutureList(name=name)
+            size = batch_size or max(1, len(items))
+            self.session.call_record.members(name, [key for key, _ in named])
+            for start in range(0, len(items), size):
+                part = named[start : start + size]
+                sent = self.send_calls(func, order, dict(part), placing, name=name)
+                if len(sent) < len(part):
+                    # A call that occurs twice is one task with two futures, as in Dask.
+                    by_key = {future.key: future for future in sent}
+                    sent = [by_key[key] for key, _ in part]
+                futures += sent
+        return futures
+
+
+def _check_callable(func: Any) -> None:
+    if not callable(func):
+        raise SubmitError(
+            f"{func!r} (a {type(func).__name__}) is not callable; expected a function first, "
+            "then its arguments, as in client.submit(function, 1, 2)"
+        )
+
+
+def _check_places(workers: Any, allow_other_workers: Any) -> Any:
+    """The workers as a list, where they contradict nothing; as Dask does."""
+    if allow_other_workers and workers is None:
+        raise ValueError(
+            f"allow_other_workers={allow_other_workers!r} says nothing without workers=; expected "
+            "both, as in workers=['tcp://10.0.0.7:40001'], allow_other_workers=True"
+        )
+    return [workers] if isinstance(workers, str | Number) else workers
+
+
+def _with_annotated_retries(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the retries of `dask.annotate` where the call says nothing of them."""
+    retries = dask.get_annotations().get("retries")
+    if retries is None or "retries" in options or options.get("policy") is not None:
+        return options
+    return {**options, "retries": retries}
+
+
+def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """The options that were given; none may have the name of a parameter of the function."""
+    given = {name: value for name, value in options.items() if value is not _UNSET}
+    try:
+        parameters = inspect.signature(func).parameters if given else {}
+    except (TypeError, ValueError):
+        return given
+    for name in given:
+        if name in parameters:
+            raise SubmitError(
+                f"{name}= is an option of submit and map, and {funcname(func)}() has a parameter "
+                f"of that name. To pass it to the function, bind it first: "
+                f"functools.partial({funcname(func)}, {name}=...)"
+            )
+    return given
+
+
+def _name_map(
+    func: Callable[..., Any],
+    order: Order,
+    items: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
+    kwargs: Mapping[str, Any],
+    key: Any,
+    pure: bool,
+) -> list[tuple[Any, Prepared]]:
+    """Calls with the keys that Dask itself would give."""
+    if isinstance(key, Iterable) and not isinstance(key, str):
+        return list_calls(list(key), items)
+    prefix = key or funcname(func)
+    if not pure:
+        return number_calls(prefix, items)
+    token = tokenize(func, dict(kwargs))
+    return name_calls(order, prefix, items, lambda args, _: tokenize(token, args))

@@ -1,0 +1,332 @@
+"""Lists of futures that know what became of each, and results in the presence of failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+
+from distributed import Future
+
+from scalable_nb.errors import RemoteError, SessionError
+from scalable_nb.telemetry.ledger import key_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scalable_nb.client.client import ScalableClient
+    from scalable_nb.session.session import ScalableSession
+
+View = Callable[["FutureList"], dict[str, Any]]
+_view: View | None = None
+
+
+def set_view(view: View | None) -> None:
+    """Say how a `FutureList` draws itself in a notebook (called by the front end)."""
+    global _view  # noqa: PLW0603 - a kernel has one front end
+    _view = view
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A task that failed, in the place of its result.
+
+    Attributes
+    ----------
+    index : int
+        Position in the list of futures, from 0.
+    key : str
+        The task's key.
+    label : str
+        The call as text, e.g. ``run_simulation(scenario_id=47)``.
+    error : BaseException
+        What ``future.result()`` raises.
+    attempts : int
+        How often it was tried.
+    """
+
+    index: int
+    key: str
+    label: str
+    error: BaseException = field(compare=False)
+    attempts: int
+
+    @property
+    def failure_class(self) -> str:
+        """Name of the error's class; the original's where a stand-in came."""
+        if isinstance(self.error, RemoteError):
+            return self.error.type_name.rpartition(".")[2]
+        return type(self.error).__name__
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.failure_class}: {self.error}"
+
+
+@dataclass(frozen=True)
+class PartialResult:
+    """Results and failures of a batch.
+
+    Attributes
+    ----------
+    results : list
+        In input order; None in the place of a task that failed.
+    failures : list of TaskFailure
+        In input order.
+    """
+
+    results: list[Any]
+    failures: list[TaskFailure]
+
+    @property
+    def succeeded(self) -> list[Any]:
+        """The results of the tasks that succeeded, in input order."""
+        failed = {failure.index for failure in self.failures}
+        return [result for index, result in enumerate(self.results) if index not in failed]
+
+    def __str__(self) -> str:
+        total = len(self.results)
+        lines = [f"{total - len(self.failures)} of {total} tasks succeeded."]
+        lines += [f"  [{failure.index}] {failure}"[:300] for failure in self.failures[:20]]
+        if len(self.failures) > 20:
+            lines.append(f"  ... and {len(self.failures) - 20} more")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+class _ListLike(type):
+    """Makes a subclass of list count as a list where Dask asks for the exact type.
+
+    `wait`, `cancel`, `progress` and `dask.delayed` look into ``type(x) in (tuple, set, list)``
+    only (distributed 2026.8.0, `futures_of`): a plain subclass would be passed over in
+    silence, and ``wait(futures)`` would return at once. What passes that test travels under the
+    name of its type, e.g. in a published dataset, and that name has to be known at the other end.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or other is list
+
+    __hash__ = type.__hash__
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        return "list"
+
+
+class FutureList(list[Future[Any]], metaclass=_ListLike):
+    """A list of futures that shows the live state of its tasks.
+
+    Everything that takes a list of futures takes this one.
+
+    Parameters
+    ----------
+    futures : iterable of Future
+    name : str
+        Of the batch; empty for a list put together by hand.
+    """
+
+    def __init__(self, futures: Iterable[Future[Any]] = (), *, name: str = "") -> None:
+        super().__init__(futures)
+        self.name = name
+
+    # --- what is in it -----------------------------------------------------------
+
+    @property
+    def keys(self) -> list[str]:
+        """The tasks' keys as the ledger knows them."""
+        return [key_text(future.key) for future in self]
+
+    @property
+    def labels(self) -> list[str]:
+        """The tasks' calls as text; the key where the call is not known."""
+        ledger = self._client().session.mirror.ledger
+        rows = ledger.row_of
+        return [ledger.labels[rows[key]] if key in rows else key for key in self.keys]
+
+    @property
+    def session(self) -> ScalableSession:
+        """The session that runs the tasks."""
+        return self._client().session
+
+    @property
+    def failed(self) -> FutureList:
+        """Those that failed so far."""
+        return FutureList((f for f in self if f.status == "error"), name=self.name)
+
+    @property
+    def succeeded(self) -> FutureList:
+        """Those that succeeded so far."""
+        return FutureList((f for f in self if f.status == "finished"), name=self.name)
+
+    def _client(self) -> ScalableClient:
+        from scalable_nb.client.client import ScalableClient
+
+        client = self[0].client if self else None
+        if not isinstance(client, ScalableClient):
+            raise SessionError(
+                "these futures do not belong to a session of scalable_nb; expected futures made "
+                "by the `client` of `%scalable start` or `ScalableSession.start()`"
+            )
+        return client
+
+    # --- what they give ----------------------------------------------------------
+
+    def results(self) -> list[Any]:
+        """All results in order; raises the first failure."""
+        if not self:
+            return []
+        self.check_may_wait("results()", "`await client.gather(futures)`")
+        return list(self._client().gather(list(self)))
+
+    def check_may_wait(self, what: str, instead: str) -> None:
+        """Refuse to wait in the event loop of an asynchronous client.
+
+        Raises
+        ------
+        SessionError
+            Says what to do instead.
+        """
+        if self._client().asynchronous:
+            raise SessionError(
+                f"{what} waits, which must not happen in the coroutines of an asynchronous "
+                f"client; use {instead}"
+            )
+
+    def partial(self) -> PartialResult:
+        """Wait until all ended, then give results and failures, both in input order."""
+        return partial(self)
+
+    def resubmit(self, **options: Any) -> Any:
+        """Run again only what failed; see `scalable_nb.resubmit`."""
+        from scalable_nb.resubmission import resubmit
+
+        return resubmit(self, **options)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per task.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by position, with the columns ``label, state, attempt, attempts_allowed,
+            worker, error, duration_s, key`` (str, str, int, int, str, str, float in seconds,
+            str).
+        """
+        import pandas as pd
+
+        if not self:
+            return pd.DataFrame(columns=["label", *_FRAME_COLUMNS, "key"])
+        mirror = self._client().session.mirror
+        mirror.refresh()
+        with mirror.lock:
+            rows = [_describe(mirror.ledger, key) for key in self.keys]
+        return pd.DataFrame(rows)
+
+    # --- a list that stays what it is --------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # elsewhere, e.g. as an argument of a task, a plain list
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Future[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> FutureList: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Future[Any] | FutureList:
+        found = super().__getitem__(index)
+        return FutureList(found, name=self.name) if isinstance(found, list) else found
+
+    def __add__(self, other: Sequence[Future[Any]]) -> FutureList:  # type: ignore[override]
+        return FutureList([*self, *other], name=self.name)
+
+    def __repr__(self) -> str:
+        from collections import Counter
+
+        states = Counter(str(future.status) for future in self)
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        name = f" {self.name!r}" if self.name else ""
+        return f"<FutureList{name}: {len(self)} tasks{': ' if counts else ''}{counts}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # A terminal would otherwise print it as it prints any list.
+        printer.text(self._repr_mimebundle_()["text/plain"])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        if _view is None or not self:
+            return {"text/plain": repr(self)}
+        return _view(self)
+
+
+def partial(futures: Iterable[Future[Any]]) -> PartialResult:
+    """Wait until all futures ended, then give results and failures, both in input order.
+
+    Parameters
+    ----------
+    futures : iterable of Future
+
+    Returns
+    -------
+    PartialResult
+    """
+    listed = futures if isinstance(futures, FutureList) else FutureList(futures)
+    if not listed:
+        return PartialResult([], [])
+    client = listed._client()
+    listed.check_may_wait("partial()", "`await client.gather(futures, errors='return')`")
+    outcomes = client.sync(client.outcomes, list(listed))
+    failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Failed)]
+    states = listed.to_dataframe() if failed else None
+    failures = []
+    for index in failed:
+        assert states is not None
+        failures.append(
+            TaskFailure(
+                index=index,
+                key=key_text(listed[index].key),
+                label=str(states["label"].iat[index]),
+                error=outcomes[index].error,
+                attempts=_count(states["attempt"].iat[index]),
+            )
+        )
+    results = [None if isinstance(each, Failed) else each for each in outcomes]
+    return PartialResult(results, failures)
+
+
+def _count(value: Any) -> int:
+    # A task that the ledger does not know has no number of attempts: None, or NaN among others.
+    return int(value) if value is not None and value == value else 0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Stands for the result of a task that has none; no result is ever one of these."""
+
+    error: BaseException
+
+
+_FRAME_COLUMNS = (
+    "state",
+    "attempt",
+    "attempts_allowed",
+    "worker",
+    "error",
+    "duration_s",
+)
+
+
+def _describe(ledger: Any, key: str) -> dict[str, Any]:
+    from scalable_nb.telemetry.rows import STATE_LABELS
+
+    row = ledger.row_of.get(key)
+    if row is None:
+        return {"label": key, **dict.fromkeys(_FRAME_COLUMNS), "key": key}
+    columns = ledger.columns
+    return {
+        "label": ledger.labels[row],
+        "state": STATE_LABELS[columns["state"][row]],
+        "attempt": columns["attempt"][row],
+        "attempts_allowed": columns["attempts_allowed"][row],
+        "worker": ledger.text("worker", row),
+        "error": ledger.text("error", row),
+        "duration_s": columns["duration_s"][row],
+        "key": key,
+    }

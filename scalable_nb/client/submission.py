@@ -1,0 +1,203 @@
+"""Calls on their way to the host: named, packed, and what they have in common."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+from distributed import Future
+
+from scalable_nb.client.call_log import RecordedBatch, RecordedCall
+from scalable_nb.client.call_options import Order
+from scalable_nb.errors import SubmitError
+from scalable_nb.protocol.call import Call, Preview, SharedBuffers, has_futures, pack_arguments
+from scalable_nb.protocol.messages import Batch
+
+_HIDDEN = "…"
+_MANY = 1000
+
+
+class Prepared(NamedTuple):
+    """One call before it is packed.
+
+    ``result_key`` is None where it is not known yet; the arguments of the others have their
+    declared types.
+    """
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    result_key: str | None = None
+
+
+class PackedCall(NamedTuple):
+    """One call as it travels, with the futures that are its inputs."""
+
+    call: Call
+    inputs: Sequence[Future[Any]]
+    preview: str
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where, and in which order, the calls of a submission run; as for `Client.submit`."""
+
+    workers: Any = None
+    allow_other_workers: bool = False
+    resources: Mapping[str, float] = field(default_factory=dict)
+    priority: int = 0
+    fifo_timeout: str = "100 ms"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**vars(self), "resources": dict(self.resources)}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What the calls of one `submit` or `map` have in common.
+
+    Attributes
+    ----------
+    batch : Batch
+    wire : dict
+        The policy and the folder of kept results, for the annotation.
+    placing : Placing
+    is_async : bool
+        Whether the function is a coroutine function.
+    record_args : bool
+        Whether functions and arguments go into the call record.
+    identity : str
+        Digest of what the function is; empty where it has none.
+    """
+
+    batch: Batch
+    wire: Mapping[str, Any]
+    placing: Placing
+    is_async: bool = False
+    record_args: bool = True
+    identity: str = ""
+
+    def recorded(self, at: float) -> RecordedBatch:
+        """As it goes into the call record."""
+        batch = self.batch
+        return RecordedBatch(
+            batch_id=batch.batch_id,
+            name=batch.name,
+            function_name=batch.function,
+            task=batch.task,
+            component=batch.component,
+            tag=batch.tag,
+            is_async=self.is_async,
+            wire=dict(self.wire),
+            placing=self.placing.to_dict(),
+            identity=self.identity,
+            at=at,
+        )
+
+
+def name_calls(
+    order: Order,
+    prefix: str,
+    calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
+    token: Callable[[Sequence[Any], Mapping[str, Any]], str],
+) -> list[tuple[str, Prepared]]:
+    """Keys for calls that are deduplicated.
+
+    A call whose result may be kept is named by the key of its result, which says as much as
+    Dask's ``token`` and has to be made anyway.
+    """
+    named = []
+    for call in calls:
+        if order.call_keys is not None and not has_futures(*call):
+            arguments = order.arguments(*call)
+            result_key = order.call_keys.key(*arguments)
+            named.append((f"{prefix}-{result_key}", Prepared(*arguments, result_key)))
+        else:
+            named.append((f"{prefix}-{token(*call)}", Prepared(*call)))
+    return named
+
+
+def number_calls(
+    prefix: str, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
+) -> list[tuple[str, Prepared]]:
+    """Keys for calls that are not deduplicated."""
+    unique = uuid.uuid4()
+    return [(f"{prefix}-{unique}-{number}", Prepared(*call)) for number, call in enumerate(calls)]
+
+
+def list_calls(
+    keys: Sequence[Any], calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+) -> list[tuple[Any, Prepared]]:
+    """Calls with the keys that a person gave."""
+    if len(keys) != len(calls):
+        raise SubmitError(f"key= lists {len(keys)} keys for {len(calls)} calls")
+    return [(key, Prepared(*call)) for key, call in zip(keys, calls, strict=True)]
+
+
+def pack_calls(
+    func: Callable[..., Any],
+    function: bytes,
+    order: Order,
+    calls: Mapping[Any, Prepared],
+    batch_id: str,
+) -> dict[Any, PackedCall]:
+    """Pickle the arguments of calls.
+
+    Parameters
+    ----------
+    func : callable
+        As given by the person, for previews and messages.
+    function : bytes
+        Its pickle.
+    """
+    preview = Preview(inspect.unwrap(func))
+    shared = SharedBuffers()
+    about = b"" if order.call_keys is None else orjson.dumps(order.call_keys.about())
+    packed = {}
+    for key, prepared in calls.items():
+        given, result_key = (prepared.args, prepared.kwargs), prepared.result_key
+        args, kwargs = given if result_key is not None else order.arguments(*given)
+        pickled, inputs, buffers = pack_arguments(args, kwargs, func, shared)
+        if result_key is None:
+            result_key = order.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
+        shown = preview(args, kwargs) if order.record_args else _HIDDEN
+        call = Call(function, pickled, result_key, buffers, about)
+        packed[key] = PackedCall(call, inputs, shown)
+    return packed
+
+
+@contextmanager
+def many_objects(count: int) -> Iterator[None]:
+    """Make many objects of which none is garbage.
+
+    The collector would look at all of them again and again, which takes longer than to make them.
+    Frozen and unfrozen, they are old: it looks at them when it looks at everything.
+    """
+    if count < _MANY or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
+        gc.enable()
+
+
+def recorded_calls(packed: Mapping[Any, PackedCall]) -> Iterator[RecordedCall]:
+    """Packed calls as they go into the call record."""
+    for key, each in packed.items():
+        inputs = _keys(each.inputs) if each.inputs else ()
+        yield RecordedCall(key, each.call, inputs, each.preview)
+
+
+def _keys(futures: Sequence[Future[Any]]) -> tuple[Any, ...]:
+    return tuple(future.key for future in futures)

@@ -1,0 +1,1 @@
+"""All use of Dask's private interfaces."""

@@ -1,0 +1,146 @@
+"""Whether a failed attempt is followed by another one, and which budget pays for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from random import random as _random
+from typing import Final, Literal
+
+from scalable_nb.faults.backoff import delay_s
+from scalable_nb.faults.categories import Category
+from scalable_nb.faults.policy_terms import PolicyTerms
+
+
+class Loss(StrEnum):
+    """Why the worker of an attempt went away."""
+
+    CRASH = "crash"  # an exit code, a signal, or nobody knows
+    CONNECTION = "connection"  # between worker and scheduler
+    OUT_OF_MEMORY = "out_of_memory"  # killed for its memory: nanny, kernel, batch system
+    WALLTIME = "walltime"  # the job's time was over
+    WHOLE_WALLTIME = "whole_walltime"  # ... and this attempt had had all of it
+    PREEMPTION = "preemption"
+    REQUEUE = "requeue"
+    NODE_FAILURE = "node_failure"
+    SCANCEL = "scancel"
+    SCALE_DOWN = "scale_down"
+    NEIGHBOUR = "neighbour"  # another task's crash or timeout ended the process
+
+
+_CHARGED: Final = frozenset({Loss.CRASH, Loss.CONNECTION, Loss.OUT_OF_MEMORY, Loss.WALLTIME})
+
+_WORDS: Final = {
+    Loss.CRASH: "the worker crashed",
+    Loss.CONNECTION: "the connection to the worker broke",
+    Loss.OUT_OF_MEMORY: "the worker ran out of memory",
+    Loss.WALLTIME: "the walltime of the job ended",
+    Loss.PREEMPTION: "the job was preempted",
+    Loss.REQUEUE: "the job was requeued",
+    Loss.NODE_FAILURE: "the node failed",
+    Loss.SCANCEL: "the job was cancelled",
+    Loss.SCALE_DOWN: "the worker was retired",
+    Loss.NEIGHBOUR: "another task ended the worker",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows a failed attempt.
+
+    Attributes
+    ----------
+    will_retry : bool
+        Whether there is another attempt.
+    retry_in_s : float or None
+        Seconds until it may begin; None when there is none.
+    charged : {"retries", "worker_losses"} or None
+        The budget that pays for it; None when it is free, or there is none.
+    reason : str
+        Why, in words.
+    """
+
+    will_retry: bool
+    retry_in_s: float | None
+    charged: Literal["retries", "worker_losses"] | None
+    reason: str
+
+
+def decide(
+    terms: PolicyTerms,
+    *,
+    category: str,
+    attempt: int,
+    retries_used: int,
+    losses_used: int,
+    verdict: str | None = None,
+    loss: Loss | str | None = None,
+    random: Callable[[], float] = _random,
+) -> Decision:
+    """Decide about a failed attempt; sees no exception, so the host imports nothing of the user's.
+
+    Parameters
+    ----------
+    terms : PolicyTerms
+    category : str
+        A `Category`; not asked where there is a `loss`.
+    attempt : int
+        The attempt that failed, counted from 1; sets the wait.
+    retries_used, losses_used : int
+        Charged so far.
+    verdict : {"retry_on", "give_up_on"} or None
+        What the user's rules said on the worker.
+    loss : Loss or None
+        Why the worker went away, when it did. Only for a task that was executing, or
+        may have been where nobody can know.
+    random : callable
+        Gives a number in [0, 1), for the jitter.
+
+    Raises
+    ------
+    ValueError
+        For a `loss` that is none.
+    """
+    if loss is not None:
+        return _after_loss(terms, Loss(loss), losses_used)
+    final = _why_final(terms, category, retries_used, verdict)
+    if final:
+        return _final(final)
+    reason = f"{category} error: retry {retries_used + 1} of {terms.retries}"
+    return Decision(True, delay_s(terms.backoff, attempt, random), "retries", reason)
+
+
+def _why_final(
+    terms: PolicyTerms, category: str, retries_used: int, verdict: str | None
+) -> str | None:
+    if not terms.idempotent:
+        return "not idempotent: never called a second time"
+    if verdict == "give_up_on":
+        return "give_up_on names this error"
+    if category == Category.PERMANENT and verdict != "retry_on":
+        return "a permanent error is not retried, unless retry_on names it"
+    if not terms.retries:
+        return "no retries were asked for"
+    if retries_used >= terms.retries:
+        return f"all {terms.retries} retries are used"
+    return None
+
+
+def _after_loss(terms: PolicyTerms, loss: Loss, losses_used: int) -> Decision:
+    if not terms.idempotent:
+        return _final("not idempotent: nobody knows how far the lost attempt came")
+    if loss is Loss.WHOLE_WALLTIME:
+        return _final("the attempt had a whole walltime to itself and was not done")
+    happened = _WORDS[loss]
+    # No wait: what was lost is lost, and waiting helps nobody to come back sooner.
+    if loss not in _CHARGED:
+        return Decision(True, 0.0, None, f"{happened}: runs again, charged to no budget")
+    if losses_used >= terms.worker_losses:
+        return _final(f"{happened}, and all {terms.worker_losses} worker losses are used")
+    reason = f"{happened}: worker loss {losses_used + 1} of {terms.worker_losses}"
+    return Decision(True, 0.0, "worker_losses", reason)
+
+
+def _final(reason: str) -> Decision:
+    return Decision(False, None, None, reason)

@@ -1,0 +1,110 @@
+"""What a host leaves behind: results that are still wanted, written before it ends itself."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import Worker
+
+from scalable_nb.cache.keys import own_result_key
+from scalable_nb.cache.lookup import keep
+from scalable_nb.cache.store import ResultStore, StoredResult
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+logger = logging.getLogger(__name__)
+
+#: Size of all results together up to which they are written.
+LIMIT_BYTES: Final = 4 << 30
+
+
+@dataclass(frozen=True)
+class Bequest:
+    """What became of the results that somebody still wanted.
+
+    Attributes
+    ----------
+    kept : int
+        Results that were written.
+    left_out : int
+        Results beyond the limit.
+    problems : int
+        Results that could not be written.
+    """
+
+    kept: int
+    left_out: int
+    problems: int
+
+    def __str__(self) -> str:
+        parts = [f"{self.kept:,} results were still wanted and are kept in the run folder"]
+        if self.left_out:
+            parts.append(f"{self.left_out:,} beyond {LIMIT_BYTES / 1e9:.3g} GB are not")
+        if self.problems:
+            parts.append(f"{self.problems:,} could not be written")
+        return ", ".join(parts)
+
+
+async def bequeath(
+    conductor: Conductor, folder: Path, limit_bytes: int = LIMIT_BYTES
+) -> Bequest | None:
+    """Have the workers write what only their memory holds and somebody wants.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    folder : Path
+        Of the results; each is kept by its task's own key.
+    limit_bytes : int
+        Size of all together.
+
+    Returns
+    -------
+    Bequest or None
+        None where nothing was wanted.
+    """
+    scheduler = conductor.scheduler
+    by_worker: dict[str, list[Any]] = {}
+    room_bytes, left_out = limit_bytes, 0
+    for key in conductor.records:
+        ts = scheduler.tasks.get(key)
+        if ts is None or not ts.who_wants or not ts.who_has or key in conductor.kept_keys:
+            continue
+        nbytes = ts.get_nbytes()
+        if nbytes > room_bytes:
+            left_out += 1
+            continue
+        room_bytes -= nbytes
+        by_worker.setdefault(next(iter(ts.who_has)).address, []).append(key)
+    for address, keys in by_worker.items():
+        await scheduler.broadcast(
+            msg={
+                "op": "run",
+                "function": pickle.dumps(write_results),
+                "args": pickle.dumps((str(folder), keys)),
+            },
+            workers=[address],
+            on_error="ignore",
+        )
+    if not by_worker and not left_out:
+        return None
+    # The files tell: an answer of a worker would have to be unpickled here.
+    wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
+    kept = len(ResultStore(folder).contained(wanted))
+    return Bequest(kept, left_out, len(wanted) - kept)
+
+
+def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
+    """Runs on a worker: write results that it holds."""
+    store = ResultStore(Path(folder))
+    for key in keys:
+        if key in dask_worker.data:
+            kept = keep(store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)})
+            if not isinstance(kept, StoredResult):
+                logger.warning("%s: %s", key, kept)

@@ -1,0 +1,103 @@
+"""Pauses a batch that only ever fails in the same way, until a person says what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.faults.circuit_breaker import Brake, Pause, pause_text
+from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.telemetry.rows import TaskState
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+_MESSAGE_CHARS: Final = 200
+
+
+class Brakes:
+    """One brake per batch.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    limit : int
+        Equal failures in a row that stop a batch; 0: never.
+    """
+
+    def __init__(self, conductor: Conductor, limit: int) -> None:
+        self._conductor = conductor
+        self._limit = limit
+        self._paused: set[Any] = set()
+        self._causes: dict[str, tuple[str, str]] = {}  # batch -> class and message of the failure
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._paused
+
+    def on_success(self, record: TaskRecord) -> None:
+        """A task of a batch succeeded."""
+        if record.batch.brake is not None:
+            record.batch.brake.succeed()
+
+    def on_failure(self, record: TaskRecord, failure: Failure) -> None:
+        """A task failed for good; pauses the rest of its batch where that is due."""
+        batch = record.batch
+        if not batch.name:
+            return  # a single submit has no rest
+        if batch.brake is None:
+            batch.brake = Brake(self._limit)
+        if not batch.brake.fail(failure.fingerprint):
+            return
+        paused = [r for r in self._conductor.records.values() if r.batch is batch]
+        if sum(self._pause(r) for r in paused):
+            self._causes[batch.name] = failure.failure_class, failure.message[:_MESSAGE_CHARS]
+            (pause,) = [pause for pause in self.pauses() if pause["batch"] == batch.name]
+            self._conductor.notify(
+                f"{pause_text(pause)}. `client.resume(futures)` goes on, `client.cancel(futures)` "
+                "ends them; `%scalable resume` and `%scalable cancel --paused` do the same."
+            )
+
+    def pauses(self) -> list[Pause]:
+        """The batches that are paused, and why."""
+        counts = Counter(self._conductor.records[key].batch.name for key in self._paused)
+        return [
+            Pause(
+                batch=name,
+                count=count,
+                limit=self._limit,
+                failure_class=self._causes[name][0],
+                message=self._causes[name][1],
+            )
+            for name, count in sorted(counts.items())
+        ]
+
+    def resume(self, keys: Iterable[Any]) -> list[Any]:
+        """Let paused tasks go on, and never stop their batches again; returns their keys."""
+        chosen = [key for key in keys if key in self._paused]
+        for key in chosen:
+            record = self._conductor.records[key]
+            self._paused.discard(key)
+            if record.batch.brake is not None:
+                record.batch.brake.release()
+            self._conductor.hold.wake(key)
+        return chosen
+
+    def forget(self, key: Any) -> None:
+        """The task is gone."""
+        self._paused.discard(key)
+
+    def _pause(self, record: TaskRecord) -> bool:
+        """Hold a task that is not on a worker; says whether it is paused now."""
+        scheduler, hold, key = self._conductor.scheduler, self._conductor.hold, record.key
+        state = scheduler.tasks[key].state
+        if state not in ("waiting", "queued", "no-worker"):
+            return False
+        self._paused.add(key)
+        hold.park(key, None)
+        hold.restrict(key)
+        self._conductor.book.ledger.set_state(record.row, TaskState.PAUSED)
+        if state != "waiting":
+            scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")
+        return True

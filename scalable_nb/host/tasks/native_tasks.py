@@ -1,0 +1,149 @@
+"""Tasks that did not come through `submit` and `map` of ours.
+
+Those of collections (arrays, dataframes, `dask.delayed`), of actors and of a plain client, such
+as the one that a task gets from `get_client`. Dask runs them by its own rules, its native
+retries included; here they only get their place in the ledger and the journal, with what the
+scheduler knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import scheduler as dask_scheduler
+from distributed.protocol import pickle
+
+from scalable_nb.faults.categories import BY_CLASS
+from scalable_nb.faults.classify import Category, classify
+from scalable_nb.faults.fingerprint import fingerprint
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.protocol.messages import Batch
+from scalable_nb.telemetry.rows import TaskState
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+#: A graph may have millions of tasks, and a row of the ledger stays for the whole run. Beyond
+#: this many, only tasks that fail are entered.
+MAX_ROWS: Final = 50_000
+
+_NO_RETRIES: Final = PolicyTerms()
+
+
+class PlainTasks:
+    """Enters tasks that are not ours and follows where they differ.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    max_rows : int
+        How many are entered whatever becomes of them.
+    """
+
+    def __init__(self, conductor: Conductor, max_rows: int = MAX_ROWS) -> None:
+        self._conductor = conductor
+        self._max_rows = max_rows
+        self._batches: dict[str, Batch] = {}  # one per prefix of keys
+        self._count = 0
+        handlers = conductor.scheduler.stream_handlers
+        self._handle_erred = handlers["task-erred"]
+        self._handle_long_running = handlers["long-running"]
+        handlers["task-erred"] = self._on_attempt_erred
+        handlers["long-running"] = self._on_long_running
+
+    def enter(self, keys: Iterable[Any]) -> None:
+        """Enter those tasks of a graph that are new and have something to run."""
+        records, tasks = self._conductor.records, self._conductor.scheduler.tasks
+        for key in keys:
+            if key in records:
+                continue
+            ts = tasks[key]
+            if ts.state != "released" or ts.run_spec is None:
+                continue  # data that is there, or a task from beyond the limit
+            if self._count >= self._max_rows:
+                self._tell_limit()
+                return
+            self._open(ts)
+
+    def enter_failed(self, key: Any) -> TaskRecord:
+        """Enter a task from beyond the limit because it failed."""
+        return self._open(self._conductor.scheduler.tasks[key])
+
+    def _open(self, ts: dask_scheduler.TaskState) -> TaskRecord:
+        self._count += 1
+        prefix = ts.prefix.name
+        batch = self._batches.get(prefix)
+        if batch is None:
+            batch = self._batches[prefix] = Batch("", function=prefix)
+        terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
+        record = self._conductor.records[ts.key] = self._conductor.book.open(ts.key, batch, terms)
+        return record
+
+    def _tell_limit(self) -> None:
+        if self._max_rows:
+            self._max_rows = 0  # once
+            self._conductor.notify(
+                f"more than {self._count:,} tasks of Dask collections: further ones run like all "
+                "others, but only those that fail are entered in the table and the journal"
+            )
+
+    # --- where they differ -------------------------------------------------------------
+
+    def on_released(self, record: TaskRecord, start: str) -> None:
+        """The scheduler took a task back: it runs again, or nobody needs it any more."""
+        ts = self._conductor.scheduler.tasks[record.key]
+        book = self._conductor.book
+        state = TaskState(book.ledger.columns["state"][record.row])
+        if ts.waiters or ts.who_wants:
+            if state is TaskState.RUNNING and not record.is_reported:
+                book.abandon_attempt(record)
+        elif not state.is_final:
+            # Its neighbour failed, or it was cancelled while it ran.
+            record.reason = "nothing needs its result any more"
+            book.finish(record, TaskState.CANCELLED)
+
+    def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
+        """A worker says that an attempt failed; with retries left no plugin hears of it."""
+        record = self._conductor.records.get(key)
+        if record is not None and record.is_plain:
+            ts = self._conductor.scheduler.tasks[key]
+            if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
+                failure = told_by_dask({**message, "worker": worker})
+                self._conductor.book.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
+        self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
+
+    def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:
+        """A task left its worker's thread pool: another one has its thread now."""
+        self._handle_long_running(key=key, worker=worker, **message)
+        record = self._conductor.records.get(key)
+        if record is not None and record.worker == worker:
+            self._conductor.leave_seat(record)
+
+
+def told_by_dask(message: dict[str, Any]) -> Failure:
+    """A failed attempt as the scheduler knows it, from the values of a transition to ``erred``."""
+    text = message.get("exception_text")
+    error = message.get("exception")
+    if not text and isinstance(error, bytes):  # the scheduler's own, such as KilledWorker
+        own = pickle.loads(error)
+        failure_class, text, category = type(own).__name__, str(own), classify(own)
+        module = type(own).__module__
+    else:
+        text = text or ""
+        failure_class = text.partition("(")[0] or "Exception"
+        category = BY_CLASS.get(f"builtins.{failure_class}", Category.UNKNOWN)
+        module = ""
+    spans = [span for span in message.get("startstops") or () if span["action"] == "compute"]
+    return Failure(
+        failure_class=failure_class,
+        message=text,
+        category=str(category),
+        fingerprint=fingerprint(failure_class, text, ()),
+        error_module=module,
+        traceback=message.get("traceback_text") or "",
+        started_at=spans[-1]["start"] if spans else None,
+        duration_s=spans[-1]["stop"] - spans[-1]["start"] if spans else None,
+        worker=message.get("worker") or "",
+    )

@@ -1,0 +1,119 @@
+"""Which kind of worker a task may run on.
+
+The workers of a component offer a Dask resource with its name, and a task of the component asks
+for it. That holds for workers that come later, too. Where there is one kind of worker only,
+nothing is asked for: a task with a restriction is not queued by the scheduler but sent to a
+worker at once (distributed 2026.8.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.telemetry.rows import TaskState
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+_PREFIX: Final = "component:"
+
+#: More than any worker has threads: it says where a task may run, not how many of them.
+_PLENTY: Final = 1e6
+
+
+def offer(component: str) -> dict[str, float]:
+    """The resources of a worker of this component."""
+    return {f"{_PREFIX}{component}": _PLENTY} if component else {}
+
+
+def demand(component: str) -> dict[str, float]:
+    """The resources that a task of this component asks for."""
+    return {f"{_PREFIX}{component}": 1} if component else {}
+
+
+class Routes:
+    """Sends tasks to the workers of their component, or of the one that stands in for it.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    kinds : collection of str
+        Components that have workers of their own; empty where all share them.
+    """
+
+    def __init__(self, conductor: Conductor, kinds: Collection[str]) -> None:
+        self._conductor = conductor
+        self._kinds = frozenset(kinds) if len(kinds) > 1 else frozenset()
+        self._instead: dict[str, str] = {}
+        self._own: dict[Any, str] = {}
+
+    def kind_of(self, component: str) -> str:
+        """The component whose workers take the tasks of this one."""
+        return self._instead.get(component, component)
+
+    def restrict(self, keys: Iterable[Any]) -> None:
+        """Bind tasks to their kind of worker, before they become runnable."""
+        if not self._kinds:
+            return
+        for key in keys:
+            record = self._conductor.records.get(key)
+            if record is not None:
+                self._bind(key, self._own.get(key) or self.kind_of(record.batch.component))
+
+    def redirect(self, component: str, stand_in: str) -> int:
+        """From now on another component's workers take the tasks of this one.
+
+        Returns
+        -------
+        int
+            How many tasks waited for a worker.
+        """
+        self._instead = {
+            name: stand_in if kind == component else kind for name, kind in self._instead.items()
+        } | {component: stand_in}
+        waiting = [
+            key
+            for key, record in self._conductor.records.items()
+            if record.batch.component == component and key not in self._own
+        ]
+        return sum(self._move(key, stand_in) for key in waiting)
+
+    def send(self, key: Any, kind: str) -> None:
+        """Bind one task to a kind of its own, e.g. one with more memory."""
+        self._own[key] = kind
+        self._kinds |= {kind}
+        self._move(key, kind)
+
+    def detours(self) -> Iterator[tuple[str, str]]:
+        """The tasks that could run now on a kind of their own: their component, that kind."""
+        states = self._conductor.book.ledger.columns["state"]
+        for key, kind in self._own.items():
+            record = self._conductor.records.get(key)
+            if record is not None and TaskState(states[record.row]).is_runnable:
+                yield record.batch.component, kind
+
+    def forget(self, key: Any) -> None:
+        """A task is no more."""
+        self._own.pop(key, None)
+
+    def _move(self, key: Any, kind: str) -> bool:
+        ts = self._conductor.scheduler.tasks.get(key)
+        if ts is None:
+            return False
+        self._bind(key, kind)
+        if ts.state != "no-worker" or key in self._conductor.hold:
+            return False
+        self._conductor.scheduler.transitions({key: "released"}, f"scalable-route-{time()}")
+        return True
+
+    def _bind(self, key: Any, kind: str) -> None:
+        ts = self._conductor.scheduler.tasks.get(key)
+        if ts is None or kind not in self._kinds:
+            return
+        if ts.state == "processing":
+            return  # the scheduler's account of resources would break; it runs where it is
+        own = ts.resource_restrictions or {}
+        others = {name: n for name, n in own.items() if not name.startswith(_PREFIX)}
+        ts.resource_restrictions = {**others, **demand(kind)}

@@ -1,0 +1,111 @@
+"""Tasks that the scheduler takes back from a worker that lives.
+
+When an input is lost with another worker, Dask takes back what was sent out to use it, and sends
+it again later. It does not know whether the function had been called: the worker is told to
+forget the task, finishes what it executes, and drops the outcome (distributed 2026.8.0). So the
+worker is asked. Until its answer is there the task is held, and the answer is what its nanny
+would say if it had died.
+
+Both ends of the question are here. It is sent after the order to forget, on the same stream, so
+that the task cannot begin after the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from distributed import Worker
+
+from scalable_nb.host.tasks.task import TaskRecord
+from scalable_nb.host.tasks.worker_losses import ExitReport
+from scalable_nb.worker.attempt_registry import read_noted
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+_QUESTION: Final = "scalable-recall"
+_ANSWER: Final = "scalable-recalled"
+_LOOK_INTERVAL_S: Final = 0.02
+
+
+class Recalls:
+    """The scheduler's end.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        # By worker and number of the run: the task, and why it was taken back.
+        self._asked: dict[str, dict[int, tuple[TaskRecord, str]]] = {}
+        conductor.scheduler.stream_handlers[_ANSWER] = self.answer
+
+    def ask(self, record: TaskRecord) -> None:
+        """A task of ours was taken back that runs again: hold it until its worker has told."""
+        ts = self._conductor.scheduler.tasks[record.key]
+        run_id = ts.run_id
+        assert run_id is not None  # it was on a worker
+        self._conductor.hold.park(record.key, None)
+        is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
+        cause = "input" if is_for_input else "recalled"
+        self._asked.setdefault(record.worker, {})[run_id] = record, cause
+        question = {
+            "op": _QUESTION,
+            "key": record.key,
+            "run_id": run_id,
+            # Its result is on disk then, and it need not fail.
+            "until_ended": not record.terms.idempotent,
+        }
+        # In the next turn of the loop: after what this transition itself tells the worker.
+        self._conductor.scheduler.loop.add_callback(self._send, record.worker, question)
+
+    def _send(self, worker: str, question: dict[str, Any]) -> None:
+        if worker in self._conductor.scheduler.workers:  # otherwise it counts as lost with it
+            self._conductor.scheduler.worker_send(worker, question)
+
+    def answer(
+        self, worker: str, key: Any, run_id: int, span: tuple[float, float | None] | None
+    ) -> None:
+        """A worker tells when it began an attempt and when that ended, if it did."""
+        asked = self._asked.get(worker, {}).pop(run_id, None)
+        ts = self._conductor.scheduler.tasks.get(key)
+        if asked is None or ts is None or ts.run_id != run_id:
+            return  # cancelled meanwhile, and perhaps submitted again
+        record, cause = asked
+        told = ExitReport(cause, attempts={run_id: span} if span else {})
+        self._conductor.losses.settle_recalled(record, worker, told)
+
+    def of_lost(self, worker: str) -> list[TaskRecord]:
+        """The worker is gone: what it was asked about its nanny tells."""
+        return [record for record, _ in self._asked.pop(worker, {}).values()]
+
+
+def answer_recalls(worker: Worker, slots: Path) -> None:
+    """Have a worker answer; called in its process before it gets tasks."""
+
+    def handle(**question: Any) -> None:
+        # Not awaited by the stream, on which other messages follow.
+        worker.loop.add_callback(functools.partial(_answer, worker, slots, **question))
+
+    worker.stream_handlers[_QUESTION] = handle
+
+
+async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ended: bool) -> None:
+    while True:
+        noted = {attempt.run_id: attempt for attempt in read_noted(slots)}.get(run_id)
+        if noted is not None:
+            is_known = bool(noted.ended_at) or not until_ended
+        else:
+            # A thread that was given the task notes it in a moment, whatever is wanted now.
+            ts = worker.state.tasks.get(key)
+            is_known = ts is None or ts.state != "cancelled" or ts.run_id != run_id
+        if is_known:
+            break
+        await asyncio.sleep(_LOOK_INTERVAL_S)
+    span = (noted.started_at, noted.ended_at or None) if noted else None
+    worker.batched_send({"op": _ANSWER, "key": key, "run_id": run_id, "span": span})

@@ -1,0 +1,414 @@
+"""Keeps the ledger and the journal of a run in step, one task at a time."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from time import time
+from typing import Any
+
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.messages import Batch
+from scalable_nb.telemetry.journal import JournalFile
+from scalable_nb.telemetry.ledger import Ledger, key_text
+from scalable_nb.telemetry.rows import (
+    GIVEN_UP,
+    SCHEMA_VERSION,
+    FailureRow,
+    TaskRow,
+    TaskState,
+    utc_iso,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a task ended, until its row is written; the columns may say more by then."""
+
+    at: float
+    state: TaskState
+    attempts: int
+    error: int
+    reason: str | None
+    worker: str
+    queued_s: float | None = None
+    pid: int | None = None
+    memory_bytes: int | None = None
+    result_bytes: int | None = None
+
+
+class Book:
+    """The ledger, the journal files and the sums of one run.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    provider : str
+        Of the target, e.g. ``"local"``.
+    """
+
+    def __init__(self, paths: RunPaths, provider: str) -> None:
+        self.run_id = paths.run_id
+        self.provider = provider
+        self.ledger = Ledger(paths.run_id)
+        self.failures = JournalFile(paths.failures)
+        self.tasks = JournalFile(paths.tasks)
+        self.workers = JournalFile(paths.workers)
+        self.cache = JournalFile(paths.cache)
+        self.failures_by_class: Counter[str] = Counter()
+        self.attempts = 0
+        self.retries = 0
+        self._worker_names: dict[str, str] = {}
+        self._worker_hosts: dict[str, str] = {}
+        #: The batch job that a worker, by its address, is or was in.
+        self.job_of: Callable[[str], str | None] = lambda worker: None
+
+    def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TaskRecord:
+        """Enter a new task."""
+        now = time()
+        ledger = self.ledger
+        preview = batch.previews.pop(key, "")
+        row = ledger.row_of.get(key_text(key)) if batch.is_known else None
+        if row is None:
+            values = self._columns(batch, terms, now)
+            row = ledger.add(key_text(key), batch.label(key, preview), **values)
+        return TaskRecord(key, row, batch, preview, terms, runnable_at=now)
+
+    def enter_answered(self, batch: Batch, result_keys: list[str]) -> None:
+        """Enter tasks that a client answered with kept results: the host never has them."""
+        now = time()
+        terms = PolicyTerms()
+        keys = [key_text(key) for key in batch.previews]
+        labels = [batch.label(key, preview) for key, preview in batch.previews.items()]
+        columns = self._columns(batch, terms, now)
+        rows = self.ledger.extend(keys, labels, state=TaskState.CACHED, **columns)
+        # They may be a hundred thousand at once, and what is written of them differs in little.
+        record = TaskRecord(keys[0], rows[0], batch, "", terms)
+        ending = _Ending(now, TaskState.CACHED, attempts=0, error=0, reason=None, worker="")
+        task_row = self._task_row(record, ending)
+        cache_row = self._cache_row(record, {"event": "hit"}, now)
+        previews = batch.previews.values()
+        for key, preview, result_key in zip(keys, previews, result_keys, strict=True):
+            self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
+            self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
+
+    def reopen(self, record: TaskRecord, terms: PolicyTerms) -> None:
+        """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""
+        record.terms = terms
+        record.retries_used = record.losses_used = 0
+        record.attempts_at_start = record.attempts
+        record.reason = None
+        record.runnable_at = time()
+        self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
+
+    def move(self, record: TaskRecord, component: str) -> None:
+        """A person wants the task on workers of another component."""
+        if component != record.batch.component:
+            record.batch = replace(record.batch, component=component)
+            self.ledger.set(record.row, component=self.ledger.code(component))
+
+    def assign(self, record: TaskRecord, worker: str) -> None:
+        """The task was sent to a worker, and stands in line there."""
+        record.worker = worker
+        record.is_reported = False
+        record.exception = b""
+        self.ledger.set_state(record.row, TaskState.QUEUED)
+        self.ledger.set(record.row, retry_at=0.0)
+
+    def begin_attempt(self, record: TaskRecord) -> None:
+        """The task has a thread."""
+        ledger = self.ledger
+        ledger.set_state(record.row, TaskState.RUNNING)
+        ledger.set(
+            record.row,
+            worker=ledger.code(self.worker_name(record.worker)),
+            host=ledger.code(self._worker_hosts.get(record.worker, "")),
+            job=ledger.code(self.job_of(record.worker) or ""),
+            attempt=record.attempts + 1,
+            started_at=time(),
+        )
+
+    def end_attempt(
+        self,
+        record: TaskRecord,
+        failure: Failure,
+        *,
+        retry_in_s: float | None,
+        is_final: bool,
+    ) -> None:
+        """An attempt failed: one row in ``failures.jsonl``."""
+        record.attempts += 1
+        record.is_reported = True
+        record.is_given_up = is_final
+        self.attempts += 1
+        self.retries += not is_final
+        self.failures_by_class[failure.failure_class] += 1
+        ledger = self.ledger
+        allowed = max(record.attempts_allowed, record.attempts)
+        values: dict[str, float] = {
+            "attempt": record.attempts,
+            "attempts_allowed": allowed,
+            "error": ledger.code(failure.failure_class),
+            "duration_s": failure.duration_s or 0.0,
+        }
+        if failure.started_at:
+            values["started_at"] = failure.started_at
+        ledger.set(record.row, **values)
+        self.failures.append(
+            self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
+        )
+
+    def abandon_attempt(self, record: TaskRecord) -> None:
+        """An attempt came to nothing and nobody knows why: it is counted, no more."""
+        record.attempts += 1
+        self.attempts += 1
+
+    def find_again(self, record: TaskRecord) -> None:
+        """A result that had been lost is there after all; nothing was executed for it."""
+        self.ledger.set_state(record.row, TaskState.SUCCEEDED)
+        self.ledger.set(record.row, attempt=record.attempts, started_at=record.succeeded_at)
+
+    def give_up(self, record: TaskRecord) -> None:
+        """The retry that was announced with the last failed attempt will not be."""
+        record.reason = GIVEN_UP
+        record.is_given_up = True
+        self.retries -= 1
+
+    def finish(
+        self,
+        record: TaskRecord,
+        state: TaskState,
+        *,
+        started_at: float | None = None,
+        duration_s: float | None = None,
+        pid: int | None = None,
+        memory_bytes: int | None = None,
+        result_bytes: int | None = None,
+    ) -> None:
+        """The task reached a final state: one row in ``tasks.jsonl``.
+
+        Where it succeeded, the row tells the attempt that did: when, how long, in which
+        process, and the most memory that this process is known to have used.
+        """
+        ledger = self.ledger
+        row = record.row
+        ledger.set_state(row, state)
+        if started_at is not None and duration_s is not None:
+            ledger.set(row, started_at=started_at, duration_s=duration_s)
+        if state is TaskState.SUCCEEDED:
+            record.attempts += 1
+            self.attempts += 1
+            ledger.set(row, attempt=record.attempts)
+        ending = _Ending(
+            at=time(),
+            state=state,
+            attempts=record.attempts,
+            error=ledger.columns["error"][row],
+            reason=record.reason,
+            worker=record.worker,
+            queued_s=record.queued_s(started_at),
+            pid=pid,
+            memory_bytes=memory_bytes,
+            result_bytes=result_bytes,
+        )
+        self.tasks.append(lambda: self._task_row(record, ending))
+
+    def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
+        """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
+        now = time()
+        self.cache.append(lambda: self._cache_row(record, facts, now))
+
+    def worker_name(self, address: str) -> str:
+        """The name of a worker, also after it left."""
+        return self._worker_names.get(address, address)
+
+    def worker_came(self, address: str, name: str, host: str, threads: int) -> None:
+        """A worker connected: one row in ``workers.jsonl``."""
+        self._worker_names[address] = name
+        is_here = host.startswith("127.") or host == "::1"
+        self._worker_hosts[address] = platform.node() if is_here else host
+        self._worker_row("worker-connected", address, threads)
+
+    def worker_left(self, address: str) -> None:
+        """A worker is gone: one row in ``workers.jsonl``."""
+        self._worker_row("worker-left", address, None)
+
+    def _worker_row(self, event: str, worker: str, threads: int | None) -> None:
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": event,
+                "timestamp": utc_iso(time()),
+                "worker": self.worker_name(worker),
+                "address": worker,
+                "threads": threads,
+            }
+        )
+
+    def job_changed(self, job_id: str, name: str, component: str, **facts: Any) -> None:
+        """A job is in another phase, or waits for another reason: one row in ``workers.jsonl``."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-changed",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+                **facts,
+            }
+        )
+
+    def job_submitted(self, job_id: str, name: str, component: str) -> None:
+        """A job was submitted: one row in ``workers.jsonl``, by which others find it."""
+        self.workers.append(
+            {
+                "run_id": self.run_id,
+                "schema_version": SCHEMA_VERSION,
+                "event_type": "job-submitted",
+                "timestamp": utc_iso(time()),
+                "worker": name,
+                "component": component,
+                "job_id": job_id,
+            }
+        )
+        self.workers.flush()
+
+    def flush(self) -> None:
+        """Bring all files up to date."""
+        for file in (self.failures, self.tasks, self.workers, self.cache):
+            file.flush()
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        for file in (self.failures, self.tasks, self.workers, self.cache):
+            file.close()
+
+    def summary(self) -> dict[str, Any]:
+        """The sums of the run so far."""
+        counts = self.ledger.count()
+        return {
+            "run_id": self.run_id,
+            "schema_version": SCHEMA_VERSION,
+            "counts": counts,
+            "attempts": self.attempts,
+            "retries": self.retries,
+            "failures_by_class": dict(self.failures_by_class),
+            "cached": counts["cached"],
+        }
+
+    def _columns(self, batch: Batch, terms: PolicyTerms, now: float) -> dict[str, float]:
+        """What the ledger says of a new task."""
+        code = self.ledger.code
+        return {
+            "attempts_allowed": 1 + terms.retries,
+            "function": code(batch.function),
+            "task": code(batch.task),
+            "component": code(batch.component),
+            "batch": code(batch.name),
+            "submitted_at": now,
+        }
+
+    def _cache_row(
+        self, record: TaskRecord, facts: Mapping[str, Any], now: float
+    ) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "schema_version": SCHEMA_VERSION,
+            "event_type": f"cache-{facts.get('event', 'problem')}",
+            "timestamp": utc_iso(now),
+            "task_id": self.ledger.keys[record.row],
+            "function_name": record.batch.function,
+            "key": facts.get("key"),
+            "bytes": facts.get("bytes"),
+            "problem": facts.get("problem"),
+        }
+
+    def _failure_row(
+        self,
+        record: TaskRecord,
+        failure: Failure,
+        attempts_allowed: int,
+        retry_in_s: float | None,
+        is_final: bool,
+        now: float,
+    ) -> FailureRow:
+        started_at = failure.started_at
+        return FailureRow(
+            run_id=self.run_id,
+            failure_class=failure.failure_class,
+            message=failure.message,
+            timestamp=utc_iso(now),
+            provider=self.provider,
+            task_id=self.ledger.keys[record.row],
+            details={**_given(pid=failure.pid, reason=record.reason), **failure.details},
+            event_type="failure",
+            schema_version=SCHEMA_VERSION,
+            task_name=record.batch.task or record.batch.function,
+            function_name=record.batch.function,
+            component=record.batch.component,
+            tag=record.batch.tag,
+            attempt=record.attempts,
+            attempts_allowed=attempts_allowed,
+            is_final=is_final,
+            will_retry=not is_final,
+            retry_in_s=retry_in_s,
+            category=failure.category,
+            fingerprint=failure.fingerprint,
+            error_module=failure.error_module,
+            traceback=failure.traceback,
+            worker=self.worker_name(failure.worker or record.worker),
+            host=failure.host or self._worker_hosts.get(failure.worker, ""),
+            job_id=failure.job_id or self.job_of(failure.worker or record.worker),
+            job_state=failure.job_state,
+            exit_code=failure.exit_code,
+            memory_bytes=failure.memory_bytes,
+            memory_limit_bytes=failure.memory_limit_bytes,
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=record.queued_s(started_at),
+            duration_s=failure.duration_s,
+            args_preview=record.preview,
+        )
+
+    def _task_row(self, record: TaskRecord, ending: _Ending) -> TaskRow:
+        columns, row = self.ledger.columns, record.row
+        started_at = columns["started_at"][row]
+        has_failed = ending.state is TaskState.FAILED
+        return TaskRow(
+            run_id=self.run_id,
+            schema_version=SCHEMA_VERSION,
+            event_type="task",
+            timestamp=utc_iso(ending.at),
+            task_id=self.ledger.keys[row],
+            task_name=record.batch.task or record.batch.function,
+            function_name=record.batch.function,
+            component=record.batch.component,
+            tag=record.batch.tag,
+            batch=record.batch.name,
+            state=ending.state.label,
+            attempts=ending.attempts,
+            attempts_allowed=columns["attempts_allowed"][row],
+            worker=self.worker_name(ending.worker),
+            host=self._worker_hosts.get(ending.worker, ""),
+            pid=ending.pid,
+            submitted_at=utc_iso(columns["submitted_at"][row]),
+            started_at=utc_iso(started_at) if started_at else None,
+            queued_s=ending.queued_s,
+            duration_s=columns["duration_s"][row],
+            memory_bytes=ending.memory_bytes,
+            result_bytes=ending.result_bytes,
+            args_preview=record.preview,
+            failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
+            reason=ending.reason,
+        )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}

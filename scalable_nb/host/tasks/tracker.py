@@ -1,0 +1,411 @@
+"""The scheduler plugin that follows every task and tells the others what concerns them.
+
+It runs in the scheduler's event loop. `transition` is on the path of every task, so it
+does no more than a few assignments; all that is formatted is formatted when the journal
+is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection
+from time import time
+from typing import Any, Final
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import Scheduler
+
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.host.client_requests import Requests
+from scalable_nb.host.tasks.at_most_once import Tickets
+from scalable_nb.host.tasks.attempt_failures import Outcomes
+from scalable_nb.host.tasks.batch_breakers import Brakes
+from scalable_nb.host.tasks.client_leases import Keeper
+from scalable_nb.host.tasks.executing_tasks import Seats
+from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
+from scalable_nb.host.tasks.parked_tasks import Hold
+from scalable_nb.host.tasks.placement import Routes
+from scalable_nb.host.tasks.revocations import Recalls
+from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
+from scalable_nb.host.tasks.worker_losses import Losses
+from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.worker.peak_memory import PEAK_METRIC
+
+logger = logging.getLogger(__name__)
+
+_MAX_PENDING_BATCHES: Final = 10_000
+
+#: Where kernels listen for notices.
+NOTICE_TOPIC: Final = "scalable-notice"
+
+
+class Conductor(SchedulerPlugin):
+    """Ledger, retries, worker losses and the handlers that kernels and workers call.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+    book : Book
+        Where everything is written down.
+    brake_limit : int
+        Equal failures in a row that pause a batch; 0: never.
+    kinds : collection of str
+        Components with workers of their own; see `Routes`.
+    """
+
+    name = "scalable-conductor"
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        book: Book,
+        *,
+        brake_limit: int = 0,
+        kinds: Collection[str] = (),
+    ) -> None:
+        self.scheduler = scheduler
+        self.book = book
+        self.records: dict[Any, TaskRecord] = {}
+        self.hold = Hold(scheduler, on_wake=self._on_wake)
+        self.keeper = Keeper(scheduler)
+        self.seats = Seats()
+        self.tickets = Tickets()
+        self.outcomes = Outcomes(self)
+        self.losses = Losses(self)
+        self.recalls = Recalls(self)
+        self.brakes = Brakes(self, brake_limit)
+        self.plain = PlainTasks(self)
+        self.routes = Routes(self, kinds)
+        #: Called with a failed attempt whose task runs again.
+        self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
+        self.notices: list[str] = []
+        #: What is known of the batch jobs of the workers; none on a target without.
+        self.jobs: Callable[[], list[dict[str, Any]]] = list
+        #: Called with a batch and the time limit of its tasks before any of them can run.
+        self.on_batch: Callable[[Batch, float | None], None] = lambda batch, limit_s: None
+        #: The batch job that this host is; nothing where it is none.
+        self.host_job: Callable[[], dict[str, Any]] = dict
+        #: Client -> how often it said that kept results answered calls.
+        self.answered: Counter[str] = Counter()
+        #: Tasks whose result is on disk.
+        self.kept_keys: set[Any] = set()
+        self.stop_requested = asyncio.Event()
+        self._told_of_store: set[str] = set()
+        self._batches: dict[str, Batch] = {}
+        self._told_lost: set[str] = set()
+        self._on_finish: dict[str, Callable[..., None]] = {
+            "processing": self._on_processing,
+            "memory": self._on_memory,
+            "erred": self._on_erred,
+            "released": self._on_released,
+            "waiting": self._on_waiting,
+            "queued": self._on_queued,
+            "no-worker": self._on_no_worker,
+            "forgotten": self._on_forgotten,
+        }
+        scheduler.stream_handlers["scalable-batch"] = self.add_batch
+        scheduler.stream_handlers["scalable-answered"] = self.add_answered
+        scheduler.handlers.update(
+            scalable_take_ticket=self.outcomes.take_ticket,
+            scalable_attempt_failed=self.outcomes.attempt_failed,
+            scalable_attempt_expired=self.outcomes.attempt_expired,
+            scalable_worker_exited=self.losses.report,
+        )
+        self.requests = Requests(self)
+
+    # --- tasks arrive ------------------------------------------------------------
+
+    def add_batch(self, client: str, **values: Any) -> None:
+        """A client is about to send a graph: what its tasks have in common."""
+        batch = Batch.from_wire(**values)
+        self._batches[batch.batch_id] = batch
+        if len(self._batches) > _MAX_PENDING_BATCHES:
+            # Batches of calls that another client had submitted before are never entered.
+            del self._batches[next(iter(self._batches))]
+
+    def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
+        """A client answered calls with kept results."""
+        self.book.enter_answered(Batch.from_wire(**values), result_keys)
+        self.answered[client] += 1
+
+    def update_graph(
+        self,
+        scheduler: Scheduler,
+        *,
+        keys: Collection[Any],
+        annotations: dict[str, dict[Any, Any]],
+        tasks: list[Any],
+        **kwargs: Any,
+    ) -> None:
+        """Enter the tasks of a graph before any of them becomes runnable."""
+        ours = annotations.get(ANNOTATION)
+        if ours:
+            self._open_all(ours)
+            self.routes.restrict(ours)
+        self.plain.enter(tasks)
+        calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
+        self.keeper.want(calls)
+        again = {key: (ours or {}).get(key) for key in calls if self.requests.is_failed(key)}
+        if again:
+            # A fresh submission of a call that failed before: Dask would hand out the old error.
+            self.requests.run_again(again)
+
+    def _open_all(self, annotations: dict[Any, dict[str, Any]]) -> None:
+        # In the order of the client's call; Dask's own is that of a set.
+        for batch_id in dict.fromkeys(terms.get("batch", "") for terms in annotations.values()):
+            batch = self._batches.pop(batch_id, None)
+            if batch is None:
+                continue
+            for key in list(batch.previews):
+                if key in annotations and key not in self.records:
+                    terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
+                    self.records[key] = self.book.open(key, batch, terms)
+                    self.outcomes.enter(key)
+            if batch.terms is not None:
+                self.on_batch(batch, batch.terms.timeout_s)
+
+    # --- tasks move --------------------------------------------------------------
+
+    def transition(
+        self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str = "", **kwargs: Any
+    ) -> None:
+        """Follow a task; called for every transition of every task."""
+        record = self.records.get(key)
+        if record is None:
+            if finish != "erred":
+                return
+            record = self.plain.enter_failed(key)
+        if start == "processing":
+            self.leave_seat(record)
+        self._on_finish[finish](record, start, stimulus_id, kwargs)
+        if key in self.hold:
+            self.hold.on_transition(key, finish)
+
+    def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        ts = self.scheduler.tasks[record.key]
+        if not record.is_plain:
+            # Worker losses have budgets of our own: Dask is not to count them as well.
+            ts.suspicious = 0
+        ws = ts.processing_on
+        assert ws is not None  # that is what processing means
+        self.book.assign(record, ws.address)
+        if self.seats.take(ws.address, ws.nthreads, record.key):
+            self.book.begin_attempt(record)
+
+    def leave_seat(self, record: TaskRecord) -> None:
+        """A task has no thread any more; the next in line has it."""
+        following = self.records.get(self.seats.leave(record.worker, record.key))
+        if following is not None:
+            self.book.begin_attempt(following)
+
+    def _on_memory(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
+        if kept:
+            self.book.keep(record, kept)
+            if kept.get("event"):
+                self.kept_keys.add(record.key)
+            if kept.get("problem"):
+                self._tell_of_store(record, kept["problem"])
+        started_at = duration_s = None
+        for span in kwargs.get("startstops") or ():
+            if span["action"] == "compute":
+                started_at, duration_s = span["start"], span["stop"] - span["start"]
+        self.brakes.on_success(record)
+        is_hit = kept.get("event") == "hit" and record.reason != RECOVERED
+        is_found = started_at is None or started_at <= record.succeeded_at
+        if record.reason == RECOMPUTED and (is_hit or is_found):
+            # Dask asked again for what this very run had computed and kept, or for what the
+            # worker had just fetched from the one that was lost: the function was not called.
+            self.book.find_again(record)
+            return
+        if is_hit and record.batch.is_known:
+            # Its client had answered with the result before another task needed it.
+            self.book.ledger.set_state(record.row, TaskState.CACHED)
+            return
+        ws = self.scheduler.workers.get(record.worker)
+        self.book.finish(
+            record,
+            TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
+            started_at=started_at,
+            duration_s=duration_s,
+            pid=ws.pid if ws is not None else None,
+            memory_bytes=ws.metrics.get(PEAK_METRIC) if ws is not None else None,
+            result_bytes=kwargs.get("nbytes"),
+        )
+
+    def _tell_of_store(self, record: TaskRecord, problem: str) -> None:
+        # Once per function: whatever ails the store, it ails it for the next task too.
+        if record.batch.function not in self._told_of_store:
+            self._told_of_store.add(record.batch.function)
+            self.notify(f"{record.label} is done, but: {problem}. Others are in cache.jsonl.")
+
+    def _on_erred(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        self.hold.drop(record.key)
+        self.brakes.forget(record.key)
+        blame = self.scheduler.tasks[record.key].exception_blame
+        if blame is not None and blame.key != record.key:
+            self._fail_with_input(record, blame.key)
+        elif not record.is_reported:
+            self._report_plain_error(record, kwargs)
+        record.exception = b""
+        if record.reason == RECOMPUTED:
+            self._tell_lost_success(record)
+        self.book.finish(record, TaskState.FAILED)
+
+    def _tell_lost_success(self, record: TaskRecord) -> None:
+        if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
+            self._told_lost.add(record.batch.batch_id)
+            self.notify(
+                f"{record.label} had succeeded, its result was lost with its worker, and computing "
+                "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
+            )
+
+    def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        record.runnable_at = time()
+        ts = self.scheduler.tasks[record.key]
+        if start == "memory" and (ts.who_wants or ts.waiters):
+            # Dask computes a lost result again; to the person that is another attempt.
+            record.reason = RECOMPUTED
+            record.succeeded_at = self.book.ledger.columns["started_at"][record.row]
+        elif record.is_plain:
+            self.plain.on_released(record, start)
+        elif start == "processing":
+            self._on_taken_back(record)
+        self.routes.restrict((record.key,))
+        self._end_unneeded(record)
+
+    def _on_taken_back(self, record: TaskRecord) -> None:
+        ts = self.scheduler.tasks[record.key]
+        if record.worker not in self.scheduler.workers:
+            self.losses.suspect(record)
+        elif not record.is_reported and (ts.who_wants or ts.waiters):
+            self.recalls.ask(record)
+
+    def _end_unneeded(self, record: TaskRecord) -> None:
+        """A task that nobody needs may stay, for what depended on it and failed."""
+        ts = self.scheduler.tasks[record.key]
+        if ts.who_wants or ts.waiters or record.key in self.hold or record.is_plain:
+            return
+        if not TaskState(self.book.ledger.columns["state"][record.row]).is_final:
+            self.book.finish(record, TaskState.CANCELLED)
+
+    def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
+        self._set_state(record, TaskState.WAITING if is_blocked else TaskState.QUEUED)
+
+    def _on_queued(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        self._set_state(record, TaskState.QUEUED)
+
+    def _on_no_worker(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        self._set_state(record, TaskState.PENDING)
+
+    def _on_forgotten(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+        self.hold.drop(record.key)
+        self.brakes.forget(record.key)
+        self.outcomes.forget(record.key)
+        self.routes.forget(record.key)
+        del self.records[record.key]
+        self.kept_keys.discard(record.key)
+        state = TaskState(self.book.ledger.columns["state"][record.row])
+        if not state.is_final:
+            self.book.finish(record, TaskState.CANCELLED)
+
+    def _set_state(self, record: TaskRecord, state: TaskState) -> None:
+        if record.key in self.hold:
+            state = TaskState.PAUSED if record.key in self.brakes else TaskState.RETRYING
+        self.book.ledger.set_state(record.row, state)
+
+    def _on_wake(self, key: Any) -> None:
+        record = self.records[key]
+        record.runnable_at = time()
+        self.routes.restrict((key,))
+        if self.scheduler.tasks[key].state == "waiting":
+            # For an input that was lost with the same worker: it stays where it is.
+            self._on_waiting(record, "waiting", "", {})
+        elif self.scheduler.tasks[key].state == "released":
+            self._end_unneeded(record)
+
+    # --- tasks that ended without a word of ours ----------------------------------
+
+    def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
+        # The attempt could not speak for itself: it is not ours, or could not be unpickled.
+        self.book.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
+
+    def _fail_with_input(self, record: TaskRecord, blamed: Any) -> None:
+        record.reason = f"its input {blamed} failed"
+        cause = self.records.get(blamed)
+        if cause is not None:
+            error = self.book.ledger.columns["error"][cause.row]
+            self.book.ledger.set(record.row, error=error)
+
+    # --- the session -----------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the host."""
+        self.stop_requested.set()
+
+    def notify(self, notice: str) -> None:
+        """Tell every kernel something a person should know."""
+        logger.warning(notice)
+        self.notices.append(notice)
+        self.scheduler.log_event(NOTICE_TOPIC, notice)
+
+    def release_everything(self) -> None:
+        """Let go of all results, so that closing workers do not compute for each other."""
+        for client, cs in list(self.scheduler.clients.items()):
+            keys = [ts.key for ts in cs.wants_what]
+            self.scheduler.client_releases_keys(keys=keys, client=client)
+
+    def has_clients(self) -> bool:
+        """Whether a kernel is connected."""
+        return bool(self.scheduler.client_comms)
+
+    def has_work(self) -> bool:
+        """Whether any task has yet to reach a final state."""
+        counts = self.book.ledger.counts
+        return any(counts[state] for state in TaskState if not state.is_final)
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """A client vanished or closed: what it wanted stays wanted by the host."""
+        logger.info("client %s left; its tasks go on", client)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Write down a worker that came."""
+        ws = scheduler.workers[worker]
+        self.book.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
+        self.losses.on_added(worker, ws.nanny)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """Write down a worker that went, and settle what it was doing."""
+        self.seats.close(worker)
+        self.book.worker_left(worker)
+        self.losses.on_removed(worker)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Follow tasks that change their worker without a transition.
+
+        Work stealing says so. What it does in the very moment in which a worker is lost is
+        learned from the words that tell of the loss, just before the tasks are released.
+        """
+        if topic == "stealing" and msg[0] == "confirm":
+            self._on_stolen(self.records.get(msg[1]), thief=msg[4])
+        elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+            self.losses.on_leaving(msg["worker"], is_expected=msg["expected"])
+            for key in msg["processing-tasks"]:
+                record = self.records.get(key)
+                if record is not None and record.worker != msg["worker"]:
+                    self.leave_seat(record)
+                    record.worker = msg["worker"]
+
+    def _on_stolen(self, record: TaskRecord | None, thief: str) -> None:
+        ws = self.scheduler.workers.get(thief)
+        if record is None or ws is None:
+            return
+        self.leave_seat(record)
+        self.book.assign(record, thief)
+        if self.seats.take(thief, ws.nthreads, record.key):
+            self.book.begin_attempt(record)

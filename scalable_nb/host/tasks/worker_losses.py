@@ -1,0 +1,302 @@
+"""What the end of a worker means for the tasks that were on it.
+
+The scheduler notices that a worker is gone; what it was executing and what it died of is
+known to its nanny, whose word arrives a moment earlier or later. Until both are there the
+tasks are held.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from dask.utils import format_bytes
+
+from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
+from scalable_nb.faults.fingerprint import fingerprint
+from scalable_nb.faults.policy import Loss
+from scalable_nb.host.tasks.task import Failure, TaskRecord
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.workers.job_losses import JobLosses
+
+logger = logging.getLogger(__name__)
+
+#: How long the nanny's word is waited for before nobody can know.
+REPORT_GRACE_S: Final = 5.0
+#: When a nanny that said nothing is told that the connection to its worker is lost. A worker
+#: process that died is reported long before.
+_CUT_GRACE_S: Final = 1.0
+_REPORT_KEPT_S: Final = 60.0
+
+_LOSSES: Final = {
+    "memory": Loss.OUT_OF_MEMORY,
+    "kernel": Loss.OUT_OF_MEMORY,
+    "timeout": Loss.NEIGHBOUR,
+    "stopped": Loss.CRASH,
+    "cut": Loss.CONNECTION,
+    "exit": Loss.CRASH,
+    "terminated": Loss.SCANCEL,
+    "input": Loss.NEIGHBOUR,
+    "recalled": Loss.NEIGHBOUR,
+}
+
+_WORDS: Final = {
+    "stopped": "the worker process was stopped, did not go on, and was ended",
+    "cut": "the connection between the worker and the scheduler broke",
+    "terminated": "the batch system ended the worker's job",
+    "input": "one of its inputs was lost with another worker, and Dask took it back",
+    "recalled": "Dask took it back",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """A nanny's word on the end of its worker process, or a worker's on a task taken back."""
+
+    #: "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "cut",
+    #: "terminated" (by the batch system) or "exit"; of a task that was taken back from a worker
+    #: that lives: "input" or "recalled".
+    cause: str
+    #: Start and end of the attempts that were executing (no end) or had ended lately, by run_id.
+    attempts: dict[int, tuple[float, float | None]]
+    exit_code: int | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    last_words: str = ""
+
+    @property
+    def has_been_executing(self) -> bool:
+        """Whether any attempt was executing at the end."""
+        return any(ended_at is None for _, ended_at in self.attempts.values())
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it was ended for its memory."""
+        return self.cause in ("memory", "kernel")
+
+    def in_words(self) -> str:
+        """What ended the process."""
+        if self.is_memory:
+            used = format_bytes(self.memory_bytes or 0)
+            limit = format_bytes(self.memory_limit_bytes or 0)
+            if self.cause == "memory":
+                return f"the worker used {used} of its limit of {limit} and was ended"
+            return (
+                "the worker was ended by the kernel for want of memory; it was last seen with "
+                f"{used}, and all processes together may use {limit}"
+            )
+        if self.cause in _WORDS:
+            return _WORDS[self.cause]
+        code = self.exit_code or 0
+        if code >= 0:
+            return f"the worker process exited with code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", perhaps by the kernel for want of memory" if name == "SIGKILL" else ""
+        return f"the worker process was ended by {name}{hint}"
+
+
+async def _unless_broken(told: Awaitable[Any]) -> None:
+    try:
+        await told
+    except OSError:
+        # The nanny is cut off as well: what its worker was executing nobody can know.
+        logger.info("a nanny could not be told that its worker is lost", exc_info=True)
+
+
+class Losses:
+    """Settles the attempts that ended with their worker.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._lost: dict[str, list[TaskRecord]] = {}
+        self._unexpected: set[str] = set()
+        self._reports: dict[str, ExitReport] = {}
+        self._nannies: dict[str, str] = {}
+        #: What is known of the workers' batch jobs; None where they are in none.
+        self.jobs: JobLosses | None = None
+
+    def on_added(self, worker: str, nanny: str | None) -> None:
+        """A worker came, and with it who will know how it ended."""
+        if nanny:
+            self._nannies[worker] = nanny
+
+    def on_leaving(self, worker: str, *, is_expected: bool) -> None:
+        """The scheduler is about to take its tasks back from a worker that goes or is gone."""
+        if not is_expected:
+            self._unexpected.add(worker)
+
+    def suspect(self, record: TaskRecord) -> None:
+        """A task was on a worker that is gone: hold it until it is known what happened."""
+        key = record.key
+        if key in self._conductor.hold:
+            return  # its attempt had been settled before the worker went
+        self._conductor.hold.park(key, None)
+        self._lost.setdefault(record.worker, []).append(record)
+
+    def on_removed(self, worker: str) -> None:
+        """The scheduler has removed a worker; all its tasks are suspect by now."""
+        for record in self._conductor.recalls.of_lost(worker):
+            self._lost.setdefault(worker, []).append(record)
+        nanny = self._nannies.pop(worker, None)
+        is_known = worker in self._reports or worker not in self._unexpected
+        if nanny is not None and not is_known:
+            self._later(_CUT_GRACE_S, self._tell_nanny, nanny, worker)
+        if self._must_wait(worker):
+            return
+        if is_known:
+            self._settle(worker)
+        else:
+            self._later(REPORT_GRACE_S, self._settle, worker)
+
+    def _tell_nanny(self, nanny: str, worker: str) -> None:
+        if worker in self._lost:
+            told = self._conductor.scheduler.rpc(nanny).scalable_worker_lost(worker=worker)
+            self._conductor.scheduler.loop.add_callback(_unless_broken, told)
+
+    def report(
+        self,
+        worker: str,
+        attempts: list[tuple[int, tuple[float, float | None]]],
+        **values: Any,
+    ) -> None:
+        """A nanny tells how its worker process ended."""
+        self._reports[worker] = ExitReport(attempts=dict(attempts), **values)
+        self._later(_REPORT_KEPT_S, self._reports.pop, worker, None)
+        if worker in self._lost:
+            self._settle(worker)
+
+    def fingerprint(self, failure_class: str, record: TaskRecord) -> str:
+        """Groups failures that have no frames of the user's: by class and function."""
+        return fingerprint(failure_class, record.batch.function, ())
+
+    def _later(self, delay_s: float, call: Any, *args: Any) -> None:
+        loop = self._conductor.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
+        loop.call_later(delay_s, call, *args)
+
+    def _must_wait(self, worker: str) -> bool:
+        """Whether the batch system has to be asked first; it settles the worker then."""
+        if self.jobs is None or worker not in self._lost:
+            return False
+        return self.jobs.must_wait(
+            worker,
+            self._reports.get(worker),
+            self._settle,
+            is_expected=worker not in self._unexpected,
+        )
+
+    def _settle(self, worker: str) -> None:
+        if self._must_wait(worker):
+            return
+        report = self._reports.pop(worker, None)
+        is_unexpected = worker in self._unexpected or report is not None
+        is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
+        self._unexpected.discard(worker)
+        for record in self._lost.pop(worker, ()):
+            self._settle_task(record, worker, report, is_unexpected=is_unexpected)
+
+    def settle_recalled(self, record: TaskRecord, worker: str, told: ExitReport) -> None:
+        """A worker that lives said what became of a task that was taken back from it."""
+        self._settle_task(record, worker, told, is_unexpected=True)
+
+    def _settle_task(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> None:
+        is_same = self._conductor.records.get(record.key) is record
+        if not is_same or record.key not in self._conductor.hold:
+            return  # cancelled meanwhile, and perhaps submitted again
+        if record.is_reported and record.is_given_up:
+            # It had failed for good; what was lost is only the worker's last word on it.
+            self._conductor.outcomes.fail(record, record.exception)
+        elif record.is_reported or not self._may_have_run(
+            record, worker, report, is_unexpected=is_unexpected
+        ):
+            self._conductor.outcomes.resume(record)
+        elif not self._conductor.outcomes.recover(record):
+            self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
+
+    def _may_have_run(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> bool:
+        if not record.terms.idempotent:
+            # Known for sure, also of a worker that was retired: it asked before it called.
+            return self._conductor.tickets.is_held_by(record.key, worker)
+        if report is not None:
+            return self._span(record, report) is not None
+        return is_unexpected
+
+    def _span(self, record: TaskRecord, report: ExitReport) -> tuple[float, float | None] | None:
+        """Start and end of a lost attempt; None for a task that merely stood in line.
+
+        The end is None where the function was executing. Where it had ended, only the outcome
+        was lost: the worker died before the message was out.
+        """
+        run_id = self._conductor.scheduler.tasks[record.key].run_id
+        return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker
+
+    def _settle_attempt(
+        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+    ) -> None:
+        is_memory = report is not None and report.is_memory
+        error_type = OutOfMemoryError if is_memory else WorkerLostError
+        words = report.in_words() if report else "the worker was lost; nobody can say why"
+        if not is_unexpected:
+            words = "its worker was retired while it was executing"
+        started_at, ended_at = (report and self._span(record, report)) or (None, None)
+        if report and report.cause == "timeout":
+            words = "its worker was restarted because a neighbouring task exceeded its time limit"
+        if ended_at is not None:
+            words += ", after the function had ended and before its outcome arrived"
+        message = f"{record.label}: {words}"
+        failure = Failure(
+            failure_class=error_type.__name__,
+            message=message,
+            category="resource" if is_memory else "infrastructure",
+            fingerprint=self.fingerprint(error_type.__name__, record),
+            error_module=error_type.__module__,
+            traceback=report.last_words if report else "",
+            started_at=started_at,
+            duration_s=(ended_at or time()) - started_at if started_at else None,
+            worker=worker,
+            exit_code=report.exit_code if report else None,
+            memory_bytes=report.memory_bytes if report else None,
+            memory_limit_bytes=report.memory_limit_bytes if report else None,
+        )
+        loss = _LOSSES[report.cause] if report else Loss.CRASH
+        if report and ended_at is not None and report.has_been_executing:
+            loss = Loss.NEIGHBOUR  # what was executing is to blame, not what had ended
+        if not is_unexpected:
+            loss = Loss.SCALE_DOWN
+        if self.jobs is not None:
+            failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
+            same = self.fingerprint(failure.failure_class, record)
+            failure = replace(failure, fingerprint=same)
+        if not self._conductor.outcomes.settle(record, failure, loss=loss):
+            self._conductor.outcomes.fail(record, self._final_error(record, failure))
+
+    def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
+        message = failure.message
+        if not record.terms.idempotent:
+            return UnknownOutcomeError(
+                f"{message}. The task is not idempotent and may have done its work, so it is not "
+                "called again; `resubmit` leaves it out unless it is named."
+            )
+        lost = record.losses_used + 1
+        times = "" if lost == 1 else f", {lost} times"
+        if failure.failure_class != OutOfMemoryError.__name__:
+            return WorkerLostError(f"{message}{times}.")
+        where = f" of component {record.batch.component!r}" if record.batch.component else ""
+        return OutOfMemoryError(
+            f"{message}{times}. Give it more: raise `memory:`{where} in scalable.yaml, or split "
+            "the task."
+        )

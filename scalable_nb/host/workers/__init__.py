@@ -1,0 +1,1 @@
+"""The workers of a run: scaling, replacement, retirement, their jobs."""

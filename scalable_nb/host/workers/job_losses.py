@@ -1,0 +1,213 @@
+"""What the end of a batch job means for the tasks that were on its workers.
+
+The nanny knows how its worker process ended, but not why the batch system ended both: that is
+looked up, and until it is known the tasks are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from dask.utils import format_bytes
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
+from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.errors.worker_errors import OutOfMemoryError
+from scalable_nb.faults.policy import Loss
+from scalable_nb.host.tasks.task import Failure
+
+if TYPE_CHECKING:
+    from distributed.scheduler import Scheduler
+
+    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.worker_losses import ExitReport
+    from scalable_nb.targets.fleet import Entry
+    from scalable_nb.targets.jobqueue_fleet import JobFleet
+
+#: What each final state of a job costs a task; any other is a crash.
+_LOSS_OF: Final = {
+    "BOOT_FAIL": Loss.NODE_FAILURE,
+    "CANCELLED": Loss.SCANCEL,
+    "COMPLETED": Loss.SCALE_DOWN,
+    "DEADLINE": Loss.WALLTIME,
+    "NODE_FAIL": Loss.NODE_FAILURE,
+    "OUT_OF_MEMORY": Loss.OUT_OF_MEMORY,
+    "PREEMPTED": Loss.PREEMPTION,
+    "REQUEUED": Loss.REQUEUE,
+    "REVOKED": Loss.SCANCEL,
+    "TIMEOUT": Loss.WALLTIME,
+}
+
+#: An attempt that had this share of its job's walltime had all of it: starting takes the rest.
+_WHOLE: Final = 0.9
+
+
+@dataclass
+class _WorkerJob:
+    """The job that a worker belongs to; names are used again, addresses are not."""
+
+    entry: Entry
+    came_at: float
+    question: LostJob | None = None
+    is_answered: bool = False
+    fate: JobFacts | None = None
+
+
+class JobLosses(SchedulerPlugin):
+    """Knows which worker was in which job, and how that ended.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    fleet : JobFleet
+    """
+
+    name = "scalable-job-losses"
+
+    def __init__(self, conductor: Conductor, fleet: JobFleet) -> None:
+        self._fleet = fleet
+        self._queue = fleet.queue
+        self._fates = JobFates(fleet.queue)
+        self._jobs: dict[str, _WorkerJob] = {}
+        conductor.book.job_of = self.job_of
+        conductor.scheduler.add_plugin(self)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Note the job of a worker while both are there."""
+        entry = self._fleet.entry_of(scheduler.workers[worker].name)
+        if entry is not None:
+            self._jobs[worker] = _WorkerJob(entry, time())
+            self._queue.look_soon()
+
+    def job_of(self, worker: str) -> str | None:
+        """The id of the job that a worker is or was in."""
+        job = self._jobs.get(worker)
+        return self._fleet.job_id_of(job.entry) if job is not None else None
+
+    # --- for `Losses` ------------------------------------------------------------------
+
+    def must_wait(
+        self,
+        worker: str,
+        report: ExitReport | None,
+        then: Callable[[str], None],
+        *,
+        is_expected: bool,
+    ) -> bool:
+        """Whether the fate of a lost worker's job has to be found out first.
+
+        Parameters
+        ----------
+        worker : str
+        report : ExitReport or None
+            The nanny's word, if it has come.
+        then : callable
+            Called with the worker when the fate is known, or nobody can say.
+        is_expected : bool
+            Whether the worker had said goodbye to the scheduler.
+        """
+        job, job_id = self._jobs.get(worker), self.job_of(worker)
+        if job is None or job_id is None or job.is_answered or not self._queue.is_telling:
+            return False
+        if _is_of_process(report):  # the nanny is in the job: it runs on
+            self._fates.drop(job.question)
+            return False
+        if report is None and is_expected and job.entry.is_leaving:  # we ended it
+            return False
+        if job.question is None:
+            job.question = self._question(job, job_id, worker, then)
+            self._fates.ask(job.question)
+        return True
+
+    def _question(
+        self, job: _WorkerJob, job_id: str, worker: str, then: Callable[[str], None]
+    ) -> LostJob:
+        def answer(fate: JobFacts | None) -> None:
+            job.fate, job.is_answered = fate, True
+            then(worker)
+
+        logs = self._fleet.logs_of
+        before = self._queue.last_running(job_id)
+        return LostJob(job_id, job.came_at, lambda: logs(job.entry), before, answer)
+
+    def has_ended(self, worker: str) -> bool:
+        """Whether a lost worker's job is known to have ended, and not by us."""
+        job = self._jobs.get(worker)
+        return job is not None and job.fate is not None
+
+    def amend(
+        self, label: str, worker: str, failure: Failure, loss: Loss, report: ExitReport | None
+    ) -> tuple[Failure, Loss]:
+        """Put what is known of a worker's job into the record of an attempt.
+
+        Parameters
+        ----------
+        label : str
+            The call as a person reads it.
+        worker : str
+        failure : Failure
+            As the nanny tells it.
+        loss : Loss
+            What follows from that.
+        report : ExitReport or None
+            The nanny's word itself.
+        """
+        job, job_id = self._jobs.get(worker), self.job_of(worker)
+        if job is None or job_id is None:
+            return failure, loss
+        last = self._queue.facts(job_id)
+        failure = replace(failure, job_id=job_id, host=(last and last.node) or failure.host)
+        if _is_of_process(report) and self._queue.is_telling:
+            return replace(failure, job_state="RUNNING"), loss
+        if not job.is_answered:
+            return failure, loss
+        if job.fate is None:
+            where = f"{self._queue.system} job {job_id}"
+            message = f"{label}: worker lost: what became of {where} is unknown"
+            return replace(failure, message=message), loss
+        return self._of_fate(job.entry, job.fate, failure, label)
+
+    def _of_fate(
+        self, entry: Entry, fate: JobFacts, failure: Failure, label: str
+    ) -> tuple[Failure, Loss]:
+        words = f"{label}: worker lost: {in_words(self._queue.system, fate)}"
+        loss = _LOSS_OF.get(fate.state, Loss.CRASH)
+        values: dict[str, Any] = {}
+        if fate.is_out_of_memory:
+            loss = Loss.OUT_OF_MEMORY
+            if fate.memory_limit_bytes:
+                used = format_bytes(fate.max_rss_bytes or 0)
+                words += f", using {used} of its limit of {format_bytes(fate.memory_limit_bytes)}"
+            values = {
+                "failure_class": OutOfMemoryError.__name__,
+                "category": "resource",
+                "memory_limit_bytes": fate.memory_limit_bytes or failure.memory_limit_bytes,
+            }
+        elif loss is Loss.WALLTIME and _had_all(failure, entry.kind.walltime_s):
+            loss = Loss.WHOLE_WALLTIME
+            words += ", all of which this attempt had to itself: it needs a longer `walltime:`"
+        amended = replace(
+            failure,
+            message=words,
+            host=fate.node or failure.host,
+            job_state=fate.state,
+            exit_code=-fate.signal if fate.signal else fate.exit_code,
+            memory_bytes=max(failure.memory_bytes or 0, fate.max_rss_bytes or 0) or None,
+            details={"log_tail": list(fate.log_tail), "job_source": fate.source},
+            **values,
+        )
+        return amended, loss
+
+
+def _is_of_process(report: ExitReport | None) -> bool:
+    """Whether the nanny says that only its worker process ended, not the job."""
+    return report is not None and report.cause != "terminated"
+
+
+def _had_all(failure: Failure, walltime_s: float | None) -> bool:
+    duration_s = failure.duration_s
+    return walltime_s is not None and duration_s is not None and duration_s >= _WHOLE * walltime_s

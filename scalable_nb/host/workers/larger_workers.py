@@ -1,0 +1,76 @@
+"""Sends a task that ran out of memory to a worker that has more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dask.utils import format_bytes
+
+from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.fleet import Fleet, Kind
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.task import Failure, TaskRecord
+    from scalable_nb.host.tasks.tracker import Conductor
+
+#: Workers of a kind that was made for tasks which need more memory.
+_MAX_WORKERS = 4
+
+
+class Escalations:
+    """Finds, or makes, the kind of worker that a task needs after an out-of-memory.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    fleet : Fleet
+    wish : callable
+        Called with a new kind and how many of its workers are wanted.
+    """
+
+    def __init__(
+        self, conductor: Conductor, fleet: Fleet, wish: Callable[[Kind, Wish], None]
+    ) -> None:
+        self._conductor = conductor
+        self._fleet = fleet
+        self._wish = wish
+        self._is_told = False
+        conductor.on_retry = self.consider
+
+    def consider(self, record: TaskRecord, failure: Failure) -> None:
+        """An attempt failed and the task runs again: perhaps elsewhere."""
+        escalation = record.terms.escalation
+        if escalation is None or failure.category != "resource":
+            return
+        worker = self._conductor.scheduler.workers.get(failure.worker)
+        had = failure.memory_limit_bytes or (worker.memory_limit if worker else None)
+        wanted = escalation.memory_after(had) if had else None
+        if wanted is None:
+            return
+        kind = self._kind(record.batch.component, wanted)
+        if kind is not None:
+            self._conductor.routes.send(record.key, kind.name)
+        elif not self._is_told:
+            self._is_told = True
+            self._conductor.notify(
+                f"{record.label} is to have {format_bytes(wanted)}, but all workers of this target "
+                "share the memory of one machine: it runs again with what it had."
+            )
+
+    def _kind(self, component: str, memory_bytes: int) -> Kind | None:
+        kinds = [kind for kind in self._fleet.kinds.values() if kind.memory_bytes is not None]
+        # Almost as much is enough: sizes are rounded on their way through the batch system.
+        fitting = [kind for kind in kinds if (kind.memory_bytes or 0) >= memory_bytes * 0.98]
+        if fitting:
+            return min(fitting, key=lambda kind: kind.memory_bytes or 0)
+        base = self._fleet.kinds.get(component) or next(iter(self._fleet.kinds.values()))
+        kind = self._fleet.enlarged(base, memory_bytes)
+        if kind is not None:
+            self._fleet.kinds[kind.name] = kind
+            self._wish(kind, Wish(1, Limits(0, _MAX_WORKERS)))
+            self._conductor.notify(
+                f"a job with {format_bytes(memory_bytes)} is asked for: a task of "
+                f"{base.name or 'the session'} ran out of memory."
+            )
+        return kind

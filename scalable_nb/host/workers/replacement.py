@@ -1,0 +1,177 @@
+"""Replaces workers that ended by themselves, and says when it gives that up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from scalable_nb.targets.fleet import Entry, Fleet, Kind
+
+if TYPE_CHECKING:
+    from scalable_nb.host.tasks.tracker import Conductor
+
+#: So many in a row that end before they have a worker: something is wrong with all of them.
+_STILLBORN_LIMIT: Final = 3
+
+#: Such an end is no fault of the script.
+_BLAMELESS: Final = ("BOOT_FAIL", "CANCELLED", "NODE_FAIL", "PREEMPTED", "REQUEUED")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a target says about replacing.
+
+    Attributes
+    ----------
+    max_replacements : int or None
+        Lost workers that are replaced; None: all.
+    max_core_hours : float or None
+        Budget after which no worker is added.
+    pending_timeout_s : float or None
+        After which a component that has no worker yet is given up for its fallback.
+    fallback : dict of str to str
+        By component.
+    """
+
+    max_replacements: int | None
+    max_core_hours: float | None
+    pending_timeout_s: float | None
+    fallback: dict[str, str]
+
+
+class Healing:
+    """The account of what ended by itself.
+
+    Parameters
+    ----------
+    conductor : Conductor
+        Who tells people.
+    fleet : Fleet
+    rules : Rules
+    """
+
+    def __init__(self, conductor: Conductor, fleet: Fleet, rules: Rules) -> None:
+        self._conductor = conductor
+        self._fleet = fleet
+        self.rules = rules
+        self.replaced = 0
+        self.core_hours = 0.0
+        self._stillborn: Counter[str] = Counter()
+        self._stopped: set[str] = set()  # kinds that get no more workers
+        self._counted_at = time()
+        self._is_told: set[str] = set()
+
+    def may_open(self, kind: Kind) -> bool:
+        """Whether a further worker of this kind may be asked for."""
+        return not (kind.name in self._stopped or self.is_spent or self._is_worn_out)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget of core hours is used up."""
+        limit = self.rules.max_core_hours
+        return limit is not None and self.core_hours >= limit
+
+    @property
+    def _is_worn_out(self) -> bool:
+        limit = self.rules.max_replacements
+        return limit is not None and self.replaced > limit
+
+    def begin_anew(self, kind: Kind) -> None:
+        """A person asks for workers of this kind: whatever was wrong may be mended."""
+        self._stopped.discard(kind.name)
+        self._stillborn[kind.name] = 0
+        self.replaced = 0
+        self._is_told.clear()
+
+    def count(self) -> None:
+        """Add what has been used since the last time, also by a job that has no worker yet."""
+        now = time()
+        cores = sum(e.kind.cores for e in self._fleet.entries.values() if e.is_running)
+        self.core_hours += cores * (now - self._counted_at) / 3600
+        self._counted_at = now
+        for entry in self._fleet.entries.values():
+            if entry.is_connected:
+                self._stillborn[entry.kind.name] = 0
+        if self.is_spent:
+            self._tell_once(
+                "budget",
+                f"the budget of {self.rules.max_core_hours:g} core hours is used up: no worker is "
+                "added, the others end when the tasks they run are done. Tasks that are left wait; "
+                "`max_core_hours:` of the target allows more, `%scalable resubmit --last` goes on.",
+            )
+
+    def find_ended(self) -> list[Entry]:
+        """The entries that ended by themselves since the last time."""
+        ended = []
+        for entry in self._fleet.entries.values():
+            how = self._fleet.how_ended(entry)
+            if how is not None:
+                ended.append(entry)
+                if not entry.is_leaving:
+                    self._account(entry, how)
+        return ended
+
+    def _account(self, entry: Entry, how: str) -> None:
+        kind = entry.kind
+        is_stillborn = entry.began_at is None and not how.startswith(_BLAMELESS)
+        self._stillborn[kind.name] += is_stillborn
+        self.replaced += 1
+        if self._stillborn[kind.name] >= _STILLBORN_LIMIT:
+            self._stop(entry, how)
+        elif self._is_worn_out:
+            self._tell_once(
+                "replacements",
+                f"{self.replaced} workers were lost; no more are replaced than "
+                f"max_worker_replacements: {self.rules.max_replacements}. `%scalable scale N` "
+                "asks for new ones.",
+            )
+
+    def _stop(self, entry: Entry, how: str) -> None:
+        kind = entry.kind
+        if kind.name in self._stopped:
+            return
+        self._stopped.add(kind.name)
+        words = self._fleet.last_words(entry)
+        which = f" of component {kind.name!r}" if kind.name else ""
+        option = f" --component {kind.name}" if kind.name and len(self._fleet.kinds) > 1 else ""
+        job = f" (job {entry.job_id})" if entry.job_id else ""
+        self._conductor.notify(
+            f"{_STILLBORN_LIMIT} workers{which} in a row ended before they could work: no more are "
+            f"asked for. The last one{job}: {how}"
+            + (f". It said:\n{words}\n" if words else ". ")
+            + f"Once that is mended, `%scalable scale N{option}` tries again."
+        )
+
+    def _tell_once(self, topic: str, text: str) -> None:
+        if topic not in self._is_told:
+            self._is_told.add(topic)
+            self._conductor.notify(text)
+
+    # --- kinds that cannot be had -----------------------------------------------------
+
+    def find_unavailable(self) -> list[tuple[Kind, Kind]]:
+        """Kinds that have waited too long for their first worker, and what stands in for them."""
+        limit_s = self.rules.pending_timeout_s
+        if limit_s is None:
+            return []
+        pairs = []
+        for kind in self._fleet.kinds.values():
+            entries = self._fleet.of_kind(kind)
+            if not entries or any(e.is_connected for e in entries):
+                continue
+            waited_s = time() - min(e.lost_at or e.asked_at for e in entries)
+            if waited_s <= limit_s:
+                continue
+            stand_in = self._fleet.kinds.get(self.rules.fallback.get(kind.name, ""))
+            what = f"component {kind.name!r} has had no worker for {waited_s:.0f} s"
+            if stand_in is None:
+                self._tell_once(
+                    f"pending {kind.name}",
+                    f"{what}; `fallback:` of the component names one to use instead.",
+                )
+            else:
+                pairs.append((kind, stand_in))
+                self._conductor.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
+        return pairs

@@ -1,0 +1,290 @@
+"""Keeps the workers that are wanted, kind by kind: grows, shrinks, heals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from scalable_nb.batch_system.walltime import leaves_at_s
+from scalable_nb.errors import StartError
+from scalable_nb.host.workers.demand import runnable_by_component
+from scalable_nb.host.workers.larger_workers import Escalations
+from scalable_nb.host.workers.replacement import Healing, Rules
+from scalable_nb.host.workers.retirement import Departures
+from scalable_nb.host.workers.task_durations import Durations
+from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.fleet import Entry, Fleet, Kind
+
+if TYPE_CHECKING:
+    from scalable_nb.host.final_flush import Bequest
+    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.workers.job_monitor import JobWatch
+    from scalable_nb.protocol.messages import Batch
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL_S: Final = 0.5
+
+#: A worker with the only copy of a result stays as long as its walltime allows.
+_LAST_CALL_S: Final = 5.0
+
+
+class Scaling:
+    """Compares what is wanted with what there is, twice a second.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    fleet : Fleet
+    wishes : dict of str to Wish
+        By kind.
+    rules : Rules
+        Of replacing.
+    """
+
+    def __init__(
+        self, conductor: Conductor, fleet: Fleet, wishes: dict[str, Wish], rules: Rules
+    ) -> None:
+        self.fleet = fleet
+        self.wishes = wishes
+        self.healing = Healing(conductor, fleet, rules)
+        self.departures = Departures(conductor)
+        self._durations = Durations(conductor)
+        Escalations(conductor, fleet, self._add_kind)
+        #: Follows the jobs of a batch system.
+        self.watch: JobWatch | None = None
+        #: Writes what is still wanted and only in the memory of workers; says what was written.
+        self.keep_results: Callable[[], Awaitable[Bequest | None]] | None = None
+        conductor.on_batch = self._expect
+        self._conductor = conductor
+        self._ending: dict[str, asyncio.Task[bool]] = {}
+        self._lock = asyncio.Lock()
+        conductor.scheduler.handlers.update(
+            scalable_scale=self.scale,
+            scalable_adapt=self.adapt,
+            scalable_job_began=self.job_began,
+            scalable_worker_leaves=self.worker_leaves,
+            scalable_worker_hands_over=self.worker_hands_over,
+        )
+
+    def _add_kind(self, kind: Kind, wish: Wish) -> None:
+        self.wishes[kind.name] = wish
+
+    async def begin(self) -> None:
+        """Ask for one worker of each kind that is wanted; the others follow.
+
+        Raises
+        ------
+        StartError
+            When one could not even be asked for.
+        """
+        first = [self.fleet.kinds[name] for name, wish in self.wishes.items() if wish.count]
+        for kind in first:
+            for entry in await self._open(kind, 1):
+                if self.fleet.how_ended(entry) is not None:
+                    raise StartError(
+                        f"the first job of component {kind.name!r} could not be submitted.\n"
+                        f"{self.fleet.last_words(entry)}\n"
+                        "`%scalable plan` shows what is submitted; mend the target in "
+                        "scalable.yaml and start again."
+                    )
+
+    async def run(self) -> None:
+        """Compare and mend, until cancelled."""
+        while True:
+            try:
+                await self._compare()
+            except Exception:
+                # A command of the batch system may be there again later; whatever else it was,
+                # a session must not go on without anybody who replaces what is lost.
+                logger.exception("the workers could not be looked after")
+            await asyncio.sleep(_INTERVAL_S)
+
+    # --- what people ask for ------------------------------------------------------------
+
+    async def scale(self, count: int, component: str | None = None) -> dict[str, int]:
+        """Want so many workers of a component, or of all together; returns how many of each."""
+        names = [component] if component is not None else list(self.wishes)
+        left = count
+        for number, name in enumerate(names):
+            share = -(-left // (len(names) - number))
+            left -= share
+            self.wishes[name] = Wish(share)
+            self.healing.begin_anew(self.fleet.kinds[name])
+        await self._compare()
+        return {name: self.wishes[name].count for name in names}
+
+    async def adapt(
+        self, minimum: int, maximum: int, component: str | None = None
+    ) -> dict[str, int]:
+        """Let the work decide, within limits that hold for each component."""
+        names = [component] if component is not None else list(self.wishes)
+        for name in names:
+            limits = Limits(minimum, maximum)
+            count = limits.fit(self.wishes[name].count, 1)
+            self.wishes[name] = Wish(count, limits)
+            self.healing.begin_anew(self.fleet.kinds[name])
+        await self._compare()
+        return {name: self.wishes[name].count for name in names}
+
+    # --- what is done about it ------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        async with self._lock:
+            await self.fleet.look()
+            self.fleet.observe()
+            if self.watch is not None:
+                await self.watch.observe()
+            self.healing.count()
+            await self.fleet.drop([entry.name for entry in self.healing.find_ended()])
+            for kind, stand_in in self.healing.find_unavailable():
+                await self._stand_in(kind, stand_in)
+            self._adapt()
+            self._let_go_in_time()
+            for kind in list(self.fleet.kinds.values()):
+                await self._match(kind)
+            await self._see_off()
+
+    def _adapt(self) -> None:
+        adaptive = [name for name, wish in self.wishes.items() if wish.limits is not None]
+        if not adaptive:
+            return
+        tasks = dict.fromkeys(self.fleet.kinds, 0)
+        routes = self._conductor.routes
+        anybodys = next(iter(self.fleet.kinds))
+        for component, count in runnable_by_component(self._conductor).items():
+            kind = routes.kind_of(component)
+            tasks[kind if kind in tasks else anybodys] += count
+        for component, kind in routes.detours():
+            tasks[routes.kind_of(component) or anybodys] -= 1
+            tasks[kind] += 1
+        for name in adaptive:
+            self.wishes[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
+
+    def _let_go_in_time(self) -> None:
+        """Workers whose walltime is nearly over take no more tasks; others take their place."""
+        for entry in self.fleet.entries.values():
+            kind, remaining_s = entry.kind, entry.remaining_s
+            if entry.is_leaving or remaining_s is None or kind.walltime_s is None:
+                continue
+            is_replaceable = self.healing.may_open(kind) or len(self.fleet.of_kind(kind)) > 1
+            needed_s = self._durations.needed_s(kind.name) if is_replaceable else 0.0
+            if remaining_s < leaves_at_s(kind.walltime_s, needed_s, entry.number):
+                entry.leaves_because = "walltime"
+                logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
+
+    def _expect(self, batch: Batch, limit_s: float | None) -> None:
+        """Tasks arrive: a worker with less time left than their limit is not to begin them."""
+        if limit_s is not None and self._durations.expect(batch.component, limit_s):
+            self._let_go_in_time()
+            for entry in self.fleet.entries.values():
+                if entry.leaves_because == "walltime" and entry.name not in self._ending:
+                    for address in self._addresses(entry):
+                        self.departures.begin(address)
+
+    async def _match(self, kind: Kind) -> None:
+        entries = self.fleet.of_kind(kind)
+        wanted = 0 if self.healing.is_spent else -(-self.wishes[kind.name].count // kind.workers)
+        if wanted > len(entries) and self.healing.may_open(kind):
+            await self._open(kind, wanted - len(entries))
+        elif wanted < len(entries):
+            await self._dismiss(sorted(entries, key=self._load)[: len(entries) - wanted])
+
+    async def _open(self, kind: Kind, count: int) -> list[Entry]:
+        entries = await self.fleet.open(kind, count)
+        for entry in entries:
+            if entry.job_id is not None:
+                self._conductor.book.job_submitted(entry.job_id, entry.name, kind.name)
+        return entries
+
+    def _load(self, entry: Entry) -> tuple[bool, int, float]:
+        """Who goes first: the one that has not come yet, else the one with the least to do."""
+        workers = self._conductor.scheduler.workers
+        tasks = sum(len(workers[address].processing) for address in self._addresses(entry))
+        return entry.is_connected, tasks, -entry.asked_at
+
+    def _addresses(self, entry: Entry) -> list[str]:
+        known = self._conductor.scheduler.aliases
+        return [known[name] for name in entry.worker_names if name in known]
+
+    async def _dismiss(self, entries: Iterable[Entry]) -> None:
+        pending = []
+        for entry in entries:
+            entry.leaves_because = "scaling"
+            if not entry.is_connected:
+                pending.append(entry.name)
+        await self.fleet.drop(pending)
+
+    async def _see_off(self) -> None:
+        """Let those that are to go finish, and end them when they have."""
+        gone = []
+        for entry in [e for e in self.fleet.entries.values() if e.is_leaving]:
+            addresses = self._addresses(entry)
+            ending = self._ending.get(entry.name)
+            if ending is None:
+                for address in addresses:
+                    self.departures.begin(address)
+                if all(map(self.departures.is_idle, addresses)):
+                    self._ending[entry.name] = asyncio.create_task(self.departures.end(addresses))
+            elif ending.done():
+                del self._ending[entry.name]
+                if ending.result():
+                    gone.append(entry.name)
+                elif self._goes_anyway(entry):
+                    await self._save_results(entry)
+                    gone.append(entry.name)
+                elif not entry.is_leaving:
+                    for address in addresses:
+                        self.departures.call_off(address)
+        await self.fleet.drop(gone)
+
+    def _goes_anyway(self, entry: Entry) -> bool:
+        """Whether an idle worker ends although it has results that no other one could take."""
+        is_out_of_time = entry.remaining_s is not None and entry.remaining_s < _LAST_CALL_S
+        is_adaptive = self.wishes[entry.kind.name].limits is not None
+        if entry.leaves_because == "walltime" and not is_out_of_time:
+            return False  # the worker that comes in its place may take them
+        if is_adaptive and not is_out_of_time and not self.healing.is_spent:
+            # Nobody asked for this one to go.
+            entry.leaves_because = ""
+            self.wishes[entry.kind.name].count += 1
+            return False
+        return True
+
+    async def _save_results(self, entry: Entry) -> None:
+        saved = await self.keep_results() if self.keep_results is not None else None
+        self._conductor.notify(
+            f"{entry.name} was the last worker"
+            + (f": {saved}, where `resubmit` finds them in another session. " if saved else ". ")
+            + "In this one they are computed again when they are asked for."
+        )
+
+    async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
+        self._conductor.routes.redirect(kind.name, stand_in.name)
+        self.wishes[stand_in.name].count += self.wishes[kind.name].count
+        self.wishes[kind.name] = Wish(0)
+        await self._dismiss(self.fleet.of_kind(kind))
+
+    # --- what jobs tell -------------------------------------------------------------------
+
+    def job_began(self, name: object, age_s: float) -> None:
+        """A nanny says how long ago its job began."""
+        entry = self.fleet.entry_of(name)
+        if entry is not None:
+            entry.job_began_at = time() - age_s
+
+    def worker_leaves(self, worker: str, **report: Any) -> bool:
+        """The batch system ends a worker's job; says whether its tasks may finish."""
+        if self._conductor.stop_requested.is_set():
+            return False
+        # What is still executing when the job ends is known from now on, whatever follows.
+        self._conductor.losses.report(worker, cause="terminated", exit_code=None, **report)
+        self.departures.begin(worker)
+        return True
+
+    async def worker_hands_over(self, worker: str) -> None:
+        """A worker whose job is ended by the batch system has nothing left to do but to go."""
+        await self.departures.end([worker])

@@ -1,0 +1,112 @@
+"""``%scalable``: the line magic, its loading and its completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.completer import (
+    CompletionContext,
+    SimpleCompletion,
+    SimpleMatcherResult,
+    context_matcher,
+)
+from IPython.core.error import UsageError
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+)
+
+from scalable_nb.magics.completion import complete_line
+from scalable_nb.magics.help_text import overview, verb_help
+from scalable_nb.magics.lazy_display import forget, install_when_shown
+from scalable_nb.magics.line_expansion import split_cell_line, split_line
+from scalable_nb.magics.parser import parse
+from scalable_nb.magics.verb import Context, Verb, WrongUse
+from scalable_nb.magics.verb_registry import NOTEBOOK
+
+
+@magics_class
+class ScalableMagics(Magics):
+    """The magic, bound to one IPython shell."""
+
+    @needs_local_scope
+    @no_var_expand  # split_line expands: values with spaces or quotes stay one word
+    @line_cell_magic
+    def scalable(
+        self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
+    ) -> object:
+        """Run a verb."""
+        variables: dict[str, Any] = self.shell.user_ns  # type: ignore[union-attr]
+        try:
+            split = split_line if cell is None else split_cell_line
+            words = split(line, {**variables, **(local_ns or {})})
+            verb, options = parse(words, NOTEBOOK)
+            if options.help:
+                return verb_help(verb, NOTEBOOK)
+            _check_cell(verb, cell)
+            say = _nothing if options.quiet else print
+            value = verb.run(Context(NOTEBOOK, say, variables, cell), options)
+        except WrongUse as error:
+            raise UsageError(str(error)) from error
+        except Exception as error:
+            if _is_ours(error):
+                raise UsageError(str(error)) from error
+            raise
+        if options.out:
+            variables[options.out] = value
+        return None if options.quiet else value
+
+    scalable.__doc__ = overview(NOTEBOOK)
+
+    # First of all matchers: what it offers makes the others superfluous.
+    @context_matcher(priority=1000)  # type: ignore[untyped-decorator]
+    def complete(self, context: CompletionContext) -> SimpleMatcherResult:
+        """Offer verbs, options and values on a ``%scalable`` line, and nothing else there."""
+        offered = complete_line(context.text_until_cursor, NOTEBOOK)
+        return SimpleMatcherResult(
+            completions=[SimpleCompletion(text=word, type="magic") for word in offered.words],
+            matched_fragment=offered.fragment,
+            suppress=True,
+        )
+
+
+def load(ipython: Any) -> None:
+    """Register the magic, its completion and the views; loading again replaces them."""
+    unload(ipython)
+    magics = ScalableMagics(shell=ipython)
+    ipython.register_magics(magics)
+    ipython.Completer.custom_matchers.append(magics.complete)
+    install_when_shown(ipython)
+
+
+def unload(ipython: Any) -> None:
+    """Take the magic and its completion away again."""
+    magics = ipython.magics_manager.registry.pop(ScalableMagics.__name__, None)
+    if magics is None:
+        return
+    for kind in ("line", "cell"):
+        ipython.magics_manager.magics[kind].pop("scalable", None)
+    forget(ipython)
+    matchers = ipython.Completer.custom_matchers
+    matchers[:] = [matcher for matcher in matchers if matcher != magics.complete]
+
+
+def _check_cell(verb: Verb, cell: str | None) -> None:
+    line = NOTEBOOK.line(verb)
+    if verb.takes_cell and cell is None:
+        raise WrongUse(f"`{verb.name}` runs the cell below it: begin the cell with `{line}`.")
+    if not verb.takes_cell and cell is not None:
+        raise WrongUse(f"`{verb.name}` has no use for a cell: write `{line}`, with one %.")
+
+
+def _is_ours(error: Exception) -> bool:
+    from scalable_nb.errors import ScalableError
+
+    return isinstance(error, ScalableError)
+
+
+def _nothing(text: str) -> None:
+    """Where ``say`` goes with ``-q``."""

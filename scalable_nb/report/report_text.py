@@ -1,0 +1,130 @@
+"""The words of a report, for a terminal. Text from errors is made plain before it is shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from scalable_nb.telemetry.sanitize import one_line
+
+if TYPE_CHECKING:
+    from scalable_nb.report.build import FailedTask, Report
+
+
+def summary(report: Report) -> str:
+    """A run in a dozen lines."""
+    total = sum(report.tasks.values())
+    failed = sum(report.failures_by_class.values())
+    states = ", ".join(f"{count:,} {state}" for state, count in report.tasks.items())
+    classes = ", ".join(f"{one_line(k, 80)} {n:,}" for k, n in report.failures_by_class.items())
+    table = {
+        "Project": report.project,
+        "Target": report.target,
+        "Time": _time_text(report),
+        "Ended because": report.end_reason,
+        "Tasks": _with(total, states),
+        "Attempts": f"{report.attempts:,}",
+        "Retries": _with(report.retries, f"{_tasks(report.retries_helped)} succeeded in a retry"),
+        "From cache": f"{report.cached:,}",
+        "Failed attempts": _with(failed, classes),
+        "Core-hours": _core_hours(report),
+        "Slowest": ", ".join(
+            f"{one_line(call, 60)} {format_duration(s)}" for call, s in report.slowest[:3]
+        ),
+        "Files": str(report.folder),
+    }
+    lines = [f"Run {report.run_id}: {report.state}", ""]
+    lines += [f"{name + ':':<17}{text}" for name, text in table.items() if text]
+    if report.failed:
+        command = f"scalable report --run-id {report.run_id} --failures"
+        lines += ["", f"{_tasks(len(report.failed))} failed for good; why: {command}"]
+    return "\n".join(lines + _notes(report))
+
+
+def failure_list(report: Report) -> str:
+    """The tasks that failed for good, each with its call, error, worker and duration."""
+    total = sum(report.tasks.values())
+    kind = "tasks" if report.state == "finished" else "tasks that ended so far"
+    if report.failed:
+        lines = [f"Failures ({len(report.failed):,} of {total:,} {kind}):"]
+    else:
+        lines = [f"No failures: none of {total:,} {kind} failed for good."]
+    for place, task in enumerate(report.failed, start=1):
+        lines += ["", *_task_lines(f"{place}. ", task)]
+    return "\n".join(lines + _notes(report))
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as a person writes them: ``0.1s``, ``4.2s``, ``180s``, ``2h 05min``."""
+    if seconds < 0.05:
+        return "<0.1s"
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f}s"
+    if seconds < 3600:
+        return f"{seconds:.0f}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h {minutes:02d}min"
+
+
+def _task_lines(number: str, task: FailedTask) -> list[str]:
+    message = one_line(task.message, 500)
+    lines = [f"Error: {one_line(task.failure_class)}" + (f" — {message}" if message else "")]
+    if task.worker:
+        lines.append(f"Worker: {one_line(task.worker)}")
+    if task.duration_s is not None:
+        remark = " (fast fail — permanent error)" if task.is_fast_permanent else ""
+        lines.append(f"Duration before failure: {format_duration(task.duration_s)}{remark}")
+    if task.retries:
+        lines.append(f"Retries attempted: {task.retries} (all failed)")
+    return [number + task.label, *(" " * len(number) + line for line in lines)]
+
+
+def _time_text(report: Report) -> str:
+    begin, end = _instant(report.started_at), _instant(report.ended_at)
+    if begin is None:
+        return ""
+    text = f"started {begin:%Y-%m-%d %H:%M:%S} UTC"
+    if end is None:
+        return text
+    return f"{text}, took {format_duration((end - begin).total_seconds())}"
+
+
+def _core_hours(report: Report) -> str:
+    if not report.used_core_h:
+        return ""
+    share = report.lost_core_h / report.used_core_h
+    lost = f" ({report.lost_core_h:.3g} in failed attempts, {share:.0%})" if share else ""
+    return f"{report.used_core_h:.3g}{lost}"
+
+
+def _notes(report: Report) -> list[str]:
+    notes = []
+    if report.state == "running":
+        notes.append("This run is still going on; the numbers are those of now.")
+    elif report.state == "interrupted":
+        notes.append("This run was interrupted: its host is gone and wrote no end.")
+    elif report.state == "unknown":
+        notes.append(
+            f"This run has no end yet. It was begun on {one_line(report.host)!r}; whether it "
+            "still goes on can only be seen there."
+        )
+    if report.skipped:
+        lines = "1 line" if report.skipped == 1 else f"{report.skipped:,} lines"
+        notes.append(f"Of the journal {lines} could not be read; the numbers are without them.")
+    return ["", *notes] if notes else []
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
+
+
+def _with(count: int, details: str) -> str:
+    return f"{count:,} ({details})" if count and details else f"{count:,}"
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count:,} tasks"

@@ -1,0 +1,222 @@
+"""Run what failed or never ran of a run whose host is gone, from its folder alone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import yaml
+from distributed import Future
+
+from scalable_nb.client.call_log import CallRecord, RecordedTask
+from scalable_nb.client.client import ScalableClient
+from scalable_nb.client.futures import FutureList
+from scalable_nb.client.submission import PackedCall, Submission
+from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
+from scalable_nb.manifest.load import LoadedManifest, load_resolved
+from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
+from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.resubmission.corrected_calls import submit_corrected
+from scalable_nb.resubmission.finished_run import PastRun
+from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.session.batches import as_submission
+from scalable_nb.session.session import ScalableSession, live_sessions
+from scalable_nb.settings import load_settings
+from scalable_nb.telemetry.ledger import key_text
+
+
+class LeftOutError(TaskError):
+    """A task of an earlier run was not resubmitted; the message says why."""
+
+
+def resubmit_run(
+    run: str, choices: list[Any] | None, changes: Changes, *, dry_run: bool
+) -> FutureList | ResubmitPlan:
+    """Resubmit a run by its id, or the newest that called anything for ``"last"``."""
+    paths = _find(run)
+    session = _live_session(paths)
+    if session is not None:
+        from scalable_nb.resubmission import resubmit
+
+        return resubmit(session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(changes))
+    past = PastRun.read(paths)
+    if not past.record.tasks:
+        raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
+    plan = past.plan(choices, changes)
+    return plan if dry_run else _run(past, plan, changes)
+
+
+def _find(run: str) -> RunPaths:
+    runs_dir = load_settings().runs_dir
+    if run != "last":
+        return find_run(runs_dir, run)
+    for paths in reversed(list_runs(runs_dir)):
+        if any(paths.calls.glob("*.calls")):
+            # Ended while it was taking over an earlier run: that one still has all the calls.
+            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
+            return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
+    raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
+
+
+def _live_session(paths: RunPaths) -> ScalableSession | None:
+    for session in live_sessions():
+        if session.run_id == paths.run_id and session.is_host_alive():
+            return session
+    try:
+        return ScalableSession.attach(paths.run_id)
+    except NoSessionError:
+        return None
+
+
+# --- acting --------------------------------------------------------------------------
+
+
+def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
+    record = past.record
+    session = _session_for(past, changes)
+    client = session.client
+    wire = changes.wire(session.manifest.manifest) if changes.func is None else {}
+    taken = set(client.futures) | set(session.mirror.ledger.row_of)
+    assert session.paths is not None
+    if not taken:  # else it is a run of its own, too
+        write_private(session.paths.resumes, past.paths.run_id.encode())
+    new_key = {
+        key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
+        for key in record.tasks
+    }
+    replaced = changes.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
+    futures: dict[Any, Future[Any]] = {}
+    for group in _by_batch(record.tasks.values()):
+        kept = [task for task in group if task.key in past.kept]
+        left_out = [task for task in group if task.key in plan.left_out]
+        settled = {task.key for task in (*kept, *left_out)}
+        runs = [task for task in group if task.key not in settled]
+        corrected = [task for task in runs if task.batch.function_name in replaced]
+        as_recorded = [task for task in runs if task.batch.function_name not in replaced]
+        futures |= _take_kept(client, past, kept, new_key)
+        futures |= _submit(client, record, as_recorded, new_key, futures, wire)
+        if corrected:
+            futures |= submit_corrected(client, record, corrected, changes, futures)
+        for task in left_out:
+            futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
+        _record(client, record, left_out, new_key, futures)
+    for name, keys in record.members.items():
+        known = [futures[key].key for key in keys if key in futures]
+        client.session.call_record.members(session.name_batch(name, name), known)
+    session.paths.resumes.unlink(missing_ok=True)
+    return FutureList(futures[key] for key in record.tasks)
+
+
+def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
+    """The live session, or a new one on the run's target."""
+    live = [session for session in live_sessions() if session.is_host_alive()]
+    if live:
+        session = live[-1]
+    else:
+        for dead in live_sessions():
+            dead.close()
+        run = json.loads(past.paths.run_json.read_bytes())
+        session = ScalableSession(_manifest_of(past.paths, run["target"], changes.memory_bytes))
+        session.start()
+    session.mirror.refresh()
+    return session
+
+
+def _manifest_of(paths: RunPaths, target: str, memory_bytes: int | None) -> LoadedManifest:
+    """The run's manifest; with components of at least so much memory."""
+    loaded = load_resolved(paths.manifest_yaml, target=target)
+    if memory_bytes is None:
+        return loaded
+    data = yaml.safe_load(loaded.text)
+    for name, component in loaded.manifest.components.items():
+        if (component.memory_bytes or 0) < memory_bytes:
+            data["components"][name]["memory"] = f"{memory_bytes} B"
+    larger = paths.manifest_yaml.with_name("manifest-larger.yaml")
+    write_private(larger, yaml.safe_dump(data, sort_keys=False).encode())
+    return load_resolved(larger, target=target)
+
+
+def _by_batch(tasks: Iterable[RecordedTask]) -> list[list[RecordedTask]]:
+    groups: dict[str, list[RecordedTask]] = {}
+    for task in tasks:
+        groups.setdefault(task.batch.batch_id, []).append(task)
+    return list(groups.values())
+
+
+def _take_kept(
+    client: ScalableClient,
+    past: PastRun,
+    tasks: list[RecordedTask],
+    new_key: Mapping[Any, Any],
+) -> dict[Any, Future[Any]]:
+    """Futures of tasks whose results are kept."""
+    by_folder: dict[str, list[RecordedTask]] = {}
+    for task in tasks:
+        by_folder.setdefault(past.kept[task.key][0], []).append(task)
+    futures = {}
+    for folder, group in by_folder.items():
+        submission = _renewed(as_submission(group[0], store=folder, recompute=False))
+        packed = {new_key[task.key]: past.kept[task.key][1] for task in group}
+        sent = client.submit_packed(submission, packed)
+        futures.update({task.key: sent[new_key[task.key]] for task in group})
+    return futures
+
+
+def _submit(
+    client: ScalableClient,
+    record: CallRecord,
+    tasks: list[RecordedTask],
+    new_key: Mapping[Any, Any],
+    futures: Mapping[Any, Future[Any]],
+    wire: Mapping[str, Any],
+) -> dict[Any, Future[Any]]:
+    """Run calls as they were recorded, but for what is to change in their terms."""
+    if not tasks:
+        return {}
+    submission = _renewed(as_submission(tasks[0], **wire))
+    sent: dict[Any, Future[Any]] = {}
+    packed: dict[Any, PackedCall] = {}
+    for task in tasks:
+        call = record.load_call(task, task.result_key)
+        if call is None:
+            sent[task.key] = _left_out(client, new_key[task.key], "its recorded arguments are gone")
+            continue
+        inputs = [futures[key] for key in task.input_keys]
+        packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
+    if packed:
+        found = client.submit_packed(submission, packed)
+        sent.update({task.key: found[new_key[task.key]] for task in tasks if task.key not in sent})
+    return sent
+
+
+def _record(
+    client: ScalableClient,
+    record: CallRecord,
+    tasks: list[RecordedTask],
+    new_key: Mapping[Any, Any],
+    futures: Mapping[Any, Future[Any]],
+) -> None:
+    """Write calls down that are left out: they may be resubmitted from the new run, too."""
+    packed = {}
+    for task in tasks:
+        call = record.load_call(task, task.result_key)
+        if call is not None and all(key in futures for key in task.input_keys):
+            inputs = [futures[key] for key in task.input_keys]
+            packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
+    if packed:
+        client.session.call_record.calls(_renewed(as_submission(tasks[0])), packed)
+
+
+def _renewed(submission: Submission) -> Submission:
+    batch = replace(submission.batch, batch_id=uuid.uuid4().hex)
+    return replace(submission, batch=batch)
+
+
+def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
+    future: Future[Any] = Future(key, client)
+    client.futures[key].set_error(LeftOutError(f"{key_text(key)} was left out: {reason}"), None)
+    return future

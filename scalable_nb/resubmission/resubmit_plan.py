@@ -1,0 +1,232 @@
+"""What a resubmission does with each task; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from scalable_nb.resubmission.failure_filter import check_choices, is_chosen, listed_choices
+from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import FailureRow
+
+NOT_CHOSEN = "not chosen by only="
+NOT_IDEMPOTENT = "not idempotent"
+
+
+@dataclass(frozen=True)
+class ResubmitPlan:
+    """What a resubmission does with each task.
+
+    Attributes
+    ----------
+    succeeded : int
+        Tasks whose result is in the cluster's memory.
+    unfinished : int
+        Tasks that still run or wait; they are left alone.
+    to_run : list
+        Keys of the tasks that run, in input order.
+    left_out : dict
+        Key -> why a task does not run.
+    from_cache : int
+        Tasks whose kept result is taken.
+    never_ran : int
+        Those of `to_run` of which no attempt is known.
+    core_hours : float or None
+        About what `to_run` costs, by what the same functions took before; None: not known.
+    notices : tuple of str
+        What a person may not expect.
+    """
+
+    succeeded: int
+    unfinished: int
+    to_run: list[Any]
+    left_out: dict[Any, str]
+    from_cache: int = 0
+    never_ran: int = 0
+    core_hours: float | None = None
+    notices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = []
+        if self.from_cache or self.never_ran:
+            parts.append(f"{self.from_cache:,} from cache")
+        if self.succeeded or not parts:
+            verb = " is" if self.succeeded == 1 else "s are"
+            parts.append(f"{self.succeeded:,} result{verb} there")
+        again = len(self.to_run) - self.never_ran
+        if self.from_cache or self.never_ran:
+            parts += [f"{again:,} to run again", f"{self.never_ran:,} never ran"]
+        else:
+            parts.append(f"{again:,} task{'' if again == 1 else 's'} to run again")
+        if self.unfinished:
+            parts.append(f"{self.unfinished:,} still running")
+        reasons = Counter(self.left_out.values())
+        parts += [f"{count:,} left out ({reason})" for reason, count in reasons.items()]
+        if self.core_hours is not None and self.to_run:
+            parts.append(f"about {self.core_hours:.3g} core-hours")
+        return "\n".join([", ".join(parts), *(f"note: {notice}" for notice in self.notices)])
+
+    __repr__ = __str__
+
+
+def plan_resubmission(
+    statuses: Mapping[Any, str],
+    last_failures: Mapping[str, FailureRow],
+    choices: Collection[Any] | None,
+) -> ResubmitPlan:
+    """Decide which tasks of a live session run again.
+
+    Parameters
+    ----------
+    statuses : mapping
+        Key -> status of the future (``finished``, ``error``, ``pending``, ``cancelled``).
+    last_failures : mapping
+        Key as text -> row of the task's last failed attempt.
+    choices : collection, optional
+        Run only failed tasks that one of these names; see `choices.listed_choices`.
+
+    Raises
+    ------
+    UnknownNameError
+        When a word names none of the failures.
+    """
+    choices = listed_choices(choices)
+    failed = [key for key, status in statuses.items() if status in ("error", "lost")]
+    if choices:
+        texts = map(key_text, failed)
+        check_choices(choices, [last_failures[text] for text in texts if text in last_failures])
+    to_run, left_out = [], {}
+    for key in failed:
+        # A task that failed with one of its inputs has no failed attempt of its own.
+        row = last_failures.get(key_text(key))
+        if choices is None or (row is not None and is_chosen(row, choices)):
+            to_run.append(key)
+        else:
+            left_out[key] = NOT_CHOSEN
+    counts = Counter(statuses.values())
+    for key, status in statuses.items():
+        if status == "cancelled":
+            left_out[key] = "cancelled"
+    return ResubmitPlan(counts["finished"], counts["pending"], to_run, left_out)
+
+
+class Fate(Enum):
+    """What became of a task of a run that is over."""
+
+    KEPT = "its result is kept"
+    TRIED = "an attempt of it is known"
+    UNTRIED = "no attempt of it is known"
+    CANCELLED = "a person cancelled it"
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of a recorded task.
+
+    Attributes
+    ----------
+    key : object
+    fate : Fate
+    is_idempotent : bool
+    has_call : bool
+        Whether it can be called again.
+    input_keys : tuple
+        Tasks whose results it takes.
+    """
+
+    key: Any
+    fate: Fate
+    is_idempotent: bool = True
+    has_call: bool = True
+    input_keys: tuple[Any, ...] = ()
+
+
+def plan_recorded(
+    tasks: Iterable[Remains],
+    last_failures: Mapping[str, FailureRow],
+    choices: Collection[Any] | None,
+) -> ResubmitPlan:
+    """Decide which tasks of a run that is over run in another one.
+
+    Parameters
+    ----------
+    tasks : iterable of Remains
+        In the order of submission: inputs come before what takes them.
+    last_failures, choices
+        As for `plan_resubmission`.
+
+    Raises
+    ------
+    UnknownNameError
+        When a word names none of the failures.
+    """
+    tasks = list(tasks)
+    texts = {task.key: key_text(task.key) for task in tasks}
+    rows = {
+        task.key: last_failures[texts[task.key]]
+        for task in tasks
+        if task.fate is not Fate.KEPT and texts[task.key] in last_failures
+    }
+    if choices:
+        check_choices(choices, rows.values())
+    known = {task.key for task in tasks}
+    to_run: list[Any] = []
+    left_out: dict[Any, str] = {}
+    kept = untried = 0
+    for task in tasks:
+        if task.fate is Fate.KEPT:
+            kept += 1
+            continue
+        reason = _obstacle(task, rows.get(task.key), choices) or next(
+            (
+                "an input is left out" if key in known else "an input was no call of ours"
+                for key in task.input_keys
+                if key in left_out or key not in known
+            ),
+            "",
+        )
+        if reason:
+            left_out[task.key] = reason
+        else:
+            to_run.append(task.key)
+            untried += task.fate is Fate.UNTRIED
+    return ResubmitPlan(0, 0, to_run, left_out, from_cache=kept, never_ran=untried)
+
+
+def with_estimate(
+    plan: ResubmitPlan,
+    function_of: Callable[[Any], str],
+    durations_s: Mapping[str, tuple[float, int]],
+    cores: float,
+) -> ResubmitPlan:
+    """The plan with what it costs.
+
+    Parameters
+    ----------
+    plan : ResubmitPlan
+    function_of : callable
+        Key -> name of the function.
+    durations_s : mapping
+        Name of a function -> sum of what its attempts took, and their number.
+    cores : float
+        Of one slot.
+    """
+    counts = Counter(map(function_of, plan.to_run))
+    known = {name: durations_s[name] for name in counts if name in durations_s}
+    if not known:
+        return plan
+    seconds = sum(counts[name] * total_s / attempts for name, (total_s, attempts) in known.items())
+    return replace(plan, core_hours=seconds * cores / 3600)
+
+
+def _obstacle(task: Remains, row: FailureRow | None, choices: Collection[Any] | None) -> str:
+    if task.fate is Fate.CANCELLED:
+        return "cancelled"
+    if choices is not None and (row is None or not is_chosen(row, choices)):
+        return NOT_CHOSEN
+    if not task.is_idempotent and key_text(task.key) not in (choices or ()):
+        return NOT_IDEMPOTENT
+    return "" if task.has_call else "its arguments were not recorded"

@@ -1,0 +1,18 @@
+"""Sessions: starting or finding a host, and what users do with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scalable_nb.session.session import ScalableSession
+
+__all__ = ["ScalableSession"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ScalableSession":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from scalable_nb.session.session import ScalableSession
+
+    return ScalableSession

@@ -1,0 +1,183 @@
+"""The batches of a run by name, also those that another kernel submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import Future
+
+from scalable_nb.cache.keys import own_result_key
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.client.call_log import CallRecord, RecordedTask, read_call_record
+from scalable_nb.client.futures import FutureList
+from scalable_nb.client.submission import PackedCall, Placing, Submission
+from scalable_nb.errors import UnknownNameError
+from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.messages import Batch
+
+if TYPE_CHECKING:
+    from scalable_nb.session.session import ScalableSession
+
+
+class Batches(MutableMapping[str, FutureList]):
+    """Name of a batch -> its futures, in the order of the call.
+
+    A batch is what one ``client.map`` gave; those of single ``client.submit`` calls are
+    gathered by function, as ``"submit-NAME"``. Names and keys come from the run's call record,
+    and futures are made when somebody asks. Futures of another kernel stay wanted until
+    ``del session.batches[name]``.
+
+    Parameters
+    ----------
+    session : ScalableSession
+    """
+
+    def __init__(self, session: ScalableSession) -> None:
+        self._session = session
+        self._record: CallRecord | None = None
+        self._mark: tuple[Any, ...] = ()
+        self._joined: dict[str, FutureList] = {}
+
+    def __getitem__(self, name: str) -> FutureList:
+        if name not in self._joined:
+            members = batch_members(self._read())
+            if name not in members:
+                raise UnknownNameError("batch", name, members, "`session.batches` lists them.")
+            keys = members[name]
+            is_foreign = any(key not in self._session.client.futures for key in keys)
+            futures = FutureList(self._futures(keys), name=name)
+            if not is_foreign:  # the notebook itself holds them, or lets them go
+                return futures
+            self._joined[name] = futures
+        return self._joined[name]
+
+    def __setitem__(self, name: str, futures: FutureList) -> None:
+        raise TypeError("batches are made by client.map(..., name=...)")
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._joined:
+            self[name]  # so that what nobody holds is joined, and then let go
+        self._joined.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(batch_members(self._read()))
+
+    def __len__(self) -> int:
+        return len(batch_members(self._read()))
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{name!r}: {count:,} tasks" for name, count in self.sizes().items())
+        return f"<batches of {self._session.run_id}: {listed or 'none yet'}>"
+
+    def sizes(self) -> dict[str, int]:
+        """Name -> number of tasks; asks nobody."""
+        return {name: len(keys) for name, keys in batch_members(self._read()).items()}
+
+    def all_tasks(self) -> FutureList:
+        """The futures of all recorded calls of the run, in the order of submission."""
+        return FutureList(self._futures(list(self._read().tasks)))
+
+    # --- internals -------------------------------------------------------------------
+
+    def _read(self) -> CallRecord:
+        assert self._session.paths is not None
+        folder = self._session.paths.calls
+        mark = tuple((path.name, path.stat().st_size) for path in sorted(folder.glob("*.calls")))
+        if self._record is None or mark != self._mark:
+            self._record, self._mark = read_call_record(folder), mark
+        return self._record
+
+    def _futures(self, keys: list[Any]) -> list[Future[Any]]:
+        client = self._session.client
+        new = [key for key in dict.fromkeys(keys) if key not in client.futures]
+        # They exist before the host tells what became of them.
+        futures: list[Future[Any]] = [Future(key, client) for key in keys]
+        if new:
+            unknown = client.ask("join", client=client.id, keys=new)
+            if unknown:
+                self._restore(unknown)
+        return futures
+
+    def _restore(self, keys: Collection[Any]) -> None:
+        """Futures of tasks that the host does not know: answered by what is kept, or ended."""
+        assert self._session.paths is not None
+        client, record = self._session.client, self._read()
+        tasks = [record.tasks[key] for key in keys if key in record.tasks]
+        kept = find_kept(record, tasks, self._session.paths.results)
+        for key in keys:
+            if key in kept:
+                folder, packed = kept[key]
+                submission = as_submission(record.tasks[key], store=folder)
+                client.answers.restore(key, submission, packed)
+            else:
+                client.futures[key].cancel("released", "its result was released")
+
+
+def batch_members(record: CallRecord) -> dict[str, list[Any]]:
+    """Name -> keys, single submissions gathered by what they call."""
+    members: dict[str, list[Any]] = {name: list(keys) for name, keys in record.members.items()}
+    for task in record.tasks.values():
+        if not task.batch.name:
+            label = task.batch.task or task.batch.function_name
+            members.setdefault(f"submit-{label}", []).append(task.key)
+    return members
+
+
+def find_kept(
+    record: CallRecord,
+    tasks: Iterable[RecordedTask],
+    results: Path,
+    is_of_run: Callable[[RecordedTask], bool] = lambda task: True,
+) -> dict[Any, tuple[str, PackedCall]]:
+    """Results of recorded calls: key -> (folder, call with the key of the result).
+
+    Parameters
+    ----------
+    record : CallRecord
+    tasks : iterable of RecordedTask
+    results : Path
+        Of the run, where its host wrote what was still wanted at its end.
+    is_of_run : callable, optional
+        Whether a cached result is no older one, which the task was to replace.
+    """
+    places: dict[Any, list[tuple[str, str]]] = {}  # (folder, key of the result), best first
+    wanted: dict[str, set[str]] = {}
+    for task in tasks:
+        places[task.key] = [(str(results), own_result_key(task.key))]
+        store = task.batch.wire.get("store")
+        if store and task.result_key and is_of_run(task):
+            places[task.key].insert(0, (store, task.result_key))
+        for folder, result_key in places[task.key]:
+            wanted.setdefault(folder, set()).add(result_key)
+    there = {folder: ResultStore(Path(folder)).contained(keys) for folder, keys in wanted.items()}
+    found = {}
+    for key, each in places.items():
+        for folder, result_key in each:
+            if result_key in there[folder]:
+                task = record.tasks[key]
+                call = record.load_call(task, result_key) or Call(b"", b"", result_key)
+                found[key] = folder, PackedCall(call, (), task.preview)
+                break
+    return found
+
+
+def as_submission(task: RecordedTask, **changes: Any) -> Submission:
+    """What the calls of a recorded batch have in common, to be submitted again."""
+    batch = task.batch
+    wire: Mapping[str, Any] = {**batch.wire, **changes}
+    return Submission(
+        batch=Batch(
+            batch_id=batch.batch_id,
+            name=batch.name,
+            function=batch.function_name,
+            task=batch.task,
+            component=wire.get("component") or batch.component,
+            tag=batch.tag,
+        ),
+        wire=wire,
+        placing=Placing(**batch.placing),
+        is_async=batch.is_async,
+        identity=batch.identity,
+    )

@@ -1,0 +1,196 @@
+"""A host that is a batch job: submitted, waited for, cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from scalable_nb.batch_system.job_queue import open_queue
+from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.orphaned_jobs import cancel_jobs
+from scalable_nb.errors import StartError
+from scalable_nb.manifest.job_options import host_keywords, job_name
+from scalable_nb.manifest.load import LoadedManifest
+from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, read_sign, sign
+from scalable_nb.session.coroutines import run_to_end
+from scalable_nb.session.host_launcher import last_lines
+
+logger = logging.getLogger(__name__)
+
+_END_GRACE_S: Final = 15.0
+
+
+class SubmittedHost:
+    """A host that is, or will be, a batch job.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    provider : str
+        The batch system.
+    job_id : str
+    name : str
+        Of all jobs of the run.
+    logs : Path
+        Folder of what its jobs print.
+    """
+
+    poll_s = 0.2
+
+    def __init__(
+        self, paths: RunPaths, *, provider: str, job_id: str, name: str, logs: Path
+    ) -> None:
+        self.job_id = job_id
+        self._paths = paths
+        self._provider = provider
+        self._logs = logs
+        self._queue = open_queue(provider, name)
+        self._asked_at = time.time()
+        self._beaten_at = 0.0
+        self._told: str | None = None
+
+    @property
+    def system(self) -> str:
+        """The batch system, as a person writes it."""
+        return self._queue.system
+
+    @classmethod
+    def of(cls, paths: RunPaths) -> Self | None:
+        """The host of a run that somebody else started; None where it is no job."""
+        if not paths.host_job_json.exists():
+            return None
+        about = json.loads(paths.host_job_json.read_bytes())
+        return cls(paths, **about | {"logs": Path(about["logs"])})
+
+    def has_ended(self) -> bool:
+        """Whether the job is over; a host on any batch system writes that down itself, last."""
+        run_to_end(self._queue.look())
+        facts = self._facts()
+        return self._paths.summary_json.exists() or (facts is not None and facts.has_ended)
+
+    def how_ended(self) -> str:
+        """In which state, where, after how long, with which exit code, as far as is known."""
+        fate = run_to_end(self._fate()) or self._facts()
+        if fate is None:
+            return f"{self.system} job {self.job_id} ended"
+        return in_words(self.system, fate)
+
+    def advice(self) -> str:
+        """Where a person finds why the job waits, where that is not told here."""
+        advice = self._queue.advice(self.job_id)
+        return f"{advice} " if advice else ""
+
+    def is_queued(self) -> bool:
+        """Whether the job has not begun; says what it waits for, and that somebody does."""
+        if read_sign(self._paths.session_json).get("state") != HostState.ASKED_FOR:
+            return False
+        if time.monotonic() - self._beaten_at > BEAT_INTERVAL_S:
+            self._beaten_at = time.monotonic()
+            beat(self._paths)
+        facts = self._facts()
+        if facts is not None and facts.is_waiting and facts.reason:
+            self._tell(facts)
+        return facts is None or facts.is_waiting
+
+    def last_words(self) -> str:
+        """The end of its log, and of what the job printed before there was one."""
+        from scalable_nb.targets.jobqueue_fleet import logs_of_job
+
+        words = [f"Its log ({self._paths.host_log}) says:\n{last_lines(self._paths.host_log)}"]
+        words += [
+            f"The job's output ({path}) says:\n{last_lines(path)}"
+            for path in logs_of_job(self._logs, self.job_id)
+            if path.stat().st_size
+        ]
+        return "\n".join(words)
+
+    def end(self) -> None:
+        """Cancel the job; a host that has begun ends the jobs of its workers first."""
+        cancel_jobs(self._provider, [self.job_id])
+        self._queue.look_soon()
+        deadline = time.monotonic() + _END_GRACE_S
+        while time.monotonic() < deadline and not self.has_ended():
+            time.sleep(self.poll_s)
+
+    def _tell(self, facts: JobFacts) -> None:
+        if facts.reason == self._told:
+            return
+        self._told = facts.reason
+        logger.warning(
+            "%s job %s, the session's host, is %s (%s)%s. Ctrl-C cancels it.",
+            self.system, self.job_id, facts.state, facts.reason, _expected(facts),
+        )  # fmt: skip
+
+    def _facts(self) -> JobFacts | None:
+        return self._queue.facts(self.job_id)
+
+    async def _fate(self) -> JobFacts | None:
+        from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
+        from scalable_nb.targets.jobqueue_fleet import logs_of_job
+
+        facts = self._facts()
+        began_at = facts.started_at if facts is not None else None
+        answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
+        JobFates(self._queue).ask(
+            LostJob(
+                self.job_id,
+                began_at or self._asked_at,
+                lambda: logs_of_job(self._logs, self.job_id),
+                None,
+                answer.set_result,
+            )
+        )
+        return await answer
+
+
+def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
+    """Submit the host of a run.
+
+    Raises
+    ------
+    StartError
+        When the batch system refuses; carries the command and what it said.
+    """
+    from scalable_nb.batch_system.submitted_job import session_job
+    from scalable_nb.targets.jobqueue_fleet import log_folder
+
+    target = loaded.target
+    logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])
+    sign(paths, HostState.ASKED_FOR)
+    paths.host_log.touch(mode=0o600)
+    cls: Any = session_job(target.provider)
+    keywords = host_keywords(target, str(paths.folder))
+    job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
+    try:
+        run_to_end(job.start())
+        if job.failure is not None:
+            raise StartError(
+                f"the job of the session's host could not be submitted.\n{job.failure}\n"
+                "`%scalable plan` shows what is submitted; `host_job:` of the target in "
+                "scalable.yaml says what it asks for."
+            )
+        about = {"provider": target.provider, "job_id": job.job_id, "name": name}
+        write_private(paths.host_job_json, json.dumps({**about, "logs": str(logs)}).encode())
+    except BaseException:
+        if job.job_id is not None:
+            cancel_jobs(target.provider, [job.job_id])
+        raise
+    host = SubmittedHost(paths, **about, logs=logs)
+    logger.warning(
+        "The session's host is %s job %s; this waits until it runs (Ctrl-C cancels it). %s"
+        "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,
+    )  # fmt: skip
+    return host
+
+
+def _expected(facts: JobFacts) -> str:
+    if facts.estimated_start_at is None:
+        return ""
+    at = datetime.fromtimestamp(facts.estimated_start_at).astimezone()
+    return f"; its start is expected at {at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,244 @@
+"""Targets whose workers are jobs of a batch system, through dask-jobqueue.
+
+One Dask cluster holds jobs of several kinds, one kind per component; dask-jobqueue's own
+clusters know one kind only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+from dask.utils import parse_bytes
+from distributed import Scheduler
+from distributed.deploy.spec import SpecCluster
+from distributed.security import Security
+
+from scalable_nb.batch_system.job_queue import Queue, open_queue
+from scalable_nb.batch_system.submitted_job import session_job
+from scalable_nb.batch_system.walltime import walltime_s
+from scalable_nb.manifest import job_options
+from scalable_nb.manifest.load import LoadedManifest
+from scalable_nb.paths import RunPaths, private_folder
+from scalable_nb.targets.fleet import LOST_GRACE_S, Entry, Fleet, Kind
+from scalable_nb.targets.network import listening_address
+
+logger = logging.getLogger(__name__)
+
+_LOG_LINES: Final = 12
+
+
+class JobFleet(Fleet):
+    """Batch jobs, each with one worker or several.
+
+    Parameters
+    ----------
+    cluster, kinds
+        See `Fleet`.
+    queue : Queue
+        What the batch system says of the jobs.
+    log_folder : Path
+        Where their output goes.
+    """
+
+    def __init__(
+        self, cluster: SpecCluster, kinds: Iterable[Kind], queue: Queue, log_folder: Path
+    ) -> None:
+        super().__init__(cluster, kinds)
+        self.queue = queue
+        self.log_folder = log_folder
+
+    async def open(self, kind: Kind, count: int) -> list[Entry]:
+        """Submit jobs; one whose submission failed has ended."""
+        entries = await super().open(kind, count)
+        for entry in entries:
+            entry.job_id = self.cluster.workers[entry.name].job_id
+        return entries
+
+    async def look(self) -> None:
+        """Ask the batch system, as often as its queue thinks right."""
+        if self.entries:
+            await self.queue.look()
+
+    def observe(self) -> None:
+        """Bring the entries up to date with what scheduler and batch system know."""
+        super().observe()
+        for entry in self.entries.values():
+            facts = self.queue.facts(entry.job_id) if entry.job_id is not None else None
+            if facts is not None:
+                entry.ends_at = facts.ends_at
+                entry.is_running |= facts.state == "RUNNING"
+
+    def how_ended(self, entry: Entry) -> str | None:
+        """A job has ended where the batch system says so.
+
+        Where it never mentions the job, one that lost its workers a while ago has ended.
+        """
+        if self._failure(entry) is not None:
+            return "could not be submitted"
+        if entry.is_connected or entry.job_id is None:
+            return None
+        if self.queue.facts(entry.job_id) is not None:
+            return self.queue.how_ended(entry.job_id)
+        if entry.lost_at is not None and time() - entry.lost_at > LOST_GRACE_S:
+            return "lost its workers"
+        return None
+
+    def enlarged(self, kind: Kind, memory_bytes: int) -> Kind:
+        """The same job with more memory."""
+        name = f"{kind.name}-{memory_bytes // 1_000_000}M"
+        options = dict(kind.spec["options"])
+        options["memory"] = f"{memory_bytes * kind.workers}B"
+        words = list(options["worker_extra_args"])
+        words[words.index("--component") + 1] = name
+        options["worker_extra_args"] = words
+        spec = {**kind.spec, "options": options}
+        return replace(kind, name=name, spec=spec, memory_bytes=memory_bytes)
+
+    def last_words(self, entry: Entry) -> str:
+        """Why it could not be submitted, or the end of its log."""
+        failure = self._failure(entry)
+        if failure is not None:
+            return failure
+        lines: list[str] = []
+        for log in self.logs_of(entry):
+            lines += log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join(lines)
+
+    def job_id_of(self, entry: Entry) -> str | None:
+        """The id of an entry's job; its workers may connect before others are submitted."""
+        job: Any = self.cluster.workers.get(entry.name)
+        return entry.job_id or (job.job_id if job is not None else None)
+
+    def logs_of(self, entry: Entry) -> list[Path]:
+        """The files with the output of a job, as far as they are there."""
+        return logs_of_job(self.log_folder, entry.job_id) if entry.job_id else []
+
+    def _failure(self, entry: Entry) -> str | None:
+        job: Any = self.cluster.workers.get(entry.name)
+        return None if job is None else job.failure
+
+
+async def start_jobs(
+    loaded: LoadedManifest, *, security: Security, http_prefix: str, paths: RunPaths
+) -> tuple[JobFleet, list[str]]:
+    """Start the scheduler of a target with jobs, without jobs yet.
+
+    Returns
+    -------
+    fleet : JobFleet
+    notices : list of str
+        What a person should know of what was chosen.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no network interface of the name given.
+    """
+    target = loaded.target
+    interface = target.interface or job_options.configured(target, "interface")
+    options = target.options.get("scheduler_options")
+    options = dict(options or job_options.configured(target, "scheduler_options") or {})
+    notices = []
+    if "host" not in options:
+        address, notice = listening_address(options.pop("interface", None) or interface)
+        options["host"] = address
+        notices.append(f"Scheduler and workers talk over {notice}.")
+    if options.pop("dashboard_address", None) is not None:
+        notices.append(
+            "`dashboard_address` is not used: the pages are on loopback, under a secret prefix."
+        )
+    cluster = await SpecCluster(
+        name="scalable",
+        scheduler={
+            "cls": Scheduler,
+            "options": {
+                "protocol": "tls://",
+                **options,
+                "security": security,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                "http_prefix": http_prefix,
+            },
+        },
+        security=security,
+        silence_logs=False,
+        asynchronous=True,
+    )
+    name = job_options.job_name(target, paths.run_id[-6:])
+    folder = log_folder(loaded, paths)
+    kinds = [
+        _kind(loaded, component, security, {"job_name": name, "log_directory": str(folder)})
+        for component in loaded.manifest.components
+    ]
+    return JobFleet(cluster, kinds, open_queue(target.provider, name), folder), notices
+
+
+def logs_of_job(folder: Path, job_id: str) -> list[Path]:
+    """The files with the output of a job.
+
+    Notes
+    -----
+    Slurm, LSF and HTCondor end the name with ``-ID.out`` (dask-jobqueue 0.9.0 says so), PBS and
+    Grid Engine with ``.oID``, where the id of PBS goes without the name of its server. Digits
+    within the name of the run are no id.
+    """
+    number = re.escape(job_id.partition(".")[0])
+    is_its = re.compile(rf"([^0-9A-Za-z]|\.[eo]){number}(?![0-9A-Za-z])").search
+    return sorted(path for path in folder.glob("*") if is_its(path.name))
+
+
+def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
+    """Where the jobs of a run put their output; made where it is missing."""
+    said = loaded.target.options.get("log_directory")
+    said = said or job_options.configured(loaded.target, "log_directory")
+    if said is None:
+        return private_folder(paths.jobs)
+    folder = Path(said).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _kind(loaded: LoadedManifest, name: str, security: Security, session: dict[str, str]) -> Kind:
+    target, component = loaded.target, loaded.manifest.components[name]
+    keywords = job_options.job_keywords(target, component, name)
+    processes = int(keywords["processes"])
+    cores = int(keywords["cores"])
+    walltime = keywords.get("walltime") or job_options.configured(target, "walltime")
+    spec: dict[str, Any] = {
+        "cls": session_job(target.provider),
+        "options": {
+            **keywords,
+            **session,
+            "protocol": "tls://",
+            "security": _on_command_line(security),
+        },
+    }
+    if processes > 1:
+        spec["group"] = [f"-{number}" for number in range(processes)]
+    return Kind(
+        name,
+        spec,
+        workers=processes,
+        threads=target.threads_per_worker or max(1, cores // processes),
+        cores=cores,
+        memory_bytes=int(parse_bytes(keywords["memory"])) // processes,
+        walltime_s=walltime_s(target.provider, walltime),
+    )
+
+
+def _on_command_line(security: Security) -> Security:
+    # dask-jobqueue writes the paths of the certificate files into the script as they are.
+    files = security.get_tls_config_for_role("worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=shlex.quote(files["ca_file"]),
+        tls_worker_cert=shlex.quote(files["cert"]),
+        tls_worker_key=shlex.quote(files["key"]),
+    )

@@ -1,0 +1,182 @@
+"""Reading what a run has written: the rows of a journal.
+
+A journal may be torn, still growing, damaged, or written by another package or version.
+Whatever can be read is read, the rest is counted, and nothing in a file is ever fatal.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from scalable_nb.telemetry.rows import GIVEN_UP
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The readable rows of a journal.
+
+    Parameters
+    ----------
+    rows : list of dict
+        One per readable line, in the order of the file.
+    skipped : int
+        Lines that hold no JSON object: torn, blank, not UTF-8, another kind of value.
+    """
+
+    rows: list[dict[str, Any]]
+    skipped: int
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a JSONL file as it is now; a file that does not exist has no rows.
+
+    Raises
+    ------
+    OSError
+        When the file exists and cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            return _parse(file)
+    except FileNotFoundError:
+        return Rows([], 0)
+
+
+def read_task_rows(path: Path, task_id: str) -> list[dict[str, Any]]:
+    """The rows of one task, without keeping those of a million others."""
+    # The longest part of the name that is written alike in every JSON.
+    mark = max(re.findall(r"[\w.-]+", task_id, re.ASCII), key=len, default="").encode()
+    try:
+        with path.open("rb") as file:
+            rows = _parse(line for line in file if mark in line).rows
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if row.get("task_id") == task_id]
+
+
+class JournalTail:
+    """Follows a JSONL file while it grows.
+
+    Only whole lines are taken, so a row that is just being written comes with a later
+    `poll`. A file that became shorter was replaced and is read from its start again.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+
+    Attributes
+    ----------
+    offset : int
+        Bytes taken so far.
+    skipped : int
+        Lines so far that held no JSON object.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        self.skipped = 0
+
+    def poll(self) -> list[dict[str, Any]]:
+        """The rows that were completed since the last call."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < self.offset:
+                    self.offset = self.skipped = 0
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        new = _parse(io.BytesIO(whole))
+        self.skipped += new.skipped
+        return new.rows
+
+
+class JournalRows:
+    """All rows of a journal that is still growing, read once and kept; safe in threads.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tail = JournalTail(path)
+        self._rows: list[Any] = []
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Any]:
+        """The rows so far, oldest first, in a list of the caller's own."""
+        with self._lock:
+            self._rows += self._tail.poll()
+            return list(self._rows)
+
+
+def with_given_up(failures: list[Any], endings: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The failed attempts, as they are known by the end of their tasks.
+
+    A row of ``failures.jsonl`` says what was decided when the attempt ended. A person may have
+    given the task up since, while it waited for its retry; that is in ``tasks.jsonl``.
+
+    Parameters
+    ----------
+    failures : list of mapping
+        Rows of ``failures.jsonl``.
+    endings : iterable of mapping
+        Rows of ``tasks.jsonl``.
+    """
+    last = {
+        (row.get("task_id"), row.get("attempts"))
+        for row in endings
+        if row.get("reason") == GIVEN_UP
+    }
+    if not last:
+        return failures
+    final = {"is_final": True, "will_retry": False, "retry_in_s": None}
+    return [
+        {**row, **final} if (row.get("task_id"), row.get("attempt")) in last else row
+        for row in failures
+    ]
+
+
+def is_final(row: Mapping[str, Any]) -> bool:
+    """Whether the task failed for good with this attempt.
+
+    Rows of the package `scalable` do not say; it writes one per task that failed for good.
+    """
+    value = row.get("is_final")
+    return value if isinstance(value, bool) else row.get("will_retry") is not True
+
+
+def number(value: object) -> float:
+    """A finite number as it stands in a row, NaN for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) < 1e300 else float("nan")
+    return float("nan")
+
+
+def _parse(lines: Iterable[bytes]) -> Rows:
+    rows: list[dict[str, Any]] = []
+    skipped = 0
+    for line in lines:
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            skipped += 1
+    return Rows(rows, skipped)

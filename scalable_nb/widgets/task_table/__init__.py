@@ -1,0 +1,1 @@
+"""The live task table and its static forms."""

@@ -1,0 +1,289 @@
+"""What the buttons of the table do: with the tasks of a live session, or of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.telemetry.log_lines import lines_between
+
+if TYPE_CHECKING:
+    from scalable_nb.faults.circuit_breaker import Pause
+    from scalable_nb.paths import RunPaths
+    from scalable_nb.resubmission.failed_call import FailedCall
+    from scalable_nb.session.session import ScalableSession
+    from scalable_nb.telemetry.attempt_history import AttemptRow
+
+#: The clocks of two processes, and the time between an event and its line.
+_LOG_MARGIN_S: Final = 1.0
+_LOG_LINES: Final = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a button.
+
+    Attributes
+    ----------
+    text : str
+        One line.
+    details : str
+        A traceback or what was printed.
+    then : callable, optional
+        Does the rest, which takes long, and gives the outcome of that.
+    """
+
+    text: str
+    details: str = ""
+    then: Callable[[], Outcome] | None = None
+
+
+class Controls(Protocol):
+    """What a table can ask and do."""
+
+    @property
+    def actions(self) -> Sequence[str]:
+        """What `act` can do with tasks."""
+        ...
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRow]:
+        """All attempts of a task, oldest first."""
+        ...
+
+    def log(self, task_id: str, attempt: int) -> list[str]:
+        """What the worker logged during an attempt."""
+        ...
+
+    def act(self, action: str, task_ids: Sequence[str]) -> Outcome:
+        """Do something with tasks."""
+        ...
+
+    def pauses(self) -> Sequence[Pause]:
+        """The batches that are paused."""
+        ...
+
+    def decide(self, choice: str, batch: str) -> None:
+        """Let a paused batch go on (``"resume"``), or cancel its rest (``"cancel"``)."""
+        ...
+
+
+class SessionControls:
+    """The controls of a live session.
+
+    Parameters
+    ----------
+    session : ScalableSession
+    """
+
+    def __init__(self, session: ScalableSession) -> None:
+        self._session = session
+        self._actions: dict[str, Callable[[Sequence[str]], Outcome]] = {
+            "retry_now": self._retry_now,
+            "give_up": self._give_up,
+            "cancel": self._cancel,
+            "resubmit": self._resubmit,
+            "reproduce": self._reproduce,
+        }
+
+    @property
+    def actions(self) -> Sequence[str]:
+        """What `act` can do with tasks."""
+        return list(self._actions)
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRow]:
+        """All attempts of a task, oldest first."""
+        return self._session.attempts(task_id)
+
+    def log(self, task_id: str, attempt: int) -> list[str]:
+        """What the worker logged during an attempt; where it is gone, what the host noted."""
+        span = _span(self._session.attempts(task_id), attempt)
+        if span is None:
+            return []
+        worker, begin_at, end_at = span
+        lines = lines_between(self._lines_of(worker), begin_at, end_at)
+        if not lines and self._session.paths is not None:
+            lines = lines_between(_lines_in_files(self._session.paths, worker), begin_at, end_at)
+        return lines[-_LOG_LINES:]
+
+    def _lines_of(self, worker: str) -> list[str]:
+        addresses = [
+            each["address"] for each in self._session.status().workers if each["name"] == worker
+        ]
+        if not addresses:
+            return []
+        logs = self._session.client.get_worker_logs(workers=addresses)
+        # Newest first, each with its level.
+        return [text for entries in logs.values() for _, text in reversed(entries)]
+
+    def pauses(self) -> Sequence[Pause]:
+        """The batches that are paused."""
+        return self._session.status().pauses
+
+    def decide(self, choice: str, batch: str) -> None:
+        """Let a paused batch go on, or cancel its rest."""
+        if choice == "resume":
+            self._session.resume(batch)
+        else:
+            self._session.cancel(batch, only_paused=True)
+
+    # --- with tasks ----------------------------------------------------------------
+
+    def act(self, action: str, task_ids: Sequence[str]) -> Outcome:
+        """Do something with tasks.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such action.
+        """
+        if action not in self._actions:
+            raise UnknownNameError("action", action, self._actions)
+        self._session.check_alive()
+        return self._actions[action](task_ids)
+
+    def _keys(self, task_ids: Sequence[str]) -> list[Any]:
+        """The keys themselves, where this notebook knows that they are no texts."""
+        held = self._session.client.held_keys()
+        return [held.get(task_id, task_id) for task_id in task_ids]
+
+    def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
+        done = self._session.client.ask("retry_now", keys=self._keys(task_ids))
+        return Outcome(f"{_tasks(len(done))} tried again now")
+
+    def _give_up(self, task_ids: Sequence[str]) -> Outcome:
+        done = self._session.client.ask("give_up", keys=self._keys(task_ids))
+        return Outcome(f"{_tasks(len(done))} given up")
+
+    def _cancel(self, task_ids: Sequence[str]) -> Outcome:
+        done = self._session.client.ask("cancel_tasks", keys=self._keys(task_ids))
+        return Outcome(f"{_tasks(len(done))} cancelled")
+
+    def _resubmit(self, task_ids: Sequence[str]) -> Outcome:
+        from distributed import Future
+
+        from scalable_nb.client.futures import FutureList
+        from scalable_nb.resubmission import resubmit
+
+        client = self._session.client
+        held = [key for key in self._keys(task_ids) if key in client.futures]
+        if not held:
+            raise SubmitError(
+                "this notebook holds no future of the task, so its result would go nowhere; "
+                "`resubmit(session.batches[...])`, or submit it again"
+            )
+        futures = FutureList(Future(key, client) for key in held)
+        failed = len(futures.failed)
+        resubmit(futures)
+        left = len(futures.failed)
+        why = f"; {left} left out because they are not idempotent: name them" if left else ""
+        return Outcome(f"{_tasks(failed - left)} submitted again{why}")
+
+    def _reproduce(self, task_ids: Sequence[str]) -> Outcome:
+        from scalable_nb.resubmission.find_call import call_of_session
+
+        (task_id,) = task_ids
+        (key,) = self._keys(task_ids)
+        return _made_again(call_of_session(self._session, task_id, key))
+
+
+class RunControls:
+    """The controls of a run whose session is gone: it can be looked at, and reproduced.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    """
+
+    actions = ("reproduce",)
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._paths = paths
+
+    def attempts(self, task_id: str) -> Sequence[AttemptRow]:
+        """All attempts of a task, oldest first."""
+        from scalable_nb.telemetry.ledger_replay import attempts_of_run
+
+        return attempts_of_run(self._paths, task_id)
+
+    def log(self, task_id: str, attempt: int) -> list[str]:
+        """What the worker logged during an attempt; where there is no log, what the host noted."""
+        span = _span(self.attempts(task_id), attempt)
+        if span is None:
+            return []
+        worker, begin_at, end_at = span
+        return lines_between(_lines_in_files(self._paths, worker), begin_at, end_at)[-_LOG_LINES:]
+
+    def act(self, action: str, task_ids: Sequence[str]) -> Outcome:
+        """Make a call again as it was recorded (``"reproduce"``); there is nothing else to do.
+
+        Raises
+        ------
+        SubmitError
+            For any other action.
+        """
+        if action in self.actions:
+            from scalable_nb.resubmission.find_call import call_of_run
+
+            (task_id,) = task_ids
+            return _made_again(call_of_run(self._paths, task_id))
+        raise SubmitError(f"the session of run {self._paths.run_id} is over: nothing can {action}")
+
+    def pauses(self) -> Sequence[Pause]:
+        """Nothing waits any more."""
+        return []
+
+    def decide(self, choice: str, batch: str) -> None:
+        """Nothing can be decided any more.
+
+        Raises
+        ------
+        SubmitError
+            Always.
+        """
+        self.act(choice, [])
+
+
+def _made_again(call: FailedCall) -> Outcome:
+    """Make a call now where that is safe, else later in a child process."""
+
+    def run() -> Outcome:
+        came = call.run()
+        hint = " `%debug` looks into it." if came.error is not None else ""
+        return Outcome(came.text + hint, came.details)
+
+    return Outcome("Running in a child process …", then=run) if call.needs_child else run()
+
+
+def _tasks(count: int) -> str:
+    return f"{count:,} task{'' if count == 1 else 's'}"
+
+
+def _span(rows: Sequence[AttemptRow], attempt: int) -> tuple[str, float, float] | None:
+    """Worker, begin and end of an attempt; an end in the far future while it runs."""
+    for row in rows:
+        if row.get("attempt") == attempt:
+            ended = row.get("ended_at")
+            end_at = datetime.fromisoformat(ended).timestamp() if ended else float("inf")
+            begun = row.get("started_at")
+            begin_at = (
+                datetime.fromisoformat(begun).timestamp()
+                if begun
+                else end_at - (row.get("duration_s") or 0.0)
+            )
+            return str(row.get("worker", "")), begin_at - _LOG_MARGIN_S, end_at + _LOG_MARGIN_S
+    return None
+
+
+def _lines_in_files(paths: RunPaths, worker: str) -> list[str]:
+    return _lines_in(paths.worker_log(worker) or paths.host_log)
+
+
+def _lines_in(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []

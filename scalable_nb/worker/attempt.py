@@ -1,0 +1,228 @@
+"""What runs on a worker: one attempt of one task.
+
+The wrapper notes the attempt, looks for a kept result, calls the function, and on an
+exception asks the conductor whether to run again. A success costs no message.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pickle
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import time
+from typing import Any, Final
+
+from distributed import Reschedule, Worker, get_worker
+from distributed.utils import sync
+from distributed.utils_comm import retry
+
+from scalable_nb.errors import ResultValidationError
+from scalable_nb.errors.worker_errors import UnknownOutcomeError
+from scalable_nb.faults.classify import Category, classify, verdict
+from scalable_nb.faults.fingerprint import fingerprint_of
+from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.tracebacks import format_traceback, safe_message
+from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.messages import ANNOTATION
+from scalable_nb.worker.attempt_registry import Note, own_slots, slot_name
+from scalable_nb.worker.exception_transport import pickled, travelling
+from scalable_nb.worker.peak_memory import peak_memory_bytes
+from scalable_nb.worker.result_cache import Kept, described
+
+_NO_RULES: Final[dict[str, Any]] = {}
+
+
+def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
+    """Run one attempt of a call in a worker's thread."""
+    attempt = _Attempt(key, call)
+    try:
+        with attempt.noted():
+            if attempt.has_kept_result():
+                return attempt.kept.value
+            function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                sync(attempt.worker.loop, attempt.take_ticket)
+            return attempt.accept(function(*args, **kwargs))
+    except Reschedule:
+        raise
+    except BaseException as caught:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        error = caught
+    # Outside of `except`, so that what is raised does not drag the original along.
+    raise sync(attempt.worker.loop, attempt.outcome, error)
+
+
+async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
+    """Run one attempt of a call whose function is a coroutine function."""
+    attempt = _Attempt(key, call)
+    try:
+        with attempt.noted():
+            if attempt.has_kept_result():
+                return attempt.kept.value
+            function, args, kwargs = attempt.load(inputs)
+            if not attempt.terms.idempotent:
+                await attempt.take_ticket()
+            return attempt.accept(await function(*args, **kwargs))
+    except Reschedule:
+        raise
+    except BaseException as caught:  # noqa: BLE001 - whatever it is, it is recorded and passed on
+        error = caught
+    raise await attempt.outcome(error)
+
+
+class _Attempt:
+    def __init__(self, key: Any, call: Call) -> None:
+        self.key = key
+        self.call = call
+        self.worker: Worker = get_worker()
+        self.state = self.worker.state.tasks[self.key]
+        self.run_id = self.state.run_id
+        wire = (self.state.annotations or {}).get(ANNOTATION, {})
+        self.terms = PolicyTerms.from_wire(wire)
+        self.kept = Kept(
+            wire.get("store", ""),
+            call.result_key,
+            recompute=wire.get("recompute", False),
+            limit_bytes=wire.get("keep_limit"),
+            compress=wire.get("compress", False),
+        )
+        self.started_at = time()
+        self._note = Note()
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the attempt outside this process while it runs."""
+        writer = own_slots()
+        if writer is None:
+            yield
+            return
+        name, limit_s = slot_name(self.key), self.terms.timeout_s
+        with writer.running(name, limit_s, self.run_id) as self._note:
+            yield
+
+    def has_kept_result(self) -> bool:
+        """Whether the result is there already, so that the function is not called."""
+        is_hit = self.kept.is_hit()
+        self._tell_kept()
+        return is_hit
+
+    def _tell_kept(self) -> None:
+        # Travels with the message that the task is done: it costs no message of its own.
+        if self.kept.facts:
+            self.state.metadata[ANNOTATION] = self.kept.facts
+
+    def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
+        """Unpickle the call; the clocks of the execution start after that."""
+        function = self.call.load_function()
+        args, kwargs = self.call.load_arguments(inputs)
+        self.kept.about = described(self.call.about, function, args, kwargs)
+        self.started_at = time()
+        self._note.called()
+        return function, args, kwargs
+
+    async def take_ticket(self) -> None:
+        """Make sure that nobody has called the function for this task, nor will.
+
+        Raises
+        ------
+        UnknownOutcomeError
+            When it was called before.
+        Reschedule
+            When the task is not this worker's any more.
+        """
+        answer = await self._ask("scalable_take_ticket")
+        if not answer["granted"]:
+            raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
+
+    def accept(self, result: Any) -> Any:
+        """Validate a result and keep it where that was asked for."""
+        validate = self.rules.get("validate")
+        if validate is not None and not _is_valid(validate, result):
+            name = getattr(validate, "__name__", repr(validate))
+            raise ResultValidationError(
+                f"validate={name} refused the result, a {type(result).__name__}"
+            )
+        self.kept.keep(result, {"task_id": str(self.key), "duration_s": time() - self.started_at})
+        self._tell_kept()
+        return result
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """The policy's functions and exception types."""
+        return _load_rules(self.terms.code) if self.terms.code else _NO_RULES
+
+    # --- after an exception --------------------------------------------------------
+
+    async def outcome(self, error: BaseException) -> Exception:
+        """Report the failed attempt; gives what to raise: to run again, or what can travel."""
+        failure = self._describe(error)
+        # Without this module's own frame, which would only be in the way.
+        own = error.__traceback__
+        exception = travelling(error.with_traceback(own.tb_next if own else None))
+        try:
+            answer = await self._ask(
+                "scalable_attempt_failed",
+                verdict=self._verdict(error),
+                failure=failure,
+                exception=pickled(exception),
+            )
+        except OSError:  # the host is gone, and with it everybody who could decide
+            return exception
+        if answer["is_told"]:  # otherwise nobody waits for it, and only the note is asked for
+            self._note.forget()
+        return Reschedule() if answer["retry"] else exception
+
+    async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:
+        """Ask the conductor; again where the connection broke, for the next may be there at once.
+
+        It answers the same question twice in the same way.
+        """
+        ask = functools.partial(
+            getattr(self.worker.scheduler, handler),
+            key=self.key,
+            worker=self.worker.address,
+            run_id=self.run_id,
+            **question,
+        )
+        answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
+        return answer
+
+    def _verdict(self, error: BaseException) -> str | None:
+        return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))
+
+    def _describe(self, error: BaseException) -> dict[str, Any]:
+        return {
+            "failure_class": type(error).__name__,
+            "error_module": type(error).__module__,
+            "message": safe_message(error),
+            "category": str(_category(error)),
+            "fingerprint": fingerprint_of(error),
+            "traceback": format_traceback(error),
+            "started_at": self.started_at,
+            "duration_s": time() - self.started_at,
+            "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
+            "pid": os.getpid(),
+            "memory_bytes": peak_memory_bytes(),
+            "memory_limit_bytes": self.worker.memory_manager.memory_limit,
+        }
+
+
+def _category(error: BaseException) -> Category:
+    # SystemExit, KeyboardInterrupt: somebody wanted an end, not another attempt.
+    return classify(error) if isinstance(error, Exception) else Category.PERMANENT
+
+
+def _is_valid(validate: Callable[[Any], Any], result: Any) -> bool:
+    try:
+        return bool(validate(result))
+    except Exception as error:
+        name = getattr(validate, "__name__", repr(validate))
+        raise ResultValidationError(f"validate={name} raised {error!r}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _load_rules(code: bytes) -> dict[str, Any]:
+    rules: dict[str, Any] = pickle.loads(code)
+    return rules

@@ -1,0 +1,317 @@
+"""A nanny that ends attempts at their time limit and says what its worker died of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+import psutil
+from distributed import Nanny
+from distributed.core import Status
+from distributed.utils_comm import retry
+from tornado.ioloop import PeriodicCallback
+
+from scalable_nb.worker.attempt_registry import (
+    SLOTS_VARIABLE,
+    NotedAttempt,
+    Owner,
+    create_slots,
+    read_noted,
+    read_owner,
+    read_slots,
+)
+from scalable_nb.worker.cgroup import OomKills
+from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_S: Final = 0.2
+
+#: A worker process that is stopped (SIGSTOP, a debugger, a frozen cgroup) for longer is ended.
+STOPPED_GRACE_S: Final = 10.0
+
+#: A scheduler that ends takes no more messages; the job must not wait for it.
+_ANNOUNCE_TIMEOUT_S: Final = 1.0
+_HAND_OVER_TIMEOUT_S: Final = 10.0
+
+_UP: Final = (Status.init, Status.starting, Status.running)
+
+#: Why a worker process goes that does not hear of the scheduler any more, or that the
+#: scheduler does not know any more (distributed 2026.8.0).
+_CUT_OFF: Final = (
+    "worker-handle-scheduler-connection-broken",
+    "worker-heartbeat-missing",
+    "worker-heartbeat-error",
+)
+_SILENT: Final = "check-worker-ttl"
+
+
+class ScalableNanny(Nanny):
+    """Dask's nanny with a watch over the attempts that its worker process is executing.
+
+    Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
+    exceeds its limit (the worker process is killed once the answer is there, so the error
+    is visible first), and ``scalable_worker_exited`` when the process ended by itself.
+
+    A worker process that lost its connection is ended at once and started again. Dask would
+    let it finish what it is executing, for nobody, and close the nanny with it.
+
+    Parameters
+    ----------
+    log_folder : str, optional
+        Where the worker's log goes; without it, it goes where the nanny's own goes.
+    *args, **kwargs
+        As for `distributed.Nanny`.
+    """
+
+    def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
+        self.env[SLOTS_VARIABLE] = str(self._slots)
+        self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
+        if self._log is not None:
+            self.env[LOG_VARIABLE] = str(self._log.path)
+        self._oom_kills = OomKills()
+        self._peak_bytes = 0
+        self._killed: dict[int, str] = {}  # pid -> why we ended it
+        self._stopped_since: float | None = None
+        self._unreported_exit: int | None = None
+        self._reporting = asyncio.Lock()
+        self.handlers["scalable_worker_lost"] = self.worker_lost
+        self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
+            self._watch, _WATCH_INTERVAL_S * 1000
+        )
+
+    async def instantiate(self) -> Any:
+        """Start a worker process with an empty file of slots."""
+        self._slots.parent.mkdir(parents=True, exist_ok=True)
+        create_slots(self._slots)
+        if self._log is not None:
+            self._log.begin()
+        self._peak_bytes = 0
+        return await super().instantiate()
+
+    async def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close as Dask does and leave no file."""
+        await self._report_exit()  # a worker that dies during the first start ends its nanny
+        result = await super().close(*args, **kwargs)
+        owner = read_owner(self._slots)
+        if owner is not None:
+            _kill_group(owner.pid)
+        self._slots.unlink(missing_ok=True)
+        return result
+
+    def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
+        """Close with the worker process, unless that goes only because it was cut off."""
+        if reason in _CUT_OFF and self.status in _UP and self.pid is not None:
+            self._kill(self.pid, "cut")
+        else:
+            super().close_gracefully(reason)
+
+    def worker_lost(self, worker: str) -> None:
+        """The scheduler lost the connection to this worker, which may not have noticed."""
+        owner = read_owner(self._slots)
+        if owner is not None and owner.address == worker and owner.pid == self.pid:
+            self._kill(owner.pid, "cut")
+
+    async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
+        """End the worker process as Dask does, and remember why."""
+        if reason.startswith(_SILENT) and self.pid is not None:
+            self._killed[self.pid] = "cut"
+        await super().kill(timeout=timeout, reason=reason)
+
+    def _noted(self) -> list[tuple[int, tuple[float, float | None]]]:
+        """The attempts that run and those that ended lately, as the scheduler is told of them."""
+        return [
+            (noted.run_id, (noted.started_at, noted.ended_at or None))
+            for noted in read_noted(self._slots)
+        ]
+
+    def is_executing(self) -> bool:
+        """Whether the worker process is executing any attempt."""
+        return bool(read_slots(self._slots))
+
+    async def announce_end(self) -> bool:
+        """Tell the scheduler that the batch system ends the job, while there is time.
+
+        Returns
+        -------
+        bool
+            Whether what is executing should be waited for. Not where nobody answers, or the
+            session ends anyway.
+        """
+        return bool(
+            await self._tell(
+                "scalable_worker_leaves",
+                _ANNOUNCE_TIMEOUT_S,
+                attempts=self._noted(),
+                memory_bytes=self._peak_bytes or None,
+                memory_limit_bytes=self.memory_manager.memory_limit,
+            )
+        )
+
+    async def hand_over(self) -> None:
+        """Have the results of the worker moved to others, as far as there are others."""
+        await self._tell("scalable_worker_hands_over", _HAND_OVER_TIMEOUT_S)
+
+    async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
+        owner = read_owner(self._slots)
+        if owner is None or self.status not in _UP:
+            return None
+        call = getattr(self.scheduler, handler)(worker=owner.address, **values)
+        try:
+            return await asyncio.wait_for(call, timeout_s)
+        except (OSError, TimeoutError):
+            logger.info("no answer of the scheduler to %s", handler)
+            return None
+
+    def log_event(self, topic: Any, msg: Any) -> Any:
+        """Learn how much memory the worker used when Dask's own watch ended it."""
+        if topic == "worker-restart-memory":
+            self._peak_bytes = max(self._peak_bytes, msg["rss"])
+        return super().log_event(topic, msg)
+
+    async def _watch(self) -> None:
+        self._measure()
+        now = time()
+        executing = read_slots(self._slots)
+        for attempt in executing:
+            limit_s = attempt.timeout_s
+            if limit_s is not None and now - attempt.started_at > limit_s:
+                try:
+                    await self._end(attempt, now - attempt.started_at, executing)
+                except OSError:  # the connection broke: asked again at the next look
+                    logger.info("could not ask the scheduler about %s", attempt.key)
+
+    def _measure(self) -> None:
+        if self.pid is None:
+            return
+        try:
+            process = psutil.Process(self.pid)
+            self._peak_bytes = max(self._peak_bytes, process.memory_info().rss)
+            is_stopped = process.status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            logger.debug("worker process %s ended while it was measured", self.pid)
+            return
+        if not is_stopped:
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = time()
+        elif time() - self._stopped_since > STOPPED_GRACE_S:
+            self._kill(self.pid, "stopped")
+
+    def _kill(self, pid: int, cause: str) -> None:
+        self._killed[pid] = cause
+        self._stopped_since = None
+        _kill_group(pid)
+
+    async def _end(
+        self, attempt: NotedAttempt, duration_s: float, executing: list[NotedAttempt]
+    ) -> None:
+        pid = self.pid
+        if pid is None or pid in self._killed:
+            return
+        answer = await self.scheduler.scalable_attempt_expired(
+            key=attempt.key,
+            worker=self.worker_address,
+            run_id=attempt.run_id,
+            started_at=attempt.started_at,
+            duration_s=duration_s,
+            memory_bytes=self._peak_bytes,
+            neighbours=[other.key for other in executing if other != attempt],
+        )
+        # An attempt that the scheduler knows nothing of may have ended in this very moment.
+        is_there = answer["is_settled"] or attempt in read_slots(self._slots)
+        if answer["kill"] and is_there and pid == self.pid:
+            self._kill(pid, "timeout")
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        if self.status in _UP:  # otherwise somebody ended it on purpose
+            self._unreported_exit = exitcode
+        super()._on_worker_exit_sync(exitcode)
+
+    async def _on_worker_exit(self, exitcode: int) -> None:
+        if await self._report_exit():
+            await super()._on_worker_exit(exitcode)
+        else:
+            # A host that is gone does not come back: its job must not wait for it.
+            await self.close(timeout=2, reason="scalable-scheduler-gone")
+
+    async def _report_exit(self) -> bool:
+        """Tell the scheduler of an end that nobody wanted, once; says whether it is there."""
+        async with self._reporting:  # closing must not cut off a report on its way
+            exit_code, self._unreported_exit = self._unreported_exit, None
+            owner = read_owner(self._slots)
+            # Otherwise it was meant to end, or died before it could get tasks.
+            if exit_code is not None and owner is not None:
+                return await self._report(owner, exit_code)
+        return True
+
+    async def _report(self, owner: Owner, exit_code: int) -> bool:
+        _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
+        cause = self._killed.pop(owner.pid, "exit")
+        limit_bytes = self.memory_manager.memory_limit
+        if owner.pid == self.memory_manager._last_terminated_pid:
+            cause = "memory"
+        elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
+            cause = "kernel"
+            limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
+        return await self._deliver(
+            worker=owner.address,
+            cause=cause,
+            exit_code=exit_code,
+            attempts=self._noted(),
+            memory_bytes=self._peak_bytes or None,
+            memory_limit_bytes=limit_bytes,
+            last_words=self._log.last_words() if self._log is not None else "",
+        )
+
+    async def _deliver(self, **report: Any) -> bool:
+        """Tell the scheduler how a worker process ended; says whether a scheduler is there."""
+
+        async def tell() -> None:
+            try:
+                await self.scheduler.scalable_worker_exited(**report)
+            except OSError as error:
+                if _is_refused(error):
+                    raise _NobodyListensError from error
+                raise
+
+        try:
+            # Where the network was cut, it may be there again in a moment.
+            await retry(tell, count=4, delay_min=0.1, delay_max=1.0)
+        except (OSError, _NobodyListensError):
+            logger.exception("the scheduler cannot be told of the end of %s", report["worker"])
+            return False
+        except Exception:
+            # Whatever went wrong there, the worker must be restarted here.
+            logger.exception("could not tell the scheduler of the end of %s", report["worker"])
+        return True
+
+
+class _NobodyListensError(Exception):
+    """The scheduler's machine is there, and the scheduler is not."""
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a refused connection is what this came from."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__
+    return error is not None
+
+
+def _kill_group(pid: int) -> None:
+    """End a worker process and every process that its tasks started.
+
+    Each worker leads a process group (see `Workspace.setup`); one that died before it could
+    become a leader has started nothing.
+    """
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)

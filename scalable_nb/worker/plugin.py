@@ -1,0 +1,65 @@
+"""Makes every worker feel at home in the notebook's folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from distributed import Worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from scalable_nb.dask_adapter.http_pages import confine
+from scalable_nb.host.tasks.revocations import answer_recalls
+from scalable_nb.worker.attempt_registry import SLOTS_VARIABLE, Owner, note_owner
+from scalable_nb.worker.peak_memory import PEAK_METRIC, peak_memory_bytes
+from scalable_nb.worker.process_log import write_to_log
+
+#: Set where the nanny decides what SIGTERM means.
+TERM_VARIABLE: Final = "SCALABLE_NB_NANNY_HEEDS_TERM"
+
+
+class Workspace(WorkerPlugin):
+    """Gives workers the notebook's working directory and import path, and hides their pages.
+
+    Parameters
+    ----------
+    cwd : str
+        The notebook's working directory.
+    python_path : list of str
+        Its ``sys.path``; what a worker lacks is appended, so that nothing of the user's can
+        stand before what the worker itself needs.
+    http_prefix : str
+        Under which the worker's HTTP pages answer.
+    """
+
+    name = "scalable-workspace"
+
+    def __init__(self, cwd: str, python_path: list[str], http_prefix: str) -> None:
+        self.cwd = cwd
+        self.python_path = python_path
+        self.http_prefix = http_prefix
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask in each worker process before it gets tasks."""
+        # A group of its own, so that the nanny can end what the tasks have started with it.
+        os.setpgid(0, 0)
+        write_to_log()
+        slots = os.environ.get(SLOTS_VARIABLE)
+        if slots:
+            note_owner(Path(slots), Owner(os.getpid(), worker.address))
+        answer_recalls(worker, Path(slots or os.devnull))
+        worker.metrics[PEAK_METRIC] = peak_memory_bytes
+        if os.environ.get(TERM_VARIABLE):
+            # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is
+            # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
+            # would inherit.
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+        confine(worker.http_application, self.http_prefix)
+        sys.path += [entry for entry in self.python_path if entry not in sys.path]
+        os.chdir(self.cwd)
+
+    def teardown(self, worker: Any) -> None:
+        """Nothing to undo: the process ends."""
