@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scalable_nb.magics.help_text import usage
+from scalable_nb.magics.commands.help import usage
 from scalable_nb.magics.verb import Option, Verb
 from scalable_nb.magics.verb_registry import NOTEBOOK, VERBS
 

@@ -9,11 +9,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from scalable_nb import errors
+    from scalable_nb.cache.content import Directory, File
     from scalable_nb.cache.decorator import cacheable
-    from scalable_nb.cache.keys import Directory, File
     from scalable_nb.client.futures import FutureList, PartialResult, partial
-    from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
-    from scalable_nb.resubmission import resubmit
+    from scalable_nb.faults.backoff import RetryPolicy
+    from scalable_nb.faults.policy import TaskPolicy
+    from scalable_nb.resubmission.api import resubmit
     from scalable_nb.session.session import ScalableSession
     from scalable_nb.widgets.progress import progress
 

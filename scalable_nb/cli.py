@@ -12,8 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from scalable_nb import __version__
+from scalable_nb.magics.commands.help import verb_help
 from scalable_nb.magics.completion import complete_words
-from scalable_nb.magics.help_text import verb_help
 from scalable_nb.magics.parser import parse
 from scalable_nb.magics.verb import Context, WrongUse
 from scalable_nb.magics.verb_registry import SHELL

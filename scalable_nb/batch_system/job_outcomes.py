@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from scalable_nb.batch_system.job_logs import read_tail
 from scalable_nb.batch_system.job_state import JobFacts, find_fate, with_start
-from scalable_nb.batch_system.slurm_parsers import parse_log
+from scalable_nb.batch_system.slurm_query import parse_log
 from scalable_nb.errors import BatchCommandError
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ logger = logging.getLogger(__name__)
 WAITS_S: Final = (0.3, 0.7, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
 #: So often it is asked for details, when the job's own log has already said how it ended.
 _TRIES_FOR_DETAILS: Final = 3
-
-#: A log may be large; its end is enough.
-_TAIL_BYTES: Final = 16_384
-_TAIL_LINES: Final = 20
 
 
 @dataclass(eq=False)
@@ -123,17 +119,3 @@ class JobFates:
         if lost.fate is None:
             return False
         return lost.fate.source != "log" or lost.tries >= _TRIES_FOR_DETAILS
-
-
-def read_tail(logs: Callable[[], Sequence[Path]]) -> list[str]:
-    """The last lines of a job's output; none where it cannot be read."""
-    lines: deque[str] = deque(maxlen=_TAIL_LINES)
-    for path in logs():
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines.extend(file.read().decode(errors="replace").splitlines())
-        except OSError as error:
-            logger.info("cannot read the output of a job: %s", error)
-    return list(lines)

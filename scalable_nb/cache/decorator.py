@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
-from scalable_nb.cache.function import CacheableFunction, CacheSpec, CacheWarning
+from scalable_nb.cache.function import CacheableFunction, CacheSpec, CacheWarning, check_declared
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.cache.type_conversion import check_declared
 from scalable_nb.errors import SubmitError, UnknownNameError
 
 __all__ = ["CacheSpec", "CacheWarning", "CacheableFunction", "cacheable"]

@@ -13,42 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distributed.client import FutureState
-
 from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.client.submission import PackedCall, Submission
+from scalable_nb.dask_adapter.future_state import AnsweredState
 
 if TYPE_CHECKING:
     from scalable_nb.client.client import ScalableClient
 
 logger = logging.getLogger(__name__)
-
-
-class AnsweredState(FutureState):
-    """State of a future that is finished from the start.
-
-    Dask makes an event for it at once, which takes more memory than all else of a hit, and hardly
-    anybody ever waits for it.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, key: Any) -> None:
-        super().__init__(key)
-        self.status = "finished"
-
-    def _get_event(self) -> asyncio.Event:
-        event: asyncio.Event | None = self._event
-        if event is None:
-            event = asyncio.Event()
-            if self.status == "finished":
-                event.set()
-            self._event = event  # type: ignore[assignment]  # Dask declares it as None
-        return event
-
-    def done(self) -> bool:
-        """Whether there is a result or an error."""
-        return self._get_event().is_set()
 
 
 class Answer(NamedTuple):

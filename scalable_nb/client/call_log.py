@@ -14,27 +14,21 @@ it can be read.
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import struct
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from time import time
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from scalable_nb.paths import appending, private_folder, write_private
-from scalable_nb.protocol.call import LARGE_BYTES, Call
+from scalable_nb.paths import private_folder
+from scalable_nb.protocol.call import Call
 
 _MARK: Final = b"CALL"
 _FRAME: Final = struct.Struct("<4sQI")
-_SUFFIX: Final = ".calls"
-_CONTENT: Final = "content"
-_CALLS_PER_ENTRY: Final = 1000
+SUFFIX: Final = ".calls"
+CONTENT_FOLDER: Final = "content"
 
 
 class RecordedCall(NamedTuple):
@@ -154,131 +148,11 @@ class CallRecord:
         """A large part of calls; empty where it is gone or damaged."""
         part = self._contents.get(digest)
         if part is None:
-            path = self.folder / _CONTENT / digest
+            path = self.folder / CONTENT_FOLDER / digest
             part = path.read_bytes() if path.exists() else b""
             is_whole = hashlib.sha256(part).hexdigest() == digest
             self._contents[digest] = part = part if is_whole else b""
         return part
-
-
-class CallRecorder:
-    """Writes one client's part of a run's call record.
-
-    Parameters
-    ----------
-    folder : Path
-        ``calls/`` of the run.
-    writer : str
-        Names the file; no two writers have the same.
-    limit_bytes : int
-        Of arguments in the whole record; what would exceed it is left out.
-    """
-
-    def __init__(self, folder: Path, writer: str, limit_bytes: int) -> None:
-        self._folder = folder
-        self._path = folder / f"{writer}{_SUFFIX}"
-        self._limit_bytes = limit_bytes
-        self._descriptor = -1
-        self._functions: set[str] = set()
-        self._lock = threading.Lock()
-        self.nbytes = 0
-
-    def write(
-        self,
-        batch: RecordedBatch,
-        calls: Iterable[RecordedCall],
-        *,
-        record_args: bool = True,
-    ) -> int:
-        """Record the calls of a batch; gives how many had no room for their arguments.
-
-        Raises
-        ------
-        OSError
-            When the disk refuses. What was recorded before stays readable.
-        """
-        with self._lock:
-            left_out = 0
-            rest = iter(calls)
-            chunk = list(islice(rest, _CALLS_PER_ENTRY))
-            first = chunk[0].call  # what is known of the function is the same for all of them
-            digest = hashlib.sha256(first.function).hexdigest()
-            with self._appending() as append:
-                if record_args and digest not in self._functions:
-                    told = {"function": first.function, "about": first.about}
-                    append(_entry("function", digest=digest, **told))
-                    self.nbytes += len(first.function)
-                append(_entry("batch", values=vars(batch), function=digest))
-                while chunk:
-                    packed = [self._arguments(each.call, record_args) for each in chunk]
-                    left_out += packed.count(None) if record_args else 0
-                    append(
-                        _entry(
-                            "calls",
-                            batch=batch.batch_id,
-                            keys=[each.key for each in chunk],
-                            arguments=packed,
-                            result_keys=[each.call.result_key for each in chunk],
-                            input_keys=[each.input_keys for each in chunk],
-                            previews=[each.preview for each in chunk],
-                        )
-                    )
-                    chunk = list(islice(rest, _CALLS_PER_ENTRY))
-            if record_args:
-                self._functions.add(digest)
-        return left_out
-
-    def write_members(self, name: str, keys: Sequence[Any]) -> None:
-        """Record the futures of a batch, in order; of several under a name the last one counts.
-
-        Raises
-        ------
-        OSError
-            When the disk refuses.
-        """
-        with self._lock:
-            with self._appending() as append:
-                append(_entry("members", name=name, keys=list(keys), at=time()))
-            os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
-
-    def close(self) -> None:
-        """Close the file; closing twice is harmless."""
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-
-    # --- internals -------------------------------------------------------------------
-
-    def _arguments(self, call: Call, record_args: bool) -> Any:
-        """The arguments as recorded: bytes, or digests of contents; None where left out."""
-        nbytes = len(call.arguments)
-        if not record_args or self.nbytes + nbytes > self._limit_bytes:
-            return None
-        if not call.buffers and nbytes < LARGE_BYTES:
-            self.nbytes += nbytes
-            return call.arguments
-        parts = [call.arguments, *call.buffers]
-        digests = [self._keep_content(part) for part in parts]
-        return None if None in digests else digests
-
-    def _keep_content(self, part: bytes) -> str | None:
-        digest = hashlib.sha256(part).hexdigest()
-        path = self._folder / _CONTENT / digest
-        if not path.exists():
-            if self.nbytes + len(part) > self._limit_bytes:
-                return None
-            private_folder(path.parent)
-            write_private(path, part)
-            self.nbytes += len(part)
-        return digest
-
-    def _appending(self) -> AbstractContextManager[Callable[[bytes], None]]:
-        if self._descriptor < 0:
-            private_folder(self._folder)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
-        return appending(self._descriptor)  # half an entry would hide all that follow
 
 
 def read_call_record(folder: Path) -> CallRecord:
@@ -297,7 +171,7 @@ def read_call_record(folder: Path) -> CallRecord:
     batches: dict[str, tuple[RecordedBatch, tuple[bytes, bytes]]] = {}
     chunks: list[dict[str, Any]] = []
     members: list[dict[str, Any]] = []
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         for entry in _entries(path.read_bytes(), record):
             if entry["kind"] == "function":
                 functions[entry["digest"]] = entry["function"], entry.get("about", b"")
@@ -324,7 +198,8 @@ def _tasks(
         yield RecordedTask(key, batch, *recorded, *values)
 
 
-def _entry(kind: str, **values: Any) -> bytes:
+def pack_entry(kind: str, **values: Any) -> bytes:
+    """Return an entry of the call log, framed."""
     data = pickle.dumps({"kind": kind, **values}, protocol=pickle.HIGHEST_PROTOCOL)
     return _FRAME.pack(_MARK, len(data), crc32(data)) + data
 

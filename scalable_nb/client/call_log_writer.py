@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Final
 
-from scalable_nb.client.call_log import CallRecorder
+from scalable_nb.client.call_log import (
+    CONTENT_FOLDER,
+    SUFFIX,
+    RecordedBatch,
+    RecordedCall,
+    pack_entry,
+)
 from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
-from scalable_nb.paths import RunPaths
+from scalable_nb.paths import RunPaths, appending, private_folder, write_private
+from scalable_nb.protocol.call import LARGE_BYTES, Call
 
 logger = logging.getLogger(__name__)
+
+_CALLS_PER_ENTRY: Final = 1000
 
 
 class Recording:
@@ -69,3 +84,123 @@ class Recording:
                 "host are gone, will not have them.",
                 message,
             )
+
+
+class CallRecorder:
+    """Writes one client's part of a run's call record.
+
+    Parameters
+    ----------
+    folder : Path
+        ``calls/`` of the run.
+    writer : str
+        Names the file; no two writers have the same.
+    limit_bytes : int
+        Of arguments in the whole record; what would exceed it is left out.
+    """
+
+    def __init__(self, folder: Path, writer: str, limit_bytes: int) -> None:
+        self._folder = folder
+        self._path = folder / f"{writer}{SUFFIX}"
+        self._limit_bytes = limit_bytes
+        self._descriptor = -1
+        self._functions: set[str] = set()
+        self._lock = threading.Lock()
+        self.nbytes = 0
+
+    def write(
+        self,
+        batch: RecordedBatch,
+        calls: Iterable[RecordedCall],
+        *,
+        record_args: bool = True,
+    ) -> int:
+        """Record the calls of a batch; gives how many had no room for their arguments.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses. What was recorded before stays readable.
+        """
+        with self._lock:
+            left_out = 0
+            rest = iter(calls)
+            chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            first = chunk[0].call  # what is known of the function is the same for all of them
+            digest = hashlib.sha256(first.function).hexdigest()
+            with self._appending() as append:
+                if record_args and digest not in self._functions:
+                    told = {"function": first.function, "about": first.about}
+                    append(pack_entry("function", digest=digest, **told))
+                    self.nbytes += len(first.function)
+                append(pack_entry("batch", values=vars(batch), function=digest))
+                while chunk:
+                    packed = [self._arguments(each.call, record_args) for each in chunk]
+                    left_out += packed.count(None) if record_args else 0
+                    append(
+                        pack_entry(
+                            "calls",
+                            batch=batch.batch_id,
+                            keys=[each.key for each in chunk],
+                            arguments=packed,
+                            result_keys=[each.call.result_key for each in chunk],
+                            input_keys=[each.input_keys for each in chunk],
+                            previews=[each.preview for each in chunk],
+                        )
+                    )
+                    chunk = list(islice(rest, _CALLS_PER_ENTRY))
+            if record_args:
+                self._functions.add(digest)
+        return left_out
+
+    def write_members(self, name: str, keys: Sequence[Any]) -> None:
+        """Record the futures of a batch, in order; of several under a name the last one counts.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses.
+        """
+        with self._lock:
+            with self._appending() as append:
+                append(pack_entry("members", name=name, keys=list(keys), at=time()))
+            os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    # --- internals -------------------------------------------------------------------
+
+    def _arguments(self, call: Call, record_args: bool) -> Any:
+        """The arguments as recorded: bytes, or digests of contents; None where left out."""
+        nbytes = len(call.arguments)
+        if not record_args or self.nbytes + nbytes > self._limit_bytes:
+            return None
+        if not call.buffers and nbytes < LARGE_BYTES:
+            self.nbytes += nbytes
+            return call.arguments
+        parts = [call.arguments, *call.buffers]
+        digests = [self._keep_content(part) for part in parts]
+        return None if None in digests else digests
+
+    def _keep_content(self, part: bytes) -> str | None:
+        digest = hashlib.sha256(part).hexdigest()
+        path = self._folder / CONTENT_FOLDER / digest
+        if not path.exists():
+            if self.nbytes + len(part) > self._limit_bytes:
+                return None
+            private_folder(path.parent)
+            write_private(path, part)
+            self.nbytes += len(part)
+        return digest
+
+    def _appending(self) -> AbstractContextManager[Callable[[bytes], None]]:
+        if self._descriptor < 0:
+            private_folder(self._folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        return appending(self._descriptor)  # half an entry would hide all that follow

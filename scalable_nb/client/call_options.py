@@ -16,7 +16,8 @@ from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.client.project_modules import ship_project_modules
 from scalable_nb.errors import SubmitError, UnknownNameError
-from scalable_nb.faults.policy import Backoff, RetryPolicy, TaskPolicy, resolve_policy
+from scalable_nb.faults.backoff import Backoff, RetryPolicy
+from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 from scalable_nb.manifest.schema import Manifest
 from scalable_nb.protocol.messages import Batch
 

@@ -26,7 +26,8 @@ from scalable_nb.client.submission import (
 )
 from scalable_nb.client.submitter import SendingClient
 from scalable_nb.errors import SubmitError
-from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
+from scalable_nb.faults.backoff import RetryPolicy
+from scalable_nb.faults.policy import TaskPolicy
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession

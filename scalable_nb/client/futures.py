@@ -198,7 +198,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
 
     def resubmit(self, **options: Any) -> Any:
         """Run again only what failed; see `scalable_nb.resubmit`."""
-        from scalable_nb.resubmission import resubmit
+        from scalable_nb.resubmission.api import resubmit
 
         return resubmit(self, **options)
 

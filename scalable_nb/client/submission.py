@@ -15,8 +15,9 @@ from distributed import Future
 
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall
 from scalable_nb.client.call_options import Order
+from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
 from scalable_nb.errors import SubmitError
-from scalable_nb.protocol.call import Call, Preview, SharedBuffers, has_futures, pack_arguments
+from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import Batch
 
 _HIDDEN = "…"

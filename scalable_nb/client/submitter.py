@@ -17,9 +17,9 @@ from distributed.client import SpanMetadata, futures_of
 
 from scalable_nb.client.call_options import Order
 from scalable_nb.client.gatherer import GatheringClient
+from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
 from scalable_nb.client.submission import PackedCall, Placing, Prepared, Submission, pack_calls
-from scalable_nb.protocol.call import pack_function
 from scalable_nb.protocol.messages import ANNOTATION
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
 

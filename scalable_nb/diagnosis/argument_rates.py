@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from scalable_nb.diagnosis.statistics import (
     wilson,
 )
 from scalable_nb.telemetry.aggregates import last_rows
+from scalable_nb.telemetry.dataframes import MAX_ARGUMENTS, parse_preview
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,14 +26,7 @@ if TYPE_CHECKING:
 MAX_CALLS: Final = 20_000
 _MAX_BINS: Final = 8
 _MAX_LEVELS: Final = 40
-_MAX_ARGUMENTS: Final = 30
 _OTHERS: Final = "others"
-# A name, then a value up to a comma that is in no brackets and no quotes.
-_PART: Final = re.compile(
-    r"""\s*(?:(?P<name>[^\W\d]\w*)=)?(?P<value>(?:[^,()\[\]{}'"]|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"
-    |\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\})*),?""",
-    re.VERBOSE,
-)
 
 
 class Level(NamedTuple):
@@ -82,7 +75,7 @@ def explaining_arguments(previews: Sequence[str], failed: Array) -> list[Argumen
     columns: dict[str, tuple[list[str], list[int]]] = {}
     for place, preview in enumerate(previews):
         for name, value in parse_preview(preview):
-            if name in columns or len(columns) < _MAX_ARGUMENTS:
+            if name in columns or len(columns) < MAX_ARGUMENTS:
                 values, places = columns.setdefault(name, ([], []))
                 values.append(value)
                 places.append(place)
@@ -91,18 +84,6 @@ def explaining_arguments(previews: Sequence[str], failed: Array) -> list[Argumen
         for name, (values, places) in columns.items()
     ]
     return sorted(found, key=lambda a: (a.information.p_value, -a.information.share))
-
-
-def parse_preview(preview: str) -> Iterable[tuple[str, str]]:
-    """The arguments of a call as it is shown: names (``#1`` where there is none) and values."""
-    place = 0
-    for number in range(1, _MAX_ARGUMENTS + 1):
-        match = _PART.match(preview, place)
-        if match is None or match.end() == place:
-            return
-        place = match.end()
-        if match["value"].strip():
-            yield match["name"] or f"#{number}", match["value"].strip()
 
 
 def failing_level(argument: Argument) -> Level | None:

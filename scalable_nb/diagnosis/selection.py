@@ -113,7 +113,7 @@ def _holds(frame: pd.DataFrame, text: str) -> Any:
 
 
 def _has_argument(previews: pd.Series[str], name: str, value: str) -> Any:
-    from scalable_nb.diagnosis.argument_rates import parse_preview
+    from scalable_nb.telemetry.dataframes import parse_preview
 
     low, _, high = value.partition(" to ")
 

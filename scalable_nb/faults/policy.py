@@ -10,9 +10,15 @@ from typing import Any, Final, TypeVar
 from scalable_nb.errors import PolicyError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy, delay_s
 from scalable_nb.faults.classify import Rule
-from scalable_nb.faults.decision import Decision, Loss, decide
+from scalable_nb.faults.decision import (
+    Decision,
+    Loss,
+    PolicyTerms,
+    check_timeout,
+    decide,
+    unsafe_retries,
+)
 from scalable_nb.faults.memory_escalation import Escalation, check_escalation
-from scalable_nb.faults.policy_terms import PolicyTerms, check_timeout, unsafe_retries
 from scalable_nb.faults.validation import check_count, check_rules, refusal
 
 __all__ = [

@@ -15,9 +15,10 @@ from dask._task_spec import Alias
 
 from scalable_nb.dask_adapter.rerun_transitions import rerun
 from scalable_nb.errors import TaskTimeoutError
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import ANNOTATION, KEPT_ANNOTATIONS
+from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.worker.attempt import run_async_attempt
@@ -30,9 +31,6 @@ DELTA_INTERVAL_S: Final = 0.25
 
 #: How long a client's own messages may take that it had sent before it asked.
 HEARD_WITHIN_S: Final = 5.0
-
-#: What a worker of a component offers as a resource, before the component's name.
-_COMPONENT: Final = "component:"
 
 
 class Requests:
@@ -265,5 +263,5 @@ class Requests:
 
 def _component(resources: Iterable[str]) -> str:
     """Whose worker it is, where a component has workers of its own."""
-    found = [name for name in resources if name.startswith(_COMPONENT)]
-    return found[0].removeprefix(_COMPONENT) if found else ""
+    found = [name for name in resources if name.startswith(COMPONENT_PREFIX)]
+    return found[0].removeprefix(COMPONENT_PREFIX) if found else ""

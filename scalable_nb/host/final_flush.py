@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from distributed import Worker
-
 from scalable_nb.cache.keys import own_result_key
-from scalable_nb.cache.lookup import keep
-from scalable_nb.cache.store import ResultStore, StoredResult
+from scalable_nb.cache.store import ResultStore
+from scalable_nb.worker.result_cache import write_results
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor
@@ -98,13 +95,3 @@ async def bequeath(
     wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
     kept = len(ResultStore(folder).contained(wanted))
     return Bequest(kept, left_out, len(wanted) - kept)
-
-
-def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
-    """Runs on a worker: write results that it holds."""
-    store = ResultStore(Path(folder))
-    for key in keys:
-        if key in dask_worker.data:
-            kept = keep(store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)})
-            if not isinstance(kept, StoredResult):
-                logger.warning("%s: %s", key, kept)

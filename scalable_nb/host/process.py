@@ -31,7 +31,8 @@ from scalable_nb.host.tasks.tracker import Conductor
 from scalable_nb.host.workers.replacement import Rules
 from scalable_nb.host.workers.scaling import Scaling
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
-from scalable_nb.manifest.planner import Plan, make_plan
+from scalable_nb.manifest.planner import make_plan
+from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, sign
 from scalable_nb.targets.desired_workers import Limits, Wish

@@ -82,7 +82,7 @@ def components(words: list[str]) -> Iterable[str]:
 
 def failures(words: list[str]) -> Iterable[str]:
     """The categories of failures, and the classes of those in the live session."""
-    from scalable_nb.faults.classify import Category
+    from scalable_nb.faults.categories import Category
 
     classes = _of_live_session(lambda session: {row["failure_class"] for row in session.failures()})
     return [*Category, *classes]

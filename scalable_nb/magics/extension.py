@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from IPython.core.completer import (
     CompletionContext,
@@ -19,13 +19,19 @@ from IPython.core.magic import (
     no_var_expand,
 )
 
+from scalable_nb.magics.commands.help import overview, verb_help
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.help_text import overview, verb_help
-from scalable_nb.magics.lazy_display import forget, install_when_shown
 from scalable_nb.magics.line_expansion import split_cell_line, split_line
 from scalable_nb.magics.parser import parse
 from scalable_nb.magics.verb import Context, Verb, WrongUse
 from scalable_nb.magics.verb_registry import NOTEBOOK
+
+_SHOWN: Final = (
+    "scalable_nb.client.client.ScalableClient",
+    "scalable_nb.client.futures.list",  # `FutureList`, by the name under which Dask knows it
+    "scalable_nb.session.session.ScalableSession",
+    "scalable_nb.session.status.SessionStatus",
+)
 
 
 @magics_class
@@ -110,3 +116,26 @@ def _is_ours(error: Exception) -> bool:
 
 def _nothing(text: str) -> None:
     """Where ``say`` goes with ``-q``."""
+
+
+def install_when_shown(ipython: Any) -> None:
+    """Have `scalable_nb.widgets.display.install` called just before it is needed."""
+    # This formatter is asked before all others, and knows types that are not imported yet.
+    first_asked = ipython.display_formatter.ipython_display_formatter
+
+    def install_then_show(value: object) -> None:
+        from scalable_nb.widgets import display
+
+        forget(ipython)
+        display.install()
+        if not first_asked(value):
+            raise NotImplementedError  # IPython's way to say: ask the other formatters
+
+    for name in _SHOWN:
+        first_asked.for_type_by_name(*name.rsplit(".", 1), install_then_show)
+
+
+def forget(ipython: Any) -> None:
+    """Take back what `install_when_shown` registered."""
+    for name in _SHOWN:
+        ipython.display_formatter.ipython_display_formatter.pop(name, None)

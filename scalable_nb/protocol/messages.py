@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from scalable_nb.faults.circuit_breaker import Brake
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.telemetry.ledger import key_text
 
 #: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.

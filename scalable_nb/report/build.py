@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
 from scalable_nb.diagnosis.retry_effect import retried_tasks
 from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.connection_file import is_alive, read_sign
 from scalable_nb.report.report_text import failure_list, summary
-from scalable_nb.report.run_state import read_object, unfinished
 from scalable_nb.telemetry.aggregates import failure_classes, last_rows
 from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
 from scalable_nb.telemetry.run_tables import RunRecords
@@ -20,6 +24,10 @@ from scalable_nb.telemetry.sanitize import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Runs of the package `scalable` have no session.json: a young one may go on.
+_TRANSITION_S: Final = 60.0
+
 
 Row = Mapping[str, Any]
 
@@ -266,3 +274,26 @@ def _count(value: object, default: int) -> int:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def unfinished(run: RunPaths, about: Mapping[str, Any]) -> tuple[str, str]:
+    """State of a run that wrote no end, and the machine its host is on."""
+    contact = read_sign(run.session_json)
+    host = str(contact.get("host") or about.get("hostname") or platform.node())
+    if contact:
+        return ("running" if is_alive(contact) else "interrupted"), host
+    if run.host_log.exists():  # ours: the next start took its sign away, because it was dead
+        return "interrupted", host
+    if host != platform.node():  # a run of another package, without signs of life
+        return "unknown", host
+    newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
+    return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a run's folder; empty where there is none."""
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}

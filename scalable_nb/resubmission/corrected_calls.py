@@ -15,7 +15,8 @@ from scalable_nb.client.call_options import Order
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.submission import Placing, Prepared
 from scalable_nb.errors import SubmitError
-from scalable_nb.faults.policy import PolicyTerms, TaskPolicy
+from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.protocol.messages import KEPT_ANNOTATIONS
 from scalable_nb.resubmission.overrides import Changes
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.protocol.call import Call
-from scalable_nb.session.coroutines import run_to_end
+from scalable_nb.session.host_launcher import run_to_end
 
 _RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
 _GRACE_S: Final = 60.0  # for the start of a child, which ends itself at its limit

@@ -5,27 +5,36 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedTask
+from scalable_nb.client.call_log import CallRecord, RecordedTask, read_call_record
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
+from scalable_nb.client.logged_submissions import as_submission, find_kept
 from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
-from scalable_nb.resubmission.finished_run import PastRun
 from scalable_nb.resubmission.overrides import Changes
-from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
-from scalable_nb.session.batches import as_submission
+from scalable_nb.resubmission.resubmit_plan import (
+    Fate,
+    Remains,
+    ResubmitPlan,
+    cores_of_a_slot,
+    durations_by_function,
+    plan_recorded,
+    with_estimate,
+)
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.settings import load_settings
+from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.ledger import key_text
 
 
@@ -40,7 +49,7 @@ def resubmit_run(
     paths = _find(run)
     session = _live_session(paths)
     if session is not None:
-        from scalable_nb.resubmission import resubmit
+        from scalable_nb.resubmission.api import resubmit
 
         return resubmit(session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(changes))
     past = PastRun.read(paths)
@@ -220,3 +229,62 @@ def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
     future: Future[Any] = Future(key, client)
     client.futures[key].set_error(LeftOutError(f"{key_text(key)} was left out: {reason}"), None)
     return future
+
+
+@dataclass
+class PastRun:
+    """A run that is over, as far as its folder tells."""
+
+    paths: RunPaths
+    record: CallRecord
+    states: dict[str, str]
+    last_failures: dict[str, Any]
+    durations_s: dict[str, tuple[float, int]]
+    kept: dict[Any, tuple[str, PackedCall]]
+
+    @classmethod
+    def read(cls, paths: RunPaths) -> PastRun:
+        """Read the folder of a run."""
+        record = read_call_record(paths.calls)
+        failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
+        states = {str(row.get("task_id")): str(row["state"]) for row in tasks if "state" in row}
+        durations_s = durations_by_function((*failures, *tasks))
+        last_failures = {str(row.get("task_id")): row for row in failures}
+        found = cls(paths, record, states, last_failures, durations_s, {})
+        found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
+        return found
+
+    def plan(self, choices: list[Any] | None, changes: Changes) -> ResubmitPlan:
+        """What a resubmission does, what it costs, and what a person may not expect."""
+        tasks = self.record.tasks
+        plan = plan_recorded(
+            (self._remains(task) for task in tasks.values()), self.last_failures, choices
+        )
+        plan = with_estimate(
+            plan,
+            lambda key: tasks[key].batch.function_name,
+            self.durations_s,
+            cores_of_a_slot(self.paths),
+        )
+        replaced = changes.replaces(tasks[key].batch.function_name for key in plan.to_run)
+        notices = changed_functions(tasks[key] for key in plan.to_run)
+        told = tuple(text for name, text in notices.items() if name not in replaced)
+        if self.record.torn:
+            told += ("the end of the call record is torn: calls sent just before the end are lost",)
+        return replace(plan, notices=told)
+
+    def _remains(self, task: RecordedTask) -> Remains:
+        text = key_text(task.key)
+        if task.key in self.kept:
+            fate = Fate.KEPT
+        elif self.states.get(text) == "cancelled":
+            fate = Fate.CANCELLED
+        else:
+            is_tried = text in self.states or text in self.last_failures
+            fate = Fate.TRIED if is_tried else Fate.UNTRIED
+        is_idempotent = task.batch.wire.get("idempotent", True)
+        return Remains(task.key, fate, is_idempotent, task.has_call, task.input_keys)
+
+    def _is_of_run(self, task: RecordedTask) -> bool:
+        is_replaced = task.batch.wire.get("recompute")
+        return not is_replaced or self.states.get(key_text(task.key)) == "succeeded"

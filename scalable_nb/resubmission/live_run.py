@@ -14,11 +14,12 @@ from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
-from scalable_nb.resubmission.estimate import cores_of_a_slot, durations_by_function
 from scalable_nb.resubmission.overrides import Changes
 from scalable_nb.resubmission.resubmit_plan import (
     NOT_IDEMPOTENT,
     ResubmitPlan,
+    cores_of_a_slot,
+    durations_by_function,
     plan_resubmission,
     with_estimate,
 )

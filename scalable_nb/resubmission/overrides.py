@@ -10,7 +10,8 @@ from dask.utils import funcname, parse_bytes
 
 from scalable_nb.client.call_options import find_component
 from scalable_nb.errors import SubmitError
-from scalable_nb.faults.policy import RetryPolicy, TaskPolicy
+from scalable_nb.faults.backoff import RetryPolicy
+from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.manifest.schema import Manifest
 
 

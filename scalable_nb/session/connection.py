@@ -21,7 +21,7 @@ from scalable_nb.protocol.connection_file import (
 )
 from scalable_nb.session.host_job import SubmittedHost
 from scalable_nb.session.host_launcher import SpawnedHost, StartedHost, last_lines
-from scalable_nb.telemetry.core_hours import core_hours
+from scalable_nb.telemetry.aggregates import core_hours
 from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 
 # What needs Dask is imported while the host starts: it takes as long as that.
@@ -91,7 +91,7 @@ class Connection:
         """
         from scalable_nb.client.call_log_writer import Recording
         from scalable_nb.client.host_api import LedgerFeed
-        from scalable_nb.host.tasks.tracker import NOTICE_TOPIC
+        from scalable_nb.protocol.operations import NOTICE_TOPIC
         from scalable_nb.telemetry.ledger_mirror import Mirror
 
         self.client = self.new_client(set_as_default=True)

@@ -10,16 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from scalable_nb.batch_system.job_queue import open_queue
+from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
 from scalable_nb.batch_system.job_state import JobFacts, in_words
-from scalable_nb.batch_system.orphaned_jobs import cancel_jobs
 from scalable_nb.errors import StartError
 from scalable_nb.manifest.job_options import host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, read_sign, sign
-from scalable_nb.session.coroutines import run_to_end
-from scalable_nb.session.host_launcher import last_lines
+from scalable_nb.session.host_launcher import last_lines, run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +98,7 @@ class SubmittedHost:
 
     def last_words(self) -> str:
         """The end of its log, and of what the job printed before there was one."""
-        from scalable_nb.targets.jobqueue_fleet import logs_of_job
+        from scalable_nb.batch_system.job_logs import logs_of_job
 
         words = [f"Its log ({self._paths.host_log}) says:\n{last_lines(self._paths.host_log)}"]
         words += [
@@ -131,8 +129,8 @@ class SubmittedHost:
         return self._queue.facts(self.job_id)
 
     async def _fate(self) -> JobFacts | None:
+        from scalable_nb.batch_system.job_logs import logs_of_job
         from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
-        from scalable_nb.targets.jobqueue_fleet import logs_of_job
 
         facts = self._facts()
         began_at = facts.started_at if facts is not None else None
@@ -157,8 +155,8 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
     StartError
         When the batch system refuses; carries the command and what it said.
     """
+    from scalable_nb.batch_system.job_logs import log_folder
     from scalable_nb.batch_system.submitted_job import session_job
-    from scalable_nb.targets.jobqueue_fleet import log_folder
 
     target = loaded.target
     logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
 import os
@@ -10,16 +11,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from scalable_nb.errors import StartError
 from scalable_nb.manifest.load import LoadedManifest
-from scalable_nb.manifest.planner import Plan
+from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import HostState, read_contact, sign
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
+
+T = TypeVar("T")
+
 
 _TERM_GRACE_S: Final = 10.0
 _LOG_LINES: Final = 15
@@ -168,3 +174,13 @@ def last_lines(path: Path) -> str:
     except FileNotFoundError:
         return "  (no log)"
     return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a loop of its own, and give its result.
+
+    In a notebook the calling thread runs an event loop already, so this is another thread. It
+    ends before an interrupt of the wait goes on to the caller: what the coroutine began is known.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()

@@ -17,7 +17,8 @@ from scalable_nb.errors import (
     UnknownNameError,
 )
 from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolved
-from scalable_nb.manifest.planner import Plan, make_plan
+from scalable_nb.manifest.planner import make_plan
+from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.protocol.connection_file import (
     HostState,

@@ -39,7 +39,7 @@ def _leftovers(run: RunPaths) -> Iterator[Path]:
 
 
 def _cancel_jobs(run: RunPaths) -> None:
-    from scalable_nb.batch_system.orphaned_jobs import cancel_orphans
+    from scalable_nb.batch_system.job_queue import cancel_orphans
 
     jobs = cancel_orphans(run)
     if jobs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from distributed.security import Security
 
 from scalable_nb.manifest.load import LoadedManifest
-from scalable_nb.manifest.planner import Plan
+from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths
 from scalable_nb.targets.fleet import Fleet
 

@@ -7,7 +7,6 @@ clusters know one kind only.
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,12 +19,13 @@ from distributed import Scheduler
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
 
+from scalable_nb.batch_system.job_logs import log_folder, logs_of_job
 from scalable_nb.batch_system.job_queue import Queue, open_queue
 from scalable_nb.batch_system.submitted_job import session_job
 from scalable_nb.batch_system.walltime import walltime_s
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
-from scalable_nb.paths import RunPaths, private_folder
+from scalable_nb.paths import RunPaths
 from scalable_nb.targets.fleet import LOST_GRACE_S, Entry, Fleet, Kind
 from scalable_nb.targets.network import listening_address
 
@@ -178,31 +178,6 @@ async def start_jobs(
         for component in loaded.manifest.components
     ]
     return JobFleet(cluster, kinds, open_queue(target.provider, name), folder), notices
-
-
-def logs_of_job(folder: Path, job_id: str) -> list[Path]:
-    """The files with the output of a job.
-
-    Notes
-    -----
-    Slurm, LSF and HTCondor end the name with ``-ID.out`` (dask-jobqueue 0.9.0 says so), PBS and
-    Grid Engine with ``.oID``, where the id of PBS goes without the name of its server. Digits
-    within the name of the run are no id.
-    """
-    number = re.escape(job_id.partition(".")[0])
-    is_its = re.compile(rf"([^0-9A-Za-z]|\.[eo]){number}(?![0-9A-Za-z])").search
-    return sorted(path for path in folder.glob("*") if is_its(path.name))
-
-
-def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
-    """Where the jobs of a run put their output; made where it is missing."""
-    said = loaded.target.options.get("log_directory")
-    said = said or job_options.configured(loaded.target, "log_directory")
-    if said is None:
-        return private_folder(paths.jobs)
-    folder = Path(said).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _kind(loaded: LoadedManifest, name: str, security: Security, session: dict[str, str]) -> Kind:

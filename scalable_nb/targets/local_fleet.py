@@ -8,7 +8,7 @@ from distributed import LocalCluster
 from distributed.core import Status
 from distributed.security import Security
 
-from scalable_nb.manifest.planner import Plan
+from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 from scalable_nb.worker.nanny import ScalableNanny

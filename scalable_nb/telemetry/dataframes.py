@@ -9,6 +9,7 @@ stored once. What is read for an example alone (the traceback, the details) stay
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ from scalable_nb.telemetry.rows import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_ARGUMENTS: Final = 30
+# A name, then a value up to a comma that is in no brackets and no quotes.
+_PART: Final = re.compile(
+    r"""\s*(?:(?P<name>[^\W\d]\w*)=)?(?P<value>(?:[^,()\[\]{}'"]|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"
+    |\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\})*),?""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -303,3 +312,15 @@ def _fill_fingerprints(frame: pd.DataFrame) -> None:
     pairs = zip(frame.loc[without, "failure_class"], frame.loc[without, "message"], strict=True)
     texts[without] = [made[pair] for pair in pairs]
     frame["fingerprint"] = pd.Categorical(pd.array(texts, dtype="str"))
+
+
+def parse_preview(preview: str) -> Iterable[tuple[str, str]]:
+    """The arguments of a call as it is shown: names (``#1`` where there is none) and values."""
+    place = 0
+    for position in range(1, MAX_ARGUMENTS + 1):
+        match = _PART.match(preview, place)
+        if match is None or match.end() == place:
+            return
+        place = match.end()
+        if match["value"].strip():
+            yield match["name"] or f"#{position}", match["value"].strip()

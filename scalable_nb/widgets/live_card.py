@@ -14,7 +14,7 @@ import traitlets
 
 from scalable_nb.errors import SessionError
 from scalable_nb.widgets.session_card import card_facts, card_title
-from scalable_nb.widgets.subshells import let_callbacks_run_in_subshells
+from scalable_nb.widgets.viewers import let_callbacks_run_in_subshells
 
 if TYPE_CHECKING:
     from scalable_nb.session.status import SessionStatus

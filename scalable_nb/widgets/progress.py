@@ -41,7 +41,7 @@ def progress(*futures: Any) -> None:
     >>> progress(client.map(simulate, range(1000), retries=3))
     """
     from scalable_nb.client.client import ScalableClient
-    from scalable_nb.widgets import table
+    from scalable_nb.widgets.display import table
     from scalable_nb.widgets.saved_output import in_notebook
 
     name = futures[0].name if len(futures) == 1 and isinstance(futures[0], FutureList) else ""

@@ -21,13 +21,14 @@ from distributed.utils_comm import retry
 
 from scalable_nb.errors import ResultValidationError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
-from scalable_nb.faults.classify import Category, classify, verdict
+from scalable_nb.faults.categories import Category
+from scalable_nb.faults.classify import classify, verdict
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint_of
-from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
-from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.call import Call, slot_name
 from scalable_nb.protocol.messages import ANNOTATION
-from scalable_nb.worker.attempt_registry import Note, own_slots, slot_name
+from scalable_nb.worker.attempt_registry import Note, own_slots
 from scalable_nb.worker.exception_transport import pickled, travelling
 from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.result_cache import Kept, described

@@ -16,7 +16,6 @@ attempt.
 from __future__ import annotations
 
 import functools
-import hashlib
 import mmap
 import os
 import struct
@@ -25,9 +24,9 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.protocol.call import SLOT_NAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +38,13 @@ SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
 LOADING_S: Final = 60.0
 
 _SLOT_COUNT: Final = 256  # more threads than any worker has
-_SLOT_BYTES: Final = 1024
 _OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
 # started_at, ended_at (0: runs), timeout_s (0: none), serial, run_id, bytes of the key
 _HEAD: Final = struct.Struct("<dddqqH")
 _STAMP: Final = struct.Struct("<d")
 _ENDED_AT: Final = 8  # where in a slot
 _TIMEOUT_S: Final = 16
-_KEY_BYTES: Final = _SLOT_BYTES - _HEAD.size
+_SLOT_BYTES: Final = _HEAD.size + SLOT_NAME_BYTES
 
 
 class NotedAttempt(NamedTuple):
@@ -63,15 +61,6 @@ class NotedAttempt(NamedTuple):
     serial: int
     run_id: int
     ended_at: float
-
-
-def slot_name(key: Any) -> str:
-    """How a key is noted; by its digest where it is long, or no text for a file."""
-    text = key_text(key)
-    encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= _KEY_BYTES and len(encoded.decode()) == len(text):
-        return text
-    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 class Owner(NamedTuple):
@@ -245,6 +234,6 @@ def read_noted(path: Path) -> Iterator[NotedAttempt]:
         return
     for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         started_at, ended_at, timeout_s, *ids, length = _HEAD.unpack_from(data, start)
-        if started_at > 0 and length <= _KEY_BYTES:
+        if started_at > 0 and length <= SLOT_NAME_BYTES:
             key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
             yield NotedAttempt(key, started_at, timeout_s or None, ids[0], ids[1], ended_at)

@@ -24,7 +24,7 @@ from distributed.comm import get_address_host
 from distributed.utils import get_ip
 
 from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
-from scalable_nb.host.tasks.placement import offer
+from scalable_nb.protocol.operations import offer
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
 

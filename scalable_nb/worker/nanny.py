@@ -26,7 +26,7 @@ from scalable_nb.worker.attempt_registry import (
     read_owner,
     read_slots,
 )
-from scalable_nb.worker.cgroup import OomKills
+from scalable_nb.worker.peak_memory import OomKills
 from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)

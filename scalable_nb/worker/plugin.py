@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import signal
 import sys
@@ -12,13 +14,15 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter.http_pages import confine
-from scalable_nb.host.tasks.revocations import answer_recalls
-from scalable_nb.worker.attempt_registry import SLOTS_VARIABLE, Owner, note_owner
-from scalable_nb.worker.peak_memory import PEAK_METRIC, peak_memory_bytes
+from scalable_nb.protocol.operations import PEAK_METRIC, REVOCATION_ANSWER, REVOCATION_QUERY
+from scalable_nb.worker.attempt_registry import SLOTS_VARIABLE, Owner, note_owner, read_noted
+from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.process_log import write_to_log
 
 #: Set where the nanny decides what SIGTERM means.
 TERM_VARIABLE: Final = "SCALABLE_NB_NANNY_HEEDS_TERM"
+
+_LOOK_INTERVAL_S: Final = 0.02
 
 
 class Workspace(WorkerPlugin):
@@ -63,3 +67,29 @@ class Workspace(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         """Nothing to undo: the process ends."""
+
+
+def answer_recalls(worker: Worker, slots: Path) -> None:
+    """Have a worker answer; called in its process before it gets tasks."""
+
+    def handle(**question: Any) -> None:
+        # Not awaited by the stream, on which other messages follow.
+        worker.loop.add_callback(functools.partial(_answer, worker, slots, **question))
+
+    worker.stream_handlers[REVOCATION_QUERY] = handle
+
+
+async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ended: bool) -> None:
+    while True:
+        noted = {attempt.run_id: attempt for attempt in read_noted(slots)}.get(run_id)
+        if noted is not None:
+            is_known = bool(noted.ended_at) or not until_ended
+        else:
+            # A thread that was given the task notes it in a moment, whatever is wanted now.
+            ts = worker.state.tasks.get(key)
+            is_known = ts is None or ts.state != "cancelled" or ts.run_id != run_id
+        if is_known:
+            break
+        await asyncio.sleep(_LOOK_INTERVAL_S)
+    span = (noted.started_at, noted.ended_at or None) if noted else None
+    worker.batched_send({"op": REVOCATION_ANSWER, "key": key, "run_id": run_id, "span": span})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+from distributed import Worker
 
 from scalable_nb.cache.function import CacheableFunction
-from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.cache.lookup import keep, look_up
 from scalable_nb.cache.store import ResultStore, StoredResult
+
+logger = logging.getLogger(__name__)
 
 
 class Kept:
@@ -105,3 +109,13 @@ def described(
 @functools.lru_cache(maxsize=8)
 def _store(folder: str, compress: bool) -> ResultStore:
     return ResultStore(Path(folder), compress=compress)
+
+
+def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
+    """Runs on a worker: write results that it holds."""
+    store = ResultStore(Path(folder))
+    for key in keys:
+        if key in dask_worker.data:
+            kept = keep(store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)})
+            if not isinstance(kept, StoredResult):
+                logger.warning("%s: %s", key, kept)

@@ -21,7 +21,7 @@ from waiting import until
 
 from scalable_nb import ScalableSession
 from scalable_nb.client.futures import FutureList, PartialResult
-from scalable_nb.resubmission import ResubmitPlan
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 from scalable_nb.session.status import SessionStatus
 from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
 

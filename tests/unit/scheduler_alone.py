@@ -20,13 +20,13 @@ from dask._task_spec import Task, TaskRef
 from distributed import Scheduler
 from distributed.comm import CommClosedError
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import Book
 from scalable_nb.host.tasks.tracker import Conductor
 from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.call import slot_name
 from scalable_nb.protocol.messages import ANNOTATION, Batch
 from scalable_nb.telemetry.journal_reader import read_rows
-from scalable_nb.worker.attempt_registry import slot_name
 
 CLIENT = "client-of-the-test"
 _IDLE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import Book
 from scalable_nb.host.tasks.task import Failure
 from scalable_nb.paths import RunPaths

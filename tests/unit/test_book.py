@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import Book
 from scalable_nb.host.tasks.task import Failure, TaskRecord
-from scalable_nb.host.tasks.worker_losses import ExitReport
+from scalable_nb.host.tasks.worker_losses import exit_message
 from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.rows import FailureRow, TaskRow, TaskState
@@ -193,4 +194,4 @@ def test_a_batch_travels_in_plain_values() -> None:
 def test_the_end_of_a_worker_in_words(cause: str, exit_code: int | None, words: str) -> None:
     """A person reads what ended the process, by the name of the signal where there was one."""
     report = ExitReport(cause, {}, exit_code, 3 * 2**29, 2**30)
-    assert report.in_words() == words
+    assert exit_message(report) == words

@@ -8,7 +8,8 @@ import pickle
 import pytest
 
 from scalable_nb.cache import content
-from scalable_nb.cache.keys import Directory, File, call_key
+from scalable_nb.cache.content import Directory, File
+from scalable_nb.cache.keys import call_key
 from scalable_nb.errors import SubmitError
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from scalable_nb import File, cacheable
-from scalable_nb.cache.decorator import CacheableFunction, CacheSpec, CacheWarning
+from scalable_nb.cache.function import CacheableFunction, CacheSpec, CacheWarning
 from scalable_nb.cache.keys import CallKeys, call_key
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import SubmitError, UnknownNameError

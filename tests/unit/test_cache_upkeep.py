@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from scalable_nb import cacheable
-from scalable_nb.cache.explain_miss import why
-from scalable_nb.cache.file_lock import STALE_AFTER_S, OwnerLock
-from scalable_nb.cache.index import IndexBusyError, ResultIndex
-from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache
+from scalable_nb.cache.file_lock import STALE_AFTER_S, IndexBusyError, OwnerLock
+from scalable_nb.cache.index import ResultIndex
+from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache, why
 from scalable_nb.cache.store import OversizedResultError, ResultStore
 
 FACTOR = 2

@@ -12,9 +12,11 @@ from full_disk import files_end_at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.client.call_log import CallRecorder, RecordedBatch, RecordedCall, read_call_record
+from scalable_nb.client.call_log import RecordedBatch, RecordedCall, read_call_record
+from scalable_nb.client.call_log_writer import CallRecorder
+from scalable_nb.client.packing import SharedBuffers, pack_arguments
 from scalable_nb.errors import RunFolderError
-from scalable_nb.protocol.call import Call, SharedBuffers, pack_arguments
+from scalable_nb.protocol.call import Call
 
 UNLIMITED = 1 << 40
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from scalable_nb import File
 from scalable_nb.client.futures import FutureList
+from scalable_nb.client.packing import Preview, pack_arguments, pack_function
 from scalable_nb.errors import SubmitError
-from scalable_nb.protocol.call import Call, Preview, pack_arguments, pack_function
+from scalable_nb.protocol.call import Call
 
 
 class Pair(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.worker.cgroup import OomKills
+from scalable_nb.worker.peak_memory import OomKills
 
 V1 = "9:cpu,cpuacct:/elsewhere\n4:memory:/job/7\n0::/\n"
 V2 = "0::/user.slice/job-7\n"

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from scalable_nb import __version__, cacheable
 from scalable_nb.cli import main
-from scalable_nb.magics.help_text import overview, verb_help
+from scalable_nb.magics.commands.help import overview, verb_help
 from scalable_nb.magics.verb_registry import SHELL, VERBS
 
 RUN = "run-20260101T000000Z-demo-00000001"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scheduler_alone import SchedulerAlone
 
-from scalable_nb.faults.policy import Backoff, PolicyTerms
+from scalable_nb.faults.backoff import Backoff
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.telemetry.rows import TaskState
 
 _THREADS = 2

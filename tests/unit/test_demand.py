@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from scheduler_alone import SchedulerAlone
 
-from scalable_nb.faults.policy import Backoff, PolicyTerms
+from scalable_nb.faults.backoff import Backoff
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.workers.demand import runnable_by_component
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from journal_rows import attempts, failure, task, tutorial_failures, tutorial_tasks
 from test_reader import ANY_ROWS
 
-from scalable_nb.diagnosis.diagnose import Finding, diagnose
+from scalable_nb.diagnosis.diagnose import diagnose
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.telemetry.dataframes import failures_frame
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from scheduler_alone import SchedulerAlone
 
-from scalable_nb.faults.policy import PolicyTerms
-from scalable_nb.host.workers.task_durations import Durations
+from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.workers.demand import Durations
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scheduler_alone import SchedulerAlone
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 
 
 @pytest.fixture

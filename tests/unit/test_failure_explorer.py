@@ -28,8 +28,8 @@ from scalable_nb.figures.explorer_figure import ARGUMENT, PLACES, POINTS, RETRIE
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.dataframes import failures_frame
 from scalable_nb.telemetry.run_tables import RunRecords
-from scalable_nb.widgets.copy_button import CopyButton
 from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer
+from scalable_nb.widgets.failure_explorer.panel import CopyButton
 
 
 def parts(widget: Widget, kind: type) -> list[Any]:

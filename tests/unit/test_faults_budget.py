@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.faults.classify import Category
-from scalable_nb.faults.policy import Backoff, Decision, Loss, PolicyTerms, decide
+from scalable_nb.faults.backoff import Backoff
+from scalable_nb.faults.categories import Category
+from scalable_nb.faults.decision import Decision, Loss, PolicyTerms, decide
 
 STEADY = Backoff(jitter=0)
 FREE = ("preemption", "requeue", "node_failure", "scancel", "scale_down", "neighbour")

@@ -24,7 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb import errors
-from scalable_nb.faults.classify import Category, classify, matches, verdict
+from scalable_nb.faults.categories import Category
+from scalable_nb.faults.classify import classify, matches, verdict
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.errors import PolicyError
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.memory_escalation import Escalation
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
-from scalable_nb.faults.policy_terms import PolicyTerms
 
 
 def test_the_policy_travels_as_plain_numbers() -> None:

@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 
 from scalable_nb.errors import PolicyError
 from scalable_nb.faults import backoff, fingerprint, policy
-from scalable_nb.faults.policy import (
-    Backoff,
-    PolicyTerms,
-    RetryPolicy,
-    TaskPolicy,
-    delay_s,
-    resolve_policy,
-)
+from scalable_nb.faults.backoff import Backoff, RetryPolicy, delay_s
+from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 
 backoffs = st.builds(
     Backoff,

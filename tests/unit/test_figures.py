@@ -14,14 +14,9 @@ from journal_rows import failure, tutorial_failures
 from planted import Call, Fate, run_with
 from test_reader import ANY_ROWS
 
-from scalable_nb.figures import (
-    CATEGORY_COLOURS,
-    MAX_CLASSES,
-    MAX_POINTS,
-    error_classes,
-    execution_times,
-    label_text,
-)
+from scalable_nb.figures import CATEGORY_COLOURS, MAX_CLASSES, MAX_POINTS
+from scalable_nb.figures.error_classes import error_classes, execution_times
+from scalable_nb.figures.style import label_text
 from scalable_nb.telemetry.dataframes import failures_frame
 from scalable_nb.telemetry.run_tables import RowRecords
 from scalable_nb.widgets.failure_explorer.view_model import FailureView

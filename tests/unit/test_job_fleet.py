@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from scalable_nb.batch_system.job_logs import logs_of_job
 from scalable_nb.batch_system.job_queue import FIRST_SPACING_S, Queue, longer_s
 from scalable_nb.batch_system.job_state import JobFacts
 from scalable_nb.targets.fleet import Entry, Kind
-from scalable_nb.targets.jobqueue_fleet import JobFleet, logs_of_job
+from scalable_nb.targets.jobqueue_fleet import JobFleet
 
 KIND = Kind("any", {}, walltime_s=3600)
 

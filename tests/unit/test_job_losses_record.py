@@ -11,10 +11,10 @@ import pytest
 
 from scalable_nb.batch_system.job_queue import Queue
 from scalable_nb.batch_system.job_state import JobFacts
-from scalable_nb.faults.policy import Loss
+from scalable_nb.faults.decision import Loss
 from scalable_nb.host.tasks.task import Failure
-from scalable_nb.host.tasks.worker_losses import ExitReport
 from scalable_nb.host.workers.job_losses import JobLosses
+from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.targets.fleet import Entry, Kind
 
 WORKER = "tls://10.0.0.2:1"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.magics.help_text import overview, usage, verb_help
+from scalable_nb.magics.commands.help import overview, usage, verb_help
 from scalable_nb.magics.line_expansion import split_cell_line, split_line
 from scalable_nb.magics.parser import parse
 from scalable_nb.magics.verb import Surface, Verb, WrongUse

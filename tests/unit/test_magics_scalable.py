@@ -20,8 +20,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell, usage_error
 
 from scalable_nb import errors
+from scalable_nb.magics.commands.help import overview, verb_help
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.help_text import overview, verb_help
 from scalable_nb.magics.verb_registry import NOTEBOOK, VERBS
 from scalable_nb.manifest.load import load_manifest
 

@@ -16,8 +16,9 @@ import pytest
 from scalable_nb.errors import ManifestError
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.manifest.planner import Plan, make_plan
+from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.schema import PROVIDERS
+from scalable_nb.manifest.start_plan import Plan
 
 JOB_QUEUES = [provider for provider in PROVIDERS if provider != "local"]
 GiB = 2**30

@@ -13,7 +13,9 @@ import pytest
 from scalable_nb.cache.decorator import cacheable
 from scalable_nb.client.call_options import Order
 from scalable_nb.errors import PolicyError, SubmitError, UnknownNameError
-from scalable_nb.faults.policy import PolicyTerms, RetryPolicy, TaskPolicy
+from scalable_nb.faults.backoff import RetryPolicy
+from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.manifest.load import load_manifest
 
 MANIFEST = """\

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from planted import RESET, Call, Fate, Plan, run_with
 
-from scalable_nb.diagnosis.diagnose import Finding, diagnose
+from scalable_nb.diagnosis.diagnose import diagnose
+from scalable_nb.diagnosis.findings import Finding
 
 SEEDS = range(10)
 

@@ -21,6 +21,7 @@ import pytest
 import scalable_nb
 from scalable_nb.client import project_modules
 from scalable_nb.client.call_options import _pack_rules
+from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import (
     StaleModuleWarning,
     is_project_module,
@@ -28,7 +29,6 @@ from scalable_nb.client.project_modules import (
     warn_if_stale,
 )
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.protocol.call import pack_function
 
 MODEL = """\
 import math

@@ -13,10 +13,12 @@ from journal_rows import failure, write_run
 
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.client.call_log import CallRecorder, RecordedBatch, RecordedCall
+from scalable_nb.client.call_log import RecordedBatch, RecordedCall
+from scalable_nb.client.call_log_writer import CallRecorder
+from scalable_nb.client.packing import pack_arguments, pack_function
 from scalable_nb.errors import SubmitError
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.call import Call, pack_arguments, pack_function
+from scalable_nb.protocol.call import Call
 from scalable_nb.resubmission.failed_call import FailedCall
 from scalable_nb.resubmission.find_call import call_of_run
 

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from journal_rows import failure
 
 from scalable_nb.errors import SubmitError, UnknownNameError
-from scalable_nb.resubmission import ResubmitPlan, plan_resubmission, resubmit
-from scalable_nb.resubmission.resubmit_plan import Fate, Remains, plan_recorded, with_estimate
+from scalable_nb.resubmission.api import resubmit
+from scalable_nb.resubmission.resubmit_plan import (
+    Fate,
+    Remains,
+    ResubmitPlan,
+    plan_recorded,
+    plan_resubmission,
+    with_estimate,
+)
 
 #: Key -> status of the future.
 STATUSES: dict[Any, str] = {

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalable_nb.protocol.call import SLOT_NAME_BYTES, slot_name
 from scalable_nb.worker import attempt_registry
 from scalable_nb.worker.attempt_registry import (
     SLOTS_VARIABLE,
@@ -28,7 +29,6 @@ from scalable_nb.worker.attempt_registry import (
     read_ended,
     read_owner,
     read_slots,
-    slot_name,
 )
 
 WORKER = """
@@ -178,12 +178,12 @@ def test_any_key_fits_a_slot(tmp_path_factory: pytest.TempPathFactory, keys: lis
 @pytest.mark.parametrize("end", ["", "é"])
 def test_long_keys_keep_apart(end: str) -> None:
     """A key that fits is noted as it is; longer ones differ although they begin alike."""
-    fitting = "k" * (attempt_registry._KEY_BYTES - len(end.encode())) + end
+    fitting = "k" * (SLOT_NAME_BYTES - len(end.encode())) + end
     assert slot_name(fitting) == fitting
     assert slot_name(("block", 1)) == "('block', 1)"
     longer = {slot_name(fitting + more) for more in ("a", "b", "ab")}
     assert len(longer) == 3
-    assert all(len(name.encode()) <= attempt_registry._KEY_BYTES for name in longer)
+    assert all(len(name.encode()) <= SLOT_NAME_BYTES for name in longer)
 
 
 def test_a_short_key_in_the_slot_of_a_long_one(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.batch_system.slurm_parsers import (
+from scalable_nb.batch_system.slurm_query import (
     parse_log,
     parse_sacct,
     parse_scontrol,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scalable_nb.telemetry.core_hours import core_hours
+from scalable_nb.telemetry.aggregates import core_hours
 
 
 def event(kind: str, address: str, hour: float, threads: int | None = None) -> dict[str, Any]:

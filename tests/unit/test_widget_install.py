@@ -15,13 +15,13 @@ from fake_mirror import FakeMirror
 from IPython.core.interactiveshell import InteractiveShell
 from waiting import until
 
-from scalable_nb import widgets
 from scalable_nb.client import futures
 from scalable_nb.client.futures import FutureList, set_view
 from scalable_nb.errors import HostDiedError
-from scalable_nb.magics.lazy_display import install_when_shown
+from scalable_nb.magics.extension import install_when_shown
 from scalable_nb.session.status import SessionStatus
 from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.widgets import display
 from scalable_nb.widgets.live_card import LiveCard
 
 STATUS = SessionStatus(
@@ -59,8 +59,8 @@ def test_importing_the_widgets_loads_no_widget_library() -> None:
 
 def test_a_status_is_shown_as_a_card(shell: InteractiveShell) -> None:
     """After `install`, however often, a session's status is a card; a terminal's has the link."""
-    widgets.install()
-    widgets.install()
+    display.install()
+    display.install()
     bundle = bundle_of(shell, STATUS)
     assert "Session on target 'local': running" in bundle["text/plain"]
     assert STATUS.dashboard_link in bundle["text/plain"]
@@ -69,7 +69,7 @@ def test_a_status_is_shown_as_a_card(shell: InteractiveShell) -> None:
 def test_a_card_in_a_notebook_gives_its_link_to_who_asks_alone(shell: InteractiveShell) -> None:
     """No form of it nor the state of its widget has the secret link: the page asks for it."""
     shell.kernel = object()  # type: ignore[attr-defined]
-    widgets.install()
+    display.install()
     bundle = bundle_of(shell, STATUS)
     assert "<table" in bundle["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
@@ -126,21 +126,21 @@ def test_a_session_is_shown_by_its_status_or_by_what_happened_to_it() -> None:
     session: Any = Session()
     card = "Session on target 'local': running"
     client: Any = SimpleNamespace(session=session)
-    assert card in widgets._session_bundle(session)["text/plain"]
-    assert card in widgets._client_bundle(client)["text/plain"]
+    assert card in display._session_bundle(session)["text/plain"]
+    assert card in display._client_bundle(client)["text/plain"]
 
     def fail() -> SessionStatus:
         raise HostDiedError("its last words")
 
     session.status = fail
-    assert widgets._session_bundle(session) == {"text/plain": "<session>\nits last words"}
+    assert display._session_bundle(session) == {"text/plain": "<session>\nits last words"}
     session.is_live = False
-    assert widgets._session_bundle(session) == {"text/plain": "<session>"}
+    assert display._session_bundle(session) == {"text/plain": "<session>"}
 
 
 def test_futures_of_others_are_shown_as_the_list_they_are(shell: InteractiveShell) -> None:
     """An empty list, or one without a session, is text and no error."""
-    widgets.install()
+    display.install()
     assert bundle_of(shell, FutureList()) == {"text/plain": "<FutureList: 0 tasks>"}
 
 
@@ -148,7 +148,7 @@ def test_the_first_list_that_is_shown_installs_the_views(shell: InteractiveShell
     """Nothing else need be shown before: a list of futures draws itself at once."""
     install_when_shown(shell)
     bundle_of(shell, FutureList())
-    assert futures._view is widgets.view
+    assert futures._view is display.view
 
 
 def test_in_a_kernel_outputs_are_brought_up_to_date_after_each_cell(
@@ -156,12 +156,12 @@ def test_in_a_kernel_outputs_are_brought_up_to_date_after_each_cell(
 ) -> None:
     """With a kernel the hook that ends the saved outputs is there, and once."""
     shell.kernel = object()  # type: ignore[attr-defined]
-    widgets.install()
-    widgets.install()
+    display.install()
+    display.install()
     callbacks = shell.events.callbacks["post_run_cell"]
-    assert callbacks.count(widgets._finish_outputs) == 1
+    assert callbacks.count(display._finish_outputs) == 1
     formatter = shell.display_formatter.ipython_display_formatter  # type: ignore[union-attr]
-    assert formatter.lookup_by_type(FutureList) is widgets.show
+    assert formatter.lookup_by_type(FutureList) is display.show
 
 
 class Batch(SimpleNamespace):
@@ -184,23 +184,23 @@ def batch() -> Iterator[Any]:
 
 def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
     """One stream serves all outputs of a list; a closed table is replaced."""
-    first = widgets.table(batch)
-    assert widgets.table(batch) is first
+    first = display.table(batch)
+    assert display.table(batch) is first
     assert "sweep: 2 tasks" in repr(first)
     first.close()
-    second = widgets.table(batch)
+    second = display.table(batch)
     assert second is not first
     second.close()
 
 
 def test_the_whole_run_has_one_table_too(batch: Any) -> None:
     """Whoever asks for the table of all tasks gets the same one, and a line beside it."""
-    whole = widgets.run_table(batch.session)
-    assert widgets.run_table(batch.session) is whole
+    whole = display.run_table(batch.session)
+    assert display.run_table(batch.session) is whole
     assert "run-1: 3 tasks" in repr(whole)
-    line = widgets.table(batch, form="line")
+    line = display.table(batch, form="line")
     assert (line.form, whole.form) == ("line", "table")
-    assert widgets.table(batch) is not line
+    assert display.table(batch) is not line
     whole.close()
     line.close()
 
@@ -213,6 +213,6 @@ def test_a_host_that_cannot_be_reached_does_not_hide_the_last_state(batch: Any) 
 
     batch.session.mirror.refresh = fail
     batch.session.mirror.change(0, TaskState.SUCCEEDED)
-    table = widgets.table(batch)
+    table = display.table(batch)
     assert "50 % done" in repr(table)
     table.close()

@@ -19,8 +19,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scalable_nb.cache.hashing import value_writers
-from scalable_nb.cache.hashing.array_writers import array_writer
-from scalable_nb.cache.hashing.value_writers import NotEncodableError
+from scalable_nb.cache.hashing.value_writers import NotEncodableError, array_writer
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -16,11 +16,10 @@ from distributed.protocol import pickle
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
-from scalable_nb.faults.policy import decide
+from scalable_nb.faults.decision import decide
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
-from scalable_nb.protocol.call import result_key_of
+from scalable_nb.protocol.call import result_key_of, slot_name
 from scalable_nb.protocol.messages import ANNOTATION
-from scalable_nb.worker.attempt_registry import slot_name
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed import scheduler as dask_scheduler
 from distributed.protocol import pickle
 
-from scalable_nb.faults.categories import BY_CLASS
-from scalable_nb.faults.classify import Category, classify
+from scalable_nb.faults.categories import BY_CLASS, Category
+from scalable_nb.faults.classify import classify
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.faults.policy import PolicyTerms
 from scalable_nb.host.tasks.task import Failure, TaskRecord
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState

@@ -10,27 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from scalable_nb.protocol.operations import COMPONENT_PREFIX, demand
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor
-
-_PREFIX: Final = "component:"
-
-#: More than any worker has threads: it says where a task may run, not how many of them.
-_PLENTY: Final = 1e6
-
-
-def offer(component: str) -> dict[str, float]:
-    """The resources of a worker of this component."""
-    return {f"{_PREFIX}{component}": _PLENTY} if component else {}
-
-
-def demand(component: str) -> dict[str, float]:
-    """The resources that a task of this component asks for."""
-    return {f"{_PREFIX}{component}": 1} if component else {}
 
 
 class Routes:
@@ -115,5 +101,5 @@ class Routes:
         if ts.state == "processing":
             return  # the scheduler's account of resources would break; it runs where it is
         own = ts.resource_restrictions or {}
-        others = {name: n for name, n in own.items() if not name.startswith(_PREFIX)}
+        others = {name: n for name, n in own.items() if not name.startswith(COMPONENT_PREFIX)}
         ts.resource_restrictions = {**others, **demand(kind)}

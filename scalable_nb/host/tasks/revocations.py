@@ -12,23 +12,14 @@ that the task cannot begin after the answer.
 
 from __future__ import annotations
 
-import asyncio
-import functools
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from distributed import Worker
+from typing import TYPE_CHECKING, Any
 
 from scalable_nb.host.tasks.task import TaskRecord
-from scalable_nb.host.tasks.worker_losses import ExitReport
-from scalable_nb.worker.attempt_registry import read_noted
+from scalable_nb.protocol.exit_report import ExitReport
+from scalable_nb.protocol.operations import REVOCATION_ANSWER, REVOCATION_QUERY
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor
-
-_QUESTION: Final = "scalable-recall"
-_ANSWER: Final = "scalable-recalled"
-_LOOK_INTERVAL_S: Final = 0.02
 
 
 class Recalls:
@@ -43,7 +34,7 @@ class Recalls:
         self._conductor = conductor
         # By worker and number of the run: the task, and why it was taken back.
         self._asked: dict[str, dict[int, tuple[TaskRecord, str]]] = {}
-        conductor.scheduler.stream_handlers[_ANSWER] = self.answer
+        conductor.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
 
     def ask(self, record: TaskRecord) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
@@ -55,7 +46,7 @@ class Recalls:
         cause = "input" if is_for_input else "recalled"
         self._asked.setdefault(record.worker, {})[run_id] = record, cause
         question = {
-            "op": _QUESTION,
+            "op": REVOCATION_QUERY,
             "key": record.key,
             "run_id": run_id,
             # Its result is on disk then, and it need not fail.
@@ -83,29 +74,3 @@ class Recalls:
     def of_lost(self, worker: str) -> list[TaskRecord]:
         """The worker is gone: what it was asked about its nanny tells."""
         return [record for record, _ in self._asked.pop(worker, {}).values()]
-
-
-def answer_recalls(worker: Worker, slots: Path) -> None:
-    """Have a worker answer; called in its process before it gets tasks."""
-
-    def handle(**question: Any) -> None:
-        # Not awaited by the stream, on which other messages follow.
-        worker.loop.add_callback(functools.partial(_answer, worker, slots, **question))
-
-    worker.stream_handlers[_QUESTION] = handle
-
-
-async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ended: bool) -> None:
-    while True:
-        noted = {attempt.run_id: attempt for attempt in read_noted(slots)}.get(run_id)
-        if noted is not None:
-            is_known = bool(noted.ended_at) or not until_ended
-        else:
-            # A thread that was given the task notes it in a moment, whatever is wanted now.
-            ts = worker.state.tasks.get(key)
-            is_known = ts is None or ts.state != "cancelled" or ts.run_id != run_id
-        if is_known:
-            break
-        await asyncio.sleep(_LOOK_INTERVAL_S)
-    span = (noted.started_at, noted.ended_at or None) if noted else None
-    worker.batched_send({"op": _ANSWER, "key": key, "run_id": run_id, "span": span})

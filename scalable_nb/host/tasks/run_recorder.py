@@ -10,7 +10,7 @@ from functools import partial
 from time import time
 from typing import Any
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.task import Failure, TaskRecord
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import Batch

@@ -17,7 +17,7 @@ from typing import Any, Final
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
 
-from scalable_nb.faults.policy import PolicyTerms
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.client_requests import Requests
 from scalable_nb.host.tasks.at_most_once import Tickets
 from scalable_nb.host.tasks.attempt_failures import Outcomes
@@ -32,15 +32,12 @@ from scalable_nb.host.tasks.run_recorder import Book
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
 from scalable_nb.host.tasks.worker_losses import Losses
 from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC
 from scalable_nb.telemetry.rows import TaskState
-from scalable_nb.worker.peak_memory import PEAK_METRIC
 
 logger = logging.getLogger(__name__)
 
 _MAX_PENDING_BATCHES: Final = 10_000
-
-#: Where kernels listen for notices.
-NOTICE_TOPIC: Final = "scalable-notice"
 
 
 class Conductor(SchedulerPlugin):

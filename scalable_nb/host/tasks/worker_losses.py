@@ -10,16 +10,17 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
 
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
+from scalable_nb.faults.decision import Loss
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.faults.policy import Loss
 from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.protocol.exit_report import ExitReport
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor
@@ -55,50 +56,25 @@ _WORDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReport:
-    """A nanny's word on the end of its worker process, or a worker's on a task taken back."""
-
-    #: "memory" (the nanny's limit), "kernel" (its limit), "timeout", "stopped", "cut",
-    #: "terminated" (by the batch system) or "exit"; of a task that was taken back from a worker
-    #: that lives: "input" or "recalled".
-    cause: str
-    #: Start and end of the attempts that were executing (no end) or had ended lately, by run_id.
-    attempts: dict[int, tuple[float, float | None]]
-    exit_code: int | None = None
-    memory_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    last_words: str = ""
-
-    @property
-    def has_been_executing(self) -> bool:
-        """Whether any attempt was executing at the end."""
-        return any(ended_at is None for _, ended_at in self.attempts.values())
-
-    @property
-    def is_memory(self) -> bool:
-        """Whether it was ended for its memory."""
-        return self.cause in ("memory", "kernel")
-
-    def in_words(self) -> str:
-        """What ended the process."""
-        if self.is_memory:
-            used = format_bytes(self.memory_bytes or 0)
-            limit = format_bytes(self.memory_limit_bytes or 0)
-            if self.cause == "memory":
-                return f"the worker used {used} of its limit of {limit} and was ended"
-            return (
-                "the worker was ended by the kernel for want of memory; it was last seen with "
-                f"{used}, and all processes together may use {limit}"
-            )
-        if self.cause in _WORDS:
-            return _WORDS[self.cause]
-        code = self.exit_code or 0
-        if code >= 0:
-            return f"the worker process exited with code {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        hint = ", perhaps by the kernel for want of memory" if name == "SIGKILL" else ""
-        return f"the worker process was ended by {name}{hint}"
+def exit_message(report: ExitReport) -> str:
+    """Return what ended the process, as part of a sentence."""
+    if report.is_memory:
+        used = format_bytes(report.memory_bytes or 0)
+        limit = format_bytes(report.memory_limit_bytes or 0)
+        if report.cause == "memory":
+            return f"the worker used {used} of its limit of {limit} and was ended"
+        return (
+            "the worker was ended by the kernel for want of memory; it was last seen with "
+            f"{used}, and all processes together may use {limit}"
+        )
+    if report.cause in _WORDS:
+        return _WORDS[report.cause]
+    code = report.exit_code or 0
+    if code >= 0:
+        return f"the worker process exited with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    hint = ", perhaps by the kernel for want of memory" if name == "SIGKILL" else ""
+    return f"the worker process was ended by {name}{hint}"
 
 
 async def _unless_broken(told: Awaitable[Any]) -> None:
@@ -249,7 +225,7 @@ class Losses:
     ) -> None:
         is_memory = report is not None and report.is_memory
         error_type = OutOfMemoryError if is_memory else WorkerLostError
-        words = report.in_words() if report else "the worker was lost; nobody can say why"
+        words = exit_message(report) if report else "the worker was lost; nobody can say why"
         if not is_unexpected:
             words = "its worker was retired while it was executing"
         started_at, ended_at = (report and self._span(record, report)) or (None, None)

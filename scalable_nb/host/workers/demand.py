@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from time import time
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import Conductor
+
+#: Looking through all tasks takes milliseconds, and their durations do not change in a moment.
+_INTERVAL_S: Final = 5.0
+#: So many must have finished before they say something about the others.
+_ENOUGH: Final = 20
+
 
 _RUNNABLE: Final = [state for state in TaskState if state.is_runnable]
 
@@ -35,3 +42,61 @@ def _tasks_of_plain_dask(conductor: Conductor, ours: int) -> int:
     on_workers = sum(len(ws.processing) for ws in scheduler.workers.values())
     everything = on_workers + len(scheduler.queued) + len(scheduler.unrunnable)
     return max(0, everything - ours - len(conductor.hold))
+
+
+class Durations:
+    """The time that tasks of a component need.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    """
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._needed_s: dict[str, float] = {}
+        self._looked_at = 0.0
+
+    def needed_s(self, component: str) -> float:
+        """The longest time limit of its unfinished tasks, else the 95th percentile of the others.
+
+        0 where neither is known. Tasks without a component may come to the workers of any.
+        """
+        if time() - self._looked_at > _INTERVAL_S:
+            self._look()
+        return self._known_s(component)
+
+    def _known_s(self, component: str) -> float:
+        return max(self._needed_s.get(name, 0.0) for name in (component, ""))
+
+    def expect(self, component: str, limit_s: float) -> bool:
+        """Tasks with a time limit arrive; says whether more time is needed than before."""
+        # Not by a new look, which would find these very tasks.
+        is_more = limit_s > self._known_s(component)
+        if is_more:
+            self._needed_s[component] = limit_s
+        return is_more
+
+    def _look(self) -> None:
+        self._looked_at = time()
+        ledger = self._conductor.book.ledger
+        state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
+        component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
+        duration_s = np.frombuffer(ledger.columns["duration_s"], dtype=np.float32)
+        has_succeeded = state == TaskState.SUCCEEDED
+        self._needed_s = {}
+        for code in np.unique(component):
+            observed = duration_s[has_succeeded & (component == code)]
+            if len(observed) >= _ENOUGH:
+                self._needed_s[ledger.strings[code]] = float(np.percentile(observed, 95))
+        for name, limit_s in self._limits(state).items():
+            self._needed_s[name] = limit_s
+
+    def _limits(self, state: Any) -> dict[str, float]:
+        limits: dict[str, float] = {}
+        for record in self._conductor.records.values():
+            limit_s = record.terms.timeout_s
+            if limit_s is not None and not TaskState(state[record.row]).is_final:
+                name = record.batch.component
+                limits[name] = max(limit_s, limits.get(name, 0.0))
+        return limits

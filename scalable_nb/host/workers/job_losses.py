@@ -17,14 +17,14 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 from scalable_nb.errors.worker_errors import OutOfMemoryError
-from scalable_nb.faults.policy import Loss
+from scalable_nb.faults.decision import Loss
 from scalable_nb.host.tasks.task import Failure
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
     from scalable_nb.host.tasks.tracker import Conductor
-    from scalable_nb.host.tasks.worker_losses import ExitReport
+    from scalable_nb.protocol.exit_report import ExitReport
     from scalable_nb.targets.fleet import Entry
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.batch_system.job_outcomes import read_tail
+from scalable_nb.batch_system.job_logs import read_tail
 from scalable_nb.batch_system.job_state import JobFacts, JobPhase, job_phase
 from scalable_nb.batch_system.startup_diagnosis import likely_cause
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.batch_system.walltime import leaves_at_s
 from scalable_nb.errors import StartError
-from scalable_nb.host.workers.demand import runnable_by_component
+from scalable_nb.host.workers.demand import Durations, runnable_by_component
 from scalable_nb.host.workers.larger_workers import Escalations
 from scalable_nb.host.workers.replacement import Healing, Rules
 from scalable_nb.host.workers.retirement import Departures
-from scalable_nb.host.workers.task_durations import Durations
 from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 

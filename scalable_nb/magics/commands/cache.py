@@ -63,7 +63,7 @@ def _with_rate(context: Context, info: object) -> object:
 
 def _why(context: Context, words: list[str]) -> Text:
     """``why NAME [VALUE ...]``: values are Python, names of the notebook among them."""
-    from scalable_nb.cache.explain_miss import why
+    from scalable_nb.cache.maintenance import why
 
     variables = context.variables
     if variables is None or not words:

@@ -10,7 +10,7 @@ from scalable_nb.magics.verb import Context, Example, Text, Verb, format_option
 
 def _run(context: Context, options: Namespace) -> object:
     from scalable_nb.diagnosis.diagnose import diagnose
-    from scalable_nb.report.diagnosis_text import diagnosis_text
+    from scalable_nb.report.report_text import diagnosis_text
     from scalable_nb.telemetry.run_tables import RunRecords
 
     run = chosen_run(context, options)

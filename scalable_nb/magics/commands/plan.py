@@ -10,7 +10,7 @@ from scalable_nb.magics.completion_values import targets
 from scalable_nb.magics.verb import Context, Example, Option, Verb
 
 if TYPE_CHECKING:
-    from scalable_nb.manifest.planner import Plan
+    from scalable_nb.manifest.start_plan import Plan
 
 TARGET = Option(
     ("--target", "-t"),

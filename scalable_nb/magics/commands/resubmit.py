@@ -16,11 +16,11 @@ from scalable_nb.magics.wait import WaitInterrupted, wait_for
 
 if TYPE_CHECKING:
     from scalable_nb.client.futures import FutureList, PartialResult
-    from scalable_nb.resubmission import ResubmitPlan
+    from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 
 
 def _run(context: Context, options: Namespace) -> PartialResult | FutureList | ResubmitPlan:
-    from scalable_nb.resubmission import resubmit
+    from scalable_nb.resubmission.api import resubmit
     from scalable_nb.session.session import current_session
 
     if options.run is not None and options.last:

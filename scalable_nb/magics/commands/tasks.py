@@ -20,7 +20,7 @@ def _run(context: Context, options: Namespace) -> TaskTable | Text:
     session = live_session(context)
     if run is None or (session is not None and session.run_id == run.run_id):
         from scalable_nb.session.session import current_session
-        from scalable_nb.widgets import run_table
+        from scalable_nb.widgets.display import run_table
 
         session = session or current_session()  # which says that there is none
         session.check_alive()

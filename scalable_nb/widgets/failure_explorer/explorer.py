@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import ipywidgets
 import plotly.graph_objects as go
 
-from scalable_nb.diagnosis.diagnose import Finding
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.diagnosis.selection import Selection
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.paths import RunPaths

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.diagnosis.diagnose import Finding
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.errors import ScalableError
 from scalable_nb.faults.fingerprint import normalise_message
 from scalable_nb.telemetry.run_tables import Records

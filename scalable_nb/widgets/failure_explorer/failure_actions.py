@@ -52,7 +52,7 @@ class RunActions:
         NoSessionError
             When the run's session is not live here.
         """
-        from scalable_nb.resubmission import resubmit
+        from scalable_nb.resubmission.api import resubmit
 
         session = self._session()
         if session is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.diagnosis.diagnose import Finding
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.faults.tracebacks import user_frames_first
 from scalable_nb.telemetry.journal_reader import number
 from scalable_nb.telemetry.sanitize import one_line, plain_text

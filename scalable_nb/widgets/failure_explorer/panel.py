@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import anywidget
 import ipywidgets
+import traitlets
 
-from scalable_nb.diagnosis.diagnose import Finding
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.telemetry.sanitize import one_line
-from scalable_nb.widgets.copy_button import CopyButton
 from scalable_nb.widgets.failure_explorer import failure_html
 from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
@@ -175,3 +177,11 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 def _set(part: ipywidgets.HTML, value: str) -> None:
     if part.value != value:  # a message to the page less
         part.value = value
+
+
+class CopyButton(anywidget.AnyWidget):
+    """A button that copies a text, written by Python, to the clipboard of the browser."""
+
+    _esm = Path(__file__).parents[1] / "static" / "clipboard.js"
+    label = traitlets.Unicode("Copy as GitHub issue").tag(sync=True)
+    text = traitlets.Unicode().tag(sync=True)

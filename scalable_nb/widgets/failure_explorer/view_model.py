@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 
 from scalable_nb import figures
 from scalable_nb.diagnosis.argument_rates import Argument, explaining_arguments, outcomes
-from scalable_nb.diagnosis.diagnose import Finding, diagnose
+from scalable_nb.diagnosis.diagnose import diagnose
+from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.diagnosis.selection import Selection
-from scalable_nb.figures import Seen, explorer_figure, shown_classes
+from scalable_nb.figures.error_classes import shown_classes
+from scalable_nb.figures.explorer_figure import Seen, explorer_figure
 from scalable_nb.telemetry.aggregates import (
     failure_groups,
     limits_of,

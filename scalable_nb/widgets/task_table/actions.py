@@ -166,7 +166,7 @@ class SessionControls:
         from distributed import Future
 
         from scalable_nb.client.futures import FutureList
-        from scalable_nb.resubmission import resubmit
+        from scalable_nb.resubmission.api import resubmit
 
         client = self._session.client
         held = [key for key in self._keys(task_ids) if key in client.futures]

@@ -19,7 +19,6 @@ from scalable_nb.faults.circuit_breaker import Pause, pause_text
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.widgets.asset_bundle import bundle_modules, bundle_styles
 from scalable_nb.widgets.saved_output import SavedOutputs
-from scalable_nb.widgets.subshells import let_callbacks_run_in_subshells
 from scalable_nb.widgets.task_table.actions import Controls
 from scalable_nb.widgets.task_table.page_requests import PageRequests
 from scalable_nb.widgets.task_table.row_stream import RowStream
@@ -30,7 +29,7 @@ from scalable_nb.widgets.task_table.summary import (
     picture_text,
     take_picture,
 )
-from scalable_nb.widgets.viewers import THIS_KERNEL, Audience
+from scalable_nb.widgets.viewers import THIS_KERNEL, Audience, let_callbacks_run_in_subshells
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,106 @@
+"""Run failed tasks again: the public `resubmit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from distributed import Future
+
+from scalable_nb.client.futures import FutureList
+from scalable_nb.errors import SubmitError
+from scalable_nb.faults.backoff import RetryPolicy
+from scalable_nb.resubmission.failure_filter import Choice, listed_choices
+from scalable_nb.resubmission.from_run_folder import resubmit_run
+from scalable_nb.resubmission.live_run import (
+    foreseen,
+    named_words,
+    plan_live,
+    resubmit_corrected,
+    resubmit_in_place,
+)
+from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+
+
+def resubmit(
+    futures: Iterable[Future[Any]] | None = None,
+    *,
+    run: str | None = None,
+    only: Choice | Iterable[Choice] | None = None,
+    func: Callable[..., Any] | None = None,
+    retries: int | RetryPolicy | None = None,
+    timeout_s: float | None = None,
+    memory: str | int | None = None,
+    tag: str | None = None,
+    dry_run: bool = False,
+) -> FutureList | ResubmitPlan:
+    """Run failed tasks again; everything else stays as it is.
+
+    Of a live session, tasks keep their keys, so the futures given here are pending again and
+    tasks that take their results recover too. Budgets begin anew; attempts go on counting.
+    With ``func=`` they are new tasks, in the places of the old ones.
+
+    Of a run whose host is gone, functions and arguments are read from its folder: kept results
+    are taken, and what failed, was lost or never ran runs in the live session, or in a new one
+    on the run's target (``FutureList.session``), with the code as it was recorded.
+
+    Parameters
+    ----------
+    futures : iterable of Future, optional
+        Failed or not.
+    run : str, optional
+        Instead: the id of a run, or ``"last"`` for the newest one that called anything.
+    only : str, row, callable or iterable of them, optional
+        Class name (``"ValueError"``), category (``"transient"``), fingerprint or key of the
+        failures to run again, their rows, or a function of the row of the last failed attempt.
+    func : callable, optional
+        Corrected code, for the tasks to run that called a function of its name, or whichever
+        they all called.
+    retries : int or RetryPolicy, optional
+        Instead of those the tasks were submitted with.
+    timeout_s : float, optional
+        Likewise, seconds.
+    memory : str or int, optional
+        Run them on a component with that much memory, e.g. ``"8G"``; where a session is
+        started for them, with that much.
+    tag : str, optional
+        Run them on this component.
+    dry_run : bool
+        Print and return the plan; run nothing.
+
+    Returns
+    -------
+    FutureList or ResubmitPlan
+        All futures, in input order.
+    """
+    if (futures is None) == (run is None):
+        raise SubmitError(
+            "resubmit takes futures or run=, one of them: resubmit(futures), or "
+            "resubmit(run='last') when kernel and host are gone"
+        )
+    choices = listed_choices(only)
+    changes = Changes(func, retries, timeout_s, memory, tag)
+    if run is not None:
+        return _shown(resubmit_run(run, choices, changes, dry_run=dry_run))
+    listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
+    if not listed:
+        return ResubmitPlan(0, 0, [], {}) if dry_run else listed
+    client = listed._client()
+    client.session.check_alive()
+    listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
+    wire = changes.wire(client.session.manifest.manifest)
+    plan = plan_live(client, listed, choices)
+    if dry_run:
+        return _shown(foreseen(client, plan, changes))
+    if func is not None and plan.to_run:
+        return resubmit_corrected(client, listed, plan, changes)
+    if plan.to_run:
+        resubmit_in_place(client, plan, wire, named_words(choices))
+    return listed
+
+
+def _shown(found: FutureList | ResubmitPlan) -> FutureList | ResubmitPlan:
+    if isinstance(found, ResubmitPlan):
+        print(found)  # noqa: T201 - a person asked for it
+    return found
