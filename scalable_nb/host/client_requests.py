@@ -24,7 +24,7 @@ from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.worker.attempt import run_async_attempt
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
@@ -38,19 +38,19 @@ class Requests:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
         Its scheduler gets the handlers.
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._scheduler = conductor.scheduler
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
+        self._scheduler = tracker.scheduler
         self._scheduler.stream_handlers["scalable-reopen"] = self.reopen
         self._scheduler.handlers.update(
             scalable_resubmit=self.resubmit,
             scalable_retry_now=self.retry_now,
             scalable_give_up=self.give_up,
-            scalable_resume=conductor.brakes.resume,
+            scalable_resume=tracker.brakes.resume,
             scalable_resume_batches=self.resume_batches,
             scalable_cancel=self.cancel,
             scalable_cancel_tasks=self.cancel_tasks,
@@ -58,7 +58,7 @@ class Requests:
             scalable_ledger=self.ledger_delta,
             scalable_flush=self.flush,
             scalable_status=self.status,
-            scalable_stop=conductor.stop,
+            scalable_stop=tracker.stop,
         )
 
     # --- run again -----------------------------------------------------------------
@@ -75,7 +75,7 @@ class Requests:
         Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
         ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
         """
-        records = self._conductor.records
+        records = self._tracker.records
         failed = [key for key in keys if self.is_failed(key)]
         chosen = [key for key in failed if records[key].terms.idempotent or key in named]
         if not dry_run:
@@ -85,25 +85,25 @@ class Requests:
     def is_failed(self, key: Any) -> bool:
         """Whether a task failed for good."""
         ts = self._scheduler.tasks.get(key)
-        return key in self._conductor.records and ts is not None and ts.state == "erred"
+        return key in self._tracker.records and ts is not None and ts.state == "erred"
 
     def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
         """Run failed tasks and their failed inputs again; None keeps a task's terms."""
         again = self._with_failed_inputs(wires)
         for key in again:
-            record, ts = self._conductor.records[key], self._scheduler.tasks[key]
+            record, ts = self._tracker.records[key], self._scheduler.tasks[key]
             terms, wire = record.terms, wires.get(key)
             if wire is not None and not record.is_plain:
                 terms = PolicyTerms.from_wire(wire)
                 if wire.get("component"):
-                    self._conductor.book.move(record, wire["component"])
-                    self._conductor.routes.forget(key)
+                    self._tracker.book.move(record, wire["component"])
+                    self._tracker.routes.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
-            self._conductor.book.reopen(record, terms)
-            self._conductor.tickets.renew(key)
+            self._tracker.book.reopen(record, terms)
+            self._tracker.tickets.renew(key)
             ts.suspicious = 0
         if wires:
             rerun(self._scheduler, again)
@@ -125,22 +125,22 @@ class Requests:
         """End the waiting of tasks between two attempts; returns their keys."""
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
-            self._conductor.hold.wake(key)
+            self._tracker.hold.wake(key)
         return waiting
 
     def give_up(self, keys: Iterable[Any]) -> list[Any]:
         """Let tasks between two attempts fail with their last error; returns their keys."""
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
-            record = self._conductor.records[key]
-            self._conductor.book.give_up(record)
+            record = self._tracker.records[key]
+            self._tracker.book.give_up(record)
             error = record.exception or TaskTimeoutError(f"{record.label} was given up")
-            self._conductor.outcomes.fail(record, error)
+            self._tracker.outcomes.fail(record, error)
         return waiting
 
     def _is_waiting(self, key: Any) -> bool:
         ts = self._scheduler.tasks.get(key)
-        return self._conductor.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
+        return self._tracker.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
 
     # --- single tasks ----------------------------------------------------------------
 
@@ -149,14 +149,14 @@ class Requests:
 
         Whoever wants them, also a kernel that is gone.
         """
-        states = self._conductor.book.ledger.columns["state"]
-        records = self._conductor.records
+        states = self._tracker.book.ledger.columns["state"]
+        records = self._tracker.records
         doomed = [
             key
             for key in keys
             if key in records and not TaskState(states[records[key].row]).is_final
         ]
-        self._conductor.keeper.cancel(doomed, "a person cancelled it")
+        self._tracker.keeper.cancel(doomed, "a person cancelled it")
         return doomed
 
     def call(self, key: Any) -> dict[str, Any] | None:
@@ -164,7 +164,7 @@ class Requests:
 
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
-        record, ts = self._conductor.records.get(key), self._scheduler.tasks.get(key)
+        record, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
         if record is None or record.is_plain or ts is None or ts.run_spec is None:
             return None
         spec: Any = ts.run_spec
@@ -182,7 +182,7 @@ class Requests:
 
     def resume_batches(self, batches: Collection[str] | None) -> int:
         """Let the paused tasks of these batches go on, of all where None; returns how many."""
-        return len(self._conductor.brakes.resume(self._unfinished(batches, only_paused=True)))
+        return len(self._tracker.brakes.resume(self._unfinished(batches, only_paused=True)))
 
     def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
         """Cancel what is not done of these batches, of all where None; returns how many.
@@ -190,18 +190,18 @@ class Requests:
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
         keys = self._unfinished(batches, only_paused=only_paused)
-        self._conductor.keeper.cancel(keys, "a person cancelled it")
+        self._tracker.keeper.cancel(keys, "a person cancelled it")
         return len(keys)
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
-        conductor = self._conductor
-        states = conductor.book.ledger.columns["state"]
+        tracker = self._tracker
+        states = tracker.book.ledger.columns["state"]
         return [
             key
-            for key, record in conductor.records.items()
+            for key, record in tracker.records.items()
             if (batches is None or record.batch.name in batches)
             and not TaskState(states[record.row]).is_final
-            and (key in conductor.brakes or not only_paused)
+            and (key in tracker.brakes or not only_paused)
         ]
 
     # --- tell ------------------------------------------------------------------------
@@ -219,9 +219,9 @@ class Requests:
         What a client ``answered`` itself before it asks is in it: that came another way, and
         may be later.
         """
-        ledger = self._conductor.book.ledger
+        ledger = self._tracker.book.ledger
         patience = time() + HEARD_WITHIN_S
-        while self._conductor.answered[client] < answered and time() < patience:
+        while self._tracker.answered[client] < answered and time() < patience:
             await asyncio.sleep(0.01)
         if ledger_id != ledger.ledger_id:
             since = 0
@@ -234,17 +234,17 @@ class Requests:
 
     async def flush(self) -> None:
         """Bring the journal on disk up to date."""
-        self._conductor.book.flush()
+        self._tracker.book.flush()
 
     def status(self) -> dict[str, Any]:
         """Workers, counts and notices, as plain values."""
-        book = self._conductor.book
+        book = self._tracker.book
         return {
             "counts": book.ledger.count(),
-            "notices": list(self._conductor.notices),
-            "pauses": self._conductor.brakes.pauses(),
-            "jobs": self._conductor.jobs(),
-            "host_job": self._conductor.host_job(),
+            "notices": list(self._tracker.notices),
+            "pauses": self._tracker.brakes.pauses(),
+            "jobs": self._tracker.jobs(),
+            "host_job": self._tracker.host_job(),
             "workers": [
                 {
                     "name": book.worker_name(ws.address),

@@ -13,7 +13,7 @@ from scalable_nb.cache.store import ResultStore
 from scalable_nb.worker.result_cache import write_results
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class Bequest:
 
 
 async def bequeath(
-    conductor: Conductor, folder: Path, limit_bytes: int = LIMIT_BYTES
+    tracker: TaskTracker, folder: Path, limit_bytes: int = LIMIT_BYTES
 ) -> Bequest | None:
     """Have the workers write what only their memory holds and somebody wants.
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     folder : Path
         Of the results; each is kept by its task's own key.
     limit_bytes : int
@@ -66,12 +66,12 @@ async def bequeath(
     Bequest or None
         None where nothing was wanted.
     """
-    scheduler = conductor.scheduler
+    scheduler = tracker.scheduler
     by_worker: dict[str, list[Any]] = {}
     room_bytes, left_out = limit_bytes, 0
-    for key in conductor.records:
+    for key in tracker.records:
         ts = scheduler.tasks.get(key)
-        if ts is None or not ts.who_wants or not ts.who_has or key in conductor.kept_keys:
+        if ts is None or not ts.who_wants or not ts.who_has or key in tracker.kept_keys:
             continue
         nbytes = ts.get_nbytes()
         if nbytes > room_bytes:

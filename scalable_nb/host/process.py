@@ -27,7 +27,7 @@ from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import OwnJob
 from scalable_nb.host.final_flush import bequeath
 from scalable_nb.host.tasks.run_recorder import Book
-from scalable_nb.host.tasks.tracker import Conductor
+from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.workers.replacement import Rules
 from scalable_nb.host.workers.scaling import Scaling
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
@@ -106,37 +106,37 @@ class Host:
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
         scheduler = fleet.scheduler
         confine(scheduler.http_application, prefix)
-        conductor = Conductor(
+        tracker = TaskTracker(
             scheduler,
             self.book,
             brake_limit=self.loaded.manifest.defaults.max_identical_failures,
             kinds=fleet.kinds,
         )
-        scheduler.add_plugin(conductor)
+        scheduler.add_plugin(tracker)
         for notice in notices:
-            conductor.notify(notice)
+            tracker.notify(notice)
         workspace = Workspace(self.run["cwd"], self.run["python_path"], prefix)
         await scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
-        scaling = Scaling(conductor, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
-        scaling.keep_results = lambda: bequeath(conductor, self.paths.results)
+        scaling = Scaling(tracker, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        scaling.keep_results = lambda: bequeath(tracker, self.paths.results)
         if self.plan.provider != "local":
-            self._follow_jobs(conductor, fleet, scaling)
-        self._stop_on_signals(conductor)
+            self._follow_jobs(tracker, fleet, scaling)
+        self._stop_on_signals(tracker)
         await scaling.begin()
         self._announce(scheduler.address, scheduler.http_server.port, prefix)
         busy = [asyncio.create_task(self._flush_often()), asyncio.create_task(scaling.run())]
         try:
             await open_dashboard(scheduler, prefix)
-            await self._until_the_end(conductor)
+            await self._until_the_end(tracker)
         finally:
             for task in busy:
                 task.cancel()
-            await self._bequeath(conductor)
+            await self._bequeath(tracker)
             # What the closing workers drop is no part of the run any more.
-            scheduler.remove_plugin(conductor.name)
-            conductor.release_everything()
+            scheduler.remove_plugin(tracker.name)
+            tracker.release_everything()
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:
@@ -159,17 +159,17 @@ class Host:
         except FileNotFoundError:  # somebody took it away, and nobody finds this host any more
             self._sign(self._state)
 
-    def _follow_jobs(self, conductor: Conductor, fleet: Fleet, scaling: Scaling) -> None:
+    def _follow_jobs(self, tracker: TaskTracker, fleet: Fleet, scaling: Scaling) -> None:
         from scalable_nb.host.workers.job_losses import JobLosses
         from scalable_nb.host.workers.job_monitor import JobWatch
         from scalable_nb.targets.jobqueue_fleet import JobFleet
 
         assert isinstance(fleet, JobFleet)
-        conductor.losses.jobs = JobLosses(conductor, fleet)
-        scaling.watch = JobWatch(conductor, fleet)
+        tracker.losses.jobs = JobLosses(tracker, fleet)
+        scaling.watch = JobWatch(tracker, fleet)
         if self.run["host"] == "job":
             self._own_job = OwnJob.of(self.loaded.target, fleet.queue)
-            conductor.host_job = self._own_job.row
+            tracker.host_job = self._own_job.row
 
     async def _flush_often(self) -> None:
         beaten_at = 0.0
@@ -184,53 +184,53 @@ class Host:
                 # The rows stay queued; a full disk may have room again later.
                 logger.exception("the run folder cannot be written")
 
-    async def _until_the_end(self, conductor: Conductor) -> None:
+    async def _until_the_end(self, tracker: TaskTracker) -> None:
         """Wait for a stop, for `linger_s` without client and without work, or for the walltime."""
         linger_s = self.run["linger_s"]
         quiet_since = time()
-        while not conductor.stop_requested.is_set():
+        while not tracker.stop_requested.is_set():
             if self._own_job is not None and self._own_job.is_nearly_over:
-                self._leave_in_time(conductor, self._own_job)
+                self._leave_in_time(tracker, self._own_job)
                 return
-            if self._serves_somebody(conductor):
+            if self._serves_somebody(tracker):
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
                 self.end_reason = f"no client and no work for {linger_s:g} s"
                 return
             try:
-                await asyncio.wait_for(conductor.stop_requested.wait(), _IDLE_CHECK_S)
+                await asyncio.wait_for(tracker.stop_requested.wait(), _IDLE_CHECK_S)
             except TimeoutError:
                 continue
 
-    def _serves_somebody(self, conductor: Conductor) -> bool:
+    def _serves_somebody(self, tracker: TaskTracker) -> bool:
         # Without its folder nobody can attach to a run, nor find what it computes.
-        has_use = conductor.has_work() and self.paths.folder.exists()
-        return conductor.has_clients() or has_use
+        has_use = tracker.has_work() and self.paths.folder.exists()
+        return tracker.has_clients() or has_use
 
-    def _leave_in_time(self, conductor: Conductor, own_job: OwnJob) -> None:
+    def _leave_in_time(self, tracker: TaskTracker, own_job: OwnJob) -> None:
         self.end_reason = f"the walltime of the host ({own_job}) was nearly over"
-        conductor.notify(
+        tracker.notify(
             f"The walltime of this session's host ({own_job}) is nearly over: the session ends. "
             "Kept results and the records stay; `%scalable resubmit --last` goes on. "
             "`host_job: {walltime: ...}` of the target asks for more."
         )
 
-    async def _bequeath(self, conductor: Conductor) -> None:
+    async def _bequeath(self, tracker: TaskTracker) -> None:
         """Unless a person stopped it: keep what is still wanted."""
         if self.end_reason == "stopped":
             return
-        bequest = await bequeath(conductor, self.paths.results)
+        bequest = await bequeath(tracker, self.paths.results)
         if bequest is not None:
             self.end_reason += f"; {bequest}"
 
-    def _stop_on_signals(self, conductor: Conductor) -> None:
+    def _stop_on_signals(self, tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop_on_signal, conductor, number)
+            loop.add_signal_handler(number, self._stop_on_signal, tracker, number)
 
-    def _stop_on_signal(self, conductor: Conductor, number: signal.Signals) -> None:
+    def _stop_on_signal(self, tracker: TaskTracker, number: signal.Signals) -> None:
         self.end_reason = f"ended by {number.name}"
-        conductor.stop()
+        tracker.stop()
 
     def finish(self) -> None:
         """Write the end of the run down and leave nothing but the records."""

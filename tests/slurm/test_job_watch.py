@@ -41,14 +41,14 @@ class Followed:
         self.notices: list[str] = []
         self.entries = {"work-0": Entry("work-0", Kind("work", {}), job_id=job_id)}
         scheduler = SimpleNamespace(aliases={}, workers={}, handlers={})
-        conductor = SimpleNamespace(book=self.book, notify=self.notices.append, scheduler=scheduler)
+        tracker = SimpleNamespace(book=self.book, notify=self.notices.append, scheduler=scheduler)
         fleet = SimpleNamespace(
             entries=self.entries,
             queue=self.queue,
             job_id_of=lambda entry: entry.job_id,
             logs_of=lambda entry: [folder / "job.log"],
         )
-        conductor_, fleet_ = conductor, fleet  # only what the watch needs of them
+        conductor_, fleet_ = tracker, fleet  # only what the watch needs of them
         self.watch = JobWatch(conductor_, fleet_, silence_s=silence_s)  # type: ignore[arg-type]
 
     def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler_alone import SchedulerAlone
+from tracked_scheduler import SchedulerAlone
 
 from scalable_nb.faults.backoff import Backoff
 from scalable_nb.faults.decision import PolicyTerms
@@ -15,14 +15,14 @@ def test_what_waits_asks_for_no_worker() -> None:
     worker = host.add_worker()
     host.submit(["parked"], PolicyTerms(retries=1, backoff=Backoff(base_s=3600)), [], "")
     host.submit(["blocked"], PolicyTerms(), ["parked"], "")
-    assert runnable_by_component(host.conductor).total() == 1
+    assert runnable_by_component(host.tracker).total() == 1
     (task,) = host.processing()
     assert host.ask_about_failure(*task, "transient")["retry"]
     host.give_back("parked", worker)
-    assert runnable_by_component(host.conductor).total() == 0
+    assert runnable_by_component(host.tracker).total() == 0
     host.remove_worker(worker)
-    assert runnable_by_component(host.conductor).total() == 0
+    assert runnable_by_component(host.tracker).total() == 0
     host.end_wait("parked")
-    assert runnable_by_component(host.conductor).total() == 1
+    assert runnable_by_component(host.tracker).total() == 1
     assert host.mishaps.found == []
     host.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scheduler_alone import SchedulerAlone
+from tracked_scheduler import SchedulerAlone
 
 from scalable_nb.faults.decision import PolicyTerms
 
@@ -35,7 +35,7 @@ def lose_an_input(host: SchedulerAlone, **terms: Any) -> tuple[str, str, int]:
     host.submit(["sum"], PolicyTerms(**terms), ["input"], "")
     taken_back = work(host)
     if not PolicyTerms(**terms).idempotent:
-        assert host.conductor.outcomes.take_ticket(*taken_back)["granted"]
+        assert host.tracker.outcomes.take_ticket(*taken_back)["granted"]
     host.remove_worker(holder)
     host.report_exit(holder, [], [])
     return taken_back

@@ -26,8 +26,8 @@ def healing(
         last_words=lambda entry: "no such file",
     )
     limits = {"max_replacements": None, "max_core_hours": None, "pending_timeout_s": None}
-    conductor: Any = SimpleNamespace(notify=told.append)
-    return Healing(conductor, fleet, Rules(**{**limits, "fallback": {}, **rules})), told  # type: ignore[arg-type]
+    tracker: Any = SimpleNamespace(notify=told.append)
+    return Healing(tracker, fleet, Rules(**{**limits, "fallback": {}, **rules})), told  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ def losses(queue: Queue) -> JobLosses:
     scheduler = SimpleNamespace(
         add_plugin=lambda plugin: None, workers={WORKER: SimpleNamespace(name="whole-0")}
     )
-    conductor: Any = SimpleNamespace(book=SimpleNamespace(), scheduler=scheduler)
-    found = JobLosses(conductor, fleet)
-    found.add_worker(conductor.scheduler, WORKER)
+    tracker: Any = SimpleNamespace(book=SimpleNamespace(), scheduler=scheduler)
+    found = JobLosses(tracker, fleet)
+    found.add_worker(tracker.scheduler, WORKER)
     return found
 
 

@@ -16,14 +16,14 @@ from distributed.protocol import pickle
 
 from scalable_nb.host.tasks.native_tasks import told_by_dask
 from scalable_nb.host.tasks.run_recorder import Book
-from scalable_nb.host.tasks.tracker import Conductor
+from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import read_rows
 
 WORKER = SimpleNamespace(address="tls://127.0.0.1:40001", nthreads=1)
 
 
-def with_conductor(folder: Path, case: Callable[[Conductor, RunPaths], None]) -> None:
+def with_conductor(folder: Path, case: Callable[[TaskTracker, RunPaths], None]) -> None:
     """Run a case on a scheduler without workers."""
     paths = RunPaths(folder / "run-1")
     paths.folder.mkdir()
@@ -31,51 +31,51 @@ def with_conductor(folder: Path, case: Callable[[Conductor, RunPaths], None]) ->
     async def run() -> None:
         options: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
         async with Scheduler(host="127.0.0.1", port=0, **options) as scheduler:
-            case(Conductor(scheduler, Book(paths, "local")), paths)
+            case(TaskTracker(scheduler, Book(paths, "local")), paths)
 
     asyncio.run(run())
 
 
-def arrive(conductor: Conductor, keys: list[Any], **values: Any) -> None:
+def arrive(tracker: TaskTracker, keys: list[Any], **values: Any) -> None:
     """A graph of these tasks arrives."""
     for key in keys:
-        ts = conductor.scheduler.new_task(key, Task(key, abs, 1), "released")
+        ts = tracker.scheduler.new_task(key, Task(key, abs, 1), "released")
         for name, value in values.items():
             setattr(ts, name, value)
-    conductor.update_graph(conductor.scheduler, client="c", keys=set(), annotations={}, tasks=keys)
+    tracker.update_graph(tracker.scheduler, client="c", keys=set(), annotations={}, tasks=keys)
 
 
-def move(conductor: Conductor, key: Any, *states: str, **values: Any) -> None:
+def move(tracker: TaskTracker, key: Any, *states: str, **values: Any) -> None:
     """A task goes through these states."""
-    ts = conductor.scheduler.tasks[key]
+    ts = tracker.scheduler.tasks[key]
     for start, finish in itertools.pairwise(states):
         ts.processing_on = WORKER if finish == "processing" else None  # type: ignore[assignment]
-        conductor.transition(key, start, finish, **(values if finish == states[-1] else {}))
+        tracker.transition(key, start, finish, **(values if finish == states[-1] else {}))
 
 
 def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
     """Three rows, one notice; what fails has its rows all the same."""
 
-    def case(conductor: Conductor, paths: RunPaths) -> None:
-        conductor.plain._max_rows = 3
+    def case(tracker: TaskTracker, paths: RunPaths) -> None:
+        tracker.plain._max_rows = 3
         keys = [f"step-{number}" for number in range(5)]
-        arrive(conductor, keys)
-        arrive(conductor, ["later-1"])
-        assert conductor.book.ledger.keys == keys[:3]
-        assert len(conductor.notices) == 1
-        assert "more than 3 tasks" in conductor.notices[0]
+        arrive(tracker, keys)
+        arrive(tracker, ["later-1"])
+        assert tracker.book.ledger.keys == keys[:3]
+        assert len(tracker.notices) == 1
+        assert "more than 3 tasks" in tracker.notices[0]
         for key in keys:
-            move(conductor, key, "released", "waiting", "processing")
-        move(conductor, keys[3], "processing", "memory", startstops=(), nbytes=1)
-        move(conductor, keys[4], "processing", "erred", exception_text="ValueError('no')")
-        assert conductor.book.ledger.keys == [*keys[:3], keys[4]]
+            move(tracker, key, "released", "waiting", "processing")
+        move(tracker, keys[3], "processing", "memory", startstops=(), nbytes=1)
+        move(tracker, keys[4], "processing", "erred", exception_text="ValueError('no')")
+        assert tracker.book.ledger.keys == [*keys[:3], keys[4]]
         for key in keys:
-            move(conductor, key, "released", "forgotten")
-        assert conductor.book.ledger.count() | {"cancelled": 3, "failed": 1} == (
-            conductor.book.ledger.count()
+            move(tracker, key, "released", "forgotten")
+        assert tracker.book.ledger.count() | {"cancelled": 3, "failed": 1} == (
+            tracker.book.ledger.count()
         )
-        assert not conductor.records
-        conductor.book.close()
+        assert not tracker.records
+        tracker.book.close()
         (row,) = read_rows(paths.failures).rows
         assert (row["failure_class"], row["category"]) == ("ValueError", "permanent")
         assert len(read_rows(paths.tasks).rows) == 4
@@ -86,11 +86,11 @@ def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
 def test_data_is_no_task(tmp_path: Path) -> None:
     """What was scattered, or is there already, is not entered."""
 
-    def case(conductor: Conductor, paths: RunPaths) -> None:
-        arrive(conductor, ["data-1"], run_spec=None)
-        arrive(conductor, ["done-1"], state="memory")
-        arrive(conductor, [("block", 0)], retries=2)
-        ledger = conductor.book.ledger
+    def case(tracker: TaskTracker, paths: RunPaths) -> None:
+        arrive(tracker, ["data-1"], run_spec=None)
+        arrive(tracker, ["done-1"], state="memory")
+        arrive(tracker, [("block", 0)], retries=2)
+        ledger = tracker.book.ledger
         assert (ledger.keys, ledger.labels) == (["('block', 0)"], ["('block', 0)"])
         assert (ledger.text("function", 0), ledger.columns["attempts_allowed"][0]) == ("block", 3)
 
@@ -103,13 +103,13 @@ def test_a_task_that_is_taken_back_runs_again_or_is_cancelled(
 ) -> None:
     """An attempt is counted where it runs again; otherwise the task has come to its end."""
 
-    def case(conductor: Conductor, paths: RunPaths) -> None:
-        arrive(conductor, ["step-1"], who_wants={"somebody"} if is_needed else None)
-        move(conductor, "step-1", "released", "waiting", "processing", "released")
+    def case(tracker: TaskTracker, paths: RunPaths) -> None:
+        arrive(tracker, ["step-1"], who_wants={"somebody"} if is_needed else None)
+        move(tracker, "step-1", "released", "waiting", "processing", "released")
         state = "running" if is_needed else "cancelled"
-        assert conductor.book.ledger.count()[state] == 1
-        assert conductor.records["step-1"].attempts == is_needed
-        assert conductor.has_work() == is_needed
+        assert tracker.book.ledger.count()[state] == 1
+        assert tracker.records["step-1"].attempts == is_needed
+        assert tracker.has_work() == is_needed
 
     with_conductor(tmp_path, case)
 

@@ -22,7 +22,7 @@ from scalable_nb.protocol.call import result_key_of, slot_name
 from scalable_nb.protocol.messages import ANNOTATION
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 
 class Outcomes:
@@ -30,15 +30,15 @@ class Outcomes:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._scheduler = conductor.scheduler
-        self._book = conductor.book
-        self._hold = conductor.hold
-        self._tickets = conductor.tickets
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
+        self._scheduler = tracker.scheduler
+        self._book = tracker.book
+        self._hold = tracker.hold
+        self._tickets = tracker.tickets
         self._keys_by_slot: dict[str, Any] = {}
 
     def enter(self, key: Any) -> None:
@@ -153,7 +153,7 @@ class Outcomes:
             failure_class="TaskTimeoutError",
             message=message,
             category="timeout",
-            fingerprint=self._conductor.losses.fingerprint("TaskTimeoutError", record),
+            fingerprint=self._tracker.losses.fingerprint("TaskTimeoutError", record),
             error_module="scalable_nb.errors",
             started_at=started_at,
             duration_s=duration_s,
@@ -170,7 +170,7 @@ class Outcomes:
         return self._keys_by_slot.get(name, name)
 
     def _is_precious(self, name: str) -> bool:
-        record = self._conductor.records.get(self._key_of(name))
+        record = self._tracker.records.get(self._key_of(name))
         return record is not None and not record.terms.idempotent
 
     def settle(
@@ -199,18 +199,18 @@ class Outcomes:
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
-            is_paused = record.key in self._conductor.brakes
-            self._conductor.on_retry(record, failure)
+            is_paused = record.key in self._tracker.brakes
+            self._tracker.on_retry(record, failure)
             # Where its batch was paused meanwhile, a person says when.
             self._hold.park(record.key, None if is_paused else delay_s)
             self._book.ledger.set(record.row, retry_at=time() + delay_s)
         else:
-            self._conductor.brakes.on_failure(record, failure)
+            self._tracker.brakes.on_failure(record, failure)
         return decision.will_retry
 
     def resume(self, record: TaskRecord) -> None:
         """Let a task run that was held until it was known what had become of it."""
-        if record.key not in self._conductor.brakes:
+        if record.key not in self._tracker.brakes:
             self._hold.wake(record.key)
 
     def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
@@ -243,7 +243,7 @@ class Outcomes:
 
         The same task may be on the same worker once more: only the number tells them apart.
         """
-        record, ts = self._conductor.records.get(key), self._scheduler.tasks.get(key)
+        record, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
         if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
         return record if ts.processing_on.address == worker else None

@@ -12,7 +12,7 @@ from scalable_nb.host.tasks.task import Failure, TaskRecord
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 _MESSAGE_CHARS: Final = 200
 
@@ -22,13 +22,13 @@ class Brakes:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     limit : int
         Equal failures in a row that stop a batch; 0: never.
     """
 
-    def __init__(self, conductor: Conductor, limit: int) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker, limit: int) -> None:
+        self._tracker = tracker
         self._limit = limit
         self._paused: set[Any] = set()
         self._causes: dict[str, tuple[str, str]] = {}  # batch -> class and message of the failure
@@ -50,18 +50,18 @@ class Brakes:
             batch.brake = Brake(self._limit)
         if not batch.brake.fail(failure.fingerprint):
             return
-        paused = [r for r in self._conductor.records.values() if r.batch is batch]
+        paused = [r for r in self._tracker.records.values() if r.batch is batch]
         if sum(self._pause(r) for r in paused):
             self._causes[batch.name] = failure.failure_class, failure.message[:_MESSAGE_CHARS]
             (pause,) = [pause for pause in self.pauses() if pause["batch"] == batch.name]
-            self._conductor.notify(
+            self._tracker.notify(
                 f"{pause_text(pause)}. `client.resume(futures)` goes on, `client.cancel(futures)` "
                 "ends them; `%scalable resume` and `%scalable cancel --paused` do the same."
             )
 
     def pauses(self) -> list[Pause]:
         """The batches that are paused, and why."""
-        counts = Counter(self._conductor.records[key].batch.name for key in self._paused)
+        counts = Counter(self._tracker.records[key].batch.name for key in self._paused)
         return [
             Pause(
                 batch=name,
@@ -77,11 +77,11 @@ class Brakes:
         """Let paused tasks go on, and never stop their batches again; returns their keys."""
         chosen = [key for key in keys if key in self._paused]
         for key in chosen:
-            record = self._conductor.records[key]
+            record = self._tracker.records[key]
             self._paused.discard(key)
             if record.batch.brake is not None:
                 record.batch.brake.release()
-            self._conductor.hold.wake(key)
+            self._tracker.hold.wake(key)
         return chosen
 
     def forget(self, key: Any) -> None:
@@ -90,14 +90,14 @@ class Brakes:
 
     def _pause(self, record: TaskRecord) -> bool:
         """Hold a task that is not on a worker; says whether it is paused now."""
-        scheduler, hold, key = self._conductor.scheduler, self._conductor.hold, record.key
+        scheduler, hold, key = self._tracker.scheduler, self._tracker.hold, record.key
         state = scheduler.tasks[key].state
         if state not in ("waiting", "queued", "no-worker"):
             return False
         self._paused.add(key)
         hold.park(key, None)
         hold.restrict(key)
-        self._conductor.book.ledger.set_state(record.row, TaskState.PAUSED)
+        self._tracker.book.ledger.set_state(record.row, TaskState.PAUSED)
         if state != "waiting":
             scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")
         return True

@@ -23,7 +23,7 @@ from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: A graph may have millions of tasks, and a row of the ledger stays for the whole run. Beyond
 #: this many, only tasks that fail are entered.
@@ -37,17 +37,17 @@ class PlainTasks:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     max_rows : int
         How many are entered whatever becomes of them.
     """
 
-    def __init__(self, conductor: Conductor, max_rows: int = MAX_ROWS) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker, max_rows: int = MAX_ROWS) -> None:
+        self._tracker = tracker
         self._max_rows = max_rows
         self._batches: dict[str, Batch] = {}  # one per prefix of keys
         self._count = 0
-        handlers = conductor.scheduler.stream_handlers
+        handlers = tracker.scheduler.stream_handlers
         self._handle_erred = handlers["task-erred"]
         self._handle_long_running = handlers["long-running"]
         handlers["task-erred"] = self._on_attempt_erred
@@ -55,7 +55,7 @@ class PlainTasks:
 
     def enter(self, keys: Iterable[Any]) -> None:
         """Enter those tasks of a graph that are new and have something to run."""
-        records, tasks = self._conductor.records, self._conductor.scheduler.tasks
+        records, tasks = self._tracker.records, self._tracker.scheduler.tasks
         for key in keys:
             if key in records:
                 continue
@@ -69,7 +69,7 @@ class PlainTasks:
 
     def enter_failed(self, key: Any) -> TaskRecord:
         """Enter a task from beyond the limit because it failed."""
-        return self._open(self._conductor.scheduler.tasks[key])
+        return self._open(self._tracker.scheduler.tasks[key])
 
     def _open(self, ts: dask_scheduler.TaskState) -> TaskRecord:
         self._count += 1
@@ -78,13 +78,13 @@ class PlainTasks:
         if batch is None:
             batch = self._batches[prefix] = Batch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
-        record = self._conductor.records[ts.key] = self._conductor.book.open(ts.key, batch, terms)
+        record = self._tracker.records[ts.key] = self._tracker.book.open(ts.key, batch, terms)
         return record
 
     def _tell_limit(self) -> None:
         if self._max_rows:
             self._max_rows = 0  # once
-            self._conductor.notify(
+            self._tracker.notify(
                 f"more than {self._count:,} tasks of Dask collections: further ones run like all "
                 "others, but only those that fail are entered in the table and the journal"
             )
@@ -93,8 +93,8 @@ class PlainTasks:
 
     def on_released(self, record: TaskRecord, start: str) -> None:
         """The scheduler took a task back: it runs again, or nobody needs it any more."""
-        ts = self._conductor.scheduler.tasks[record.key]
-        book = self._conductor.book
+        ts = self._tracker.scheduler.tasks[record.key]
+        book = self._tracker.book
         state = TaskState(book.ledger.columns["state"][record.row])
         if ts.waiters or ts.who_wants:
             if state is TaskState.RUNNING and not record.is_reported:
@@ -106,20 +106,20 @@ class PlainTasks:
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """A worker says that an attempt failed; with retries left no plugin hears of it."""
-        record = self._conductor.records.get(key)
+        record = self._tracker.records.get(key)
         if record is not None and record.is_plain:
-            ts = self._conductor.scheduler.tasks[key]
+            ts = self._tracker.scheduler.tasks[key]
             if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
                 failure = told_by_dask({**message, "worker": worker})
-                self._conductor.book.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
+                self._tracker.book.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
     def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:
         """A task left its worker's thread pool: another one has its thread now."""
         self._handle_long_running(key=key, worker=worker, **message)
-        record = self._conductor.records.get(key)
+        record = self._tracker.records.get(key)
         if record is not None and record.worker == worker:
-            self._conductor.leave_seat(record)
+            self._tracker.leave_seat(record)
 
 
 def told_by_dask(message: dict[str, Any]) -> Failure:

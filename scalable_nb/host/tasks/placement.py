@@ -16,7 +16,7 @@ from scalable_nb.protocol.operations import COMPONENT_PREFIX, demand
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 
 class Routes:
@@ -24,13 +24,13 @@ class Routes:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     kinds : collection of str
         Components that have workers of their own; empty where all share them.
     """
 
-    def __init__(self, conductor: Conductor, kinds: Collection[str]) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker, kinds: Collection[str]) -> None:
+        self._tracker = tracker
         self._kinds = frozenset(kinds) if len(kinds) > 1 else frozenset()
         self._instead: dict[str, str] = {}
         self._own: dict[Any, str] = {}
@@ -44,7 +44,7 @@ class Routes:
         if not self._kinds:
             return
         for key in keys:
-            record = self._conductor.records.get(key)
+            record = self._tracker.records.get(key)
             if record is not None:
                 self._bind(key, self._own.get(key) or self.kind_of(record.batch.component))
 
@@ -61,7 +61,7 @@ class Routes:
         } | {component: stand_in}
         waiting = [
             key
-            for key, record in self._conductor.records.items()
+            for key, record in self._tracker.records.items()
             if record.batch.component == component and key not in self._own
         ]
         return sum(self._move(key, stand_in) for key in waiting)
@@ -74,9 +74,9 @@ class Routes:
 
     def detours(self) -> Iterator[tuple[str, str]]:
         """The tasks that could run now on a kind of their own: their component, that kind."""
-        states = self._conductor.book.ledger.columns["state"]
+        states = self._tracker.book.ledger.columns["state"]
         for key, kind in self._own.items():
-            record = self._conductor.records.get(key)
+            record = self._tracker.records.get(key)
             if record is not None and TaskState(states[record.row]).is_runnable:
                 yield record.batch.component, kind
 
@@ -85,17 +85,17 @@ class Routes:
         self._own.pop(key, None)
 
     def _move(self, key: Any, kind: str) -> bool:
-        ts = self._conductor.scheduler.tasks.get(key)
+        ts = self._tracker.scheduler.tasks.get(key)
         if ts is None:
             return False
         self._bind(key, kind)
-        if ts.state != "no-worker" or key in self._conductor.hold:
+        if ts.state != "no-worker" or key in self._tracker.hold:
             return False
-        self._conductor.scheduler.transitions({key: "released"}, f"scalable-route-{time()}")
+        self._tracker.scheduler.transitions({key: "released"}, f"scalable-route-{time()}")
         return True
 
     def _bind(self, key: Any, kind: str) -> None:
-        ts = self._conductor.scheduler.tasks.get(key)
+        ts = self._tracker.scheduler.tasks.get(key)
         if ts is None or kind not in self._kinds:
             return
         if ts.state == "processing":

@@ -19,7 +19,7 @@ from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.protocol.operations import REVOCATION_ANSWER, REVOCATION_QUERY
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 
 class Recalls:
@@ -27,21 +27,21 @@ class Recalls:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
         # By worker and number of the run: the task, and why it was taken back.
         self._asked: dict[str, dict[int, tuple[TaskRecord, str]]] = {}
-        conductor.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
+        tracker.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
 
     def ask(self, record: TaskRecord) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
-        ts = self._conductor.scheduler.tasks[record.key]
+        ts = self._tracker.scheduler.tasks[record.key]
         run_id = ts.run_id
         assert run_id is not None  # it was on a worker
-        self._conductor.hold.park(record.key, None)
+        self._tracker.hold.park(record.key, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
         cause = "input" if is_for_input else "recalled"
         self._asked.setdefault(record.worker, {})[run_id] = record, cause
@@ -53,23 +53,23 @@ class Recalls:
             "until_ended": not record.terms.idempotent,
         }
         # In the next turn of the loop: after what this transition itself tells the worker.
-        self._conductor.scheduler.loop.add_callback(self._send, record.worker, question)
+        self._tracker.scheduler.loop.add_callback(self._send, record.worker, question)
 
     def _send(self, worker: str, question: dict[str, Any]) -> None:
-        if worker in self._conductor.scheduler.workers:  # otherwise it counts as lost with it
-            self._conductor.scheduler.worker_send(worker, question)
+        if worker in self._tracker.scheduler.workers:  # otherwise it counts as lost with it
+            self._tracker.scheduler.worker_send(worker, question)
 
     def answer(
         self, worker: str, key: Any, run_id: int, span: tuple[float, float | None] | None
     ) -> None:
         """A worker tells when it began an attempt and when that ended, if it did."""
         asked = self._asked.get(worker, {}).pop(run_id, None)
-        ts = self._conductor.scheduler.tasks.get(key)
+        ts = self._tracker.scheduler.tasks.get(key)
         if asked is None or ts is None or ts.run_id != run_id:
             return  # cancelled meanwhile, and perhaps submitted again
         record, cause = asked
         told = ExitReport(cause, attempts={run_id: span} if span else {})
-        self._conductor.losses.settle_recalled(record, worker, told)
+        self._tracker.losses.settle_recalled(record, worker, told)
 
     def of_lost(self, worker: str) -> list[TaskRecord]:
         """The worker is gone: what it was asked about its nanny tells."""

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _MAX_PENDING_BATCHES: Final = 10_000
 
 
-class Conductor(SchedulerPlugin):
+class TaskTracker(SchedulerPlugin):
     """Ledger, retries, worker losses and the handlers that kernels and workers call.
 
     Parameters
@@ -54,7 +54,7 @@ class Conductor(SchedulerPlugin):
         Components with workers of their own; see `Routes`.
     """
 
-    name = "scalable-conductor"
+    name = "scalable-task-tracker"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from scalable_nb.host.tasks.task import Failure, TaskRecord
 from scalable_nb.protocol.exit_report import ExitReport
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.host.workers.job_losses import JobLosses
 
 logger = logging.getLogger(__name__)
@@ -90,11 +90,11 @@ class Losses:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
         self._lost: dict[str, list[TaskRecord]] = {}
         self._unexpected: set[str] = set()
         self._reports: dict[str, ExitReport] = {}
@@ -115,14 +115,14 @@ class Losses:
     def suspect(self, record: TaskRecord) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
         key = record.key
-        if key in self._conductor.hold:
+        if key in self._tracker.hold:
             return  # its attempt had been settled before the worker went
-        self._conductor.hold.park(key, None)
+        self._tracker.hold.park(key, None)
         self._lost.setdefault(record.worker, []).append(record)
 
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
-        for record in self._conductor.recalls.of_lost(worker):
+        for record in self._tracker.recalls.of_lost(worker):
             self._lost.setdefault(worker, []).append(record)
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
@@ -137,8 +137,8 @@ class Losses:
 
     def _tell_nanny(self, nanny: str, worker: str) -> None:
         if worker in self._lost:
-            told = self._conductor.scheduler.rpc(nanny).scalable_worker_lost(worker=worker)
-            self._conductor.scheduler.loop.add_callback(_unless_broken, told)
+            told = self._tracker.scheduler.rpc(nanny).scalable_worker_lost(worker=worker)
+            self._tracker.scheduler.loop.add_callback(_unless_broken, told)
 
     def report(
         self,
@@ -157,7 +157,7 @@ class Losses:
         return fingerprint(failure_class, record.batch.function, ())
 
     def _later(self, delay_s: float, call: Any, *args: Any) -> None:
-        loop = self._conductor.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
+        loop = self._tracker.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
         loop.call_later(delay_s, call, *args)
 
     def _must_wait(self, worker: str) -> bool:
@@ -188,17 +188,17 @@ class Losses:
     def _settle_task(
         self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        is_same = self._conductor.records.get(record.key) is record
-        if not is_same or record.key not in self._conductor.hold:
+        is_same = self._tracker.records.get(record.key) is record
+        if not is_same or record.key not in self._tracker.hold:
             return  # cancelled meanwhile, and perhaps submitted again
         if record.is_reported and record.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.
-            self._conductor.outcomes.fail(record, record.exception)
+            self._tracker.outcomes.fail(record, record.exception)
         elif record.is_reported or not self._may_have_run(
             record, worker, report, is_unexpected=is_unexpected
         ):
-            self._conductor.outcomes.resume(record)
-        elif not self._conductor.outcomes.recover(record):
+            self._tracker.outcomes.resume(record)
+        elif not self._tracker.outcomes.recover(record):
             self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
 
     def _may_have_run(
@@ -206,7 +206,7 @@ class Losses:
     ) -> bool:
         if not record.terms.idempotent:
             # Known for sure, also of a worker that was retired: it asked before it called.
-            return self._conductor.tickets.is_held_by(record.key, worker)
+            return self._tracker.tickets.is_held_by(record.key, worker)
         if report is not None:
             return self._span(record, report) is not None
         return is_unexpected
@@ -217,7 +217,7 @@ class Losses:
         The end is None where the function was executing. Where it had ended, only the outcome
         was lost: the worker died before the message was out.
         """
-        run_id = self._conductor.scheduler.tasks[record.key].run_id
+        run_id = self._tracker.scheduler.tasks[record.key].run_id
         return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker
 
     def _settle_attempt(
@@ -257,8 +257,8 @@ class Losses:
             failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
             same = self.fingerprint(failure.failure_class, record)
             failure = replace(failure, fingerprint=same)
-        if not self._conductor.outcomes.settle(record, failure, loss=loss):
-            self._conductor.outcomes.fail(record, self._final_error(record, failure))
+        if not self._tracker.outcomes.settle(record, failure, loss=loss):
+            self._tracker.outcomes.fail(record, self._final_error(record, failure))
 
     def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
         message = failure.message

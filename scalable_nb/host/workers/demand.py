@@ -11,7 +11,7 @@ import numpy as np
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Looking through all tasks takes milliseconds, and their durations do not change in a moment.
 _INTERVAL_S: Final = 5.0
@@ -22,26 +22,26 @@ _ENOUGH: Final = 20
 _RUNNABLE: Final = [state for state in TaskState if state.is_runnable]
 
 
-def runnable_by_component(conductor: Conductor) -> Counter[str]:
+def runnable_by_component(tracker: TaskTracker) -> Counter[str]:
     """Tasks that run or would run if there were a worker, by component (``""``: any).
 
     Those that wait for inputs, for their retry or for a person's word are not among them.
     """
-    ledger = conductor.book.ledger
+    ledger = tracker.book.ledger
     state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
     component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
     counts = np.bincount(component[np.isin(state, _RUNNABLE)])
     found = Counter({ledger.strings[code]: int(n) for code, n in enumerate(counts) if n})
-    found[""] += _tasks_of_plain_dask(conductor, sum(found.values()))
+    found[""] += _tasks_of_plain_dask(tracker, sum(found.values()))
     return found
 
 
-def _tasks_of_plain_dask(conductor: Conductor, ours: int) -> int:
+def _tasks_of_plain_dask(tracker: TaskTracker, ours: int) -> int:
     # Collections and calls of another client are tasks of the scheduler's, too.
-    scheduler = conductor.scheduler
+    scheduler = tracker.scheduler
     on_workers = sum(len(ws.processing) for ws in scheduler.workers.values())
     everything = on_workers + len(scheduler.queued) + len(scheduler.unrunnable)
-    return max(0, everything - ours - len(conductor.hold))
+    return max(0, everything - ours - len(tracker.hold))
 
 
 class Durations:
@@ -49,11 +49,11 @@ class Durations:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
         self._needed_s: dict[str, float] = {}
         self._looked_at = 0.0
 
@@ -79,7 +79,7 @@ class Durations:
 
     def _look(self) -> None:
         self._looked_at = time()
-        ledger = self._conductor.book.ledger
+        ledger = self._tracker.book.ledger
         state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
         component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
         duration_s = np.frombuffer(ledger.columns["duration_s"], dtype=np.float32)
@@ -94,7 +94,7 @@ class Durations:
 
     def _limits(self, state: Any) -> dict[str, float]:
         limits: dict[str, float] = {}
-        for record in self._conductor.records.values():
+        for record in self._tracker.records.values():
             limit_s = record.terms.timeout_s
             if limit_s is not None and not TaskState(state[record.row]).is_final:
                 name = record.batch.component

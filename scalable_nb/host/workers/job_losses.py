@@ -23,7 +23,7 @@ from scalable_nb.host.tasks.task import Failure
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
 
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.protocol.exit_report import ExitReport
     from scalable_nb.targets.fleet import Entry
     from scalable_nb.targets.jobqueue_fleet import JobFleet
@@ -62,19 +62,19 @@ class JobLosses(SchedulerPlugin):
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     fleet : JobFleet
     """
 
     name = "scalable-job-losses"
 
-    def __init__(self, conductor: Conductor, fleet: JobFleet) -> None:
+    def __init__(self, tracker: TaskTracker, fleet: JobFleet) -> None:
         self._fleet = fleet
         self._queue = fleet.queue
         self._fates = JobFates(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
-        conductor.book.job_of = self.job_of
-        conductor.scheduler.add_plugin(self)
+        tracker.book.job_of = self.job_of
+        tracker.scheduler.add_plugin(self)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Note the job of a worker while both are there."""

@@ -12,7 +12,7 @@ from scalable_nb.batch_system.job_state import JobFacts, JobPhase, job_phase
 from scalable_nb.batch_system.startup_diagnosis import likely_cause
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.targets.fleet import Entry
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 
@@ -40,7 +40,7 @@ class JobWatch:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     fleet : JobFleet
     silence_s : float
         How long a job may run without a worker, or the batch system not answer, before a
@@ -48,16 +48,16 @@ class JobWatch:
     """
 
     def __init__(
-        self, conductor: Conductor, fleet: JobFleet, *, silence_s: float = SILENCE_S
+        self, tracker: TaskTracker, fleet: JobFleet, *, silence_s: float = SILENCE_S
     ) -> None:
-        self._conductor = conductor
+        self._tracker = tracker
         self._fleet = fleet
         self._silence_s = silence_s
         self._jobs: dict[str, _Watched] = {}
         self._is_told: set[str] = set()
         self._unanswered_since: float | None = None
         self._is_outage_told = False
-        conductor.jobs = self.jobs
+        tracker.jobs = self.jobs
 
     async def observe(self) -> None:
         """Bring all jobs up to date; to be called after the fleet has looked."""
@@ -81,7 +81,7 @@ class JobWatch:
         self._unanswered_since = self._unanswered_since or time()
         if time() - self._unanswered_since >= self._silence_s and not self._is_outage_told:
             self._is_outage_told = True
-            self._conductor.notify(
+            self._tracker.notify(
                 f"{self._fleet.queue.system} has not answered for {self._silence_s:.0f} s: what is "
                 f"said of its jobs is from before, and none that ended is replaced. {error}"
             )
@@ -123,7 +123,7 @@ class JobWatch:
         return self._fleet.queue.facts(job_id) if job_id is not None else None
 
     def _is_busy(self, entry: Entry) -> bool:
-        scheduler = self._conductor.scheduler
+        scheduler = self._tracker.scheduler
         addresses = (scheduler.aliases.get(name) for name in entry.worker_names)
         return any(scheduler.workers[a].processing for a in addresses if a is not None)
 
@@ -138,7 +138,7 @@ class JobWatch:
         if news != job.written:
             job.written = news
             entry = job.entry
-            self._conductor.book.job_changed(
+            self._tracker.book.job_changed(
                 job_id, entry.name, entry.kind.name, phase=str(phase), **row
             )
 
@@ -162,7 +162,7 @@ class JobWatch:
         node = f" on {job.facts.node}" if job.facts is not None and job.facts.node else ""
         of = f" of component {kind!r}" if kind else ""
         words = "\n".join(lines[-_LOG_LINES:])
-        self._conductor.notify(
+        self._tracker.notify(
             f"{self._fleet.queue.system} job {self._fleet.job_id_of(job.entry)}{of} has been "
             f"running{node} for {self._silence_s:.0f} s, and no worker of it has connected."
             + (f" Perhaps {cause}." if cause else "")

@@ -12,7 +12,7 @@ from scalable_nb.targets.fleet import Fleet, Kind
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.task import Failure, TaskRecord
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Workers of a kind that was made for tasks which need more memory.
 _MAX_WORKERS = 4
@@ -23,37 +23,37 @@ class Escalations:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     fleet : Fleet
     wish : callable
         Called with a new kind and how many of its workers are wanted.
     """
 
     def __init__(
-        self, conductor: Conductor, fleet: Fleet, wish: Callable[[Kind, Wish], None]
+        self, tracker: TaskTracker, fleet: Fleet, wish: Callable[[Kind, Wish], None]
     ) -> None:
-        self._conductor = conductor
+        self._tracker = tracker
         self._fleet = fleet
         self._wish = wish
         self._is_told = False
-        conductor.on_retry = self.consider
+        tracker.on_retry = self.consider
 
     def consider(self, record: TaskRecord, failure: Failure) -> None:
         """An attempt failed and the task runs again: perhaps elsewhere."""
         escalation = record.terms.escalation
         if escalation is None or failure.category != "resource":
             return
-        worker = self._conductor.scheduler.workers.get(failure.worker)
+        worker = self._tracker.scheduler.workers.get(failure.worker)
         had = failure.memory_limit_bytes or (worker.memory_limit if worker else None)
         wanted = escalation.memory_after(had) if had else None
         if wanted is None:
             return
         kind = self._kind(record.batch.component, wanted)
         if kind is not None:
-            self._conductor.routes.send(record.key, kind.name)
+            self._tracker.routes.send(record.key, kind.name)
         elif not self._is_told:
             self._is_told = True
-            self._conductor.notify(
+            self._tracker.notify(
                 f"{record.label} is to have {format_bytes(wanted)}, but all workers of this target "
                 "share the memory of one machine: it runs again with what it had."
             )
@@ -69,7 +69,7 @@ class Escalations:
         if kind is not None:
             self._fleet.kinds[kind.name] = kind
             self._wish(kind, Wish(1, Limits(0, _MAX_WORKERS)))
-            self._conductor.notify(
+            self._tracker.notify(
                 f"a job with {format_bytes(memory_bytes)} is asked for: a task of "
                 f"{base.name or 'the session'} ran out of memory."
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: So many in a row that end before they have a worker: something is wrong with all of them.
 _STILLBORN_LIMIT: Final = 3
@@ -46,14 +46,14 @@ class Healing:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
         Who tells people.
     fleet : Fleet
     rules : Rules
     """
 
-    def __init__(self, conductor: Conductor, fleet: Fleet, rules: Rules) -> None:
-        self._conductor = conductor
+    def __init__(self, tracker: TaskTracker, fleet: Fleet, rules: Rules) -> None:
+        self._tracker = tracker
         self._fleet = fleet
         self.rules = rules
         self.replaced = 0
@@ -137,7 +137,7 @@ class Healing:
         which = f" of component {kind.name!r}" if kind.name else ""
         option = f" --component {kind.name}" if kind.name and len(self._fleet.kinds) > 1 else ""
         job = f" (job {entry.job_id})" if entry.job_id else ""
-        self._conductor.notify(
+        self._tracker.notify(
             f"{_STILLBORN_LIMIT} workers{which} in a row ended before they could work: no more are "
             f"asked for. The last one{job}: {how}"
             + (f". It said:\n{words}\n" if words else ". ")
@@ -147,7 +147,7 @@ class Healing:
     def _tell_once(self, topic: str, text: str) -> None:
         if topic not in self._is_told:
             self._is_told.add(topic)
-            self._conductor.notify(text)
+            self._tracker.notify(text)
 
     # --- kinds that cannot be had -----------------------------------------------------
 
@@ -173,5 +173,5 @@ class Healing:
                 )
             else:
                 pairs.append((kind, stand_in))
-                self._conductor.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
+                self._tracker.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
         return pairs

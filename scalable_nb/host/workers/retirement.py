@@ -10,7 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: States of a task on a worker that lets go of it (distributed 2026.8.0, `stealing`).
 _GIVEN_UP: Final = ("ready", "constrained", "waiting")
@@ -21,12 +21,12 @@ class Departures:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     """
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._scheduler = conductor.scheduler
+    def __init__(self, tracker: TaskTracker) -> None:
+        self._tracker = tracker
+        self._scheduler = tracker.scheduler
         self._asked: set[tuple[str, Any]] = set()
         handlers = self._scheduler.stream_handlers
         self._on_steal_response = handlers["steal-response"]
@@ -44,7 +44,7 @@ class Departures:
             self._leaving.add(self._scheduler.workers[worker].server_id)
         stimulus = f"scalable-departure-{time()}"
         self._scheduler.handle_worker_status_change("paused", worker, stimulus)
-        for key in self._conductor.seats.standing(worker):
+        for key in self._tracker.seats.standing(worker):
             if (worker, key) not in self._asked and worker in self._scheduler.stream_comms:
                 self._asked.add((worker, key))
                 # Only the worker knows whether it has begun: it gives a task up that it has not.

@@ -19,7 +19,7 @@ from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
 if TYPE_CHECKING:
     from scalable_nb.host.final_flush import Bequest
-    from scalable_nb.host.tasks.tracker import Conductor
+    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.host.workers.job_monitor import JobWatch
     from scalable_nb.protocol.messages import Batch
 
@@ -36,7 +36,7 @@ class Scaling:
 
     Parameters
     ----------
-    conductor : Conductor
+    tracker : TaskTracker
     fleet : Fleet
     wishes : dict of str to Wish
         By kind.
@@ -45,23 +45,23 @@ class Scaling:
     """
 
     def __init__(
-        self, conductor: Conductor, fleet: Fleet, wishes: dict[str, Wish], rules: Rules
+        self, tracker: TaskTracker, fleet: Fleet, wishes: dict[str, Wish], rules: Rules
     ) -> None:
         self.fleet = fleet
         self.wishes = wishes
-        self.healing = Healing(conductor, fleet, rules)
-        self.departures = Departures(conductor)
-        self._durations = Durations(conductor)
-        Escalations(conductor, fleet, self._add_kind)
+        self.healing = Healing(tracker, fleet, rules)
+        self.departures = Departures(tracker)
+        self._durations = Durations(tracker)
+        Escalations(tracker, fleet, self._add_kind)
         #: Follows the jobs of a batch system.
         self.watch: JobWatch | None = None
         #: Writes what is still wanted and only in the memory of workers; says what was written.
         self.keep_results: Callable[[], Awaitable[Bequest | None]] | None = None
-        conductor.on_batch = self._expect
-        self._conductor = conductor
+        tracker.on_batch = self._expect
+        self._tracker = tracker
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
-        conductor.scheduler.handlers.update(
+        tracker.scheduler.handlers.update(
             scalable_scale=self.scale,
             scalable_adapt=self.adapt,
             scalable_job_began=self.job_began,
@@ -152,9 +152,9 @@ class Scaling:
         if not adaptive:
             return
         tasks = dict.fromkeys(self.fleet.kinds, 0)
-        routes = self._conductor.routes
+        routes = self._tracker.routes
         anybodys = next(iter(self.fleet.kinds))
-        for component, count in runnable_by_component(self._conductor).items():
+        for component, count in runnable_by_component(self._tracker).items():
             kind = routes.kind_of(component)
             tasks[kind if kind in tasks else anybodys] += count
         for component, kind in routes.detours():
@@ -196,17 +196,17 @@ class Scaling:
         entries = await self.fleet.open(kind, count)
         for entry in entries:
             if entry.job_id is not None:
-                self._conductor.book.job_submitted(entry.job_id, entry.name, kind.name)
+                self._tracker.book.job_submitted(entry.job_id, entry.name, kind.name)
         return entries
 
     def _load(self, entry: Entry) -> tuple[bool, int, float]:
         """Who goes first: the one that has not come yet, else the one with the least to do."""
-        workers = self._conductor.scheduler.workers
+        workers = self._tracker.scheduler.workers
         tasks = sum(len(workers[address].processing) for address in self._addresses(entry))
         return entry.is_connected, tasks, -entry.asked_at
 
     def _addresses(self, entry: Entry) -> list[str]:
-        known = self._conductor.scheduler.aliases
+        known = self._tracker.scheduler.aliases
         return [known[name] for name in entry.worker_names if name in known]
 
     async def _dismiss(self, entries: Iterable[Entry]) -> None:
@@ -255,14 +255,14 @@ class Scaling:
 
     async def _save_results(self, entry: Entry) -> None:
         saved = await self.keep_results() if self.keep_results is not None else None
-        self._conductor.notify(
+        self._tracker.notify(
             f"{entry.name} was the last worker"
             + (f": {saved}, where `resubmit` finds them in another session. " if saved else ". ")
             + "In this one they are computed again when they are asked for."
         )
 
     async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
-        self._conductor.routes.redirect(kind.name, stand_in.name)
+        self._tracker.routes.redirect(kind.name, stand_in.name)
         self.wishes[stand_in.name].count += self.wishes[kind.name].count
         self.wishes[kind.name] = Wish(0)
         await self._dismiss(self.fleet.of_kind(kind))
@@ -277,10 +277,10 @@ class Scaling:
 
     def worker_leaves(self, worker: str, **report: Any) -> bool:
         """The batch system ends a worker's job; says whether its tasks may finish."""
-        if self._conductor.stop_requested.is_set():
+        if self._tracker.stop_requested.is_set():
             return False
         # What is still executing when the job ends is known from now on, whatever follows.
-        self._conductor.losses.report(worker, cause="terminated", exit_code=None, **report)
+        self._tracker.losses.report(worker, cause="terminated", exit_code=None, **report)
         self.departures.begin(worker)
         return True
 

@@ -22,7 +22,7 @@ from distributed.comm import CommClosedError
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import Book
-from scalable_nb.host.tasks.tracker import Conductor
+from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.call import slot_name
 from scalable_nb.protocol.messages import ANNOTATION, Batch
@@ -110,8 +110,8 @@ class SchedulerAlone:
             local_directory=self._folder.name,
         )  # fmt: skip
         self.book = Book(self.paths, "local")
-        self.conductor = Conductor(self.scheduler, self.book, brake_limit=brake_limit)
-        self.scheduler.add_plugin(self.conductor)
+        self.tracker = TaskTracker(self.scheduler, self.book, brake_limit=brake_limit)
+        self.scheduler.add_plugin(self.tracker)
 
     def _do(self, step: Callable[[], Any]) -> Any:
         async def run() -> Any:
@@ -130,7 +130,7 @@ class SchedulerAlone:
             logging.getLogger(name).removeHandler(self.mishaps)
 
         async def end() -> None:
-            self.scheduler.remove_plugin(self.conductor.name)
+            self.scheduler.remove_plugin(self.tracker.name)
             for line in self._lines:
                 line.abort()
             await self.scheduler.close()
@@ -188,7 +188,7 @@ class SchedulerAlone:
     ) -> None:
         """The nanny's word on the end of a worker process; runs of attempts."""
         self._do(
-            lambda: self.conductor.losses.report(
+            lambda: self.tracker.losses.report(
                 worker,
                 _spans(executing, ended),
                 cause=cause,
@@ -202,7 +202,7 @@ class SchedulerAlone:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
-            for worker, asked in self.conductor.recalls._asked.items()
+            for worker, asked in self.tracker.recalls._asked.items()
             for run_id, (record, _) in asked.items()
         ]
 
@@ -215,7 +215,7 @@ class SchedulerAlone:
 
     def stop_waiting_for_the_report(self, worker: str) -> None:
         """Nobody will say what became of a worker."""
-        self._do(lambda: self.conductor.losses._settle(worker))
+        self._do(lambda: self.tracker.losses._settle(worker))
 
     # --- clients --------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class SchedulerAlone:
         wire = {**terms.to_wire(), "batch": batch.batch_id}
 
         def send() -> None:
-            self.conductor.add_batch(CLIENT, **batch.to_wire())
+            self.tracker.add_batch(CLIENT, **batch.to_wire())
             self.scheduler._create_taskstate_from_graph(
                 start=time(),
                 dsk={key: Task(key, max, *map(TaskRef, inputs), 1, 2) for key in keys},
@@ -251,7 +251,7 @@ class SchedulerAlone:
 
     def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """What a kernel asks of the host."""
-        return self._do(lambda: getattr(self.conductor.requests, name)(*args, **kwargs))
+        return self._do(lambda: getattr(self.tracker.requests, name)(*args, **kwargs))
 
     # --- attempts -------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class SchedulerAlone:
         failure = {"failure_class": "Broken", "message": "it broke", "category": category,
                    "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
         answer = self._do(
-            lambda: self.conductor.outcomes.attempt_failed(
+            lambda: self.tracker.outcomes.attempt_failed(
                 key, worker, run_id, None, failure, b"pickled"
             )
         )
@@ -294,7 +294,7 @@ class SchedulerAlone:
     def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
         answer: dict[str, bool] = self._do(
-            lambda: self.conductor.outcomes.attempt_expired(
+            lambda: self.tracker.outcomes.attempt_expired(
                 slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
             )
         )
@@ -302,7 +302,7 @@ class SchedulerAlone:
 
     def end_wait(self, key: str) -> None:
         """The delay before a retry is over."""
-        self._do(lambda: self.conductor.hold.wake(key))
+        self._do(lambda: self.tracker.hold.wake(key))
 
     def _stream(self, name: str, **message: Any) -> None:
         self._do(lambda: self.scheduler.stream_handlers[name](**message))
