@@ -96,13 +96,13 @@ class Requests:
             if wire is not None and not record.is_plain:
                 terms = PolicyTerms.from_wire(wire)
                 if wire.get("component"):
-                    self._tracker.book.move(record, wire["component"])
+                    self._tracker.recorder.move(record, wire["component"])
                     self._tracker.routes.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
-            self._tracker.book.reopen(record, terms)
+            self._tracker.recorder.reopen(record, terms)
             self._tracker.tickets.renew(key)
             ts.suspicious = 0
         if wires:
@@ -133,7 +133,7 @@ class Requests:
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
             record = self._tracker.records[key]
-            self._tracker.book.give_up(record)
+            self._tracker.recorder.give_up(record)
             error = record.exception or TaskTimeoutError(f"{record.label} was given up")
             self._tracker.outcomes.fail(record, error)
         return waiting
@@ -149,7 +149,7 @@ class Requests:
 
         Whoever wants them, also a kernel that is gone.
         """
-        states = self._tracker.book.ledger.columns["state"]
+        states = self._tracker.recorder.ledger.columns["state"]
         records = self._tracker.records
         doomed = [
             key
@@ -195,7 +195,7 @@ class Requests:
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
         tracker = self._tracker
-        states = tracker.book.ledger.columns["state"]
+        states = tracker.recorder.ledger.columns["state"]
         return [
             key
             for key, record in tracker.records.items()
@@ -219,7 +219,7 @@ class Requests:
         What a client ``answered`` itself before it asks is in it: that came another way, and
         may be later.
         """
-        ledger = self._tracker.book.ledger
+        ledger = self._tracker.recorder.ledger
         patience = time() + HEARD_WITHIN_S
         while self._tracker.answered[client] < answered and time() < patience:
             await asyncio.sleep(0.01)
@@ -234,20 +234,20 @@ class Requests:
 
     async def flush(self) -> None:
         """Bring the journal on disk up to date."""
-        self._tracker.book.flush()
+        self._tracker.recorder.flush()
 
     def status(self) -> dict[str, Any]:
         """Workers, counts and notices, as plain values."""
-        book = self._tracker.book
+        recorder = self._tracker.recorder
         return {
-            "counts": book.ledger.count(),
+            "counts": recorder.ledger.count(),
             "notices": list(self._tracker.notices),
             "pauses": self._tracker.brakes.pauses(),
             "jobs": self._tracker.jobs(),
             "host_job": self._tracker.host_job(),
             "workers": [
                 {
-                    "name": book.worker_name(ws.address),
+                    "name": recorder.worker_name(ws.address),
                     "address": ws.address,
                     "component": _component(ws.resources),
                     "state": "busy" if ws.processing else "idle",

@@ -26,7 +26,7 @@ from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import OwnJob
 from scalable_nb.host.final_flush import bequeath
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.workers.replacement import Rules
 from scalable_nb.host.workers.scaling import Scaling
@@ -69,7 +69,7 @@ class Host:
         sys.path += [entry for entry in self.run["python_path"] if entry not in sys.path]
         self.loaded: LoadedManifest = load_resolved(paths.manifest_yaml, target=self.run["target"])
         self.plan: Plan = make_plan(self.loaded)
-        self.book = Book(paths, self.plan.provider)
+        self.recorder = RunRecorder(paths, self.plan.provider)
         self.end_reason = "stopped"
         self._own_job: OwnJob | None = None
 
@@ -108,7 +108,7 @@ class Host:
         confine(scheduler.http_application, prefix)
         tracker = TaskTracker(
             scheduler,
-            self.book,
+            self.recorder,
             brake_limit=self.loaded.manifest.defaults.max_identical_failures,
             kinds=fleet.kinds,
         )
@@ -179,7 +179,7 @@ class Host:
                 if time() - beaten_at > BEAT_INTERVAL_S:
                     beaten_at = time()
                     self._beat()
-                self.book.flush()
+                self.recorder.flush()
             except OSError:
                 # The rows stay queued; a full disk may have room again later.
                 logger.exception("the run folder cannot be written")
@@ -236,12 +236,12 @@ class Host:
         """Write the end of the run down and leave nothing but the records."""
         ended_at = utc_iso(time())
         summary = {
-            **self.book.summary(),
+            **self.recorder.summary(),
             "started_at": self.run["started_at"],
             "ended_at": ended_at,
             "end_reason": self.end_reason,
         }
-        self.book.close()
+        self.recorder.close()
         write_private(self.paths.summary_json, json.dumps(summary, indent=1).encode())
         run = {**self.run, "ended_at": ended_at}
         write_private(self.paths.run_json, json.dumps(run, indent=1).encode())

@@ -13,7 +13,7 @@ import pytest
 from real_slurm import EVERYWHERE, RealSlurm
 
 from scalable_nb.batch_system.job_queue import SlurmQueue
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.workers.job_monitor import JobWatch
 from scalable_nb.paths import create_run
 from scalable_nb.targets.fleet import Entry, Kind
@@ -36,12 +36,14 @@ class Followed:
     def __init__(self, folder: Path, job_id: str, silence_s: float = 600) -> None:
         paths = create_run(folder / "runs", "watch")
         self.rows_file = paths.workers
-        self.book = Book(paths, "slurm")
+        self.recorder = RunRecorder(paths, "slurm")
         self.queue = SlurmQueue(NAME, first_spacing_s=0.2)
         self.notices: list[str] = []
         self.entries = {"work-0": Entry("work-0", Kind("work", {}), job_id=job_id)}
         scheduler = SimpleNamespace(aliases={}, workers={}, handlers={})
-        tracker = SimpleNamespace(book=self.book, notify=self.notices.append, scheduler=scheduler)
+        tracker = SimpleNamespace(
+            recorder=self.recorder, notify=self.notices.append, scheduler=scheduler
+        )
         fleet = SimpleNamespace(
             entries=self.entries,
             queue=self.queue,
@@ -70,7 +72,7 @@ class Followed:
 
     def rows(self) -> list[tuple[str, str | None]]:
         """Phases and states written down so far."""
-        self.book.flush()
+        self.recorder.flush()
         lines = self.rows_file.read_text().splitlines()
         return [(row["phase"], row["job_state"]) for row in map(json.loads, lines)]
 

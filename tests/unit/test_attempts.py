@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import Failure
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import Batch
@@ -17,29 +17,29 @@ from scalable_nb.telemetry.rows import TaskState
 WORKER = "tls://127.0.0.1:40001"
 
 
-def run_of_one_task(folder: Path, *endings: TaskState) -> tuple[Book, RunPaths]:
+def run_of_one_task(folder: Path, *endings: TaskState) -> tuple[RunRecorder, RunPaths]:
     """A task that fails once and then ends as often as is said."""
     paths = RunPaths(folder / "run-1")
     paths.folder.mkdir()
-    book = Book(paths, "local")
-    book.worker_came(WORKER, "worker-0", "10.0.0.7", 1)
+    recorder = RunRecorder(paths, "local")
+    recorder.worker_came(WORKER, "worker-0", "10.0.0.7", 1)
     batch = Batch("id", function="simulate", previews={"simulate-1": "scenario=1"})
-    record = book.open("simulate-1", batch, PolicyTerms(retries=3))
-    book.assign(record, WORKER)
-    book.begin_attempt(record)
+    record = recorder.open("simulate-1", batch, PolicyTerms(retries=3))
+    recorder.assign(record, WORKER)
+    recorder.begin_attempt(record)
     failure = Failure("OSError", "no", "transient", "0" * 16, started_at=10.0, worker=WORKER, pid=7)
-    book.end_attempt(record, failure, retry_in_s=1.5, is_final=False)
+    recorder.end_attempt(record, failure, retry_in_s=1.5, is_final=False)
     for ending in endings:
-        book.assign(record, WORKER)
-        book.begin_attempt(record)
+        recorder.assign(record, WORKER)
+        recorder.begin_attempt(record)
         facts: dict[str, Any] = {"started_at": 20.0, "duration_s": 4.0, "pid": 8}
-        book.finish(record, ending, memory_bytes=9_000_000, **facts)
+        recorder.finish(record, ending, memory_bytes=9_000_000, **facts)
         record.reason = "recomputed"
-    return book, paths
+    return recorder, paths
 
 
-def joined(book: Book, paths: RunPaths) -> list[dict[str, Any]]:
-    book.flush()
+def joined(recorder: RunRecorder, paths: RunPaths) -> list[dict[str, Any]]:
+    recorder.flush()
     rows = join_attempts(read_rows(paths.failures).rows, read_rows(paths.tasks).rows)  # type: ignore[arg-type]
     return [dict(row) for row in rows]
 
@@ -75,9 +75,9 @@ def test_a_result_found_on_disk_is_no_attempt(tmp_path: Path) -> None:
 
 def test_only_a_task_that_runs_has_a_running_attempt(tmp_path: Path) -> None:
     """Known, but between two attempts or unknown: there is none."""
-    book, _ = run_of_one_task(tmp_path)
-    book.ledger.set_state(0, TaskState.RETRYING)
-    assert running_attempt(book.ledger, "simulate-1") is None
-    assert running_attempt(book.ledger, "another") is None
-    book.ledger.set_state(0, TaskState.RUNNING)
-    assert (running_attempt(book.ledger, "simulate-1") or {})["outcome"] == "running"
+    recorder, _ = run_of_one_task(tmp_path)
+    recorder.ledger.set_state(0, TaskState.RETRYING)
+    assert running_attempt(recorder.ledger, "simulate-1") is None
+    assert running_attempt(recorder.ledger, "another") is None
+    recorder.ledger.set_state(0, TaskState.RUNNING)
+    assert (running_attempt(recorder.ledger, "simulate-1") or {})["outcome"] == "running"

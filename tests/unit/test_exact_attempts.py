@@ -108,7 +108,7 @@ def test_a_task_that_must_not_run_twice_does_not_when_its_input_is_lost(
     key, worker, run_id = lose_an_input(host, idempotent=False)
     host.answer_recall(worker, key, run_id, executing=[], ended=[run_id])
     finish_all(host)
-    assert host.book.ledger.count()["failed"] == 1
+    assert host.recorder.ledger.count()["failed"] == 1
     assert [number for number, _ in attempts(host, "sum")] == [1, 1]  # its row, and its end
 
 
@@ -120,7 +120,7 @@ def test_a_lost_result_that_a_worker_had_fetched_is_no_attempt(host: SchedulerAl
     host.remove_worker(holder)
     host.add_worker()
     host.finish(*work(host), is_fetched=True)
-    counts, columns = host.book.ledger.count(), host.book.ledger.columns
+    counts, columns = host.recorder.ledger.count(), host.recorder.ledger.columns
     assert (counts["succeeded"], columns["attempt"][0]) == (1, 1)
     assert attempts(host, "task") == [(1, "succeeded")]
 
@@ -171,6 +171,6 @@ def test_what_is_lost_while_its_batch_is_paused_stays_paused(host: SchedulerAlon
         assert not host.ask_about_failure(*task, "permanent")["retry"]
         host.err(*task)
     host.report_exit(lost, executing=doomed, ended=[])
-    assert host.book.ledger.count()["paused"] == 3
+    assert host.recorder.ledger.count()["paused"] == 3
     assert host.ask("resume_batches", None) == 3
     host.close()

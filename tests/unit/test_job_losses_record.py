@@ -46,7 +46,7 @@ def losses(queue: Queue) -> JobLosses:
     scheduler = SimpleNamespace(
         add_plugin=lambda plugin: None, workers={WORKER: SimpleNamespace(name="whole-0")}
     )
-    tracker: Any = SimpleNamespace(book=SimpleNamespace(), scheduler=scheduler)
+    tracker: Any = SimpleNamespace(recorder=SimpleNamespace(), scheduler=scheduler)
     found = JobLosses(tracker, fleet)
     found.add_worker(tracker.scheduler, WORKER)
     return found

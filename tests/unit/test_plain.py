@@ -15,7 +15,7 @@ from distributed import KilledWorker, Scheduler
 from distributed.protocol import pickle
 
 from scalable_nb.host.tasks.native_tasks import told_by_dask
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import read_rows
@@ -31,7 +31,7 @@ def with_conductor(folder: Path, case: Callable[[TaskTracker, RunPaths], None]) 
     async def run() -> None:
         options: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
         async with Scheduler(host="127.0.0.1", port=0, **options) as scheduler:
-            case(TaskTracker(scheduler, Book(paths, "local")), paths)
+            case(TaskTracker(scheduler, RunRecorder(paths, "local")), paths)
 
     asyncio.run(run())
 
@@ -61,21 +61,21 @@ def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
         keys = [f"step-{number}" for number in range(5)]
         arrive(tracker, keys)
         arrive(tracker, ["later-1"])
-        assert tracker.book.ledger.keys == keys[:3]
+        assert tracker.recorder.ledger.keys == keys[:3]
         assert len(tracker.notices) == 1
         assert "more than 3 tasks" in tracker.notices[0]
         for key in keys:
             move(tracker, key, "released", "waiting", "processing")
         move(tracker, keys[3], "processing", "memory", startstops=(), nbytes=1)
         move(tracker, keys[4], "processing", "erred", exception_text="ValueError('no')")
-        assert tracker.book.ledger.keys == [*keys[:3], keys[4]]
+        assert tracker.recorder.ledger.keys == [*keys[:3], keys[4]]
         for key in keys:
             move(tracker, key, "released", "forgotten")
-        assert tracker.book.ledger.count() | {"cancelled": 3, "failed": 1} == (
-            tracker.book.ledger.count()
+        assert tracker.recorder.ledger.count() | {"cancelled": 3, "failed": 1} == (
+            tracker.recorder.ledger.count()
         )
         assert not tracker.records
-        tracker.book.close()
+        tracker.recorder.close()
         (row,) = read_rows(paths.failures).rows
         assert (row["failure_class"], row["category"]) == ("ValueError", "permanent")
         assert len(read_rows(paths.tasks).rows) == 4
@@ -90,7 +90,7 @@ def test_data_is_no_task(tmp_path: Path) -> None:
         arrive(tracker, ["data-1"], run_spec=None)
         arrive(tracker, ["done-1"], state="memory")
         arrive(tracker, [("block", 0)], retries=2)
-        ledger = tracker.book.ledger
+        ledger = tracker.recorder.ledger
         assert (ledger.keys, ledger.labels) == (["('block', 0)"], ["('block', 0)"])
         assert (ledger.text("function", 0), ledger.columns["attempts_allowed"][0]) == ("block", 3)
 
@@ -107,7 +107,7 @@ def test_a_task_that_is_taken_back_runs_again_or_is_cancelled(
         arrive(tracker, ["step-1"], who_wants={"somebody"} if is_needed else None)
         move(tracker, "step-1", "released", "waiting", "processing", "released")
         state = "running" if is_needed else "cancelled"
-        assert tracker.book.ledger.count()[state] == 1
+        assert tracker.recorder.ledger.count()[state] == 1
         assert tracker.records["step-1"].attempts == is_needed
         assert tracker.has_work() == is_needed
 

@@ -301,13 +301,13 @@ class Run(RuleBasedStateMachine):
         assert self.host.mishaps.found == []
 
     def _counts_add_up_to_what_was_submitted(self) -> None:
-        ledger = self.host.book.ledger
+        ledger = self.host.recorder.ledger
         states = Counter(ledger.columns["state"])
         assert sum(ledger.count().values()) == len(ledger) == self.submitted
         assert ledger.count() == {state.label: states[state] for state in TaskState}
 
     def _the_ledger_says_what_is_so(self) -> None:
-        host, ledger = self.host, self.host.book.ledger
+        host, ledger = self.host, self.host.recorder.ledger
         for key, row in self.row_of.items():
             state, dask_state = TaskState(ledger.columns["state"][row]), host.state(key)
             if key not in host.tracker.records:
@@ -331,7 +331,7 @@ class Run(RuleBasedStateMachine):
                 assert record.attempts == self.ended[record.row], key
 
     def teardown(self) -> None:
-        rows = dict(enumerate(self.host.book.ledger.keys))
+        rows = dict(enumerate(self.host.recorder.ledger.keys))
         failures, endings = self.host.close()
         if not self.submitted:
             return
@@ -374,7 +374,7 @@ def test_a_dependent_of_two_failures_recovers_with_the_second() -> None:
         assert host.state("sum") == others
     for task in list(host.processing()):
         host.finish(*task)
-    assert host.book.ledger.count()["succeeded"] == 3
+    assert host.recorder.ledger.count()["succeeded"] == 3
     assert host.mishaps.found == []
     host.close()
 
@@ -386,7 +386,7 @@ def test_a_chain_with_a_dropped_future_in_its_midst_can_be_cancelled() -> None:
         host.submit([key], PolicyTerms(), inputs, "")
     host.release(["middle"])
     host.cancel(["first"])
-    assert host.book.ledger.count()["cancelled"] == 3
+    assert host.recorder.ledger.count()["cancelled"] == 3
     assert not host.scheduler.tasks
     host.close()
 
@@ -402,8 +402,8 @@ def test_a_task_that_waits_for_a_lost_input_does_not_look_as_if_it_retried() -> 
     host.report_exit(worker, [], [])
     host.add_worker()
     assert (host.state("task"), host.state("input")) == ("waiting", "processing")
-    assert host.book.ledger.count()["waiting"] == 1
-    assert host.book.ledger.count()["retrying"] == 0
+    assert host.recorder.ledger.count()["waiting"] == 1
+    assert host.recorder.ledger.count()["retrying"] == 0
     host.close()
 
 
@@ -416,5 +416,5 @@ def test_the_limit_of_an_earlier_attempt_does_not_end_a_new_one() -> None:
     host.cancel(["task"])
     host.submit(["task"], PolicyTerms(), [], "")
     assert host.expire("task", worker, old_run) == {"kill": True, "is_settled": False}
-    assert host.book.ledger.count()["running"] == 1
+    assert host.recorder.ledger.count()["running"] == 1
     host.close()

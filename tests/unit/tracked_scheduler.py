@@ -21,7 +21,7 @@ from distributed import Scheduler
 from distributed.comm import CommClosedError
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.call import slot_name
@@ -109,8 +109,8 @@ class SchedulerAlone:
             dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
             local_directory=self._folder.name,
         )  # fmt: skip
-        self.book = Book(self.paths, "local")
-        self.tracker = TaskTracker(self.scheduler, self.book, brake_limit=brake_limit)
+        self.recorder = RunRecorder(self.paths, "local")
+        self.tracker = TaskTracker(self.scheduler, self.recorder, brake_limit=brake_limit)
         self.scheduler.add_plugin(self.tracker)
 
     def _do(self, step: Callable[[], Any]) -> Any:
@@ -125,7 +125,7 @@ class SchedulerAlone:
 
     def close(self) -> tuple[list[Any], list[Any]]:
         """End it; gives the rows of ``failures.jsonl`` and ``tasks.jsonl``."""
-        self.book.close()
+        self.recorder.close()
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self.mishaps)
 

@@ -36,7 +36,7 @@ class Outcomes:
     def __init__(self, tracker: TaskTracker) -> None:
         self._tracker = tracker
         self._scheduler = tracker.scheduler
-        self._book = tracker.book
+        self._recorder = tracker.recorder
         self._hold = tracker.hold
         self._tickets = tracker.tickets
         self._keys_by_slot: dict[str, Any] = {}
@@ -194,7 +194,7 @@ class Outcomes:
         )
         record.retries_used += decision.charged == "retries"
         record.losses_used += decision.charged == "worker_losses"
-        self._book.end_attempt(
+        self._recorder.end_attempt(
             record, failure, retry_in_s=decision.retry_in_s, is_final=not decision.will_retry
         )
         if decision.will_retry:
@@ -203,7 +203,7 @@ class Outcomes:
             self._tracker.on_retry(record, failure)
             # Where its batch was paused meanwhile, a person says when.
             self._hold.park(record.key, None if is_paused else delay_s)
-            self._book.ledger.set(record.row, retry_at=time() + delay_s)
+            self._recorder.ledger.set(record.row, retry_at=time() + delay_s)
         else:
             self._tracker.brakes.on_failure(record, failure)
         return decision.will_retry

@@ -97,7 +97,7 @@ class Brakes:
         self._paused.add(key)
         hold.park(key, None)
         hold.restrict(key)
-        self._tracker.book.ledger.set_state(record.row, TaskState.PAUSED)
+        self._tracker.recorder.ledger.set_state(record.row, TaskState.PAUSED)
         if state != "waiting":
             scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")
         return True

@@ -78,7 +78,7 @@ class PlainTasks:
         if batch is None:
             batch = self._batches[prefix] = Batch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
-        record = self._tracker.records[ts.key] = self._tracker.book.open(ts.key, batch, terms)
+        record = self._tracker.records[ts.key] = self._tracker.recorder.open(ts.key, batch, terms)
         return record
 
     def _tell_limit(self) -> None:
@@ -94,15 +94,15 @@ class PlainTasks:
     def on_released(self, record: TaskRecord, start: str) -> None:
         """The scheduler took a task back: it runs again, or nobody needs it any more."""
         ts = self._tracker.scheduler.tasks[record.key]
-        book = self._tracker.book
-        state = TaskState(book.ledger.columns["state"][record.row])
+        recorder = self._tracker.recorder
+        state = TaskState(recorder.ledger.columns["state"][record.row])
         if ts.waiters or ts.who_wants:
             if state is TaskState.RUNNING and not record.is_reported:
-                book.abandon_attempt(record)
+                recorder.abandon_attempt(record)
         elif not state.is_final:
             # Its neighbour failed, or it was cancelled while it ran.
             record.reason = "nothing needs its result any more"
-            book.finish(record, TaskState.CANCELLED)
+            recorder.finish(record, TaskState.CANCELLED)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """A worker says that an attempt failed; with retries left no plugin hears of it."""
@@ -111,7 +111,7 @@ class PlainTasks:
             ts = self._tracker.scheduler.tasks[key]
             if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
                 failure = told_by_dask({**message, "worker": worker})
-                self._tracker.book.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
+                self._tracker.recorder.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
     def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:

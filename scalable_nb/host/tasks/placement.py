@@ -74,7 +74,7 @@ class Routes:
 
     def detours(self) -> Iterator[tuple[str, str]]:
         """The tasks that could run now on a kind of their own: their component, that kind."""
-        states = self._tracker.book.ledger.columns["state"]
+        states = self._tracker.recorder.ledger.columns["state"]
         for key, kind in self._own.items():
             record = self._tracker.records.get(key)
             if record is not None and TaskState(states[record.row]).is_runnable:

@@ -42,7 +42,7 @@ class _Ending:
     result_bytes: int | None = None
 
 
-class Book:
+class RunRecorder:
     """The ledger, the journal files and the sums of one run.
 
     Parameters

@@ -28,7 +28,7 @@ from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
 from scalable_nb.host.tasks.parked_tasks import Hold
 from scalable_nb.host.tasks.placement import Routes
 from scalable_nb.host.tasks.revocations import Recalls
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
 from scalable_nb.host.tasks.worker_losses import Losses
 from scalable_nb.protocol.messages import ANNOTATION, Batch
@@ -46,7 +46,7 @@ class TaskTracker(SchedulerPlugin):
     Parameters
     ----------
     scheduler : distributed.Scheduler
-    book : Book
+    recorder : RunRecorder
         Where everything is written down.
     brake_limit : int
         Equal failures in a row that pause a batch; 0: never.
@@ -59,13 +59,13 @@ class TaskTracker(SchedulerPlugin):
     def __init__(
         self,
         scheduler: Scheduler,
-        book: Book,
+        recorder: RunRecorder,
         *,
         brake_limit: int = 0,
         kinds: Collection[str] = (),
     ) -> None:
         self.scheduler = scheduler
-        self.book = book
+        self.recorder = recorder
         self.records: dict[Any, TaskRecord] = {}
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
@@ -126,7 +126,7 @@ class TaskTracker(SchedulerPlugin):
 
     def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
         """A client answered calls with kept results."""
-        self.book.enter_answered(Batch.from_wire(**values), result_keys)
+        self.recorder.enter_answered(Batch.from_wire(**values), result_keys)
         self.answered[client] += 1
 
     def update_graph(
@@ -160,7 +160,7 @@ class TaskTracker(SchedulerPlugin):
             for key in list(batch.previews):
                 if key in annotations and key not in self.records:
                     terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
-                    self.records[key] = self.book.open(key, batch, terms)
+                    self.records[key] = self.recorder.open(key, batch, terms)
                     self.outcomes.enter(key)
             if batch.terms is not None:
                 self.on_batch(batch, batch.terms.timeout_s)
@@ -189,20 +189,20 @@ class TaskTracker(SchedulerPlugin):
             ts.suspicious = 0
         ws = ts.processing_on
         assert ws is not None  # that is what processing means
-        self.book.assign(record, ws.address)
+        self.recorder.assign(record, ws.address)
         if self.seats.take(ws.address, ws.nthreads, record.key):
-            self.book.begin_attempt(record)
+            self.recorder.begin_attempt(record)
 
     def leave_seat(self, record: TaskRecord) -> None:
         """A task has no thread any more; the next in line has it."""
         following = self.records.get(self.seats.leave(record.worker, record.key))
         if following is not None:
-            self.book.begin_attempt(following)
+            self.recorder.begin_attempt(following)
 
     def _on_memory(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
         if kept:
-            self.book.keep(record, kept)
+            self.recorder.keep(record, kept)
             if kept.get("event"):
                 self.kept_keys.add(record.key)
             if kept.get("problem"):
@@ -217,14 +217,14 @@ class TaskTracker(SchedulerPlugin):
         if record.reason == RECOMPUTED and (is_hit or is_found):
             # Dask asked again for what this very run had computed and kept, or for what the
             # worker had just fetched from the one that was lost: the function was not called.
-            self.book.find_again(record)
+            self.recorder.find_again(record)
             return
         if is_hit and record.batch.is_known:
             # Its client had answered with the result before another task needed it.
-            self.book.ledger.set_state(record.row, TaskState.CACHED)
+            self.recorder.ledger.set_state(record.row, TaskState.CACHED)
             return
         ws = self.scheduler.workers.get(record.worker)
-        self.book.finish(
+        self.recorder.finish(
             record,
             TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
             started_at=started_at,
@@ -251,7 +251,7 @@ class TaskTracker(SchedulerPlugin):
         record.exception = b""
         if record.reason == RECOMPUTED:
             self._tell_lost_success(record)
-        self.book.finish(record, TaskState.FAILED)
+        self.recorder.finish(record, TaskState.FAILED)
 
     def _tell_lost_success(self, record: TaskRecord) -> None:
         if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
@@ -267,7 +267,7 @@ class TaskTracker(SchedulerPlugin):
         if start == "memory" and (ts.who_wants or ts.waiters):
             # Dask computes a lost result again; to the person that is another attempt.
             record.reason = RECOMPUTED
-            record.succeeded_at = self.book.ledger.columns["started_at"][record.row]
+            record.succeeded_at = self.recorder.ledger.columns["started_at"][record.row]
         elif record.is_plain:
             self.plain.on_released(record, start)
         elif start == "processing":
@@ -287,8 +287,8 @@ class TaskTracker(SchedulerPlugin):
         ts = self.scheduler.tasks[record.key]
         if ts.who_wants or ts.waiters or record.key in self.hold or record.is_plain:
             return
-        if not TaskState(self.book.ledger.columns["state"][record.row]).is_final:
-            self.book.finish(record, TaskState.CANCELLED)
+        if not TaskState(self.recorder.ledger.columns["state"][record.row]).is_final:
+            self.recorder.finish(record, TaskState.CANCELLED)
 
     def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
         is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
@@ -307,14 +307,14 @@ class TaskTracker(SchedulerPlugin):
         self.routes.forget(record.key)
         del self.records[record.key]
         self.kept_keys.discard(record.key)
-        state = TaskState(self.book.ledger.columns["state"][record.row])
+        state = TaskState(self.recorder.ledger.columns["state"][record.row])
         if not state.is_final:
-            self.book.finish(record, TaskState.CANCELLED)
+            self.recorder.finish(record, TaskState.CANCELLED)
 
     def _set_state(self, record: TaskRecord, state: TaskState) -> None:
         if record.key in self.hold:
             state = TaskState.PAUSED if record.key in self.brakes else TaskState.RETRYING
-        self.book.ledger.set_state(record.row, state)
+        self.recorder.ledger.set_state(record.row, state)
 
     def _on_wake(self, key: Any) -> None:
         record = self.records[key]
@@ -330,14 +330,14 @@ class TaskTracker(SchedulerPlugin):
 
     def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
         # The attempt could not speak for itself: it is not ours, or could not be unpickled.
-        self.book.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
+        self.recorder.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
 
     def _fail_with_input(self, record: TaskRecord, blamed: Any) -> None:
         record.reason = f"its input {blamed} failed"
         cause = self.records.get(blamed)
         if cause is not None:
-            error = self.book.ledger.columns["error"][cause.row]
-            self.book.ledger.set(record.row, error=error)
+            error = self.recorder.ledger.columns["error"][cause.row]
+            self.recorder.ledger.set(record.row, error=error)
 
     # --- the session -----------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class TaskTracker(SchedulerPlugin):
 
     def has_work(self) -> bool:
         """Whether any task has yet to reach a final state."""
-        counts = self.book.ledger.counts
+        counts = self.recorder.ledger.counts
         return any(counts[state] for state in TaskState if not state.is_final)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
@@ -373,13 +373,13 @@ class TaskTracker(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
-        self.book.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
+        self.recorder.worker_came(worker, str(ws.name), ws.host, ws.nthreads)
         self.losses.on_added(worker, ws.nanny)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""
         self.seats.close(worker)
-        self.book.worker_left(worker)
+        self.recorder.worker_left(worker)
         self.losses.on_removed(worker)
 
     def log_event(self, topic: str, msg: Any) -> None:
@@ -403,6 +403,6 @@ class TaskTracker(SchedulerPlugin):
         if record is None or ws is None:
             return
         self.leave_seat(record)
-        self.book.assign(record, thief)
+        self.recorder.assign(record, thief)
         if self.seats.take(thief, ws.nthreads, record.key):
-            self.book.begin_attempt(record)
+            self.recorder.begin_attempt(record)

@@ -27,7 +27,7 @@ def runnable_by_component(tracker: TaskTracker) -> Counter[str]:
 
     Those that wait for inputs, for their retry or for a person's word are not among them.
     """
-    ledger = tracker.book.ledger
+    ledger = tracker.recorder.ledger
     state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
     component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
     counts = np.bincount(component[np.isin(state, _RUNNABLE)])
@@ -79,7 +79,7 @@ class Durations:
 
     def _look(self) -> None:
         self._looked_at = time()
-        ledger = self._tracker.book.ledger
+        ledger = self._tracker.recorder.ledger
         state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
         component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
         duration_s = np.frombuffer(ledger.columns["duration_s"], dtype=np.float32)

@@ -73,7 +73,7 @@ class JobLosses(SchedulerPlugin):
         self._queue = fleet.queue
         self._fates = JobFates(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
-        tracker.book.job_of = self.job_of
+        tracker.recorder.job_of = self.job_of
         tracker.scheduler.add_plugin(self)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:

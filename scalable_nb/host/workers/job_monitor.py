@@ -138,7 +138,7 @@ class JobWatch:
         if news != job.written:
             job.written = news
             entry = job.entry
-            self._tracker.book.job_changed(
+            self._tracker.recorder.job_changed(
                 job_id, entry.name, entry.kind.name, phase=str(phase), **row
             )
 

@@ -196,7 +196,7 @@ class Scaling:
         entries = await self.fleet.open(kind, count)
         for entry in entries:
             if entry.job_id is not None:
-                self._tracker.book.job_submitted(entry.job_id, entry.name, kind.name)
+                self._tracker.recorder.job_submitted(entry.job_id, entry.name, kind.name)
         return entries
 
     def _load(self, entry: Entry) -> tuple[bool, int, float]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.run_recorder import Book
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import Failure, TaskRecord
 from scalable_nb.host.tasks.worker_losses import exit_message
 from scalable_nb.paths import RunPaths
@@ -25,46 +25,46 @@ WORKER = "tls://127.0.0.1:40001"
 FINAL = [TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.CACHED]
 
 
-def new_book(folder: Path) -> tuple[Book, RunPaths]:
+def new_book(folder: Path) -> tuple[RunRecorder, RunPaths]:
     paths = RunPaths(folder / "run-1")
     paths.folder.mkdir()
-    return Book(paths, "local"), paths
+    return RunRecorder(paths, "local"), paths
 
 
 def failed(failure_class: str = "ValueError", **values: Any) -> Failure:
     return Failure(failure_class, "it broke", "permanent", "0" * 16, **values)
 
 
-def attempt(book: Book, record: TaskRecord) -> None:
-    book.assign(record, WORKER)
-    book.begin_attempt(record)
+def attempt(recorder: RunRecorder, record: TaskRecord) -> None:
+    recorder.assign(record, WORKER)
+    recorder.begin_attempt(record)
 
 
-def open_task(book: Book, key: Any = "simulate-1", retries: int = 3) -> TaskRecord:
+def open_task(recorder: RunRecorder, key: Any = "simulate-1", retries: int = 3) -> TaskRecord:
     batch = Batch("id", name="study", function="simulate", task="run", component="analysis",
                   tag="fast", previews={key: "scenario=1"})  # fmt: skip
-    return book.open(key, batch, PolicyTerms(retries=retries))
+    return recorder.open(key, batch, PolicyTerms(retries=retries))
 
 
 def test_one_tasks_way_is_told_alike_everywhere(tmp_path: Path) -> None:
     """A task that fails once and then succeeds: table, two rows and the sums agree."""
-    book, paths = new_book(tmp_path)
-    book.worker_came(WORKER, "worker-0", "10.0.0.7", 2)
-    record = open_task(book)
-    row, ledger = record.row, book.ledger
+    recorder, paths = new_book(tmp_path)
+    recorder.worker_came(WORKER, "worker-0", "10.0.0.7", 2)
+    record = open_task(recorder)
+    row, ledger = record.row, recorder.ledger
     assert (ledger.labels[row], ledger.count()["pending"]) == ("simulate(scenario=1)", 1)
-    attempt(book, record)
+    attempt(recorder, record)
     assert (ledger.columns["attempt"][row], ledger.text("worker", row)) == (1, "worker-0")
-    book.end_attempt(
+    recorder.end_attempt(
         record,
         failed(started_at=record.runnable_at + 2, duration_s=0.5, worker=WORKER, pid=7),
         retry_in_s=1.5,
         is_final=False,
     )
-    attempt(book, record)
-    book.worker_left(WORKER)
-    book.finish(record, TaskState.SUCCEEDED, started_at=1.7e9, duration_s=4.0, result_bytes=28)
-    book.close()
+    attempt(recorder, record)
+    recorder.worker_left(WORKER)
+    recorder.finish(record, TaskState.SUCCEEDED, started_at=1.7e9, duration_s=4.0, result_bytes=28)
+    recorder.close()
 
     (failure,) = read_rows(paths.failures).rows
     assert set(failure) == set(FailureRow.__annotations__)
@@ -85,22 +85,22 @@ def test_one_tasks_way_is_told_alike_everywhere(tmp_path: Path) -> None:
     } == task  # fmt: skip
     events = [(row["event_type"], row["worker"]) for row in read_rows(paths.workers).rows]
     assert events == [("worker-connected", "worker-0"), ("worker-left", "worker-0")]
-    assert book.summary() | {
+    assert recorder.summary() | {
         "attempts": 2, "retries": 1, "failures_by_class": {"ValueError": 1}, "cached": 0,
-    } == book.summary()  # fmt: skip
-    json.dumps(book.summary())
+    } == recorder.summary()  # fmt: skip
+    json.dumps(recorder.summary())
 
 
 def test_a_task_that_failed_for_good_names_its_class(tmp_path: Path) -> None:
     """A failed task's row has the class of its last failure; a cancelled task's has none."""
-    book, paths = new_book(tmp_path)
+    recorder, paths = new_book(tmp_path)
     for key, state in (("a", TaskState.FAILED), ("b", TaskState.CANCELLED)):
-        record = open_task(book, key)
-        attempt(book, record)
-        book.end_attempt(record, failed("MemoryError"), retry_in_s=None, is_final=True)
+        record = open_task(recorder, key)
+        attempt(recorder, record)
+        recorder.end_attempt(record, failed("MemoryError"), retry_in_s=None, is_final=True)
         record.reason = "why"
-        book.finish(record, state)
-    book.close()
+        recorder.finish(record, state)
+    recorder.close()
     rows = read_rows(paths.tasks).rows
     assert [(row["failure_class"], row["reason"]) for row in rows] == [
         ("MemoryError", "why"),
@@ -111,27 +111,27 @@ def test_a_task_that_failed_for_good_names_its_class(tmp_path: Path) -> None:
 
 def test_a_resubmitted_task_goes_on_counting(tmp_path: Path) -> None:
     """Its attempts count on, its budgets begin anew, and what is allowed says so."""
-    book, _ = new_book(tmp_path)
-    record = open_task(book, retries=1)
+    recorder, _ = new_book(tmp_path)
+    record = open_task(recorder, retries=1)
     for is_final in (False, True):
-        attempt(book, record)
-        book.end_attempt(record, failed(), retry_in_s=None, is_final=is_final)
+        attempt(recorder, record)
+        recorder.end_attempt(record, failed(), retry_in_s=None, is_final=is_final)
         record.retries_used += not is_final
-    book.finish(record, TaskState.FAILED)
-    book.reopen(record, PolicyTerms(retries=2))
+    recorder.finish(record, TaskState.FAILED)
+    recorder.reopen(record, PolicyTerms(retries=2))
     assert (record.attempts, record.retries_used, record.attempts_allowed) == (2, 0, 5)
-    assert book.ledger.columns["attempts_allowed"][record.row] == 5
-    attempt(book, record)
-    assert book.ledger.columns["attempt"][record.row] == 3
-    book.close()
+    assert recorder.ledger.columns["attempts_allowed"][record.row] == 5
+    attempt(recorder, record)
+    assert recorder.ledger.columns["attempt"][record.row] == 3
+    recorder.close()
 
 
 def test_keys_that_are_no_text(tmp_path: Path) -> None:
     """A tuple is a key too; in the records it is its text."""
-    book, paths = new_book(tmp_path)
-    book.finish(open_task(book, ("block", 1)), TaskState.CACHED)
-    book.close()
-    assert book.ledger.row_of == {"('block', 1)": 0}
+    recorder, paths = new_book(tmp_path)
+    recorder.finish(open_task(recorder, ("block", 1)), TaskState.CACHED)
+    recorder.close()
+    assert recorder.ledger.row_of == {"('block', 1)": 0}
     assert [row["task_id"] for row in read_rows(paths.tasks).rows] == ["('block', 1)"]
 
 
@@ -145,18 +145,18 @@ def test_sums_are_those_of_the_rows(
     tmp_path_factory: pytest.TempPathFactory, outcomes: list[tuple[int, TaskState, str]]
 ) -> None:
     """Whatever happens to any number of tasks, the summary adds up to the rows written."""
-    book, paths = new_book(tmp_path_factory.mktemp("sums"))
+    recorder, paths = new_book(tmp_path_factory.mktemp("sums"))
     for number, (failures, state, failure_class) in enumerate(outcomes):
-        record = open_task(book, f"key-{number}", retries=4)
+        record = open_task(recorder, f"key-{number}", retries=4)
         for left in reversed(range(failures)):
-            attempt(book, record)
+            attempt(recorder, record)
             is_final = left == 0 and state is TaskState.FAILED
-            book.end_attempt(record, failed(failure_class), retry_in_s=None, is_final=is_final)
+            recorder.end_attempt(record, failed(failure_class), retry_in_s=None, is_final=is_final)
         if state is TaskState.SUCCEEDED:
-            attempt(book, record)
-        book.finish(record, state)
-    book.close()
-    summary, failures, tasks = book.summary(), read_rows(paths.failures), read_rows(paths.tasks)
+            attempt(recorder, record)
+        recorder.finish(record, state)
+    recorder.close()
+    summary, failures, tasks = recorder.summary(), read_rows(paths.failures), read_rows(paths.tasks)
     assert sum(summary["counts"].values()) == len(outcomes) == len(tasks.rows)
     assert Counter(row["state"] for row in tasks.rows) == Counter(
         {state: count for state, count in summary["counts"].items() if count}
