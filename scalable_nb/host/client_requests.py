@@ -91,18 +91,18 @@ class Requests:
         """Run failed tasks and their failed inputs again; None keeps a task's terms."""
         again = self._with_failed_inputs(wires)
         for key in again:
-            record, ts = self._tracker.records[key], self._scheduler.tasks[key]
-            terms, wire = record.terms, wires.get(key)
-            if wire is not None and not record.is_plain:
+            tracked, ts = self._tracker.records[key], self._scheduler.tasks[key]
+            terms, wire = tracked.terms, wires.get(key)
+            if wire is not None and not tracked.is_plain:
                 terms = PolicyTerms.from_wire(wire)
                 if wire.get("component"):
-                    self._tracker.recorder.move(record, wire["component"])
+                    self._tracker.recorder.move(tracked, wire["component"])
                     self._tracker.routes.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
-            self._tracker.recorder.reopen(record, terms)
+            self._tracker.recorder.reopen(tracked, terms)
             self._tracker.tickets.renew(key)
             ts.suspicious = 0
         if wires:
@@ -132,10 +132,10 @@ class Requests:
         """Let tasks between two attempts fail with their last error; returns their keys."""
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
-            record = self._tracker.records[key]
-            self._tracker.recorder.give_up(record)
-            error = record.exception or TaskTimeoutError(f"{record.label} was given up")
-            self._tracker.outcomes.fail(record, error)
+            tracked = self._tracker.records[key]
+            self._tracker.recorder.give_up(tracked)
+            error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
+            self._tracker.outcomes.fail(tracked, error)
         return waiting
 
     def _is_waiting(self, key: Any) -> bool:
@@ -164,18 +164,18 @@ class Requests:
 
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
-        record, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
-        if record is None or record.is_plain or ts is None or ts.run_spec is None:
+        tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
+        if tracked is None or tracked.is_plain or ts is None or ts.run_spec is None:
             return None
         spec: Any = ts.run_spec
         (call,) = (part for part in spec.args if isinstance(part, Call))
         return {
-            "label": record.label,
+            "label": tracked.label,
             "call": pickle.dumps(call),
             "inputs": [part.target for part in spec.args if isinstance(part, Alias)],
             "is_async": spec.func is run_async_attempt,
-            "idempotent": record.terms.idempotent,
-            "timeout_s": record.terms.timeout_s,
+            "idempotent": tracked.terms.idempotent,
+            "timeout_s": tracked.terms.timeout_s,
         }
 
     # --- whole batches ---------------------------------------------------------------
@@ -198,9 +198,9 @@ class Requests:
         states = tracker.recorder.ledger.columns["state"]
         return [
             key
-            for key, record in tracker.records.items()
-            if (batches is None or record.batch.name in batches)
-            and not TaskState(states[record.row]).is_final
+            for key, tracked in tracker.records.items()
+            if (batches is None or tracked.batch.name in batches)
+            and not TaskState(states[tracked.row]).is_final
             and (key in tracker.brakes or not only_paused)
         ]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.task import Failure, TrackedTask
 from scalable_nb.host.tasks.worker_losses import exit_message
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.exit_report import ExitReport
@@ -35,12 +35,12 @@ def failed(failure_class: str = "ValueError", **values: Any) -> Failure:
     return Failure(failure_class, "it broke", "permanent", "0" * 16, **values)
 
 
-def attempt(recorder: RunRecorder, record: TaskRecord) -> None:
+def attempt(recorder: RunRecorder, record: TrackedTask) -> None:
     recorder.assign(record, WORKER)
     recorder.begin_attempt(record)
 
 
-def open_task(recorder: RunRecorder, key: Any = "simulate-1", retries: int = 3) -> TaskRecord:
+def open_task(recorder: RunRecorder, key: Any = "simulate-1", retries: int = 3) -> TrackedTask:
     batch = Batch("id", name="study", function="simulate", task="run", component="analysis",
                   tag="fast", previews={key: "scenario=1"})  # fmt: skip
     return recorder.open(key, batch, PolicyTerms(retries=retries))

@@ -17,7 +17,7 @@ from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.decision import decide
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TrackedTask
 from scalable_nb.protocol.call import result_key_of, slot_name
 from scalable_nb.protocol.messages import ANNOTATION
 
@@ -58,29 +58,29 @@ class Outcomes:
         Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
         where nobody waits for the attempt any more.
         """
-        record = self._running_record(key, worker, run_id)
-        if record is None:
+        tracked = self._running_record(key, worker, run_id)
+        if tracked is None:
             return {"granted": False, "refusal": ""}
         if self._tickets.take(key, worker, run_id):
             return {"granted": True, "refusal": ""}
         return {
             "granted": False,
-            "refusal": f"{record.label} {self._tickets.in_words(key)}, and nobody knows how far "
+            "refusal": f"{tracked.label} {self._tickets.in_words(key)}, and nobody knows how far "
             "it came. The task is not idempotent, so it is not called again; `resubmit` does it "
             "when the task is named.",
         }
 
-    def recover(self, record: TaskRecord) -> bool:
+    def recover(self, tracked: TrackedTask) -> bool:
         """Let a task that was lost with its worker have its result, where that had been kept."""
-        ts = self._scheduler.tasks[record.key]
+        ts = self._scheduler.tasks[tracked.key]
         wire = (ts.annotations or {}).get(ANNOTATION) or {}
         result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
         # Once: a file that is there and cannot be read would be tried for ever.
-        is_new = bool(result_key) and record.reason != RECOVERED and not wire.get("recompute")
+        is_new = bool(result_key) and tracked.reason != RECOVERED and not wire.get("recompute")
         if not is_new or not ResultStore(Path(wire["store"])).contains(result_key):
             return False
-        record.reason = RECOVERED
-        self.resume(record)
+        tracked.reason = RECOVERED
+        self.resume(tracked)
         return True
 
     # --- attempts fail -----------------------------------------------------------
@@ -99,15 +99,15 @@ class Outcomes:
         Answers whether to ``retry``, and whether the attempt ``is_told`` with that. One that was
         lost or taken back meanwhile is not: what became of it is asked where it is noted.
         """
-        record = self._running_record(key, worker, run_id)
-        if record is None:  # cancelled or lost meanwhile: nobody waits for this attempt
+        tracked = self._running_record(key, worker, run_id)
+        if tracked is None:  # cancelled or lost meanwhile: nobody waits for this attempt
             return {"retry": False, "is_told": False}
-        if record.is_reported:  # asked again: the connection broke before the answer came
-            return {"retry": not record.is_given_up, "is_told": True}
+        if tracked.is_reported:  # asked again: the connection broke before the answer came
+            return {"retry": not tracked.is_given_up, "is_told": True}
         if failure["failure_class"] != UnknownOutcomeError.__name__:
             self._tickets.renew(key)  # what became of the call is known
-        record.exception = exception
-        will_retry = self.settle(record, Failure(worker=worker, **failure), verdict=verdict)
+        tracked.exception = exception
+        will_retry = self.settle(tracked, Failure(worker=worker, **failure), verdict=verdict)
         return {"retry": will_retry, "is_told": True}
 
     def attempt_expired(
@@ -125,35 +125,35 @@ class Outcomes:
         Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        record = self._running_record(self._key_of(key), worker, run_id)
-        if record is not None and record.is_reported:
+        tracked = self._running_record(self._key_of(key), worker, run_id)
+        if tracked is not None and tracked.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))
-        if record is None:  # cancelled or settled: it only blocks its thread
+        if tracked is None:  # cancelled or settled: it only blocks its thread
             return {"kill": is_harmless, "is_settled": False}
         if is_harmless:
             # Nothing more for a worker that is about to end.
             stimulus = f"scalable-timeout-{time()}"
             self._scheduler.handle_worker_status_change("paused", worker, stimulus)
-        self._time_out(record, worker, started_at, duration_s, memory_bytes)
+        self._time_out(tracked, worker, started_at, duration_s, memory_bytes)
         return {"kill": is_harmless, "is_settled": True}
 
     def _time_out(
         self,
-        record: TaskRecord,
+        tracked: TrackedTask,
         worker: str,
         started_at: float,
         duration_s: float,
         memory_bytes: int,
     ) -> None:
-        message = f"{record.label} ran longer than its limit of {record.terms.timeout_s:g} s"
-        if record.reason == RECOMPUTED:
+        message = f"{tracked.label} ran longer than its limit of {tracked.terms.timeout_s:g} s"
+        if tracked.reason == RECOMPUTED:
             message += " when it was computed again, its result having been lost with a worker"
         failure = Failure(
             failure_class="TaskTimeoutError",
             message=message,
             category="timeout",
-            fingerprint=self._tracker.losses.fingerprint("TaskTimeoutError", record),
+            fingerprint=self._tracker.losses.fingerprint("TaskTimeoutError", tracked),
             error_module="scalable_nb.errors",
             started_at=started_at,
             duration_s=duration_s,
@@ -161,21 +161,21 @@ class Outcomes:
             memory_bytes=memory_bytes or None,
             memory_limit_bytes=self._scheduler.workers[worker].memory_limit,
         )
-        if self.settle(record, failure):
-            self._scheduler.transitions({record.key: "released"}, f"scalable-timeout-{time()}")
+        if self.settle(tracked, failure):
+            self._scheduler.transitions({tracked.key: "released"}, f"scalable-timeout-{time()}")
         else:
-            self.fail(record, TaskTimeoutError(f"{message} (attempt {record.attempts})"))
+            self.fail(tracked, TaskTimeoutError(f"{message} (attempt {tracked.attempts})"))
 
     def _key_of(self, name: str) -> Any:
         return self._keys_by_slot.get(name, name)
 
     def _is_precious(self, name: str) -> bool:
-        record = self._tracker.records.get(self._key_of(name))
-        return record is not None and not record.terms.idempotent
+        tracked = self._tracker.records.get(self._key_of(name))
+        return tracked is not None and not tracked.terms.idempotent
 
     def settle(
         self,
-        record: TaskRecord,
+        tracked: TrackedTask,
         failure: Failure,
         *,
         verdict: str | None = None,
@@ -183,40 +183,40 @@ class Outcomes:
     ) -> bool:
         """Decide about a failed attempt, write it down, and hold the task if it runs again."""
         decision = decide(
-            record.terms,
+            tracked.terms,
             category=failure.category,
-            attempt=record.attempts - record.attempts_at_start + 1,
-            retries_used=record.retries_used,
-            losses_used=record.losses_used,
+            attempt=tracked.attempts - tracked.attempts_at_start + 1,
+            retries_used=tracked.retries_used,
+            losses_used=tracked.losses_used,
             verdict=verdict,
             loss=loss,
             random=random,
         )
-        record.retries_used += decision.charged == "retries"
-        record.losses_used += decision.charged == "worker_losses"
+        tracked.retries_used += decision.charged == "retries"
+        tracked.losses_used += decision.charged == "worker_losses"
         self._recorder.end_attempt(
-            record, failure, retry_in_s=decision.retry_in_s, is_final=not decision.will_retry
+            tracked, failure, retry_in_s=decision.retry_in_s, is_final=not decision.will_retry
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
-            is_paused = record.key in self._tracker.brakes
-            self._tracker.on_retry(record, failure)
+            is_paused = tracked.key in self._tracker.brakes
+            self._tracker.on_retry(tracked, failure)
             # Where its batch was paused meanwhile, a person says when.
-            self._hold.park(record.key, None if is_paused else delay_s)
-            self._recorder.ledger.set(record.row, retry_at=time() + delay_s)
+            self._hold.park(tracked.key, None if is_paused else delay_s)
+            self._recorder.ledger.set(tracked.row, retry_at=time() + delay_s)
         else:
-            self._tracker.brakes.on_failure(record, failure)
+            self._tracker.brakes.on_failure(tracked, failure)
         return decision.will_retry
 
-    def resume(self, record: TaskRecord) -> None:
+    def resume(self, tracked: TrackedTask) -> None:
         """Let a task run that was held until it was known what had become of it."""
-        if record.key not in self._tracker.brakes:
-            self._hold.wake(record.key)
+        if tracked.key not in self._tracker.brakes:
+            self._hold.wake(tracked.key)
 
-    def fail(self, record: TaskRecord, error: Exception | bytes) -> None:
+    def fail(self, tracked: TrackedTask, error: Exception | bytes) -> None:
         """End a task for good, with an error of ours or one that a worker pickled."""
-        self._hold.drop(record.key)
-        ts = self._scheduler.tasks[record.key]
+        self._hold.drop(tracked.key)
+        ts = self._scheduler.tasks[tracked.key]
         pickled: Any = error if isinstance(error, bytes) else pickle.dumps(error)
         text = "" if isinstance(error, bytes) else repr(error)
         values: dict[str, Any] = {}
@@ -227,23 +227,23 @@ class Outcomes:
         else:
             values = {
                 "exception": pickled,
-                "cause": record.key,
+                "cause": tracked.key,
                 "exception_text": text,
                 "traceback_text": "",
             }
         stimulus = f"scalable-fail-{time()}"
         recommendations = self._scheduler.transition(
-            record.key, "erred", stimulus_id=stimulus, **values
+            tracked.key, "erred", stimulus_id=stimulus, **values
         )
         self._scheduler.transitions(recommendations, stimulus)
         self._scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus)
 
-    def _running_record(self, key: Any, worker: str, run_id: int) -> TaskRecord | None:
+    def _running_record(self, key: Any, worker: str, run_id: int) -> TrackedTask | None:
         """The task of an attempt that is waited for; None where it was cancelled or lost.
 
         The same task may be on the same worker once more: only the number tells them apart.
         """
-        record, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
-        if record is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
+        tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
+        if tracked is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
-        return record if ts.processing_on.address == worker else None
+        return tracked if ts.processing_on.address == worker else None

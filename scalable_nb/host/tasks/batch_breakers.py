@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.faults.circuit_breaker import Brake, Pause, pause_text
-from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.task import Failure, TrackedTask
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class Brakes:
     def __contains__(self, key: Any) -> bool:
         return key in self._paused
 
-    def on_success(self, record: TaskRecord) -> None:
+    def on_success(self, tracked: TrackedTask) -> None:
         """A task of a batch succeeded."""
-        if record.batch.brake is not None:
-            record.batch.brake.succeed()
+        if tracked.batch.brake is not None:
+            tracked.batch.brake.succeed()
 
-    def on_failure(self, record: TaskRecord, failure: Failure) -> None:
+    def on_failure(self, tracked: TrackedTask, failure: Failure) -> None:
         """A task failed for good; pauses the rest of its batch where that is due."""
-        batch = record.batch
+        batch = tracked.batch
         if not batch.name:
             return  # a single submit has no rest
         if batch.brake is None:
@@ -77,10 +77,10 @@ class Brakes:
         """Let paused tasks go on, and never stop their batches again; returns their keys."""
         chosen = [key for key in keys if key in self._paused]
         for key in chosen:
-            record = self._tracker.records[key]
+            tracked = self._tracker.records[key]
             self._paused.discard(key)
-            if record.batch.brake is not None:
-                record.batch.brake.release()
+            if tracked.batch.brake is not None:
+                tracked.batch.brake.release()
             self._tracker.hold.wake(key)
         return chosen
 
@@ -88,16 +88,16 @@ class Brakes:
         """The task is gone."""
         self._paused.discard(key)
 
-    def _pause(self, record: TaskRecord) -> bool:
+    def _pause(self, tracked: TrackedTask) -> bool:
         """Hold a task that is not on a worker; says whether it is paused now."""
-        scheduler, hold, key = self._tracker.scheduler, self._tracker.hold, record.key
+        scheduler, hold, key = self._tracker.scheduler, self._tracker.hold, tracked.key
         state = scheduler.tasks[key].state
         if state not in ("waiting", "queued", "no-worker"):
             return False
         self._paused.add(key)
         hold.park(key, None)
         hold.restrict(key)
-        self._tracker.recorder.ledger.set_state(record.row, TaskState.PAUSED)
+        self._tracker.recorder.ledger.set_state(tracked.row, TaskState.PAUSED)
         if state != "waiting":
             scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")
         return True

@@ -18,7 +18,7 @@ from scalable_nb.faults.categories import BY_CLASS, Category
 from scalable_nb.faults.classify import classify
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.task import Failure, TrackedTask
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState
 
@@ -67,19 +67,19 @@ class PlainTasks:
                 return
             self._open(ts)
 
-    def enter_failed(self, key: Any) -> TaskRecord:
+    def enter_failed(self, key: Any) -> TrackedTask:
         """Enter a task from beyond the limit because it failed."""
         return self._open(self._tracker.scheduler.tasks[key])
 
-    def _open(self, ts: dask_scheduler.TaskState) -> TaskRecord:
+    def _open(self, ts: dask_scheduler.TaskState) -> TrackedTask:
         self._count += 1
         prefix = ts.prefix.name
         batch = self._batches.get(prefix)
         if batch is None:
             batch = self._batches[prefix] = Batch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
-        record = self._tracker.records[ts.key] = self._tracker.recorder.open(ts.key, batch, terms)
-        return record
+        tracked = self._tracker.records[ts.key] = self._tracker.recorder.open(ts.key, batch, terms)
+        return tracked
 
     def _tell_limit(self) -> None:
         if self._max_rows:
@@ -91,35 +91,35 @@ class PlainTasks:
 
     # --- where they differ -------------------------------------------------------------
 
-    def on_released(self, record: TaskRecord, start: str) -> None:
+    def on_released(self, tracked: TrackedTask, start: str) -> None:
         """The scheduler took a task back: it runs again, or nobody needs it any more."""
-        ts = self._tracker.scheduler.tasks[record.key]
+        ts = self._tracker.scheduler.tasks[tracked.key]
         recorder = self._tracker.recorder
-        state = TaskState(recorder.ledger.columns["state"][record.row])
+        state = TaskState(recorder.ledger.columns["state"][tracked.row])
         if ts.waiters or ts.who_wants:
-            if state is TaskState.RUNNING and not record.is_reported:
-                recorder.abandon_attempt(record)
+            if state is TaskState.RUNNING and not tracked.is_reported:
+                recorder.abandon_attempt(tracked)
         elif not state.is_final:
             # Its neighbour failed, or it was cancelled while it ran.
-            record.reason = "nothing needs its result any more"
-            recorder.finish(record, TaskState.CANCELLED)
+            tracked.reason = "nothing needs its result any more"
+            recorder.finish(tracked, TaskState.CANCELLED)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """A worker says that an attempt failed; with retries left no plugin hears of it."""
-        record = self._tracker.records.get(key)
-        if record is not None and record.is_plain:
+        tracked = self._tracker.records.get(key)
+        if tracked is not None and tracked.is_plain:
             ts = self._tracker.scheduler.tasks[key]
             if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
                 failure = told_by_dask({**message, "worker": worker})
-                self._tracker.recorder.end_attempt(record, failure, retry_in_s=0.0, is_final=False)
+                self._tracker.recorder.end_attempt(tracked, failure, retry_in_s=0.0, is_final=False)
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
     def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:
         """A task left its worker's thread pool: another one has its thread now."""
         self._handle_long_running(key=key, worker=worker, **message)
-        record = self._tracker.records.get(key)
-        if record is not None and record.worker == worker:
-            self._tracker.leave_seat(record)
+        tracked = self._tracker.records.get(key)
+        if tracked is not None and tracked.worker == worker:
+            self._tracker.leave_seat(tracked)
 
 
 def told_by_dask(message: dict[str, Any]) -> Failure:

@@ -44,9 +44,9 @@ class Routes:
         if not self._kinds:
             return
         for key in keys:
-            record = self._tracker.records.get(key)
-            if record is not None:
-                self._bind(key, self._own.get(key) or self.kind_of(record.batch.component))
+            tracked = self._tracker.records.get(key)
+            if tracked is not None:
+                self._bind(key, self._own.get(key) or self.kind_of(tracked.batch.component))
 
     def redirect(self, component: str, stand_in: str) -> int:
         """From now on another component's workers take the tasks of this one.
@@ -61,8 +61,8 @@ class Routes:
         } | {component: stand_in}
         waiting = [
             key
-            for key, record in self._tracker.records.items()
-            if record.batch.component == component and key not in self._own
+            for key, tracked in self._tracker.records.items()
+            if tracked.batch.component == component and key not in self._own
         ]
         return sum(self._move(key, stand_in) for key in waiting)
 
@@ -76,9 +76,9 @@ class Routes:
         """The tasks that could run now on a kind of their own: their component, that kind."""
         states = self._tracker.recorder.ledger.columns["state"]
         for key, kind in self._own.items():
-            record = self._tracker.records.get(key)
-            if record is not None and TaskState(states[record.row]).is_runnable:
-                yield record.batch.component, kind
+            tracked = self._tracker.records.get(key)
+            if tracked is not None and TaskState(states[tracked.row]).is_runnable:
+                yield tracked.batch.component, kind
 
     def forget(self, key: Any) -> None:
         """A task is no more."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scalable_nb.host.tasks.task import TaskRecord
+from scalable_nb.host.tasks.task import TrackedTask
 from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.protocol.operations import REVOCATION_ANSWER, REVOCATION_QUERY
 
@@ -33,27 +33,27 @@ class Recalls:
     def __init__(self, tracker: TaskTracker) -> None:
         self._tracker = tracker
         # By worker and number of the run: the task, and why it was taken back.
-        self._asked: dict[str, dict[int, tuple[TaskRecord, str]]] = {}
+        self._asked: dict[str, dict[int, tuple[TrackedTask, str]]] = {}
         tracker.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
 
-    def ask(self, record: TaskRecord) -> None:
+    def ask(self, tracked: TrackedTask) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
-        ts = self._tracker.scheduler.tasks[record.key]
+        ts = self._tracker.scheduler.tasks[tracked.key]
         run_id = ts.run_id
         assert run_id is not None  # it was on a worker
-        self._tracker.hold.park(record.key, None)
+        self._tracker.hold.park(tracked.key, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
         cause = "input" if is_for_input else "recalled"
-        self._asked.setdefault(record.worker, {})[run_id] = record, cause
+        self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
         question = {
             "op": REVOCATION_QUERY,
-            "key": record.key,
+            "key": tracked.key,
             "run_id": run_id,
             # Its result is on disk then, and it need not fail.
-            "until_ended": not record.terms.idempotent,
+            "until_ended": not tracked.terms.idempotent,
         }
         # In the next turn of the loop: after what this transition itself tells the worker.
-        self._tracker.scheduler.loop.add_callback(self._send, record.worker, question)
+        self._tracker.scheduler.loop.add_callback(self._send, tracked.worker, question)
 
     def _send(self, worker: str, question: dict[str, Any]) -> None:
         if worker in self._tracker.scheduler.workers:  # otherwise it counts as lost with it
@@ -67,10 +67,10 @@ class Recalls:
         ts = self._tracker.scheduler.tasks.get(key)
         if asked is None or ts is None or ts.run_id != run_id:
             return  # cancelled meanwhile, and perhaps submitted again
-        record, cause = asked
+        tracked, cause = asked
         told = ExitReport(cause, attempts={run_id: span} if span else {})
-        self._tracker.losses.settle_recalled(record, worker, told)
+        self._tracker.losses.settle_recalled(tracked, worker, told)
 
-    def of_lost(self, worker: str) -> list[TaskRecord]:
+    def of_lost(self, worker: str) -> list[TrackedTask]:
         """The worker is gone: what it was asked about its nanny tells."""
-        return [record for record, _ in self._asked.pop(worker, {}).values()]
+        return [tracked for tracked, _ in self._asked.pop(worker, {}).values()]

@@ -11,7 +11,7 @@ from time import time
 from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.task import Failure, TrackedTask
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.journal import JournalFile
@@ -68,7 +68,7 @@ class RunRecorder:
         #: The batch job that a worker, by its address, is or was in.
         self.job_of: Callable[[str], str | None] = lambda worker: None
 
-    def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TaskRecord:
+    def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TrackedTask:
         """Enter a new task."""
         now = time()
         ledger = self.ledger
@@ -77,7 +77,7 @@ class RunRecorder:
         if row is None:
             values = self._columns(batch, terms, now)
             row = ledger.add(key_text(key), batch.label(key, preview), **values)
-        return TaskRecord(key, row, batch, preview, terms, runnable_at=now)
+        return TrackedTask(key, row, batch, preview, terms, runnable_at=now)
 
     def enter_answered(self, batch: Batch, result_keys: list[str]) -> None:
         """Enter tasks that a client answered with kept results: the host never has them."""
@@ -88,100 +88,100 @@ class RunRecorder:
         columns = self._columns(batch, terms, now)
         rows = self.ledger.extend(keys, labels, state=TaskState.CACHED, **columns)
         # They may be a hundred thousand at once, and what is written of them differs in little.
-        record = TaskRecord(keys[0], rows[0], batch, "", terms)
+        tracked = TrackedTask(keys[0], rows[0], batch, "", terms)
         ending = _Ending(now, TaskState.CACHED, attempts=0, error=0, reason=None, worker="")
-        task_row = self._task_row(record, ending)
-        cache_row = self._cache_row(record, {"event": "hit"}, now)
+        task_row = self._task_row(tracked, ending)
+        cache_row = self._cache_row(tracked, {"event": "hit"}, now)
         previews = batch.previews.values()
         for key, preview, result_key in zip(keys, previews, result_keys, strict=True):
             self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
             self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
 
-    def reopen(self, record: TaskRecord, terms: PolicyTerms) -> None:
+    def reopen(self, tracked: TrackedTask, terms: PolicyTerms) -> None:
         """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""
-        record.terms = terms
-        record.retries_used = record.losses_used = 0
-        record.attempts_at_start = record.attempts
-        record.reason = None
-        record.runnable_at = time()
-        self.ledger.set(record.row, attempts_allowed=record.attempts_allowed, retry_at=0.0)
+        tracked.terms = terms
+        tracked.retries_used = tracked.losses_used = 0
+        tracked.attempts_at_start = tracked.attempts
+        tracked.reason = None
+        tracked.runnable_at = time()
+        self.ledger.set(tracked.row, attempts_allowed=tracked.attempts_allowed, retry_at=0.0)
 
-    def move(self, record: TaskRecord, component: str) -> None:
+    def move(self, tracked: TrackedTask, component: str) -> None:
         """A person wants the task on workers of another component."""
-        if component != record.batch.component:
-            record.batch = replace(record.batch, component=component)
-            self.ledger.set(record.row, component=self.ledger.code(component))
+        if component != tracked.batch.component:
+            tracked.batch = replace(tracked.batch, component=component)
+            self.ledger.set(tracked.row, component=self.ledger.code(component))
 
-    def assign(self, record: TaskRecord, worker: str) -> None:
+    def assign(self, tracked: TrackedTask, worker: str) -> None:
         """The task was sent to a worker, and stands in line there."""
-        record.worker = worker
-        record.is_reported = False
-        record.exception = b""
-        self.ledger.set_state(record.row, TaskState.QUEUED)
-        self.ledger.set(record.row, retry_at=0.0)
+        tracked.worker = worker
+        tracked.is_reported = False
+        tracked.exception = b""
+        self.ledger.set_state(tracked.row, TaskState.QUEUED)
+        self.ledger.set(tracked.row, retry_at=0.0)
 
-    def begin_attempt(self, record: TaskRecord) -> None:
+    def begin_attempt(self, tracked: TrackedTask) -> None:
         """The task has a thread."""
         ledger = self.ledger
-        ledger.set_state(record.row, TaskState.RUNNING)
+        ledger.set_state(tracked.row, TaskState.RUNNING)
         ledger.set(
-            record.row,
-            worker=ledger.code(self.worker_name(record.worker)),
-            host=ledger.code(self._worker_hosts.get(record.worker, "")),
-            job=ledger.code(self.job_of(record.worker) or ""),
-            attempt=record.attempts + 1,
+            tracked.row,
+            worker=ledger.code(self.worker_name(tracked.worker)),
+            host=ledger.code(self._worker_hosts.get(tracked.worker, "")),
+            job=ledger.code(self.job_of(tracked.worker) or ""),
+            attempt=tracked.attempts + 1,
             started_at=time(),
         )
 
     def end_attempt(
         self,
-        record: TaskRecord,
+        tracked: TrackedTask,
         failure: Failure,
         *,
         retry_in_s: float | None,
         is_final: bool,
     ) -> None:
         """An attempt failed: one row in ``failures.jsonl``."""
-        record.attempts += 1
-        record.is_reported = True
-        record.is_given_up = is_final
+        tracked.attempts += 1
+        tracked.is_reported = True
+        tracked.is_given_up = is_final
         self.attempts += 1
         self.retries += not is_final
         self.failures_by_class[failure.failure_class] += 1
         ledger = self.ledger
-        allowed = max(record.attempts_allowed, record.attempts)
+        allowed = max(tracked.attempts_allowed, tracked.attempts)
         values: dict[str, float] = {
-            "attempt": record.attempts,
+            "attempt": tracked.attempts,
             "attempts_allowed": allowed,
             "error": ledger.code(failure.failure_class),
             "duration_s": failure.duration_s or 0.0,
         }
         if failure.started_at:
             values["started_at"] = failure.started_at
-        ledger.set(record.row, **values)
+        ledger.set(tracked.row, **values)
         self.failures.append(
-            self._failure_row(record, failure, allowed, retry_in_s, is_final, time())
+            self._failure_row(tracked, failure, allowed, retry_in_s, is_final, time())
         )
 
-    def abandon_attempt(self, record: TaskRecord) -> None:
+    def abandon_attempt(self, tracked: TrackedTask) -> None:
         """An attempt came to nothing and nobody knows why: it is counted, no more."""
-        record.attempts += 1
+        tracked.attempts += 1
         self.attempts += 1
 
-    def find_again(self, record: TaskRecord) -> None:
+    def find_again(self, tracked: TrackedTask) -> None:
         """A result that had been lost is there after all; nothing was executed for it."""
-        self.ledger.set_state(record.row, TaskState.SUCCEEDED)
-        self.ledger.set(record.row, attempt=record.attempts, started_at=record.succeeded_at)
+        self.ledger.set_state(tracked.row, TaskState.SUCCEEDED)
+        self.ledger.set(tracked.row, attempt=tracked.attempts, started_at=tracked.succeeded_at)
 
-    def give_up(self, record: TaskRecord) -> None:
+    def give_up(self, tracked: TrackedTask) -> None:
         """The retry that was announced with the last failed attempt will not be."""
-        record.reason = GIVEN_UP
-        record.is_given_up = True
+        tracked.reason = GIVEN_UP
+        tracked.is_given_up = True
         self.retries -= 1
 
     def finish(
         self,
-        record: TaskRecord,
+        tracked: TrackedTask,
         state: TaskState,
         *,
         started_at: float | None = None,
@@ -196,32 +196,32 @@ class RunRecorder:
         process, and the most memory that this process is known to have used.
         """
         ledger = self.ledger
-        row = record.row
+        row = tracked.row
         ledger.set_state(row, state)
         if started_at is not None and duration_s is not None:
             ledger.set(row, started_at=started_at, duration_s=duration_s)
         if state is TaskState.SUCCEEDED:
-            record.attempts += 1
+            tracked.attempts += 1
             self.attempts += 1
-            ledger.set(row, attempt=record.attempts)
+            ledger.set(row, attempt=tracked.attempts)
         ending = _Ending(
             at=time(),
             state=state,
-            attempts=record.attempts,
+            attempts=tracked.attempts,
             error=ledger.columns["error"][row],
-            reason=record.reason,
-            worker=record.worker,
-            queued_s=record.queued_s(started_at),
+            reason=tracked.reason,
+            worker=tracked.worker,
+            queued_s=tracked.queued_s(started_at),
             pid=pid,
             memory_bytes=memory_bytes,
             result_bytes=result_bytes,
         )
-        self.tasks.append(lambda: self._task_row(record, ending))
+        self.tasks.append(lambda: self._task_row(tracked, ending))
 
-    def keep(self, record: TaskRecord, facts: dict[str, Any]) -> None:
+    def keep(self, tracked: TrackedTask, facts: dict[str, Any]) -> None:
         """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
         now = time()
-        self.cache.append(lambda: self._cache_row(record, facts, now))
+        self.cache.append(lambda: self._cache_row(tracked, facts, now))
 
     def worker_name(self, address: str) -> str:
         """The name of a worker, also after it left."""
@@ -317,15 +317,15 @@ class RunRecorder:
         }
 
     def _cache_row(
-        self, record: TaskRecord, facts: Mapping[str, Any], now: float
+        self, tracked: TrackedTask, facts: Mapping[str, Any], now: float
     ) -> dict[str, Any]:
         return {
             "run_id": self.run_id,
             "schema_version": SCHEMA_VERSION,
             "event_type": f"cache-{facts.get('event', 'problem')}",
             "timestamp": utc_iso(now),
-            "task_id": self.ledger.keys[record.row],
-            "function_name": record.batch.function,
+            "task_id": self.ledger.keys[tracked.row],
+            "function_name": tracked.batch.function,
             "key": facts.get("key"),
             "bytes": facts.get("bytes"),
             "problem": facts.get("problem"),
@@ -333,7 +333,7 @@ class RunRecorder:
 
     def _failure_row(
         self,
-        record: TaskRecord,
+        tracked: TrackedTask,
         failure: Failure,
         attempts_allowed: int,
         retry_in_s: float | None,
@@ -347,15 +347,15 @@ class RunRecorder:
             message=failure.message,
             timestamp=utc_iso(now),
             provider=self.provider,
-            task_id=self.ledger.keys[record.row],
-            details={**_given(pid=failure.pid, reason=record.reason), **failure.details},
+            task_id=self.ledger.keys[tracked.row],
+            details={**_given(pid=failure.pid, reason=tracked.reason), **failure.details},
             event_type="failure",
             schema_version=SCHEMA_VERSION,
-            task_name=record.batch.task or record.batch.function,
-            function_name=record.batch.function,
-            component=record.batch.component,
-            tag=record.batch.tag,
-            attempt=record.attempts,
+            task_name=tracked.batch.task or tracked.batch.function,
+            function_name=tracked.batch.function,
+            component=tracked.batch.component,
+            tag=tracked.batch.tag,
+            attempt=tracked.attempts,
             attempts_allowed=attempts_allowed,
             is_final=is_final,
             will_retry=not is_final,
@@ -364,21 +364,21 @@ class RunRecorder:
             fingerprint=failure.fingerprint,
             error_module=failure.error_module,
             traceback=failure.traceback,
-            worker=self.worker_name(failure.worker or record.worker),
+            worker=self.worker_name(failure.worker or tracked.worker),
             host=failure.host or self._worker_hosts.get(failure.worker, ""),
-            job_id=failure.job_id or self.job_of(failure.worker or record.worker),
+            job_id=failure.job_id or self.job_of(failure.worker or tracked.worker),
             job_state=failure.job_state,
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,
             memory_limit_bytes=failure.memory_limit_bytes,
             started_at=utc_iso(started_at) if started_at else None,
-            queued_s=record.queued_s(started_at),
+            queued_s=tracked.queued_s(started_at),
             duration_s=failure.duration_s,
-            args_preview=record.preview,
+            args_preview=tracked.preview,
         )
 
-    def _task_row(self, record: TaskRecord, ending: _Ending) -> TaskRow:
-        columns, row = self.ledger.columns, record.row
+    def _task_row(self, tracked: TrackedTask, ending: _Ending) -> TaskRow:
+        columns, row = self.ledger.columns, tracked.row
         started_at = columns["started_at"][row]
         has_failed = ending.state is TaskState.FAILED
         return TaskRow(
@@ -387,11 +387,11 @@ class RunRecorder:
             event_type="task",
             timestamp=utc_iso(ending.at),
             task_id=self.ledger.keys[row],
-            task_name=record.batch.task or record.batch.function,
-            function_name=record.batch.function,
-            component=record.batch.component,
-            tag=record.batch.tag,
-            batch=record.batch.name,
+            task_name=tracked.batch.task or tracked.batch.function,
+            function_name=tracked.batch.function,
+            component=tracked.batch.component,
+            tag=tracked.batch.tag,
+            batch=tracked.batch.name,
             state=ending.state.label,
             attempts=ending.attempts,
             attempts_allowed=columns["attempts_allowed"][row],
@@ -404,7 +404,7 @@ class RunRecorder:
             duration_s=columns["duration_s"][row],
             memory_bytes=ending.memory_bytes,
             result_bytes=ending.result_bytes,
-            args_preview=record.preview,
+            args_preview=tracked.preview,
             failure_class=(self.ledger.strings[ending.error] or None) if has_failed else None,
             reason=ending.reason,
         )

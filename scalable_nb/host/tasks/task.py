@@ -16,7 +16,7 @@ RECOVERED: Final = "kept before its worker was lost"
 
 
 @dataclass(slots=True)
-class TaskRecord:
+class TrackedTask:
     """What the host knows of one task.
 
     Attributes

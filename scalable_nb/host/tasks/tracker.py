@@ -29,7 +29,7 @@ from scalable_nb.host.tasks.parked_tasks import Hold
 from scalable_nb.host.tasks.placement import Routes
 from scalable_nb.host.tasks.revocations import Recalls
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TaskRecord
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TrackedTask
 from scalable_nb.host.tasks.worker_losses import Losses
 from scalable_nb.protocol.messages import ANNOTATION, Batch
 from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC
@@ -66,7 +66,7 @@ class TaskTracker(SchedulerPlugin):
     ) -> None:
         self.scheduler = scheduler
         self.recorder = recorder
-        self.records: dict[Any, TaskRecord] = {}
+        self.records: dict[Any, TrackedTask] = {}
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
         self.seats = Seats()
@@ -78,7 +78,7 @@ class TaskTracker(SchedulerPlugin):
         self.plain = PlainTasks(self)
         self.routes = Routes(self, kinds)
         #: Called with a failed attempt whose task runs again.
-        self.on_retry: Callable[[TaskRecord, Failure], None] = lambda record, failure: None
+        self.on_retry: Callable[[TrackedTask, Failure], None] = lambda tracked, failure: None
         self.notices: list[str] = []
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list
@@ -171,61 +171,61 @@ class TaskTracker(SchedulerPlugin):
         self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str = "", **kwargs: Any
     ) -> None:
         """Follow a task; called for every transition of every task."""
-        record = self.records.get(key)
-        if record is None:
+        tracked = self.records.get(key)
+        if tracked is None:
             if finish != "erred":
                 return
-            record = self.plain.enter_failed(key)
+            tracked = self.plain.enter_failed(key)
         if start == "processing":
-            self.leave_seat(record)
-        self._on_finish[finish](record, start, stimulus_id, kwargs)
+            self.leave_seat(tracked)
+        self._on_finish[finish](tracked, start, stimulus_id, kwargs)
         if key in self.hold:
             self.hold.on_transition(key, finish)
 
-    def _on_processing(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        ts = self.scheduler.tasks[record.key]
-        if not record.is_plain:
+    def _on_processing(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        ts = self.scheduler.tasks[tracked.key]
+        if not tracked.is_plain:
             # Worker losses have budgets of our own: Dask is not to count them as well.
             ts.suspicious = 0
         ws = ts.processing_on
         assert ws is not None  # that is what processing means
-        self.recorder.assign(record, ws.address)
-        if self.seats.take(ws.address, ws.nthreads, record.key):
-            self.recorder.begin_attempt(record)
+        self.recorder.assign(tracked, ws.address)
+        if self.seats.take(ws.address, ws.nthreads, tracked.key):
+            self.recorder.begin_attempt(tracked)
 
-    def leave_seat(self, record: TaskRecord) -> None:
+    def leave_seat(self, tracked: TrackedTask) -> None:
         """A task has no thread any more; the next in line has it."""
-        following = self.records.get(self.seats.leave(record.worker, record.key))
+        following = self.records.get(self.seats.leave(tracked.worker, tracked.key))
         if following is not None:
             self.recorder.begin_attempt(following)
 
-    def _on_memory(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
+    def _on_memory(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
         if kept:
-            self.recorder.keep(record, kept)
+            self.recorder.keep(tracked, kept)
             if kept.get("event"):
-                self.kept_keys.add(record.key)
+                self.kept_keys.add(tracked.key)
             if kept.get("problem"):
-                self._tell_of_store(record, kept["problem"])
+                self._tell_of_store(tracked, kept["problem"])
         started_at = duration_s = None
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
-        self.brakes.on_success(record)
-        is_hit = kept.get("event") == "hit" and record.reason != RECOVERED
-        is_found = started_at is None or started_at <= record.succeeded_at
-        if record.reason == RECOMPUTED and (is_hit or is_found):
+        self.brakes.on_success(tracked)
+        is_hit = kept.get("event") == "hit" and tracked.reason != RECOVERED
+        is_found = started_at is None or started_at <= tracked.succeeded_at
+        if tracked.reason == RECOMPUTED and (is_hit or is_found):
             # Dask asked again for what this very run had computed and kept, or for what the
             # worker had just fetched from the one that was lost: the function was not called.
-            self.recorder.find_again(record)
+            self.recorder.find_again(tracked)
             return
-        if is_hit and record.batch.is_known:
+        if is_hit and tracked.batch.is_known:
             # Its client had answered with the result before another task needed it.
-            self.recorder.ledger.set_state(record.row, TaskState.CACHED)
+            self.recorder.ledger.set_state(tracked.row, TaskState.CACHED)
             return
-        ws = self.scheduler.workers.get(record.worker)
+        ws = self.scheduler.workers.get(tracked.worker)
         self.recorder.finish(
-            record,
+            tracked,
             TaskState.CACHED if is_hit else TaskState.SUCCEEDED,
             started_at=started_at,
             duration_s=duration_s,
@@ -234,110 +234,110 @@ class TaskTracker(SchedulerPlugin):
             result_bytes=kwargs.get("nbytes"),
         )
 
-    def _tell_of_store(self, record: TaskRecord, problem: str) -> None:
+    def _tell_of_store(self, tracked: TrackedTask, problem: str) -> None:
         # Once per function: whatever ails the store, it ails it for the next task too.
-        if record.batch.function not in self._told_of_store:
-            self._told_of_store.add(record.batch.function)
-            self.notify(f"{record.label} is done, but: {problem}. Others are in cache.jsonl.")
+        if tracked.batch.function not in self._told_of_store:
+            self._told_of_store.add(tracked.batch.function)
+            self.notify(f"{tracked.label} is done, but: {problem}. Others are in cache.jsonl.")
 
-    def _on_erred(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        self.hold.drop(record.key)
-        self.brakes.forget(record.key)
-        blame = self.scheduler.tasks[record.key].exception_blame
-        if blame is not None and blame.key != record.key:
-            self._fail_with_input(record, blame.key)
-        elif not record.is_reported:
-            self._report_plain_error(record, kwargs)
-        record.exception = b""
-        if record.reason == RECOMPUTED:
-            self._tell_lost_success(record)
-        self.recorder.finish(record, TaskState.FAILED)
+    def _on_erred(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        self.hold.drop(tracked.key)
+        self.brakes.forget(tracked.key)
+        blame = self.scheduler.tasks[tracked.key].exception_blame
+        if blame is not None and blame.key != tracked.key:
+            self._fail_with_input(tracked, blame.key)
+        elif not tracked.is_reported:
+            self._report_plain_error(tracked, kwargs)
+        tracked.exception = b""
+        if tracked.reason == RECOMPUTED:
+            self._tell_lost_success(tracked)
+        self.recorder.finish(tracked, TaskState.FAILED)
 
-    def _tell_lost_success(self, record: TaskRecord) -> None:
-        if record.batch.batch_id not in self._told_lost:  # once; the others are in the journal
-            self._told_lost.add(record.batch.batch_id)
+    def _tell_lost_success(self, tracked: TrackedTask) -> None:
+        if tracked.batch.batch_id not in self._told_lost:  # once; the others are in the journal
+            self._told_lost.add(tracked.batch.batch_id)
             self.notify(
-                f"{record.label} had succeeded, its result was lost with its worker, and computing "
+                f"{tracked.label} had succeeded, its result was lost with its worker, and computing "
                 "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
             )
 
-    def _on_released(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        record.runnable_at = time()
-        ts = self.scheduler.tasks[record.key]
+    def _on_released(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        tracked.runnable_at = time()
+        ts = self.scheduler.tasks[tracked.key]
         if start == "memory" and (ts.who_wants or ts.waiters):
             # Dask computes a lost result again; to the person that is another attempt.
-            record.reason = RECOMPUTED
-            record.succeeded_at = self.recorder.ledger.columns["started_at"][record.row]
-        elif record.is_plain:
-            self.plain.on_released(record, start)
+            tracked.reason = RECOMPUTED
+            tracked.succeeded_at = self.recorder.ledger.columns["started_at"][tracked.row]
+        elif tracked.is_plain:
+            self.plain.on_released(tracked, start)
         elif start == "processing":
-            self._on_taken_back(record)
-        self.routes.restrict((record.key,))
-        self._end_unneeded(record)
+            self._on_taken_back(tracked)
+        self.routes.restrict((tracked.key,))
+        self._end_unneeded(tracked)
 
-    def _on_taken_back(self, record: TaskRecord) -> None:
-        ts = self.scheduler.tasks[record.key]
-        if record.worker not in self.scheduler.workers:
-            self.losses.suspect(record)
-        elif not record.is_reported and (ts.who_wants or ts.waiters):
-            self.recalls.ask(record)
+    def _on_taken_back(self, tracked: TrackedTask) -> None:
+        ts = self.scheduler.tasks[tracked.key]
+        if tracked.worker not in self.scheduler.workers:
+            self.losses.suspect(tracked)
+        elif not tracked.is_reported and (ts.who_wants or ts.waiters):
+            self.recalls.ask(tracked)
 
-    def _end_unneeded(self, record: TaskRecord) -> None:
+    def _end_unneeded(self, tracked: TrackedTask) -> None:
         """A task that nobody needs may stay, for what depended on it and failed."""
-        ts = self.scheduler.tasks[record.key]
-        if ts.who_wants or ts.waiters or record.key in self.hold or record.is_plain:
+        ts = self.scheduler.tasks[tracked.key]
+        if ts.who_wants or ts.waiters or tracked.key in self.hold or tracked.is_plain:
             return
-        if not TaskState(self.recorder.ledger.columns["state"][record.row]).is_final:
-            self.recorder.finish(record, TaskState.CANCELLED)
+        if not TaskState(self.recorder.ledger.columns["state"][tracked.row]).is_final:
+            self.recorder.finish(tracked, TaskState.CANCELLED)
 
-    def _on_waiting(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        is_blocked = bool(self.scheduler.tasks[record.key].waiting_on)
-        self._set_state(record, TaskState.WAITING if is_blocked else TaskState.QUEUED)
+    def _on_waiting(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        is_blocked = bool(self.scheduler.tasks[tracked.key].waiting_on)
+        self._set_state(tracked, TaskState.WAITING if is_blocked else TaskState.QUEUED)
 
-    def _on_queued(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        self._set_state(record, TaskState.QUEUED)
+    def _on_queued(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        self._set_state(tracked, TaskState.QUEUED)
 
-    def _on_no_worker(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        self._set_state(record, TaskState.PENDING)
+    def _on_no_worker(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        self._set_state(tracked, TaskState.PENDING)
 
-    def _on_forgotten(self, record: TaskRecord, start: str, stimulus: str, kwargs: Any) -> None:
-        self.hold.drop(record.key)
-        self.brakes.forget(record.key)
-        self.outcomes.forget(record.key)
-        self.routes.forget(record.key)
-        del self.records[record.key]
-        self.kept_keys.discard(record.key)
-        state = TaskState(self.recorder.ledger.columns["state"][record.row])
+    def _on_forgotten(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
+        self.hold.drop(tracked.key)
+        self.brakes.forget(tracked.key)
+        self.outcomes.forget(tracked.key)
+        self.routes.forget(tracked.key)
+        del self.records[tracked.key]
+        self.kept_keys.discard(tracked.key)
+        state = TaskState(self.recorder.ledger.columns["state"][tracked.row])
         if not state.is_final:
-            self.recorder.finish(record, TaskState.CANCELLED)
+            self.recorder.finish(tracked, TaskState.CANCELLED)
 
-    def _set_state(self, record: TaskRecord, state: TaskState) -> None:
-        if record.key in self.hold:
-            state = TaskState.PAUSED if record.key in self.brakes else TaskState.RETRYING
-        self.recorder.ledger.set_state(record.row, state)
+    def _set_state(self, tracked: TrackedTask, state: TaskState) -> None:
+        if tracked.key in self.hold:
+            state = TaskState.PAUSED if tracked.key in self.brakes else TaskState.RETRYING
+        self.recorder.ledger.set_state(tracked.row, state)
 
     def _on_wake(self, key: Any) -> None:
-        record = self.records[key]
-        record.runnable_at = time()
+        tracked = self.records[key]
+        tracked.runnable_at = time()
         self.routes.restrict((key,))
         if self.scheduler.tasks[key].state == "waiting":
             # For an input that was lost with the same worker: it stays where it is.
-            self._on_waiting(record, "waiting", "", {})
+            self._on_waiting(tracked, "waiting", "", {})
         elif self.scheduler.tasks[key].state == "released":
-            self._end_unneeded(record)
+            self._end_unneeded(tracked)
 
     # --- tasks that ended without a word of ours ----------------------------------
 
-    def _report_plain_error(self, record: TaskRecord, kwargs: dict[str, Any]) -> None:
+    def _report_plain_error(self, tracked: TrackedTask, kwargs: dict[str, Any]) -> None:
         # The attempt could not speak for itself: it is not ours, or could not be unpickled.
-        self.recorder.end_attempt(record, told_by_dask(kwargs), retry_in_s=None, is_final=True)
+        self.recorder.end_attempt(tracked, told_by_dask(kwargs), retry_in_s=None, is_final=True)
 
-    def _fail_with_input(self, record: TaskRecord, blamed: Any) -> None:
-        record.reason = f"its input {blamed} failed"
+    def _fail_with_input(self, tracked: TrackedTask, blamed: Any) -> None:
+        tracked.reason = f"its input {blamed} failed"
         cause = self.records.get(blamed)
         if cause is not None:
             error = self.recorder.ledger.columns["error"][cause.row]
-            self.recorder.ledger.set(record.row, error=error)
+            self.recorder.ledger.set(tracked.row, error=error)
 
     # --- the session -----------------------------------------------------------------
 
@@ -393,16 +393,16 @@ class TaskTracker(SchedulerPlugin):
         elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             self.losses.on_leaving(msg["worker"], is_expected=msg["expected"])
             for key in msg["processing-tasks"]:
-                record = self.records.get(key)
-                if record is not None and record.worker != msg["worker"]:
-                    self.leave_seat(record)
-                    record.worker = msg["worker"]
+                tracked = self.records.get(key)
+                if tracked is not None and tracked.worker != msg["worker"]:
+                    self.leave_seat(tracked)
+                    tracked.worker = msg["worker"]
 
-    def _on_stolen(self, record: TaskRecord | None, thief: str) -> None:
+    def _on_stolen(self, tracked: TrackedTask | None, thief: str) -> None:
         ws = self.scheduler.workers.get(thief)
-        if record is None or ws is None:
+        if tracked is None or ws is None:
             return
-        self.leave_seat(record)
-        self.recorder.assign(record, thief)
-        if self.seats.take(thief, ws.nthreads, record.key):
-            self.recorder.begin_attempt(record)
+        self.leave_seat(tracked)
+        self.recorder.assign(tracked, thief)
+        if self.seats.take(thief, ws.nthreads, tracked.key):
+            self.recorder.begin_attempt(tracked)

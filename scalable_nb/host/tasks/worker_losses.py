@@ -19,7 +19,7 @@ from dask.utils import format_bytes
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.decision import Loss
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.host.tasks.task import Failure, TaskRecord
+from scalable_nb.host.tasks.task import Failure, TrackedTask
 from scalable_nb.protocol.exit_report import ExitReport
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Losses:
 
     def __init__(self, tracker: TaskTracker) -> None:
         self._tracker = tracker
-        self._lost: dict[str, list[TaskRecord]] = {}
+        self._lost: dict[str, list[TrackedTask]] = {}
         self._unexpected: set[str] = set()
         self._reports: dict[str, ExitReport] = {}
         self._nannies: dict[str, str] = {}
@@ -112,18 +112,18 @@ class Losses:
         if not is_expected:
             self._unexpected.add(worker)
 
-    def suspect(self, record: TaskRecord) -> None:
+    def suspect(self, tracked: TrackedTask) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
-        key = record.key
+        key = tracked.key
         if key in self._tracker.hold:
             return  # its attempt had been settled before the worker went
         self._tracker.hold.park(key, None)
-        self._lost.setdefault(record.worker, []).append(record)
+        self._lost.setdefault(tracked.worker, []).append(tracked)
 
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
-        for record in self._tracker.recalls.of_lost(worker):
-            self._lost.setdefault(worker, []).append(record)
+        for tracked in self._tracker.recalls.of_lost(worker):
+            self._lost.setdefault(worker, []).append(tracked)
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
         if nanny is not None and not is_known:
@@ -152,9 +152,9 @@ class Losses:
         if worker in self._lost:
             self._settle(worker)
 
-    def fingerprint(self, failure_class: str, record: TaskRecord) -> str:
+    def fingerprint(self, failure_class: str, tracked: TrackedTask) -> str:
         """Groups failures that have no frames of the user's: by class and function."""
-        return fingerprint(failure_class, record.batch.function, ())
+        return fingerprint(failure_class, tracked.batch.function, ())
 
     def _later(self, delay_s: float, call: Any, *args: Any) -> None:
         loop = self._tracker.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
@@ -178,67 +178,67 @@ class Losses:
         is_unexpected = worker in self._unexpected or report is not None
         is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
         self._unexpected.discard(worker)
-        for record in self._lost.pop(worker, ()):
-            self._settle_task(record, worker, report, is_unexpected=is_unexpected)
+        for tracked in self._lost.pop(worker, ()):
+            self._settle_task(tracked, worker, report, is_unexpected=is_unexpected)
 
-    def settle_recalled(self, record: TaskRecord, worker: str, told: ExitReport) -> None:
+    def settle_recalled(self, tracked: TrackedTask, worker: str, told: ExitReport) -> None:
         """A worker that lives said what became of a task that was taken back from it."""
-        self._settle_task(record, worker, told, is_unexpected=True)
+        self._settle_task(tracked, worker, told, is_unexpected=True)
 
     def _settle_task(
-        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+        self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        is_same = self._tracker.records.get(record.key) is record
-        if not is_same or record.key not in self._tracker.hold:
+        is_same = self._tracker.records.get(tracked.key) is tracked
+        if not is_same or tracked.key not in self._tracker.hold:
             return  # cancelled meanwhile, and perhaps submitted again
-        if record.is_reported and record.is_given_up:
+        if tracked.is_reported and tracked.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.
-            self._tracker.outcomes.fail(record, record.exception)
-        elif record.is_reported or not self._may_have_run(
-            record, worker, report, is_unexpected=is_unexpected
+            self._tracker.outcomes.fail(tracked, tracked.exception)
+        elif tracked.is_reported or not self._may_have_run(
+            tracked, worker, report, is_unexpected=is_unexpected
         ):
-            self._tracker.outcomes.resume(record)
-        elif not self._tracker.outcomes.recover(record):
-            self._settle_attempt(record, worker, report, is_unexpected=is_unexpected)
+            self._tracker.outcomes.resume(tracked)
+        elif not self._tracker.outcomes.recover(tracked):
+            self._settle_attempt(tracked, worker, report, is_unexpected=is_unexpected)
 
     def _may_have_run(
-        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+        self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> bool:
-        if not record.terms.idempotent:
+        if not tracked.terms.idempotent:
             # Known for sure, also of a worker that was retired: it asked before it called.
-            return self._tracker.tickets.is_held_by(record.key, worker)
+            return self._tracker.tickets.is_held_by(tracked.key, worker)
         if report is not None:
-            return self._span(record, report) is not None
+            return self._span(tracked, report) is not None
         return is_unexpected
 
-    def _span(self, record: TaskRecord, report: ExitReport) -> tuple[float, float | None] | None:
+    def _span(self, tracked: TrackedTask, report: ExitReport) -> tuple[float, float | None] | None:
         """Start and end of a lost attempt; None for a task that merely stood in line.
 
         The end is None where the function was executing. Where it had ended, only the outcome
         was lost: the worker died before the message was out.
         """
-        run_id = self._tracker.scheduler.tasks[record.key].run_id
+        run_id = self._tracker.scheduler.tasks[tracked.key].run_id
         return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker
 
     def _settle_attempt(
-        self, record: TaskRecord, worker: str, report: ExitReport | None, *, is_unexpected: bool
+        self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
         is_memory = report is not None and report.is_memory
         error_type = OutOfMemoryError if is_memory else WorkerLostError
         words = exit_message(report) if report else "the worker was lost; nobody can say why"
         if not is_unexpected:
             words = "its worker was retired while it was executing"
-        started_at, ended_at = (report and self._span(record, report)) or (None, None)
+        started_at, ended_at = (report and self._span(tracked, report)) or (None, None)
         if report and report.cause == "timeout":
             words = "its worker was restarted because a neighbouring task exceeded its time limit"
         if ended_at is not None:
             words += ", after the function had ended and before its outcome arrived"
-        message = f"{record.label}: {words}"
+        message = f"{tracked.label}: {words}"
         failure = Failure(
             failure_class=error_type.__name__,
             message=message,
             category="resource" if is_memory else "infrastructure",
-            fingerprint=self.fingerprint(error_type.__name__, record),
+            fingerprint=self.fingerprint(error_type.__name__, tracked),
             error_module=error_type.__module__,
             traceback=report.last_words if report else "",
             started_at=started_at,
@@ -254,24 +254,24 @@ class Losses:
         if not is_unexpected:
             loss = Loss.SCALE_DOWN
         if self.jobs is not None:
-            failure, loss = self.jobs.amend(record.label, worker, failure, loss, report)
-            same = self.fingerprint(failure.failure_class, record)
+            failure, loss = self.jobs.amend(tracked.label, worker, failure, loss, report)
+            same = self.fingerprint(failure.failure_class, tracked)
             failure = replace(failure, fingerprint=same)
-        if not self._tracker.outcomes.settle(record, failure, loss=loss):
-            self._tracker.outcomes.fail(record, self._final_error(record, failure))
+        if not self._tracker.outcomes.settle(tracked, failure, loss=loss):
+            self._tracker.outcomes.fail(tracked, self._final_error(tracked, failure))
 
-    def _final_error(self, record: TaskRecord, failure: Failure) -> WorkerLostError:
+    def _final_error(self, tracked: TrackedTask, failure: Failure) -> WorkerLostError:
         message = failure.message
-        if not record.terms.idempotent:
+        if not tracked.terms.idempotent:
             return UnknownOutcomeError(
                 f"{message}. The task is not idempotent and may have done its work, so it is not "
                 "called again; `resubmit` leaves it out unless it is named."
             )
-        lost = record.losses_used + 1
+        lost = tracked.losses_used + 1
         times = "" if lost == 1 else f", {lost} times"
         if failure.failure_class != OutOfMemoryError.__name__:
             return WorkerLostError(f"{message}{times}.")
-        where = f" of component {record.batch.component!r}" if record.batch.component else ""
+        where = f" of component {tracked.batch.component!r}" if tracked.batch.component else ""
         return OutOfMemoryError(
             f"{message}{times}. Give it more: raise `memory:`{where} in scalable.yaml, or split "
             "the task."

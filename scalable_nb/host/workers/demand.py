@@ -94,9 +94,9 @@ class Durations:
 
     def _limits(self, state: Any) -> dict[str, float]:
         limits: dict[str, float] = {}
-        for record in self._tracker.records.values():
-            limit_s = record.terms.timeout_s
-            if limit_s is not None and not TaskState(state[record.row]).is_final:
-                name = record.batch.component
+        for tracked in self._tracker.records.values():
+            limit_s = tracked.terms.timeout_s
+            if limit_s is not None and not TaskState(state[tracked.row]).is_final:
+                name = tracked.batch.component
                 limits[name] = max(limit_s, limits.get(name, 0.0))
         return limits

@@ -11,7 +11,7 @@ from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Fleet, Kind
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.task import Failure, TaskRecord
+    from scalable_nb.host.tasks.task import Failure, TrackedTask
     from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Workers of a kind that was made for tasks which need more memory.
@@ -38,9 +38,9 @@ class Escalations:
         self._is_told = False
         tracker.on_retry = self.consider
 
-    def consider(self, record: TaskRecord, failure: Failure) -> None:
+    def consider(self, tracked: TrackedTask, failure: Failure) -> None:
         """An attempt failed and the task runs again: perhaps elsewhere."""
-        escalation = record.terms.escalation
+        escalation = tracked.terms.escalation
         if escalation is None or failure.category != "resource":
             return
         worker = self._tracker.scheduler.workers.get(failure.worker)
@@ -48,13 +48,13 @@ class Escalations:
         wanted = escalation.memory_after(had) if had else None
         if wanted is None:
             return
-        kind = self._kind(record.batch.component, wanted)
+        kind = self._kind(tracked.batch.component, wanted)
         if kind is not None:
-            self._tracker.routes.send(record.key, kind.name)
+            self._tracker.routes.send(tracked.key, kind.name)
         elif not self._is_told:
             self._is_told = True
             self._tracker.notify(
-                f"{record.label} is to have {format_bytes(wanted)}, but all workers of this target "
+                f"{tracked.label} is to have {format_bytes(wanted)}, but all workers of this target "
                 "share the memory of one machine: it runs again with what it had."
             )
 
