@@ -7,7 +7,7 @@ from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import Failure
+from scalable_nb.host.tasks.task import FailedAttempt
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.attempt_history import join_attempts, running_attempt
@@ -27,7 +27,9 @@ def run_of_one_task(folder: Path, *endings: TaskState) -> tuple[RunRecorder, Run
     record = recorder.open("simulate-1", batch, PolicyTerms(retries=3))
     recorder.assign(record, WORKER)
     recorder.begin_attempt(record)
-    failure = Failure("OSError", "no", "transient", "0" * 16, started_at=10.0, worker=WORKER, pid=7)
+    failure = FailedAttempt(
+        "OSError", "no", "transient", "0" * 16, started_at=10.0, worker=WORKER, pid=7
+    )
     recorder.end_attempt(record, failure, retry_in_s=1.5, is_final=False)
     for ending in endings:
         recorder.assign(record, WORKER)

@@ -12,7 +12,7 @@ import pytest
 from scalable_nb.batch_system.job_queue import Queue
 from scalable_nb.batch_system.job_state import JobFacts
 from scalable_nb.faults.decision import Loss
-from scalable_nb.host.tasks.task import Failure
+from scalable_nb.host.tasks.task import FailedAttempt
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.targets.fleet import Entry, Kind
@@ -54,15 +54,15 @@ def losses(queue: Queue) -> JobLosses:
 
 def amended(
     fate: JobFacts | None, report: ExitReport | None = None, duration_s: float = 3.0
-) -> tuple[Failure, Loss]:
+) -> tuple[FailedAttempt, Loss]:
     """The record of an attempt of 3 s whose job met this fate."""
 
-    async def settle() -> tuple[Failure, Loss]:
+    async def settle() -> tuple[FailedAttempt, Loss]:
         known = losses(Accounting(fate))
         answered = asyncio.Event()
         if known.must_wait(WORKER, report, lambda worker: answered.set(), is_expected=False):
             await answered.wait()
-        failure = Failure(
+        failure = FailedAttempt(
             failure_class="WorkerLostError",
             message="f(1): the worker was lost; nobody can say why",
             category="infrastructure",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import Failure, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.worker_losses import exit_message
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.exit_report import ExitReport
@@ -31,8 +31,8 @@ def new_book(folder: Path) -> tuple[RunRecorder, RunPaths]:
     return RunRecorder(paths, "local"), paths
 
 
-def failed(failure_class: str = "ValueError", **values: Any) -> Failure:
-    return Failure(failure_class, "it broke", "permanent", "0" * 16, **values)
+def failed(failure_class: str = "ValueError", **values: Any) -> FailedAttempt:
+    return FailedAttempt(failure_class, "it broke", "permanent", "0" * 16, **values)
 
 
 def attempt(recorder: RunRecorder, record: TrackedTask) -> None:

@@ -17,7 +17,7 @@ from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.decision import decide
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TrackedTask
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
 from scalable_nb.protocol.call import result_key_of, slot_name
 from scalable_nb.protocol.messages import ANNOTATION
 
@@ -107,7 +107,7 @@ class Outcomes:
         if failure["failure_class"] != UnknownOutcomeError.__name__:
             self._tickets.renew(key)  # what became of the call is known
         tracked.exception = exception
-        will_retry = self.settle(tracked, Failure(worker=worker, **failure), verdict=verdict)
+        will_retry = self.settle(tracked, FailedAttempt(worker=worker, **failure), verdict=verdict)
         return {"retry": will_retry, "is_told": True}
 
     def attempt_expired(
@@ -149,7 +149,7 @@ class Outcomes:
         message = f"{tracked.label} ran longer than its limit of {tracked.terms.timeout_s:g} s"
         if tracked.reason == RECOMPUTED:
             message += " when it was computed again, its result having been lost with a worker"
-        failure = Failure(
+        failure = FailedAttempt(
             failure_class="TaskTimeoutError",
             message=message,
             category="timeout",
@@ -176,7 +176,7 @@ class Outcomes:
     def settle(
         self,
         tracked: TrackedTask,
-        failure: Failure,
+        failure: FailedAttempt,
         *,
         verdict: str | None = None,
         loss: str | None = None,

@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.faults.circuit_breaker import Brake, Pause, pause_text
-from scalable_nb.host.tasks.task import Failure, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Brakes:
         if tracked.batch.brake is not None:
             tracked.batch.brake.succeed()
 
-    def on_failure(self, tracked: TrackedTask, failure: Failure) -> None:
+    def on_failure(self, tracked: TrackedTask, failure: FailedAttempt) -> None:
         """A task failed for good; pauses the rest of its batch where that is due."""
         batch = tracked.batch
         if not batch.name:

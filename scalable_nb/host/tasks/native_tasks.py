@@ -18,7 +18,7 @@ from scalable_nb.faults.categories import BY_CLASS, Category
 from scalable_nb.faults.classify import classify
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.host.tasks.task import Failure, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState
 
@@ -122,7 +122,7 @@ class PlainTasks:
             self._tracker.leave_seat(tracked)
 
 
-def told_by_dask(message: dict[str, Any]) -> Failure:
+def told_by_dask(message: dict[str, Any]) -> FailedAttempt:
     """A failed attempt as the scheduler knows it, from the values of a transition to ``erred``."""
     text = message.get("exception_text")
     error = message.get("exception")
@@ -136,7 +136,7 @@ def told_by_dask(message: dict[str, Any]) -> Failure:
         category = BY_CLASS.get(f"builtins.{failure_class}", Category.UNKNOWN)
         module = ""
     spans = [span for span in message.get("startstops") or () if span["action"] == "compute"]
-    return Failure(
+    return FailedAttempt(
         failure_class=failure_class,
         message=text,
         category=str(category),

@@ -11,7 +11,7 @@ from time import time
 from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.task import Failure, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.journal import JournalFile
@@ -136,7 +136,7 @@ class RunRecorder:
     def end_attempt(
         self,
         tracked: TrackedTask,
-        failure: Failure,
+        failure: FailedAttempt,
         *,
         retry_in_s: float | None,
         is_final: bool,
@@ -334,7 +334,7 @@ class RunRecorder:
     def _failure_row(
         self,
         tracked: TrackedTask,
-        failure: Failure,
+        failure: FailedAttempt,
         attempts_allowed: int,
         retry_in_s: float | None,
         is_final: bool,

@@ -82,7 +82,7 @@ class TrackedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedAttempt:
     """How an attempt failed, as far as it is known. Durations in seconds, sizes in bytes."""
 
     failure_class: str

@@ -29,7 +29,7 @@ from scalable_nb.host.tasks.parked_tasks import Hold
 from scalable_nb.host.tasks.placement import Routes
 from scalable_nb.host.tasks.revocations import Recalls
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, Failure, TrackedTask
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.worker_losses import Losses
 from scalable_nb.protocol.messages import ANNOTATION, Batch
 from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC
@@ -78,7 +78,7 @@ class TaskTracker(SchedulerPlugin):
         self.plain = PlainTasks(self)
         self.routes = Routes(self, kinds)
         #: Called with a failed attempt whose task runs again.
-        self.on_retry: Callable[[TrackedTask, Failure], None] = lambda tracked, failure: None
+        self.on_retry: Callable[[TrackedTask, FailedAttempt], None] = lambda tracked, failure: None
         self.notices: list[str] = []
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list

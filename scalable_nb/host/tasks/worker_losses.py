@@ -19,7 +19,7 @@ from dask.utils import format_bytes
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.decision import Loss
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.host.tasks.task import Failure, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.protocol.exit_report import ExitReport
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Losses:
         if ended_at is not None:
             words += ", after the function had ended and before its outcome arrived"
         message = f"{tracked.label}: {words}"
-        failure = Failure(
+        failure = FailedAttempt(
             failure_class=error_type.__name__,
             message=message,
             category="resource" if is_memory else "infrastructure",
@@ -260,7 +260,7 @@ class Losses:
         if not self._tracker.outcomes.settle(tracked, failure, loss=loss):
             self._tracker.outcomes.fail(tracked, self._final_error(tracked, failure))
 
-    def _final_error(self, tracked: TrackedTask, failure: Failure) -> WorkerLostError:
+    def _final_error(self, tracked: TrackedTask, failure: FailedAttempt) -> WorkerLostError:
         message = failure.message
         if not tracked.terms.idempotent:
             return UnknownOutcomeError(

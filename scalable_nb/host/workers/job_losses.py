@@ -18,7 +18,7 @@ from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import Loss
-from scalable_nb.host.tasks.task import Failure
+from scalable_nb.host.tasks.task import FailedAttempt
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler
@@ -140,8 +140,8 @@ class JobLosses(SchedulerPlugin):
         return job is not None and job.fate is not None
 
     def amend(
-        self, label: str, worker: str, failure: Failure, loss: Loss, report: ExitReport | None
-    ) -> tuple[Failure, Loss]:
+        self, label: str, worker: str, failure: FailedAttempt, loss: Loss, report: ExitReport | None
+    ) -> tuple[FailedAttempt, Loss]:
         """Put what is known of a worker's job into the record of an attempt.
 
         Parameters
@@ -149,7 +149,7 @@ class JobLosses(SchedulerPlugin):
         label : str
             The call as a person reads it.
         worker : str
-        failure : Failure
+        failure : FailedAttempt
             As the nanny tells it.
         loss : Loss
             What follows from that.
@@ -172,8 +172,8 @@ class JobLosses(SchedulerPlugin):
         return self._of_fate(job.entry, job.fate, failure, label)
 
     def _of_fate(
-        self, entry: Entry, fate: JobFacts, failure: Failure, label: str
-    ) -> tuple[Failure, Loss]:
+        self, entry: Entry, fate: JobFacts, failure: FailedAttempt, label: str
+    ) -> tuple[FailedAttempt, Loss]:
         words = f"{label}: worker lost: {in_words(self._queue.system, fate)}"
         loss = _LOSS_OF.get(fate.state, Loss.CRASH)
         values: dict[str, Any] = {}
@@ -208,6 +208,6 @@ def _is_of_process(report: ExitReport | None) -> bool:
     return report is not None and report.cause != "terminated"
 
 
-def _had_all(failure: Failure, walltime_s: float | None) -> bool:
+def _had_all(failure: FailedAttempt, walltime_s: float | None) -> bool:
     duration_s = failure.duration_s
     return walltime_s is not None and duration_s is not None and duration_s >= _WHOLE * walltime_s

@@ -11,7 +11,7 @@ from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Fleet, Kind
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.task import Failure, TrackedTask
+    from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
     from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Workers of a kind that was made for tasks which need more memory.
@@ -38,7 +38,7 @@ class Escalations:
         self._is_told = False
         tracker.on_retry = self.consider
 
-    def consider(self, tracked: TrackedTask, failure: Failure) -> None:
+    def consider(self, tracked: TrackedTask, failure: FailedAttempt) -> None:
         """An attempt failed and the task runs again: perhaps elsewhere."""
         escalation = tracked.terms.escalation
         if escalation is None or failure.category != "resource":
