@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Seats:
+class ExecutingTasks:
     """The threads of all workers, and who has one.
 
     Tasks take seats in the order in which they were sent. A worker goes by priority, which is
@@ -18,40 +18,40 @@ class Seats:
 
     def __init__(self) -> None:
         self._free: dict[str, int] = {}
-        self._seated: dict[Any, str] = {}
-        self._standing: dict[str, dict[Any, None]] = {}
+        self._executing: dict[Any, str] = {}
+        self._ready: dict[str, dict[Any, None]] = {}
 
-    def take(self, worker: str, threads: int, key: Any) -> bool:
+    def assign(self, worker: str, threads: int, key: Any) -> bool:
         """A task was sent to a worker; says whether it has a thread at once."""
         free = self._free.setdefault(worker, threads)
         if free > 0:
             self._free[worker] = free - 1
-            self._seated[key] = worker
+            self._executing[key] = worker
             return True
-        self._standing.setdefault(worker, {})[key] = None
+        self._ready.setdefault(worker, {})[key] = None
         return False
 
-    def leave(self, worker: str, key: Any) -> Any | None:
+    def release(self, worker: str, key: Any) -> Any | None:
         """A task left a worker; gives the one that takes its thread, where one stood in line."""
-        standing = self._standing.get(worker, {})
-        if self._seated.get(key) != worker:
-            standing.pop(key, None)
+        ready = self._ready.get(worker, {})
+        if self._executing.get(key) != worker:
+            ready.pop(key, None)
             return None
-        del self._seated[key]
-        if not standing:
+        del self._executing[key]
+        if not ready:
             self._free[worker] += 1
             return None
-        following = next(iter(standing))
-        del standing[following]
-        self._seated[following] = worker
+        following = next(iter(ready))
+        del ready[following]
+        self._executing[following] = worker
         return following
 
-    def standing(self, worker: str) -> list[Any]:
+    def ready(self, worker: str) -> list[Any]:
         """The tasks that wait on a worker for a thread."""
-        return list(self._standing.get(worker, ()))
+        return list(self._ready.get(worker, ()))
 
     def close(self, worker: str) -> None:
         """A worker is gone; a task that was stolen from it may still be seated there."""
         self._free.pop(worker, None)
-        self._standing.pop(worker, None)
-        self._seated = {key: where for key, where in self._seated.items() if where != worker}
+        self._ready.pop(worker, None)
+        self._executing = {key: where for key, where in self._executing.items() if where != worker}

@@ -119,7 +119,7 @@ class PlainTasks:
         self._handle_long_running(key=key, worker=worker, **message)
         tracked = self._tracker.records.get(key)
         if tracked is not None and tracked.worker == worker:
-            self._tracker.leave_seat(tracked)
+            self._tracker.release_thread(tracked)
 
 
 def told_by_dask(message: dict[str, Any]) -> FailedAttempt:

@@ -23,7 +23,7 @@ from scalable_nb.host.tasks.at_most_once import Tickets
 from scalable_nb.host.tasks.attempt_failures import Outcomes
 from scalable_nb.host.tasks.batch_breakers import Brakes
 from scalable_nb.host.tasks.client_leases import Keeper
-from scalable_nb.host.tasks.executing_tasks import Seats
+from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
 from scalable_nb.host.tasks.parked_tasks import Hold
 from scalable_nb.host.tasks.placement import Routes
@@ -69,7 +69,7 @@ class TaskTracker(SchedulerPlugin):
         self.records: dict[Any, TrackedTask] = {}
         self.hold = Hold(scheduler, on_wake=self._on_wake)
         self.keeper = Keeper(scheduler)
-        self.seats = Seats()
+        self.executing = ExecutingTasks()
         self.tickets = Tickets()
         self.outcomes = Outcomes(self)
         self.losses = Losses(self)
@@ -177,7 +177,7 @@ class TaskTracker(SchedulerPlugin):
                 return
             tracked = self.plain.enter_failed(key)
         if start == "processing":
-            self.leave_seat(tracked)
+            self.release_thread(tracked)
         self._on_finish[finish](tracked, start, stimulus_id, kwargs)
         if key in self.hold:
             self.hold.on_transition(key, finish)
@@ -190,12 +190,12 @@ class TaskTracker(SchedulerPlugin):
         ws = ts.processing_on
         assert ws is not None  # that is what processing means
         self.recorder.assign(tracked, ws.address)
-        if self.seats.take(ws.address, ws.nthreads, tracked.key):
+        if self.executing.assign(ws.address, ws.nthreads, tracked.key):
             self.recorder.begin_attempt(tracked)
 
-    def leave_seat(self, tracked: TrackedTask) -> None:
+    def release_thread(self, tracked: TrackedTask) -> None:
         """A task has no thread any more; the next in line has it."""
-        following = self.records.get(self.seats.leave(tracked.worker, tracked.key))
+        following = self.records.get(self.executing.release(tracked.worker, tracked.key))
         if following is not None:
             self.recorder.begin_attempt(following)
 
@@ -378,7 +378,7 @@ class TaskTracker(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""
-        self.seats.close(worker)
+        self.executing.close(worker)
         self.recorder.worker_left(worker)
         self.losses.on_removed(worker)
 
@@ -395,14 +395,14 @@ class TaskTracker(SchedulerPlugin):
             for key in msg["processing-tasks"]:
                 tracked = self.records.get(key)
                 if tracked is not None and tracked.worker != msg["worker"]:
-                    self.leave_seat(tracked)
+                    self.release_thread(tracked)
                     tracked.worker = msg["worker"]
 
     def _on_stolen(self, tracked: TrackedTask | None, thief: str) -> None:
         ws = self.scheduler.workers.get(thief)
         if tracked is None or ws is None:
             return
-        self.leave_seat(tracked)
+        self.release_thread(tracked)
         self.recorder.assign(tracked, thief)
-        if self.seats.take(thief, ws.nthreads, tracked.key):
+        if self.executing.assign(thief, ws.nthreads, tracked.key):
             self.recorder.begin_attempt(tracked)

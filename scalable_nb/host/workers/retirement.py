@@ -44,7 +44,7 @@ class Departures:
             self._leaving.add(self._scheduler.workers[worker].server_id)
         stimulus = f"scalable-departure-{time()}"
         self._scheduler.handle_worker_status_change("paused", worker, stimulus)
-        for key in self._tracker.seats.standing(worker):
+        for key in self._tracker.executing.ready(worker):
             if (worker, key) not in self._asked and worker in self._scheduler.stream_comms:
                 self._asked.add((worker, key))
                 # Only the worker knows whether it has begun: it gives a task up that it has not.
