@@ -125,7 +125,7 @@ class Requests:
         """End the waiting of tasks between two attempts; returns their keys."""
         waiting = [key for key in keys if self._is_waiting(key)]
         for key in waiting:
-            self._tracker.hold.wake(key)
+            self._tracker.parked.unpark(key)
         return waiting
 
     def give_up(self, keys: Iterable[Any]) -> list[Any]:
@@ -140,7 +140,7 @@ class Requests:
 
     def _is_waiting(self, key: Any) -> bool:
         ts = self._scheduler.tasks.get(key)
-        return self._tracker.hold.is_timed(key) and ts is not None and ts.state == "no-worker"
+        return self._tracker.parked.is_timed(key) and ts is not None and ts.state == "no-worker"
 
     # --- single tasks ----------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def test_the_peak_of_a_process_is_known_soon(start: Start) -> None:
     """The memory of a successful attempt includes what its function held at its worst."""
     session = start()
 
-    def hold(megabytes: int) -> int:
+    def parked(megabytes: int) -> int:
         held = bytearray(megabytes * 1_000_000)
         held[::4096] = b"x" * len(held[::4096])  # touch every page
         size = len(held)
@@ -62,7 +62,7 @@ def test_the_peak_of_a_process_is_known_soon(start: Start) -> None:
         time.sleep(2.5)  # two heartbeats
         return size
 
-    future = session.client.submit(hold, 150)
+    future = session.client.submit(parked, 150)
     assert future.result(timeout=60) == 150_000_000
     (row,) = session.client.attempts(future)
     assert (row["memory_bytes"] or 0) > 150_000_000

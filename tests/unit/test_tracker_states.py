@@ -112,7 +112,7 @@ class Run(RuleBasedStateMachine):
     def resubmit(self, data: st.DataObject, retries: int) -> None:
         self.host.ask("resubmit", self._choose(data), {"retries": retries}, (), dry_run=False)
 
-    @precondition(lambda self: len(self.host.tracker.hold))
+    @precondition(lambda self: len(self.host.tracker.parked))
     @rule(data=st.data(), name=st.sampled_from(["retry_now", "give_up"]))
     def decide_about_waiting(self, data: st.DataObject, name: str) -> None:
         self.host.ask(name, self._choose(data))
@@ -137,8 +137,8 @@ class Run(RuleBasedStateMachine):
         self.host.end_wait(data.draw(st.sampled_from(self._timed())))
 
     def _timed(self) -> list[str]:
-        hold = self.host.tracker.hold
-        return sorted(key for key in self.host.scheduler.tasks if hold.is_timed(key))
+        parked = self.host.tracker.parked
+        return sorted(key for key in self.host.scheduler.tasks if parked.is_timed(key))
 
     # --- workers ---------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Run(RuleBasedStateMachine):
             if key not in host.tracker.records:
                 assert dask_state == "forgotten"
                 assert state.is_final
-            elif key in host.tracker.hold and dask_state != "processing":
+            elif key in host.tracker.parked and dask_state != "processing":
                 assert state in _HELD, (key, state, dask_state)
             else:
                 assert state in _ALLOWED[dask_state], (key, state, dask_state)

@@ -302,7 +302,7 @@ class SchedulerAlone:
 
     def end_wait(self, key: str) -> None:
         """The delay before a retry is over."""
-        self._do(lambda: self.tracker.hold.wake(key))
+        self._do(lambda: self.tracker.parked.unpark(key))
 
     def _stream(self, name: str, **message: Any) -> None:
         self._do(lambda: self.scheduler.stream_handlers[name](**message))

@@ -37,7 +37,7 @@ class Outcomes:
         self._tracker = tracker
         self._scheduler = tracker.scheduler
         self._recorder = tracker.recorder
-        self._hold = tracker.hold
+        self._parked = tracker.parked
         self._tickets = tracker.tickets
         self._keys_by_slot: dict[str, Any] = {}
 
@@ -202,7 +202,7 @@ class Outcomes:
             is_paused = tracked.key in self._tracker.brakes
             self._tracker.on_retry(tracked, failure)
             # Where its batch was paused meanwhile, a person says when.
-            self._hold.park(tracked.key, None if is_paused else delay_s)
+            self._parked.park(tracked.key, None if is_paused else delay_s)
             self._recorder.ledger.set(tracked.row, retry_at=time() + delay_s)
         else:
             self._tracker.brakes.on_failure(tracked, failure)
@@ -211,11 +211,11 @@ class Outcomes:
     def resume(self, tracked: TrackedTask) -> None:
         """Let a task run that was held until it was known what had become of it."""
         if tracked.key not in self._tracker.brakes:
-            self._hold.wake(tracked.key)
+            self._parked.unpark(tracked.key)
 
     def fail(self, tracked: TrackedTask, error: Exception | bytes) -> None:
         """End a task for good, with an error of ours or one that a worker pickled."""
-        self._hold.drop(tracked.key)
+        self._parked.drop(tracked.key)
         ts = self._scheduler.tasks[tracked.key]
         pickled: Any = error if isinstance(error, bytes) else pickle.dumps(error)
         text = "" if isinstance(error, bytes) else repr(error)

@@ -81,7 +81,7 @@ class Brakes:
             self._paused.discard(key)
             if tracked.batch.brake is not None:
                 tracked.batch.brake.release()
-            self._tracker.hold.wake(key)
+            self._tracker.parked.unpark(key)
         return chosen
 
     def forget(self, key: Any) -> None:
@@ -90,13 +90,13 @@ class Brakes:
 
     def _pause(self, tracked: TrackedTask) -> bool:
         """Hold a task that is not on a worker; says whether it is paused now."""
-        scheduler, hold, key = self._tracker.scheduler, self._tracker.hold, tracked.key
+        scheduler, parked, key = self._tracker.scheduler, self._tracker.parked, tracked.key
         state = scheduler.tasks[key].state
         if state not in ("waiting", "queued", "no-worker"):
             return False
         self._paused.add(key)
-        hold.park(key, None)
-        hold.restrict(key)
+        parked.park(key, None)
+        parked.restrict(key)
         self._tracker.recorder.ledger.set_state(tracked.row, TaskState.PAUSED)
         if state != "waiting":
             scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")

@@ -20,78 +20,78 @@ _NOWHERE: Final = {"scalable-held": 1}
 
 
 @dataclass(slots=True)
-class _Held:
+class _Parked:
     timer: asyncio.TimerHandle | None = None
     own_resources: dict[str, float] | None = None
     is_restricted: bool = False
 
 
-class Hold:
+class ParkedTasks:
     """The set of held tasks of one scheduler.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
-    on_wake : callable
+    on_unpark : callable
         Called with the key just before a task becomes runnable again.
     """
 
-    def __init__(self, scheduler: Scheduler, on_wake: Callable[[Any], None]) -> None:
+    def __init__(self, scheduler: Scheduler, on_unpark: Callable[[Any], None]) -> None:
         self._scheduler = scheduler
-        self._on_wake = on_wake
-        self._held: dict[Any, _Held] = {}
+        self._on_unpark = on_unpark
+        self._parked: dict[Any, _Parked] = {}
         self._is_nudged = False
 
     def __contains__(self, key: Any) -> bool:
-        return key in self._held
+        return key in self._parked
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._parked)
 
     def is_timed(self, key: Any) -> bool:
         """Whether a task waits for its time, and not for a word about what happened to it."""
-        held = self._held.get(key)
-        return held is not None and held.timer is not None
+        parked = self._parked.get(key)
+        return parked is not None and parked.timer is not None
 
     def park(self, key: Any, delay_s: float | None) -> None:
         """Hold a task that is about to leave its worker, or change how long it is held.
 
-        ``delay_s=None`` holds it until `wake`.
+        ``delay_s=None`` holds it until `unpark`.
         """
-        held = self._held.setdefault(key, _Held())
-        if held.timer is not None:
-            held.timer.cancel()
-        held.timer = None
+        parked = self._parked.setdefault(key, _Parked())
+        if parked.timer is not None:
+            parked.timer.cancel()
+        parked.timer = None
         if delay_s is not None:
             loop = self._scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
-            held.timer = loop.call_later(delay_s, self.wake, key)
+            parked.timer = loop.call_later(delay_s, self.unpark, key)
 
-    def wake(self, key: Any) -> None:
+    def unpark(self, key: Any) -> None:
         """Let a held task run again; without effect for one that is not held."""
-        held = self._held.pop(key, None)
-        if held is None:
+        parked = self._parked.pop(key, None)
+        if parked is None:
             return
-        if held.timer is not None:
-            held.timer.cancel()
+        if parked.timer is not None:
+            parked.timer.cancel()
         ts = self._scheduler.tasks.get(key)
         if ts is None:
             return
-        self._unrestrict(held, ts)
-        self._on_wake(key)
+        self._unrestrict(parked, ts)
+        self._on_unpark(key)
         if ts.state == "no-worker":
             # Through `released`, not straight to a worker: so it queues like any other.
             self._scheduler.transitions({key: "released"}, f"scalable-wake-{time()}")
 
     def drop(self, key: Any) -> None:
         """Forget a held task without running it."""
-        held = self._held.pop(key, None)
-        if held is None:
+        parked = self._parked.pop(key, None)
+        if parked is None:
             return
-        if held.timer is not None:
-            held.timer.cancel()
+        if parked.timer is not None:
+            parked.timer.cancel()
         ts = self._scheduler.tasks.get(key)
         if ts is not None:
-            self._unrestrict(held, ts)
+            self._unrestrict(parked, ts)
 
     def on_transition(self, key: Any, finish: str) -> None:
         """To be called for each transition of a held task."""
@@ -102,16 +102,16 @@ class Hold:
 
     def restrict(self, key: Any) -> None:
         """Keep a held task from every worker; only while it is not on one."""
-        held = self._held[key]
-        if not held.is_restricted:
+        parked = self._parked[key]
+        if not parked.is_restricted:
             ts = self._scheduler.tasks[key]
-            held.own_resources = ts.resource_restrictions
-            ts.resource_restrictions = {**(held.own_resources or {}), **_NOWHERE}
-            held.is_restricted = True
+            parked.own_resources = ts.resource_restrictions
+            ts.resource_restrictions = {**(parked.own_resources or {}), **_NOWHERE}
+            parked.is_restricted = True
 
-    def _unrestrict(self, held: _Held, ts: TaskState) -> None:
-        if held.is_restricted:
-            ts.resource_restrictions = held.own_resources
+    def _unrestrict(self, parked: _Parked, ts: TaskState) -> None:
+        if parked.is_restricted:
+            ts.resource_restrictions = parked.own_resources
 
     def _nudge_queue(self) -> None:
         # A task that goes to no-worker frees its slot without the scheduler noticing:

@@ -89,7 +89,7 @@ class Routes:
         if ts is None:
             return False
         self._bind(key, kind)
-        if ts.state != "no-worker" or key in self._tracker.hold:
+        if ts.state != "no-worker" or key in self._tracker.parked:
             return False
         self._tracker.scheduler.transitions({key: "released"}, f"scalable-route-{time()}")
         return True

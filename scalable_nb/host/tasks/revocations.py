@@ -41,7 +41,7 @@ class Recalls:
         ts = self._tracker.scheduler.tasks[tracked.key]
         run_id = ts.run_id
         assert run_id is not None  # it was on a worker
-        self._tracker.hold.park(tracked.key, None)
+        self._tracker.parked.park(tracked.key, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
         cause = "input" if is_for_input else "recalled"
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause

@@ -25,7 +25,7 @@ from scalable_nb.host.tasks.batch_breakers import Brakes
 from scalable_nb.host.tasks.client_leases import Keeper
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
-from scalable_nb.host.tasks.parked_tasks import Hold
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import Routes
 from scalable_nb.host.tasks.revocations import Recalls
 from scalable_nb.host.tasks.run_recorder import RunRecorder
@@ -67,7 +67,7 @@ class TaskTracker(SchedulerPlugin):
         self.scheduler = scheduler
         self.recorder = recorder
         self.records: dict[Any, TrackedTask] = {}
-        self.hold = Hold(scheduler, on_wake=self._on_wake)
+        self.parked = ParkedTasks(scheduler, on_unpark=self._on_unpark)
         self.keeper = Keeper(scheduler)
         self.executing = ExecutingTasks()
         self.tickets = Tickets()
@@ -179,8 +179,8 @@ class TaskTracker(SchedulerPlugin):
         if start == "processing":
             self.release_thread(tracked)
         self._on_finish[finish](tracked, start, stimulus_id, kwargs)
-        if key in self.hold:
-            self.hold.on_transition(key, finish)
+        if key in self.parked:
+            self.parked.on_transition(key, finish)
 
     def _on_processing(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         ts = self.scheduler.tasks[tracked.key]
@@ -241,7 +241,7 @@ class TaskTracker(SchedulerPlugin):
             self.notify(f"{tracked.label} is done, but: {problem}. Others are in cache.jsonl.")
 
     def _on_erred(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
-        self.hold.drop(tracked.key)
+        self.parked.drop(tracked.key)
         self.brakes.forget(tracked.key)
         blame = self.scheduler.tasks[tracked.key].exception_blame
         if blame is not None and blame.key != tracked.key:
@@ -285,7 +285,7 @@ class TaskTracker(SchedulerPlugin):
     def _end_unneeded(self, tracked: TrackedTask) -> None:
         """A task that nobody needs may stay, for what depended on it and failed."""
         ts = self.scheduler.tasks[tracked.key]
-        if ts.who_wants or ts.waiters or tracked.key in self.hold or tracked.is_plain:
+        if ts.who_wants or ts.waiters or tracked.key in self.parked or tracked.is_plain:
             return
         if not TaskState(self.recorder.ledger.columns["state"][tracked.row]).is_final:
             self.recorder.finish(tracked, TaskState.CANCELLED)
@@ -301,7 +301,7 @@ class TaskTracker(SchedulerPlugin):
         self._set_state(tracked, TaskState.PENDING)
 
     def _on_forgotten(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
-        self.hold.drop(tracked.key)
+        self.parked.drop(tracked.key)
         self.brakes.forget(tracked.key)
         self.outcomes.forget(tracked.key)
         self.routes.forget(tracked.key)
@@ -312,11 +312,11 @@ class TaskTracker(SchedulerPlugin):
             self.recorder.finish(tracked, TaskState.CANCELLED)
 
     def _set_state(self, tracked: TrackedTask, state: TaskState) -> None:
-        if tracked.key in self.hold:
+        if tracked.key in self.parked:
             state = TaskState.PAUSED if tracked.key in self.brakes else TaskState.RETRYING
         self.recorder.ledger.set_state(tracked.row, state)
 
-    def _on_wake(self, key: Any) -> None:
+    def _on_unpark(self, key: Any) -> None:
         tracked = self.records[key]
         tracked.runnable_at = time()
         self.routes.restrict((key,))

@@ -115,9 +115,9 @@ class Losses:
     def suspect(self, tracked: TrackedTask) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
         key = tracked.key
-        if key in self._tracker.hold:
+        if key in self._tracker.parked:
             return  # its attempt had been settled before the worker went
-        self._tracker.hold.park(key, None)
+        self._tracker.parked.park(key, None)
         self._lost.setdefault(tracked.worker, []).append(tracked)
 
     def on_removed(self, worker: str) -> None:
@@ -189,7 +189,7 @@ class Losses:
         self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
         is_same = self._tracker.records.get(tracked.key) is tracked
-        if not is_same or tracked.key not in self._tracker.hold:
+        if not is_same or tracked.key not in self._tracker.parked:
             return  # cancelled meanwhile, and perhaps submitted again
         if tracked.is_reported and tracked.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.

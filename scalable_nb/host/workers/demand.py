@@ -41,7 +41,7 @@ def _tasks_of_plain_dask(tracker: TaskTracker, ours: int) -> int:
     scheduler = tracker.scheduler
     on_workers = sum(len(ws.processing) for ws in scheduler.workers.values())
     everything = on_workers + len(scheduler.queued) + len(scheduler.unrunnable)
-    return max(0, everything - ours - len(tracker.hold))
+    return max(0, everything - ours - len(tracker.parked))
 
 
 class Durations:
