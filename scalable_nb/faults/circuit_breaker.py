@@ -36,7 +36,7 @@ def pause_text(pause: Pause) -> str:
     )
 
 
-class Brake:
+class CircuitBreaker:
     """Counts the tasks of one batch that failed for good, one after the other, alike.
 
     Parameters

@@ -50,7 +50,7 @@ class Requests:
             scalable_resubmit=self.resubmit,
             scalable_retry_now=self.retry_now,
             scalable_give_up=self.give_up,
-            scalable_resume=tracker.brakes.resume,
+            scalable_resume=tracker.breakers.resume,
             scalable_resume_batches=self.resume_batches,
             scalable_cancel=self.cancel,
             scalable_cancel_tasks=self.cancel_tasks,
@@ -182,7 +182,7 @@ class Requests:
 
     def resume_batches(self, batches: Collection[str] | None) -> int:
         """Let the paused tasks of these batches go on, of all where None; returns how many."""
-        return len(self._tracker.brakes.resume(self._unfinished(batches, only_paused=True)))
+        return len(self._tracker.breakers.resume(self._unfinished(batches, only_paused=True)))
 
     def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
         """Cancel what is not done of these batches, of all where None; returns how many.
@@ -201,7 +201,7 @@ class Requests:
             for key, tracked in tracker.records.items()
             if (batches is None or tracked.batch.name in batches)
             and not TaskState(states[tracked.row]).is_final
-            and (key in tracker.brakes or not only_paused)
+            and (key in tracker.breakers or not only_paused)
         ]
 
     # --- tell ------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class Requests:
         return {
             "counts": recorder.ledger.count(),
             "notices": list(self._tracker.notices),
-            "pauses": self._tracker.brakes.pauses(),
+            "pauses": self._tracker.breakers.pauses(),
             "jobs": self._tracker.jobs(),
             "host_job": self._tracker.host_job(),
             "workers": [

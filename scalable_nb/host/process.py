@@ -109,7 +109,7 @@ class Host:
         tracker = TaskTracker(
             scheduler,
             self.recorder,
-            brake_limit=self.loaded.manifest.defaults.max_identical_failures,
+            breaker_limit=self.loaded.manifest.defaults.max_identical_failures,
             kinds=fleet.kinds,
         )
         scheduler.add_plugin(tracker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from scalable_nb.faults.circuit_breaker import Brake
+from scalable_nb.faults.circuit_breaker import CircuitBreaker
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.telemetry.ledger import key_text
 
@@ -24,7 +24,7 @@ class Batch:
 
     ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``is_known`` says
     that they stand in the ledger already, answered by kept results. ``terms`` are read by the
-    host from the first of them, ``brake`` is the host's.
+    host from the first of them, ``breaker`` is the host's.
     """
 
     batch_id: str
@@ -36,7 +36,7 @@ class Batch:
     previews: dict[Any, str] = field(default_factory=dict)
     is_known: bool = False
     terms: PolicyTerms | None = None
-    brake: Brake | None = None
+    breaker: CircuitBreaker | None = None
 
     def label(self, key: Any, preview: str) -> str:
         """A task as a person reads it: the call, or the key of one that is no call of ours."""

@@ -117,7 +117,7 @@ class Run(RuleBasedStateMachine):
     def decide_about_waiting(self, data: st.DataObject, name: str) -> None:
         self.host.ask(name, self._choose(data))
 
-    @precondition(lambda self: self.host.tracker.brakes.pauses())
+    @precondition(lambda self: self.host.tracker.breakers.pauses())
     @rule(will_go_on=st.booleans())
     def decide_about_paused(self, will_go_on: bool) -> None:
         if will_go_on:

@@ -90,7 +90,7 @@ def _spans(executing: list[int], ended: list[int]) -> list[tuple[int, tuple[floa
 class SchedulerAlone:
     """Scheduler, conductor and book, and what their surroundings may do to them."""
 
-    def __init__(self, *, threads: int = 2, brake_limit: int = 3) -> None:
+    def __init__(self, *, threads: int = 2, breaker_limit: int = 3) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.paths = RunPaths(Path(self._folder.name) / "run-1")
         self.paths.folder.mkdir()
@@ -101,16 +101,16 @@ class SchedulerAlone:
         self.mishaps = _Mishaps()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self.mishaps)
-        self._do(lambda: self._begin(brake_limit))
+        self._do(lambda: self._begin(breaker_limit))
 
-    def _begin(self, brake_limit: int) -> None:
+    def _begin(self, breaker_limit: int) -> None:
         # A folder of its own: the common one has a lock, and Dask warns of who waits for it.
         self.scheduler = Scheduler(
             dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
             local_directory=self._folder.name,
         )  # fmt: skip
         self.recorder = RunRecorder(self.paths, "local")
-        self.tracker = TaskTracker(self.scheduler, self.recorder, brake_limit=brake_limit)
+        self.tracker = TaskTracker(self.scheduler, self.recorder, breaker_limit=breaker_limit)
         self.scheduler.add_plugin(self.tracker)
 
     def _do(self, step: Callable[[], Any]) -> Any:

@@ -199,18 +199,18 @@ class Outcomes:
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
-            is_paused = tracked.key in self._tracker.brakes
+            is_paused = tracked.key in self._tracker.breakers
             self._tracker.on_retry(tracked, failure)
             # Where its batch was paused meanwhile, a person says when.
             self._parked.park(tracked.key, None if is_paused else delay_s)
             self._recorder.ledger.set(tracked.row, retry_at=time() + delay_s)
         else:
-            self._tracker.brakes.on_failure(tracked, failure)
+            self._tracker.breakers.on_failure(tracked, failure)
         return decision.will_retry
 
     def resume(self, tracked: TrackedTask) -> None:
         """Let a task run that was held until it was known what had become of it."""
-        if tracked.key not in self._tracker.brakes:
+        if tracked.key not in self._tracker.breakers:
             self._parked.unpark(tracked.key)
 
     def fail(self, tracked: TrackedTask, error: Exception | bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.faults.circuit_breaker import Brake, Pause, pause_text
+from scalable_nb.faults.circuit_breaker import CircuitBreaker, Pause, pause_text
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.telemetry.rows import TaskState
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MESSAGE_CHARS: Final = 200
 
 
-class Brakes:
+class BatchBreakers:
     """One brake per batch.
 
     Parameters
@@ -38,17 +38,17 @@ class Brakes:
 
     def on_success(self, tracked: TrackedTask) -> None:
         """A task of a batch succeeded."""
-        if tracked.batch.brake is not None:
-            tracked.batch.brake.succeed()
+        if tracked.batch.breaker is not None:
+            tracked.batch.breaker.succeed()
 
     def on_failure(self, tracked: TrackedTask, failure: FailedAttempt) -> None:
         """A task failed for good; pauses the rest of its batch where that is due."""
         batch = tracked.batch
         if not batch.name:
             return  # a single submit has no rest
-        if batch.brake is None:
-            batch.brake = Brake(self._limit)
-        if not batch.brake.fail(failure.fingerprint):
+        if batch.breaker is None:
+            batch.breaker = CircuitBreaker(self._limit)
+        if not batch.breaker.fail(failure.fingerprint):
             return
         paused = [r for r in self._tracker.records.values() if r.batch is batch]
         if sum(self._pause(r) for r in paused):
@@ -79,8 +79,8 @@ class Brakes:
         for key in chosen:
             tracked = self._tracker.records[key]
             self._paused.discard(key)
-            if tracked.batch.brake is not None:
-                tracked.batch.brake.release()
+            if tracked.batch.breaker is not None:
+                tracked.batch.breaker.release()
             self._tracker.parked.unpark(key)
         return chosen
 

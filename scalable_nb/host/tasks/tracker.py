@@ -21,7 +21,7 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.client_requests import Requests
 from scalable_nb.host.tasks.at_most_once import Tickets
 from scalable_nb.host.tasks.attempt_failures import Outcomes
-from scalable_nb.host.tasks.batch_breakers import Brakes
+from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import Keeper
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
@@ -48,7 +48,7 @@ class TaskTracker(SchedulerPlugin):
     scheduler : distributed.Scheduler
     recorder : RunRecorder
         Where everything is written down.
-    brake_limit : int
+    breaker_limit : int
         Equal failures in a row that pause a batch; 0: never.
     kinds : collection of str
         Components with workers of their own; see `Routes`.
@@ -61,7 +61,7 @@ class TaskTracker(SchedulerPlugin):
         scheduler: Scheduler,
         recorder: RunRecorder,
         *,
-        brake_limit: int = 0,
+        breaker_limit: int = 0,
         kinds: Collection[str] = (),
     ) -> None:
         self.scheduler = scheduler
@@ -74,7 +74,7 @@ class TaskTracker(SchedulerPlugin):
         self.outcomes = Outcomes(self)
         self.losses = Losses(self)
         self.recalls = Recalls(self)
-        self.brakes = Brakes(self, brake_limit)
+        self.breakers = BatchBreakers(self, breaker_limit)
         self.plain = PlainTasks(self)
         self.routes = Routes(self, kinds)
         #: Called with a failed attempt whose task runs again.
@@ -211,7 +211,7 @@ class TaskTracker(SchedulerPlugin):
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
-        self.brakes.on_success(tracked)
+        self.breakers.on_success(tracked)
         is_hit = kept.get("event") == "hit" and tracked.reason != RECOVERED
         is_found = started_at is None or started_at <= tracked.succeeded_at
         if tracked.reason == RECOMPUTED and (is_hit or is_found):
@@ -242,7 +242,7 @@ class TaskTracker(SchedulerPlugin):
 
     def _on_erred(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         self.parked.drop(tracked.key)
-        self.brakes.forget(tracked.key)
+        self.breakers.forget(tracked.key)
         blame = self.scheduler.tasks[tracked.key].exception_blame
         if blame is not None and blame.key != tracked.key:
             self._fail_with_input(tracked, blame.key)
@@ -302,7 +302,7 @@ class TaskTracker(SchedulerPlugin):
 
     def _on_forgotten(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         self.parked.drop(tracked.key)
-        self.brakes.forget(tracked.key)
+        self.breakers.forget(tracked.key)
         self.outcomes.forget(tracked.key)
         self.routes.forget(tracked.key)
         del self.records[tracked.key]
@@ -313,7 +313,7 @@ class TaskTracker(SchedulerPlugin):
 
     def _set_state(self, tracked: TrackedTask, state: TaskState) -> None:
         if tracked.key in self.parked:
-            state = TaskState.PAUSED if tracked.key in self.brakes else TaskState.RETRYING
+            state = TaskState.PAUSED if tracked.key in self.breakers else TaskState.RETRYING
         self.recorder.ledger.set_state(tracked.row, state)
 
     def _on_unpark(self, key: Any) -> None:
