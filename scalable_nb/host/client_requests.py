@@ -156,7 +156,7 @@ class Requests:
             for key in keys
             if key in records and not TaskState(states[records[key].row]).is_final
         ]
-        self._tracker.keeper.cancel(doomed, "a person cancelled it")
+        self._tracker.leases.cancel(doomed, "a person cancelled it")
         return doomed
 
     def call(self, key: Any) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ class Requests:
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
         keys = self._unfinished(batches, only_paused=only_paused)
-        self._tracker.keeper.cancel(keys, "a person cancelled it")
+        self._tracker.leases.cancel(keys, "a person cancelled it")
         return len(keys)
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:

@@ -15,7 +15,7 @@ from distributed.scheduler import ClientState, Scheduler, TaskState
 HOST_CLIENT: Final = "scalable-host"
 
 
-class Keeper:
+class ClientLeases:
     """The host's own wish for all tasks of the run.
 
     Parameters
@@ -34,7 +34,7 @@ class Keeper:
         scheduler.stream_handlers["cancel-keys"] = self._client_cancels
         scheduler.handlers["scalable_join"] = self.join
 
-    def want(self, keys: Iterable[Any]) -> None:
+    def acquire(self, keys: Iterable[Any]) -> None:
         """Want these tasks."""
         self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
 
@@ -93,7 +93,7 @@ class Keeper:
         unwanted = [ts.key for ts in doomed if not ts.who_wants]
         self._scheduler.client_desires_keys(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
-        self.want(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
+        self.acquire(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
 
     def _with_dependents(self, keys: Iterable[Any]) -> list[TaskState]:
         found: dict[Any, TaskState] = {}

@@ -22,7 +22,7 @@ from scalable_nb.host.client_requests import Requests
 from scalable_nb.host.tasks.at_most_once import Tickets
 from scalable_nb.host.tasks.attempt_failures import Outcomes
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
-from scalable_nb.host.tasks.client_leases import Keeper
+from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
@@ -68,7 +68,7 @@ class TaskTracker(SchedulerPlugin):
         self.recorder = recorder
         self.records: dict[Any, TrackedTask] = {}
         self.parked = ParkedTasks(scheduler, on_unpark=self._on_unpark)
-        self.keeper = Keeper(scheduler)
+        self.leases = ClientLeases(scheduler)
         self.executing = ExecutingTasks()
         self.tickets = Tickets()
         self.outcomes = Outcomes(self)
@@ -145,7 +145,7 @@ class TaskTracker(SchedulerPlugin):
             self.routes.restrict(ours)
         self.plain.enter(tasks)
         calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
-        self.keeper.want(calls)
+        self.leases.acquire(calls)
         again = {key: (ours or {}).get(key) for key in calls if self.requests.is_failed(key)}
         if again:
             # A fresh submission of a call that failed before: Dask would hand out the old error.
