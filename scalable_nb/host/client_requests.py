@@ -103,7 +103,7 @@ class Requests:
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
             self._tracker.recorder.reopen(tracked, terms)
-            self._tracker.tickets.renew(key)
+            self._tracker.at_most_once.reset(key)
             ts.suspicious = 0
         if wires:
             rerun(self._scheduler, again)

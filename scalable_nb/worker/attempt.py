@@ -45,7 +45,7 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
-                sync(attempt.worker.loop, attempt.take_ticket)
+                sync(attempt.worker.loop, attempt.acquire_permit)
             return attempt.accept(function(*args, **kwargs))
     except Reschedule:
         raise
@@ -64,7 +64,7 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
                 return attempt.kept.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
-                await attempt.take_ticket()
+                await attempt.acquire_permit()
             return attempt.accept(await function(*args, **kwargs))
     except Reschedule:
         raise
@@ -123,7 +123,7 @@ class _Attempt:
         self._note.called()
         return function, args, kwargs
 
-    async def take_ticket(self) -> None:
+    async def acquire_permit(self) -> None:
         """Make sure that nobody has called the function for this task, nor will.
 
         Raises

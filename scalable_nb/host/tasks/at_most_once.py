@@ -10,13 +10,13 @@ from scalable_nb.telemetry.rows import utc_iso
 
 
 @dataclass(frozen=True, slots=True)
-class _Ticket:
+class _Permit:
     worker: str
     run_id: int
     taken_at: float
 
 
-class Tickets:
+class AtMostOnceGuard:
     """One ticket per task that is not idempotent, given once.
 
     Dask sends a task again whenever it does not know that it was done: after a lost worker, a
@@ -26,15 +26,15 @@ class Tickets:
     """
 
     def __init__(self) -> None:
-        self._taken: dict[Any, _Ticket] = {}
+        self._taken: dict[Any, _Permit] = {}
 
-    def take(self, key: Any, worker: str, run_id: int) -> bool:
+    def acquire(self, key: Any, worker: str, run_id: int) -> bool:
         """Give the ticket of a task to an attempt on a worker, if it is still there.
 
         The same attempt, known by its `run_id`, gets it again: it asks twice when the
         connection broke before the answer came, and has called nothing until then.
         """
-        ticket = self._taken.setdefault(key, _Ticket(worker, run_id, time()))
+        ticket = self._taken.setdefault(key, _Permit(worker, run_id, time()))
         return (ticket.worker, ticket.run_id) == (worker, run_id)
 
     def is_held_by(self, key: Any, worker: str) -> bool:
@@ -47,6 +47,6 @@ class Tickets:
         ticket = self._taken[key]
         return f"was called at {utc_iso(ticket.taken_at)} on {ticket.worker}"
 
-    def renew(self, key: Any) -> None:
+    def reset(self, key: Any) -> None:
         """The outcome of the call is known, or a person wants another one in any case."""
         self._taken.pop(key, None)

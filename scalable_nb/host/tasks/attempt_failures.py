@@ -38,7 +38,7 @@ class Outcomes:
         self._scheduler = tracker.scheduler
         self._recorder = tracker.recorder
         self._parked = tracker.parked
-        self._tickets = tracker.tickets
+        self._at_most_once = tracker.at_most_once
         self._keys_by_slot: dict[str, Any] = {}
 
     def enter(self, key: Any) -> None:
@@ -52,7 +52,7 @@ class Outcomes:
 
     # --- attempts that must not be repeated ----------------------------------------
 
-    def take_ticket(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
+    def acquire_permit(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
         """An attempt asks whether it may call a function that must not be called twice.
 
         Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
@@ -61,11 +61,11 @@ class Outcomes:
         tracked = self._running_record(key, worker, run_id)
         if tracked is None:
             return {"granted": False, "refusal": ""}
-        if self._tickets.take(key, worker, run_id):
+        if self._at_most_once.acquire(key, worker, run_id):
             return {"granted": True, "refusal": ""}
         return {
             "granted": False,
-            "refusal": f"{tracked.label} {self._tickets.in_words(key)}, and nobody knows how far "
+            "refusal": f"{tracked.label} {self._at_most_once.in_words(key)}, and nobody knows how far "
             "it came. The task is not idempotent, so it is not called again; `resubmit` does it "
             "when the task is named.",
         }
@@ -105,7 +105,7 @@ class Outcomes:
         if tracked.is_reported:  # asked again: the connection broke before the answer came
             return {"retry": not tracked.is_given_up, "is_told": True}
         if failure["failure_class"] != UnknownOutcomeError.__name__:
-            self._tickets.renew(key)  # what became of the call is known
+            self._at_most_once.reset(key)  # what became of the call is known
         tracked.exception = exception
         will_retry = self.settle(tracked, FailedAttempt(worker=worker, **failure), verdict=verdict)
         return {"retry": will_retry, "is_told": True}

@@ -19,7 +19,7 @@ from distributed.scheduler import Scheduler
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.client_requests import Requests
-from scalable_nb.host.tasks.at_most_once import Tickets
+from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
 from scalable_nb.host.tasks.attempt_failures import Outcomes
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
@@ -70,7 +70,7 @@ class TaskTracker(SchedulerPlugin):
         self.parked = ParkedTasks(scheduler, on_unpark=self._on_unpark)
         self.leases = ClientLeases(scheduler)
         self.executing = ExecutingTasks()
-        self.tickets = Tickets()
+        self.at_most_once = AtMostOnceGuard()
         self.outcomes = Outcomes(self)
         self.losses = Losses(self)
         self.recalls = Recalls(self)
@@ -107,7 +107,7 @@ class TaskTracker(SchedulerPlugin):
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
         scheduler.stream_handlers["scalable-answered"] = self.add_answered
         scheduler.handlers.update(
-            scalable_take_ticket=self.outcomes.take_ticket,
+            scalable_take_ticket=self.outcomes.acquire_permit,
             scalable_attempt_failed=self.outcomes.attempt_failed,
             scalable_attempt_expired=self.outcomes.attempt_expired,
             scalable_worker_exited=self.losses.report,

@@ -206,7 +206,7 @@ class Losses:
     ) -> bool:
         if not tracked.terms.idempotent:
             # Known for sure, also of a worker that was retired: it asked before it called.
-            return self._tracker.tickets.is_held_by(tracked.key, worker)
+            return self._tracker.at_most_once.is_held_by(tracked.key, worker)
         if report is not None:
             return self._span(tracked, report) is not None
         return is_unexpected
