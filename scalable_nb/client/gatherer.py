@@ -130,8 +130,8 @@ async def _error_of(future: Future[Any]) -> BaseException:
 
 def _plain_keys(futures: Any) -> list[Any]:
     """The keys of a list of futures; empty where it is anything else."""
-    is_plain = type(futures) is list and {Future}.issuperset(map(type, futures))
-    return [future.key for future in futures] if is_plain else []
+    is_native = type(futures) is list and {Future}.issuperset(map(type, futures))
+    return [future.key for future in futures] if is_native else []
 
 
 def _plain_lists(futures: Any) -> Any:

@@ -93,7 +93,7 @@ class Requests:
         for key in again:
             tracked, ts = self._tracker.records[key], self._scheduler.tasks[key]
             terms, wire = tracked.terms, wires.get(key)
-            if wire is not None and not tracked.is_plain:
+            if wire is not None and not tracked.is_native:
                 terms = PolicyTerms.from_wire(wire)
                 if wire.get("component"):
                     self._tracker.recorder.move(tracked, wire["component"])
@@ -165,7 +165,7 @@ class Requests:
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
         tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
-        if tracked is None or tracked.is_plain or ts is None or ts.run_spec is None:
+        if tracked is None or tracked.is_native or ts is None or ts.run_spec is None:
             return None
         spec: Any = ts.run_spec
         (call,) = (part for part in spec.args if isinstance(part, Call))

@@ -298,10 +298,10 @@ def _write_series(encoder: Encoder, value: Any) -> None:
 def _write_column(encoder: Encoder, column: Any) -> None:
     array, pandas = column.array, sys.modules["pandas"]
     # Without pyarrow an array of texts is one of numpy's, too.
-    is_plain = isinstance(array, pandas.arrays.NumpyExtensionArray) and not isinstance(
+    is_native = isinstance(array, pandas.arrays.NumpyExtensionArray) and not isinstance(
         array.dtype, pandas.StringDtype
     )
-    encoder.write(array.to_numpy() if is_plain else array)
+    encoder.write(array.to_numpy() if is_native else array)
 
 
 def _write_extension_array(encoder: Encoder, value: Any) -> None:

@@ -32,7 +32,7 @@ MAX_ROWS: Final = 50_000
 _NO_RETRIES: Final = PolicyTerms()
 
 
-class PlainTasks:
+class NativeTasks:
     """Enters tasks that are not ours and follows where they differ.
 
     Parameters
@@ -107,10 +107,10 @@ class PlainTasks:
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """A worker says that an attempt failed; with retries left no plugin hears of it."""
         tracked = self._tracker.records.get(key)
-        if tracked is not None and tracked.is_plain:
+        if tracked is not None and tracked.is_native:
             ts = self._tracker.scheduler.tasks[key]
             if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
-                failure = told_by_dask({**message, "worker": worker})
+                failure = attempt_from_dask({**message, "worker": worker})
                 self._tracker.recorder.end_attempt(tracked, failure, retry_in_s=0.0, is_final=False)
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
@@ -122,7 +122,7 @@ class PlainTasks:
             self._tracker.release_thread(tracked)
 
 
-def told_by_dask(message: dict[str, Any]) -> FailedAttempt:
+def attempt_from_dask(message: dict[str, Any]) -> FailedAttempt:
     """A failed attempt as the scheduler knows it, from the values of a transition to ``erred``."""
     text = message.get("exception_text")
     error = message.get("exception")

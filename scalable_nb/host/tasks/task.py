@@ -62,7 +62,7 @@ class TrackedTask:
     reason: str | None = None
 
     @property
-    def is_plain(self) -> bool:
+    def is_native(self) -> bool:
         """Whether it is no call of `submit` or `map`: Dask alone decides about it."""
         return not self.batch.batch_id
 

@@ -24,7 +24,7 @@ from scalable_nb.host.tasks.attempt_failures import Outcomes
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
-from scalable_nb.host.tasks.native_tasks import PlainTasks, told_by_dask
+from scalable_nb.host.tasks.native_tasks import NativeTasks, attempt_from_dask
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import Routes
 from scalable_nb.host.tasks.revocations import Recalls
@@ -75,7 +75,7 @@ class TaskTracker(SchedulerPlugin):
         self.losses = Losses(self)
         self.recalls = Recalls(self)
         self.breakers = BatchBreakers(self, breaker_limit)
-        self.plain = PlainTasks(self)
+        self.native = NativeTasks(self)
         self.routes = Routes(self, kinds)
         #: Called with a failed attempt whose task runs again.
         self.on_retry: Callable[[TrackedTask, FailedAttempt], None] = lambda tracked, failure: None
@@ -143,8 +143,8 @@ class TaskTracker(SchedulerPlugin):
         if ours:
             self._open_all(ours)
             self.routes.restrict(ours)
-        self.plain.enter(tasks)
-        calls = [key for key in keys if key in self.records and not self.records[key].is_plain]
+        self.native.enter(tasks)
+        calls = [key for key in keys if key in self.records and not self.records[key].is_native]
         self.leases.acquire(calls)
         again = {key: (ours or {}).get(key) for key in calls if self.requests.is_failed(key)}
         if again:
@@ -175,7 +175,7 @@ class TaskTracker(SchedulerPlugin):
         if tracked is None:
             if finish != "erred":
                 return
-            tracked = self.plain.enter_failed(key)
+            tracked = self.native.enter_failed(key)
         if start == "processing":
             self.release_thread(tracked)
         self._on_finish[finish](tracked, start, stimulus_id, kwargs)
@@ -184,7 +184,7 @@ class TaskTracker(SchedulerPlugin):
 
     def _on_processing(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         ts = self.scheduler.tasks[tracked.key]
-        if not tracked.is_plain:
+        if not tracked.is_native:
             # Worker losses have budgets of our own: Dask is not to count them as well.
             ts.suspicious = 0
         ws = ts.processing_on
@@ -247,7 +247,7 @@ class TaskTracker(SchedulerPlugin):
         if blame is not None and blame.key != tracked.key:
             self._fail_with_input(tracked, blame.key)
         elif not tracked.is_reported:
-            self._report_plain_error(tracked, kwargs)
+            self._report_native_error(tracked, kwargs)
         tracked.exception = b""
         if tracked.reason == RECOMPUTED:
             self._tell_lost_success(tracked)
@@ -268,8 +268,8 @@ class TaskTracker(SchedulerPlugin):
             # Dask computes a lost result again; to the person that is another attempt.
             tracked.reason = RECOMPUTED
             tracked.succeeded_at = self.recorder.ledger.columns["started_at"][tracked.row]
-        elif tracked.is_plain:
-            self.plain.on_released(tracked, start)
+        elif tracked.is_native:
+            self.native.on_released(tracked, start)
         elif start == "processing":
             self._on_taken_back(tracked)
         self.routes.restrict((tracked.key,))
@@ -285,7 +285,7 @@ class TaskTracker(SchedulerPlugin):
     def _end_unneeded(self, tracked: TrackedTask) -> None:
         """A task that nobody needs may stay, for what depended on it and failed."""
         ts = self.scheduler.tasks[tracked.key]
-        if ts.who_wants or ts.waiters or tracked.key in self.parked or tracked.is_plain:
+        if ts.who_wants or ts.waiters or tracked.key in self.parked or tracked.is_native:
             return
         if not TaskState(self.recorder.ledger.columns["state"][tracked.row]).is_final:
             self.recorder.finish(tracked, TaskState.CANCELLED)
@@ -328,9 +328,11 @@ class TaskTracker(SchedulerPlugin):
 
     # --- tasks that ended without a word of ours ----------------------------------
 
-    def _report_plain_error(self, tracked: TrackedTask, kwargs: dict[str, Any]) -> None:
+    def _report_native_error(self, tracked: TrackedTask, kwargs: dict[str, Any]) -> None:
         # The attempt could not speak for itself: it is not ours, or could not be unpickled.
-        self.recorder.end_attempt(tracked, told_by_dask(kwargs), retry_in_s=None, is_final=True)
+        self.recorder.end_attempt(
+            tracked, attempt_from_dask(kwargs), retry_in_s=None, is_final=True
+        )
 
     def _fail_with_input(self, tracked: TrackedTask, blamed: Any) -> None:
         tracked.reason = f"its input {blamed} failed"

@@ -32,11 +32,11 @@ def runnable_by_component(tracker: TaskTracker) -> Counter[str]:
     component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
     counts = np.bincount(component[np.isin(state, _RUNNABLE)])
     found = Counter({ledger.strings[code]: int(n) for code, n in enumerate(counts) if n})
-    found[""] += _tasks_of_plain_dask(tracker, sum(found.values()))
+    found[""] += _native_tasks(tracker, sum(found.values()))
     return found
 
 
-def _tasks_of_plain_dask(tracker: TaskTracker, ours: int) -> int:
+def _native_tasks(tracker: TaskTracker, ours: int) -> int:
     # Collections and calls of another client are tasks of the scheduler's, too.
     scheduler = tracker.scheduler
     on_workers = sum(len(ws.processing) for ws in scheduler.workers.values())

@@ -14,7 +14,7 @@ from dask._task_spec import Task
 from distributed import KilledWorker, Scheduler
 from distributed.protocol import pickle
 
-from scalable_nb.host.tasks.native_tasks import told_by_dask
+from scalable_nb.host.tasks.native_tasks import attempt_from_dask
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
@@ -57,7 +57,7 @@ def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
     """Three rows, one notice; what fails has its rows all the same."""
 
     def case(tracker: TaskTracker, paths: RunPaths) -> None:
-        tracker.plain._max_rows = 3
+        tracker.native._max_rows = 3
         keys = [f"step-{number}" for number in range(5)]
         arrive(tracker, keys)
         arrive(tracker, ["later-1"])
@@ -117,7 +117,7 @@ def test_a_task_that_is_taken_back_runs_again_or_is_cancelled(
 def test_what_dask_says_of_a_failure() -> None:
     """The class comes from the text, or from the scheduler's own exception; nothing is opened."""
     worker: Any = SimpleNamespace(address="tls://127.0.0.1:40001")
-    failure = told_by_dask(
+    failure = attempt_from_dask(
         {
             "exception_text": "TimeoutError('late')", "traceback_text": "  File ...", "worker": "w",
             "startstops": ({"action": "compute", "start": 5.0, "stop": 7.5},),
@@ -126,7 +126,9 @@ def test_what_dask_says_of_a_failure() -> None:
     assert (failure.failure_class, failure.traceback, failure.duration_s) == (
         "TimeoutError", "  File ...", 2.5,
     )  # fmt: skip
-    killed = told_by_dask({"exception": pickle.dumps(KilledWorker("k", worker, 3)), "worker": "w"})
+    killed = attempt_from_dask(
+        {"exception": pickle.dumps(KilledWorker("k", worker, 3)), "worker": "w"}
+    )
     assert (killed.failure_class, killed.category) == ("KilledWorker", "infrastructure")
     assert "'k'" in killed.message
-    assert told_by_dask({}).failure_class == "Exception"
+    assert attempt_from_dask({}).failure_class == "Exception"
