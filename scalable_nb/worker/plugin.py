@@ -54,7 +54,7 @@ class Workspace(WorkerPlugin):
         slots = os.environ.get(SLOTS_VARIABLE)
         if slots:
             note_owner(Path(slots), Owner(os.getpid(), worker.address))
-        answer_recalls(worker, Path(slots or os.devnull))
+        answer_revocations(worker, Path(slots or os.devnull))
         worker.metrics[PEAK_METRIC] = peak_memory_bytes
         if os.environ.get(TERM_VARIABLE):
             # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is
@@ -69,7 +69,7 @@ class Workspace(WorkerPlugin):
         """Nothing to undo: the process ends."""
 
 
-def answer_recalls(worker: Worker, slots: Path) -> None:
+def answer_revocations(worker: Worker, slots: Path) -> None:
     """Have a worker answer; called in its process before it gets tasks."""
 
     def handle(**question: Any) -> None:

@@ -202,7 +202,7 @@ class SchedulerAlone:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
-            for worker, asked in self.tracker.recalls._asked.items()
+            for worker, asked in self.tracker.revocations._asked.items()
             for run_id, (record, _) in asked.items()
         ]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
 
 
-class Recalls:
+class Revocations:
     """The scheduler's end.
 
     Parameters
@@ -69,7 +69,7 @@ class Recalls:
             return  # cancelled meanwhile, and perhaps submitted again
         tracked, cause = asked
         told = ExitReport(cause, attempts={run_id: span} if span else {})
-        self._tracker.losses.settle_recalled(tracked, worker, told)
+        self._tracker.losses.settle_revoked(tracked, worker, told)
 
     def of_lost(self, worker: str) -> list[TrackedTask]:
         """The worker is gone: what it was asked about its nanny tells."""

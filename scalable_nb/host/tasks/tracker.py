@@ -27,7 +27,7 @@ from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import NativeTasks, attempt_from_dask
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import Routes
-from scalable_nb.host.tasks.revocations import Recalls
+from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.worker_losses import Losses
@@ -73,7 +73,7 @@ class TaskTracker(SchedulerPlugin):
         self.at_most_once = AtMostOnceGuard()
         self.outcomes = Outcomes(self)
         self.losses = Losses(self)
-        self.recalls = Recalls(self)
+        self.revocations = Revocations(self)
         self.breakers = BatchBreakers(self, breaker_limit)
         self.native = NativeTasks(self)
         self.routes = Routes(self, kinds)
@@ -280,7 +280,7 @@ class TaskTracker(SchedulerPlugin):
         if tracked.worker not in self.scheduler.workers:
             self.losses.suspect(tracked)
         elif not tracked.is_reported and (ts.who_wants or ts.waiters):
-            self.recalls.ask(tracked)
+            self.revocations.ask(tracked)
 
     def _end_unneeded(self, tracked: TrackedTask) -> None:
         """A task that nobody needs may stay, for what depended on it and failed."""

@@ -122,7 +122,7 @@ class Losses:
 
     def on_removed(self, worker: str) -> None:
         """The scheduler has removed a worker; all its tasks are suspect by now."""
-        for tracked in self._tracker.recalls.of_lost(worker):
+        for tracked in self._tracker.revocations.of_lost(worker):
             self._lost.setdefault(worker, []).append(tracked)
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
@@ -181,7 +181,7 @@ class Losses:
         for tracked in self._lost.pop(worker, ()):
             self._settle_task(tracked, worker, report, is_unexpected=is_unexpected)
 
-    def settle_recalled(self, tracked: TrackedTask, worker: str, told: ExitReport) -> None:
+    def settle_revoked(self, tracked: TrackedTask, worker: str, told: ExitReport) -> None:
         """A worker that lives said what became of a task that was taken back from it."""
         self._settle_task(tracked, worker, told, is_unexpected=True)
 
