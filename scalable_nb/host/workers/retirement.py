@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _GIVEN_UP: Final = ("ready", "constrained", "waiting")
 
 
-class Departures:
+class GracefulRetirement:
     """Lets workers finish before they end.
 
     Parameters

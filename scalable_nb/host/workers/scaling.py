@@ -13,7 +13,7 @@ from scalable_nb.errors import StartError
 from scalable_nb.host.workers.demand import Durations, runnable_by_component
 from scalable_nb.host.workers.larger_workers import Escalations
 from scalable_nb.host.workers.replacement import Healing, Rules
-from scalable_nb.host.workers.retirement import Departures
+from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
@@ -50,7 +50,7 @@ class Scaling:
         self.fleet = fleet
         self.wishes = wishes
         self.healing = Healing(tracker, fleet, rules)
-        self.departures = Departures(tracker)
+        self.retirement = GracefulRetirement(tracker)
         self._durations = Durations(tracker)
         Escalations(tracker, fleet, self._add_kind)
         #: Follows the jobs of a batch system.
@@ -182,7 +182,7 @@ class Scaling:
             for entry in self.fleet.entries.values():
                 if entry.leaves_because == "walltime" and entry.name not in self._ending:
                     for address in self._addresses(entry):
-                        self.departures.begin(address)
+                        self.retirement.begin(address)
 
     async def _match(self, kind: Kind) -> None:
         entries = self.fleet.of_kind(kind)
@@ -225,9 +225,9 @@ class Scaling:
             ending = self._ending.get(entry.name)
             if ending is None:
                 for address in addresses:
-                    self.departures.begin(address)
-                if all(map(self.departures.is_idle, addresses)):
-                    self._ending[entry.name] = asyncio.create_task(self.departures.end(addresses))
+                    self.retirement.begin(address)
+                if all(map(self.retirement.is_idle, addresses)):
+                    self._ending[entry.name] = asyncio.create_task(self.retirement.end(addresses))
             elif ending.done():
                 del self._ending[entry.name]
                 if ending.result():
@@ -237,7 +237,7 @@ class Scaling:
                     gone.append(entry.name)
                 elif not entry.is_leaving:
                     for address in addresses:
-                        self.departures.call_off(address)
+                        self.retirement.call_off(address)
         await self.fleet.drop(gone)
 
     def _goes_anyway(self, entry: Entry) -> bool:
@@ -281,9 +281,9 @@ class Scaling:
             return False
         # What is still executing when the job ends is known from now on, whatever follows.
         self._tracker.losses.report(worker, cause="terminated", exit_code=None, **report)
-        self.departures.begin(worker)
+        self.retirement.begin(worker)
         return True
 
     async def worker_hands_over(self, worker: str) -> None:
         """A worker whose job is ended by the batch system has nothing left to do but to go."""
-        await self.departures.end([worker])
+        await self.retirement.end([worker])
