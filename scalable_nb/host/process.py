@@ -28,7 +28,7 @@ from scalable_nb.host.allocation import OwnJob
 from scalable_nb.host.final_flush import bequeath
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
-from scalable_nb.host.workers.replacement import Rules
+from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.host.workers.scaling import Scaling
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
@@ -267,9 +267,9 @@ def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:
     return wishes
 
 
-def _rules(loaded: LoadedManifest) -> Rules:
+def _rules(loaded: LoadedManifest) -> ReplacementLimits:
     target = loaded.target
-    return Rules(
+    return ReplacementLimits(
         max_replacements=target.max_worker_replacements,
         max_core_hours=target.max_core_hours,
         pending_timeout_s=target.pending_timeout_s,

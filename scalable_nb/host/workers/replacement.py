@@ -20,7 +20,7 @@ _BLAMELESS: Final = ("BOOT_FAIL", "CANCELLED", "NODE_FAIL", "PREEMPTED", "REQUEU
 
 
 @dataclass(frozen=True)
-class Rules:
+class ReplacementLimits:
     """What a target says about replacing.
 
     Attributes
@@ -41,7 +41,7 @@ class Rules:
     fallback: dict[str, str]
 
 
-class Healing:
+class WorkerReplacement:
     """The account of what ended by itself.
 
     Parameters
@@ -49,13 +49,13 @@ class Healing:
     tracker : TaskTracker
         Who tells people.
     fleet : Fleet
-    rules : Rules
+    limits : ReplacementLimits
     """
 
-    def __init__(self, tracker: TaskTracker, fleet: Fleet, rules: Rules) -> None:
+    def __init__(self, tracker: TaskTracker, fleet: Fleet, limits: ReplacementLimits) -> None:
         self._tracker = tracker
         self._fleet = fleet
-        self.rules = rules
+        self.limits = limits
         self.replaced = 0
         self.core_hours = 0.0
         self._stillborn: Counter[str] = Counter()
@@ -70,12 +70,12 @@ class Healing:
     @property
     def is_spent(self) -> bool:
         """Whether the budget of core hours is used up."""
-        limit = self.rules.max_core_hours
+        limit = self.limits.max_core_hours
         return limit is not None and self.core_hours >= limit
 
     @property
     def _is_worn_out(self) -> bool:
-        limit = self.rules.max_replacements
+        limit = self.limits.max_replacements
         return limit is not None and self.replaced > limit
 
     def begin_anew(self, kind: Kind) -> None:
@@ -97,7 +97,7 @@ class Healing:
         if self.is_spent:
             self._tell_once(
                 "budget",
-                f"the budget of {self.rules.max_core_hours:g} core hours is used up: no worker is "
+                f"the budget of {self.limits.max_core_hours:g} core hours is used up: no worker is "
                 "added, the others end when the tasks they run are done. Tasks that are left wait; "
                 "`max_core_hours:` of the target allows more, `%scalable resubmit --last` goes on.",
             )
@@ -124,7 +124,7 @@ class Healing:
             self._tell_once(
                 "replacements",
                 f"{self.replaced} workers were lost; no more are replaced than "
-                f"max_worker_replacements: {self.rules.max_replacements}. `%scalable scale N` "
+                f"max_worker_replacements: {self.limits.max_replacements}. `%scalable scale N` "
                 "asks for new ones.",
             )
 
@@ -153,7 +153,7 @@ class Healing:
 
     def find_unavailable(self) -> list[tuple[Kind, Kind]]:
         """Kinds that have waited too long for their first worker, and what stands in for them."""
-        limit_s = self.rules.pending_timeout_s
+        limit_s = self.limits.pending_timeout_s
         if limit_s is None:
             return []
         pairs = []
@@ -164,7 +164,7 @@ class Healing:
             waited_s = time() - min(e.lost_at or e.asked_at for e in entries)
             if waited_s <= limit_s:
                 continue
-            stand_in = self._fleet.kinds.get(self.rules.fallback.get(kind.name, ""))
+            stand_in = self._fleet.kinds.get(self.limits.fallback.get(kind.name, ""))
             what = f"component {kind.name!r} has had no worker for {waited_s:.0f} s"
             if stand_in is None:
                 self._tell_once(

@@ -12,7 +12,7 @@ from scalable_nb.batch_system.walltime import leaves_at_s
 from scalable_nb.errors import StartError
 from scalable_nb.host.workers.demand import Durations, runnable_by_component
 from scalable_nb.host.workers.larger_workers import Escalations
-from scalable_nb.host.workers.replacement import Healing, Rules
+from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
@@ -40,16 +40,16 @@ class Scaling:
     fleet : Fleet
     wishes : dict of str to Wish
         By kind.
-    rules : Rules
+    rules : ReplacementLimits
         Of replacing.
     """
 
     def __init__(
-        self, tracker: TaskTracker, fleet: Fleet, wishes: dict[str, Wish], rules: Rules
+        self, tracker: TaskTracker, fleet: Fleet, wishes: dict[str, Wish], rules: ReplacementLimits
     ) -> None:
         self.fleet = fleet
         self.wishes = wishes
-        self.healing = Healing(tracker, fleet, rules)
+        self.replacement = WorkerReplacement(tracker, fleet, rules)
         self.retirement = GracefulRetirement(tracker)
         self._durations = Durations(tracker)
         Escalations(tracker, fleet, self._add_kind)
@@ -112,7 +112,7 @@ class Scaling:
             share = -(-left // (len(names) - number))
             left -= share
             self.wishes[name] = Wish(share)
-            self.healing.begin_anew(self.fleet.kinds[name])
+            self.replacement.begin_anew(self.fleet.kinds[name])
         await self._compare()
         return {name: self.wishes[name].count for name in names}
 
@@ -125,7 +125,7 @@ class Scaling:
             limits = Limits(minimum, maximum)
             count = limits.fit(self.wishes[name].count, 1)
             self.wishes[name] = Wish(count, limits)
-            self.healing.begin_anew(self.fleet.kinds[name])
+            self.replacement.begin_anew(self.fleet.kinds[name])
         await self._compare()
         return {name: self.wishes[name].count for name in names}
 
@@ -137,9 +137,9 @@ class Scaling:
             self.fleet.observe()
             if self.watch is not None:
                 await self.watch.observe()
-            self.healing.count()
-            await self.fleet.drop([entry.name for entry in self.healing.find_ended()])
-            for kind, stand_in in self.healing.find_unavailable():
+            self.replacement.count()
+            await self.fleet.drop([entry.name for entry in self.replacement.find_ended()])
+            for kind, stand_in in self.replacement.find_unavailable():
                 await self._stand_in(kind, stand_in)
             self._adapt()
             self._let_go_in_time()
@@ -169,7 +169,7 @@ class Scaling:
             kind, remaining_s = entry.kind, entry.remaining_s
             if entry.is_leaving or remaining_s is None or kind.walltime_s is None:
                 continue
-            is_replaceable = self.healing.may_open(kind) or len(self.fleet.of_kind(kind)) > 1
+            is_replaceable = self.replacement.may_open(kind) or len(self.fleet.of_kind(kind)) > 1
             needed_s = self._durations.needed_s(kind.name) if is_replaceable else 0.0
             if remaining_s < leaves_at_s(kind.walltime_s, needed_s, entry.number):
                 entry.leaves_because = "walltime"
@@ -186,8 +186,10 @@ class Scaling:
 
     async def _match(self, kind: Kind) -> None:
         entries = self.fleet.of_kind(kind)
-        wanted = 0 if self.healing.is_spent else -(-self.wishes[kind.name].count // kind.workers)
-        if wanted > len(entries) and self.healing.may_open(kind):
+        wanted = (
+            0 if self.replacement.is_spent else -(-self.wishes[kind.name].count // kind.workers)
+        )
+        if wanted > len(entries) and self.replacement.may_open(kind):
             await self._open(kind, wanted - len(entries))
         elif wanted < len(entries):
             await self._dismiss(sorted(entries, key=self._load)[: len(entries) - wanted])
@@ -246,7 +248,7 @@ class Scaling:
         is_adaptive = self.wishes[entry.kind.name].limits is not None
         if entry.leaves_because == "walltime" and not is_out_of_time:
             return False  # the worker that comes in its place may take them
-        if is_adaptive and not is_out_of_time and not self.healing.is_spent:
+        if is_adaptive and not is_out_of_time and not self.replacement.is_spent:
             # Nobody asked for this one to go.
             entry.leaves_because = ""
             self.wishes[entry.kind.name].count += 1
