@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from scalable_nb.errors import PolicyError
 from scalable_nb.faults.backoff import Backoff, delay_s
 from scalable_nb.faults.categories import Category
-from scalable_nb.faults.memory_escalation import Escalation
+from scalable_nb.faults.memory_escalation import MemoryEscalation
 from scalable_nb.faults.validation import check_count, check_number
 
 _BACKOFF_NAMES: Final = tuple(item.name for item in fields(Backoff))
@@ -198,11 +198,11 @@ class PolicyTerms:
             raise unsafe_retries(self.retries)
 
     @property
-    def escalation(self) -> Escalation | None:
+    def escalation(self) -> MemoryEscalation | None:
         """How the memory of a next attempt grows."""
         if self.memory_factor is None:
             return None
-        return Escalation(self.memory_factor, self.max_memory_bytes)
+        return MemoryEscalation(self.memory_factor, self.max_memory_bytes)
 
     def to_wire(self) -> dict[str, Any]:
         """Values that msgpack can carry, those that equal the default left out."""

@@ -16,7 +16,7 @@ _LARGEST_FACTOR: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Escalation:
+class MemoryEscalation:
     """How the memory of the next attempt follows from that of the last one.
 
     Attributes
@@ -44,15 +44,15 @@ class Escalation:
         return wanted if wanted > memory_bytes else None
 
 
-def check_escalation(value: Any) -> Escalation | None:
-    """An `Escalation` from what a person wrote.
+def check_memory_escalation(value: Any) -> MemoryEscalation | None:
+    """An `MemoryEscalation` from what a person wrote.
 
     Raises
     ------
     PolicyError
         For anything that is none.
     """
-    if value is None or isinstance(value, Escalation):
+    if value is None or isinstance(value, MemoryEscalation):
         return value
     if not isinstance(value, Mapping) or "memory" not in value or value.keys() - {"memory", "max"}:
         raise refusal("escalate", value, _EXPECTED, _EXAMPLE)
@@ -60,7 +60,7 @@ def check_escalation(value: Any) -> Escalation | None:
     is_factor = isinstance(factor, int | float) and not isinstance(factor, bool)
     if not (is_factor and 1 < factor <= _LARGEST_FACTOR):
         raise refusal('escalate["memory"]', factor, "a factor above 1", _EXAMPLE)
-    return Escalation(float(factor), None if largest is None else _bytes(largest))
+    return MemoryEscalation(float(factor), None if largest is None else _bytes(largest))
 
 
 def _bytes(size: Any) -> int:

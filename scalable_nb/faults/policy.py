@@ -18,7 +18,7 @@ from scalable_nb.faults.decision import (
     decide,
     unsafe_retries,
 )
-from scalable_nb.faults.memory_escalation import Escalation, check_escalation
+from scalable_nb.faults.memory_escalation import MemoryEscalation, check_memory_escalation
 from scalable_nb.faults.validation import check_count, check_rules, refusal
 
 __all__ = [
@@ -92,7 +92,7 @@ class TaskPolicy:
     idempotent: bool | None = None
     validate: Callable[[Any], object] | None = None
     worker_losses: int | None = None
-    escalate: Escalation | Mapping[str, Any] | None = None
+    escalate: MemoryEscalation | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -100,7 +100,7 @@ class TaskPolicy:
             "backoff": _check_backoff(self.backoff, self.retries),
             "retry_on": check_rules("retry_on", self.retry_on),
             "give_up_on": check_rules("give_up_on", self.give_up_on),
-            "escalate": check_escalation(self.escalate),
+            "escalate": check_memory_escalation(self.escalate),
         }
         if self.timeout_s is not None and self.timeout_s != math.inf:
             checked["timeout_s"] = check_timeout(self.timeout_s)
@@ -148,7 +148,7 @@ class TaskPolicy:
             **({} if self.waits is None else _values(self.waits)),
         }
         changes = {name: value for name, value in said.items() if value is not None}
-        if isinstance(self.escalate, Escalation):
+        if isinstance(self.escalate, MemoryEscalation):
             changes["memory_factor"] = self.escalate.factor
             changes["max_memory_bytes"] = self.escalate.max_bytes
         if self.timeout_s is not None:
@@ -192,7 +192,7 @@ def resolve_policy(
     idempotent = _first(layer.idempotent for layer in layers) is not False
     counts = (layer.max_retries for layer in (layers if idempotent else (call, task)))
     worker_losses = _first(layer.worker_losses for layer in layers)
-    escalation = check_escalation(_first(layer.escalate for layer in layers))
+    escalation = check_memory_escalation(_first(layer.escalate for layer in layers))
     return PolicyTerms(
         retries=_first(counts) or 0,
         backoff=_first(layer.waits for layer in layers) or Backoff(),

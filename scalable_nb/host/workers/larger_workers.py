@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_WORKERS = 4
 
 
-class Escalations:
+class LargerWorkers:
     """Finds, or makes, the kind of worker that a task needs after an out-of-memory.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from scalable_nb.batch_system.walltime import leaves_at_s
 from scalable_nb.errors import StartError
 from scalable_nb.host.workers.demand import Durations, runnable_by_component
-from scalable_nb.host.workers.larger_workers import Escalations
+from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.targets.desired_workers import Limits, Wish
@@ -52,7 +52,7 @@ class Scaling:
         self.replacement = WorkerReplacement(tracker, fleet, rules)
         self.retirement = GracefulRetirement(tracker)
         self._durations = Durations(tracker)
-        Escalations(tracker, fleet, self._add_kind)
+        LargerWorkers(tracker, fleet, self._add_kind)
         #: Follows the jobs of a batch system.
         self.watch: JobWatch | None = None
         #: Writes what is still wanted and only in the memory of workers; says what was written.

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from scalable_nb.errors import PolicyError
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.faults.memory_escalation import Escalation
+from scalable_nb.faults.memory_escalation import MemoryEscalation
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 
 
 def test_the_policy_travels_as_plain_numbers() -> None:
     """What a person wrote arrives at the host unchanged."""
     terms = resolve_policy(policy=TaskPolicy(escalate={"memory": 2, "max": "64G"}))
-    assert PolicyTerms.from_wire(terms.to_wire()).escalation == Escalation(2.0, 64_000_000_000)
+    assert PolicyTerms.from_wire(terms.to_wire()).escalation == MemoryEscalation(
+        2.0, 64_000_000_000
+    )
     assert PolicyTerms.from_wire(resolve_policy().to_wire()).escalation is None
 
 
@@ -27,7 +29,7 @@ def test_the_policy_travels_as_plain_numbers() -> None:
 def test_sizes_are_read_as_in_the_manifest(size: object, expected: int) -> None:
     """`G` is decimal and `GiB` binary."""
     policy = TaskPolicy(escalate={"memory": 2.0, "max": size})
-    assert policy.escalate == Escalation(2.0, expected)
+    assert policy.escalate == MemoryEscalation(2.0, expected)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_a_next_attempt_has_more_or_none_is_made(
     factor: float, had: int, largest: int | None
 ) -> None:
     """Memory only ever grows, and never beyond the limit."""
-    wanted = Escalation(factor, largest).memory_after(had)
+    wanted = MemoryEscalation(factor, largest).memory_after(had)
     if wanted is not None:
         assert wanted > had
         assert largest is None or wanted <= largest
