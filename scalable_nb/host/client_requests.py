@@ -97,7 +97,7 @@ class Requests:
                 terms = PolicyTerms.from_wire(wire)
                 if wire.get("component"):
                     self._tracker.recorder.move(tracked, wire["component"])
-                    self._tracker.routes.forget(key)
+                    self._tracker.placement.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
                 kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
 
 
-class Routes:
+class TaskPlacement:
     """Sends tasks to the workers of their component, or of the one that stands in for it.
 
     Parameters

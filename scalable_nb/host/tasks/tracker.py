@@ -26,7 +26,7 @@ from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import NativeTasks, attempt_from_dask
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
-from scalable_nb.host.tasks.placement import Routes
+from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
@@ -51,7 +51,7 @@ class TaskTracker(SchedulerPlugin):
     breaker_limit : int
         Equal failures in a row that pause a batch; 0: never.
     kinds : collection of str
-        Components with workers of their own; see `Routes`.
+        Components with workers of their own; see `TaskPlacement`.
     """
 
     name = "scalable-task-tracker"
@@ -76,7 +76,7 @@ class TaskTracker(SchedulerPlugin):
         self.revocations = Revocations(self)
         self.breakers = BatchBreakers(self, breaker_limit)
         self.native = NativeTasks(self)
-        self.routes = Routes(self, kinds)
+        self.placement = TaskPlacement(self, kinds)
         #: Called with a failed attempt whose task runs again.
         self.on_retry: Callable[[TrackedTask, FailedAttempt], None] = lambda tracked, failure: None
         self.notices: list[str] = []
@@ -142,7 +142,7 @@ class TaskTracker(SchedulerPlugin):
         ours = annotations.get(ANNOTATION)
         if ours:
             self._open_all(ours)
-            self.routes.restrict(ours)
+            self.placement.restrict(ours)
         self.native.enter(tasks)
         calls = [key for key in keys if key in self.records and not self.records[key].is_native]
         self.leases.acquire(calls)
@@ -272,7 +272,7 @@ class TaskTracker(SchedulerPlugin):
             self.native.on_released(tracked, start)
         elif start == "processing":
             self._on_taken_back(tracked)
-        self.routes.restrict((tracked.key,))
+        self.placement.restrict((tracked.key,))
         self._end_unneeded(tracked)
 
     def _on_taken_back(self, tracked: TrackedTask) -> None:
@@ -304,7 +304,7 @@ class TaskTracker(SchedulerPlugin):
         self.parked.drop(tracked.key)
         self.breakers.forget(tracked.key)
         self.outcomes.forget(tracked.key)
-        self.routes.forget(tracked.key)
+        self.placement.forget(tracked.key)
         del self.records[tracked.key]
         self.kept_keys.discard(tracked.key)
         state = TaskState(self.recorder.ledger.columns["state"][tracked.row])
@@ -319,7 +319,7 @@ class TaskTracker(SchedulerPlugin):
     def _on_unpark(self, key: Any) -> None:
         tracked = self.records[key]
         tracked.runnable_at = time()
-        self.routes.restrict((key,))
+        self.placement.restrict((key,))
         if self.scheduler.tasks[key].state == "waiting":
             # For an input that was lost with the same worker: it stays where it is.
             self._on_waiting(tracked, "waiting", "", {})

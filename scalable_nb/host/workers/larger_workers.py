@@ -50,7 +50,7 @@ class LargerWorkers:
             return
         kind = self._kind(tracked.batch.component, wanted)
         if kind is not None:
-            self._tracker.routes.send(tracked.key, kind.name)
+            self._tracker.placement.send(tracked.key, kind.name)
         elif not self._is_told:
             self._is_told = True
             self._tracker.notify(

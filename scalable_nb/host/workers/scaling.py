@@ -152,13 +152,13 @@ class Scaling:
         if not adaptive:
             return
         tasks = dict.fromkeys(self.fleet.kinds, 0)
-        routes = self._tracker.routes
+        placement = self._tracker.placement
         anybodys = next(iter(self.fleet.kinds))
         for component, count in runnable_by_component(self._tracker).items():
-            kind = routes.kind_of(component)
+            kind = placement.kind_of(component)
             tasks[kind if kind in tasks else anybodys] += count
-        for component, kind in routes.detours():
-            tasks[routes.kind_of(component) or anybodys] -= 1
+        for component, kind in placement.detours():
+            tasks[placement.kind_of(component) or anybodys] -= 1
             tasks[kind] += 1
         for name in adaptive:
             self.wishes[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
@@ -264,7 +264,7 @@ class Scaling:
         )
 
     async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
-        self._tracker.routes.redirect(kind.name, stand_in.name)
+        self._tracker.placement.redirect(kind.name, stand_in.name)
         self.wishes[stand_in.name].count += self.wishes[kind.name].count
         self.wishes[kind.name] = Wish(0)
         await self._dismiss(self.fleet.of_kind(kind))
