@@ -22,7 +22,7 @@ LIMIT_BYTES: Final = 4 << 30
 
 
 @dataclass(frozen=True)
-class Bequest:
+class FlushReport:
     """What became of the results that somebody still wanted.
 
     Attributes
@@ -48,9 +48,9 @@ class Bequest:
         return ", ".join(parts)
 
 
-async def bequeath(
+async def flush_wanted_results(
     tracker: TaskTracker, folder: Path, limit_bytes: int = LIMIT_BYTES
-) -> Bequest | None:
+) -> FlushReport | None:
     """Have the workers write what only their memory holds and somebody wants.
 
     Parameters
@@ -94,4 +94,4 @@ async def bequeath(
     # The files tell: an answer of a worker would have to be unpickled here.
     wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
     kept = len(ResultStore(folder).contained(wanted))
-    return Bequest(kept, left_out, len(wanted) - kept)
+    return FlushReport(kept, left_out, len(wanted) - kept)

@@ -25,7 +25,7 @@ from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_
 from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import OwnJob
-from scalable_nb.host.final_flush import bequeath
+from scalable_nb.host.final_flush import flush_wanted_results
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.workers.replacement import ReplacementLimits
@@ -120,7 +120,7 @@ class Host:
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
         scaling = Scaling(tracker, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
-        scaling.keep_results = lambda: bequeath(tracker, self.paths.results)
+        scaling.keep_results = lambda: flush_wanted_results(tracker, self.paths.results)
         if self.plan.provider != "local":
             self._follow_jobs(tracker, fleet, scaling)
         self._stop_on_signals(tracker)
@@ -219,9 +219,9 @@ class Host:
         """Unless a person stopped it: keep what is still wanted."""
         if self.end_reason == "stopped":
             return
-        bequest = await bequeath(tracker, self.paths.results)
-        if bequest is not None:
-            self.end_reason += f"; {bequest}"
+        flush_report = await flush_wanted_results(tracker, self.paths.results)
+        if flush_report is not None:
+            self.end_reason += f"; {flush_report}"
 
     def _stop_on_signals(self, tracker: TaskTracker) -> None:
         loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from scalable_nb.targets.desired_workers import Limits, Wish
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
 if TYPE_CHECKING:
-    from scalable_nb.host.final_flush import Bequest
+    from scalable_nb.host.final_flush import FlushReport
     from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.host.workers.job_monitor import JobWatch
     from scalable_nb.protocol.messages import Batch
@@ -56,7 +56,7 @@ class Scaling:
         #: Follows the jobs of a batch system.
         self.watch: JobWatch | None = None
         #: Writes what is still wanted and only in the memory of workers; says what was written.
-        self.keep_results: Callable[[], Awaitable[Bequest | None]] | None = None
+        self.keep_results: Callable[[], Awaitable[FlushReport | None]] | None = None
         tracker.on_batch = self._expect
         self._tracker = tracker
         self._ending: dict[str, asyncio.Task[bool]] = {}
