@@ -27,7 +27,7 @@ _ID_VARIABLES = {
 
 
 @dataclass(frozen=True)
-class OwnJob:
+class HostAllocation:
     """The job of this process.
 
     Attributes
@@ -48,7 +48,9 @@ class OwnJob:
     began_at: float
 
     @classmethod
-    def of(cls, target: Target, queue: Queue, environ: Mapping[str, str] = os.environ) -> OwnJob:
+    def of(
+        cls, target: Target, queue: Queue, environ: Mapping[str, str] = os.environ
+    ) -> HostAllocation:
         """The job of a host that was started as one."""
         asked = host_keywords(target).get("walltime") or configured(target, "walltime")
         return cls(

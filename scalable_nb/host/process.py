@@ -24,7 +24,7 @@ from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
 from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
-from scalable_nb.host.allocation import OwnJob
+from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.host.final_flush import flush_wanted_results
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.tracker import TaskTracker
@@ -71,7 +71,7 @@ class Host:
         self.plan: Plan = make_plan(self.loaded)
         self.recorder = RunRecorder(paths, self.plan.provider)
         self.end_reason = "stopped"
-        self._own_job: OwnJob | None = None
+        self._allocation: HostAllocation | None = None
 
     async def live(self) -> None:
         """Be the host from its first breath to its last, also where it cannot start.
@@ -168,8 +168,8 @@ class Host:
         tracker.losses.jobs = JobLosses(tracker, fleet)
         scaling.watch = JobWatch(tracker, fleet)
         if self.run["host"] == "job":
-            self._own_job = OwnJob.of(self.loaded.target, fleet.queue)
-            tracker.host_job = self._own_job.row
+            self._allocation = HostAllocation.of(self.loaded.target, fleet.queue)
+            tracker.host_job = self._allocation.row
 
     async def _flush_often(self) -> None:
         beaten_at = 0.0
@@ -189,8 +189,8 @@ class Host:
         linger_s = self.run["linger_s"]
         quiet_since = time()
         while not tracker.stop_requested.is_set():
-            if self._own_job is not None and self._own_job.is_nearly_over:
-                self._leave_in_time(tracker, self._own_job)
+            if self._allocation is not None and self._allocation.is_nearly_over:
+                self._leave_in_time(tracker, self._allocation)
                 return
             if self._serves_somebody(tracker):
                 quiet_since = time()
@@ -207,10 +207,10 @@ class Host:
         has_use = tracker.has_work() and self.paths.folder.exists()
         return tracker.has_clients() or has_use
 
-    def _leave_in_time(self, tracker: TaskTracker, own_job: OwnJob) -> None:
-        self.end_reason = f"the walltime of the host ({own_job}) was nearly over"
+    def _leave_in_time(self, tracker: TaskTracker, allocation: HostAllocation) -> None:
+        self.end_reason = f"the walltime of the host ({allocation}) was nearly over"
         tracker.notify(
-            f"The walltime of this session's host ({own_job}) is nearly over: the session ends. "
+            f"The walltime of this session's host ({allocation}) is nearly over: the session ends. "
             "Kept results and the records stay; `%scalable resubmit --last` goes on. "
             "`host_job: {walltime: ...}` of the target asks for more."
         )

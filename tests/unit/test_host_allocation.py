@@ -10,7 +10,7 @@ import pytest
 
 from scalable_nb.batch_system.job_queue import Queue, open_queue
 from scalable_nb.batch_system.job_state import JobFacts
-from scalable_nb.host.allocation import OwnJob
+from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.manifest.schema import PROVIDERS, HostJob, Target
 from scalable_nb.session.status import SessionStatus
 
@@ -29,7 +29,7 @@ class _Told(Queue):
 def test_a_host_knows_its_job() -> None:
     """By the variable of its batch system, with the walltime that was asked for it."""
     target = Target(provider="pbs", host="job", host_job=HostJob(walltime="02:00:00"))
-    job = OwnJob.of(target, Queue("PBS"), {"PBS_JOBID": "9.srv"})
+    job = HostAllocation.of(target, Queue("PBS"), {"PBS_JOBID": "9.srv"})
     assert (str(job), job.walltime_s) == ("PBS job 9.srv", 7200.0)
     assert job.ends_at == pytest.approx(psutil.Process().create_time() + 7200)
     assert not job.is_nearly_over
@@ -38,17 +38,17 @@ def test_a_host_knows_its_job() -> None:
 @pytest.mark.parametrize(("ago_s", "is_over"), [(0, False), (6800, False), (6950, True)])
 def test_it_goes_minutes_before_its_walltime_is_over(ago_s: float, is_over: bool) -> None:
     """Of two hours it leaves five minutes."""
-    assert OwnJob("9", Queue("PBS"), 7200.0, time() - ago_s).is_nearly_over is is_over
+    assert HostAllocation("9", Queue("PBS"), 7200.0, time() - ago_s).is_nearly_over is is_over
 
 
 def test_the_batch_system_knows_better() -> None:
     """Who asks for more time or less while the job runs is heard."""
-    sooner = OwnJob("9", _Told(time() + 200), 7200.0, time())
+    sooner = HostAllocation("9", _Told(time() + 200), 7200.0, time())
     assert sooner.is_nearly_over
-    later = OwnJob("9", _Told(time() + 9000), 7200.0, time() - 7100)
+    later = HostAllocation("9", _Told(time() + 9000), 7200.0, time() - 7100)
     assert not later.is_nearly_over
-    assert OwnJob("9", Queue("SGE"), None, time()).ends_at is None
-    assert not OwnJob("9", Queue("SGE"), None, time()).is_nearly_over
+    assert HostAllocation("9", Queue("SGE"), None, time()).ends_at is None
+    assert not HostAllocation("9", Queue("SGE"), None, time()).is_nearly_over
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "local"])
@@ -60,7 +60,7 @@ def test_where_nobody_says_why_a_job_waits_it_is_said_who_does(provider: str) ->
 
 def test_a_status_says_where_the_host_is_and_until_when() -> None:
     """The end is told as a time and as what is left; a dashboard elsewhere with the way there."""
-    job = OwnJob("9", _Told(time() + 2 * 3600 + 30), 7200.0, time())
+    job = HostAllocation("9", _Told(time() + 2 * 3600 + 30), 7200.0, time())
     status = SessionStatus(
         run_id="run-1", target="slurm", state="running", host_pid=1, workers=[], counts={},
         dashboard_link="http://127.0.0.1:4567/s-1/status", folder=Path("/runs/run-1"),
