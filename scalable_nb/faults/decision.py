@@ -17,7 +17,7 @@ from scalable_nb.faults.validation import check_count, check_number
 _BACKOFF_NAMES: Final = tuple(item.name for item in fields(Backoff))
 
 
-class Loss(StrEnum):
+class WorkerLossCause(StrEnum):
     """Why the worker of an attempt went away."""
 
     CRASH = "crash"  # an exit code, a signal, or nobody knows
@@ -33,19 +33,26 @@ class Loss(StrEnum):
     NEIGHBOUR = "neighbour"  # another task's crash or timeout ended the process
 
 
-_CHARGED: Final = frozenset({Loss.CRASH, Loss.CONNECTION, Loss.OUT_OF_MEMORY, Loss.WALLTIME})
+_CHARGED: Final = frozenset(
+    {
+        WorkerLossCause.CRASH,
+        WorkerLossCause.CONNECTION,
+        WorkerLossCause.OUT_OF_MEMORY,
+        WorkerLossCause.WALLTIME,
+    }
+)
 
 _WORDS: Final = {
-    Loss.CRASH: "the worker crashed",
-    Loss.CONNECTION: "the connection to the worker broke",
-    Loss.OUT_OF_MEMORY: "the worker ran out of memory",
-    Loss.WALLTIME: "the walltime of the job ended",
-    Loss.PREEMPTION: "the job was preempted",
-    Loss.REQUEUE: "the job was requeued",
-    Loss.NODE_FAILURE: "the node failed",
-    Loss.SCANCEL: "the job was cancelled",
-    Loss.SCALE_DOWN: "the worker was retired",
-    Loss.NEIGHBOUR: "another task ended the worker",
+    WorkerLossCause.CRASH: "the worker crashed",
+    WorkerLossCause.CONNECTION: "the connection to the worker broke",
+    WorkerLossCause.OUT_OF_MEMORY: "the worker ran out of memory",
+    WorkerLossCause.WALLTIME: "the walltime of the job ended",
+    WorkerLossCause.PREEMPTION: "the job was preempted",
+    WorkerLossCause.REQUEUE: "the job was requeued",
+    WorkerLossCause.NODE_FAILURE: "the node failed",
+    WorkerLossCause.SCANCEL: "the job was cancelled",
+    WorkerLossCause.SCALE_DOWN: "the worker was retired",
+    WorkerLossCause.NEIGHBOUR: "another task ended the worker",
 }
 
 
@@ -79,7 +86,7 @@ def decide(
     retries_used: int,
     losses_used: int,
     verdict: str | None = None,
-    loss: Loss | str | None = None,
+    loss: WorkerLossCause | str | None = None,
     random: Callable[[], float] = _random,
 ) -> Decision:
     """Decide about a failed attempt; sees no exception, so the host imports nothing of the user's.
@@ -95,7 +102,7 @@ def decide(
         Charged so far.
     verdict : {"retry_on", "give_up_on"} or None
         What the user's rules said on the worker.
-    loss : Loss or None
+    loss : WorkerLossCause or None
         Why the worker went away, when it did. Only for a task that was executing, or
         may have been where nobody can know.
     random : callable
@@ -107,7 +114,7 @@ def decide(
         For a `loss` that is none.
     """
     if loss is not None:
-        return _after_loss(terms, Loss(loss), losses_used)
+        return _after_loss(terms, WorkerLossCause(loss), losses_used)
     final = _why_final(terms, category, retries_used, verdict)
     if final:
         return _final(final)
@@ -131,10 +138,10 @@ def _why_final(
     return None
 
 
-def _after_loss(terms: PolicyTerms, loss: Loss, losses_used: int) -> Decision:
+def _after_loss(terms: PolicyTerms, loss: WorkerLossCause, losses_used: int) -> Decision:
     if not terms.idempotent:
         return _final("not idempotent: nobody knows how far the lost attempt came")
-    if loss is Loss.WHOLE_WALLTIME:
+    if loss is WorkerLossCause.WHOLE_WALLTIME:
         return _final("the attempt had a whole walltime to itself and was not done")
     happened = _WORDS[loss]
     # No wait: what was lost is lost, and waiting helps nobody to come back sooner.

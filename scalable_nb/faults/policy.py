@@ -12,7 +12,6 @@ from scalable_nb.faults.backoff import Backoff, RetryPolicy, delay_s
 from scalable_nb.faults.classify import Rule
 from scalable_nb.faults.decision import (
     Decision,
-    Loss,
     PolicyTerms,
     check_timeout,
     decide,

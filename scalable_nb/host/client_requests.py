@@ -33,7 +33,7 @@ DELTA_INTERVAL_S: Final = 0.25
 HEARD_WITHIN_S: Final = 5.0
 
 
-class Requests:
+class ClientRequests:
     """The handlers for kernels.
 
     Parameters
@@ -135,7 +135,7 @@ class Requests:
             tracked = self._tracker.records[key]
             self._tracker.recorder.give_up(tracked)
             error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
-            self._tracker.outcomes.fail(tracked, error)
+            self._tracker.failures.fail(tracked, error)
         return waiting
 
     def _is_waiting(self, key: Any) -> bool:

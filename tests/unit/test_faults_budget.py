@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scalable_nb.faults.backoff import Backoff
 from scalable_nb.faults.categories import Category
-from scalable_nb.faults.decision import Decision, Loss, PolicyTerms, decide
+from scalable_nb.faults.decision import Decision, PolicyTerms, WorkerLossCause, decide
 
 STEADY = Backoff(jitter=0)
 FREE = ("preemption", "requeue", "node_failure", "scancel", "scale_down", "neighbour")
@@ -74,7 +74,7 @@ def test_what_is_not_the_fault_of_the_task_costs_it_nothing(loss: str) -> None:
 
 def test_every_loss_is_accounted_for() -> None:
     """No way of losing a worker is without a decision in words."""
-    for loss in Loss:
+    for loss in WorkerLossCause:
         assert settle(PolicyTerms(), loss=loss).reason
 
 
@@ -94,13 +94,15 @@ def test_unknown_loss_is_an_error_of_the_caller() -> None:
 outcomes = st.tuples(
     st.sampled_from(list(Category)),
     st.sampled_from([None, "retry_on", "give_up_on"]),
-    st.none() | st.sampled_from(list(Loss)),
+    st.none() | st.sampled_from(list(WorkerLossCause)),
 )
 
 
 @given(st.lists(outcomes, max_size=60), st.integers(0, 5), st.integers(0, 5))
 def test_no_history_exceeds_its_budgets(
-    history: list[tuple[Category, str | None, Loss | None]], retries: int, worker_losses: int
+    history: list[tuple[Category, str | None, WorkerLossCause | None]],
+    retries: int,
+    worker_losses: int,
 ) -> None:
     """Whatever happens in whatever order, no more is charged than was granted."""
     terms = PolicyTerms(retries=retries, worker_losses=worker_losses)
@@ -130,7 +132,7 @@ def test_no_history_exceeds_its_budgets(
 
 @given(outcomes)
 def test_unsafe_function_is_never_called_again(
-    outcome: tuple[Category, str | None, Loss | None],
+    outcome: tuple[Category, str | None, WorkerLossCause | None],
 ) -> None:
     """Nothing that can happen to a non-idempotent task leads to a second call."""
     category, verdict, loss = outcome

@@ -11,7 +11,7 @@ import pytest
 
 from scalable_nb.batch_system.job_queue import Queue
 from scalable_nb.batch_system.job_state import JobFacts
-from scalable_nb.faults.decision import Loss
+from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.protocol.exit_report import ExitReport
@@ -54,10 +54,10 @@ def losses(queue: Queue) -> JobLosses:
 
 def amended(
     fate: JobFacts | None, report: ExitReport | None = None, duration_s: float = 3.0
-) -> tuple[FailedAttempt, Loss]:
+) -> tuple[FailedAttempt, WorkerLossCause]:
     """The record of an attempt of 3 s whose job met this fate."""
 
-    async def settle() -> tuple[FailedAttempt, Loss]:
+    async def settle() -> tuple[FailedAttempt, WorkerLossCause]:
         known = losses(Accounting(fate))
         answered = asyncio.Event()
         if known.must_wait(WORKER, report, lambda worker: answered.set(), is_expected=False):
@@ -69,7 +69,7 @@ def amended(
             fingerprint="",
             duration_s=duration_s,
         )
-        return known.amend("f(1)", WORKER, failure, Loss.CRASH, report)
+        return known.amend("f(1)", WORKER, failure, WorkerLossCause.CRASH, report)
 
     return asyncio.run(settle())
 
@@ -82,18 +82,18 @@ def ended(state: str, **values: Any) -> JobFacts:
 @pytest.mark.parametrize(
     ("state", "loss"),
     [
-        ("PREEMPTED", Loss.PREEMPTION),
-        ("REQUEUED", Loss.REQUEUE),
-        ("NODE_FAIL", Loss.NODE_FAILURE),
-        ("CANCELLED", Loss.SCANCEL),
-        ("TIMEOUT", Loss.WALLTIME),
-        ("OUT_OF_MEMORY", Loss.OUT_OF_MEMORY),
-        ("FAILED", Loss.CRASH),
-        ("COMPLETED", Loss.SCALE_DOWN),
-        ("SOMETHING_NEW", Loss.CRASH),
+        ("PREEMPTED", WorkerLossCause.PREEMPTION),
+        ("REQUEUED", WorkerLossCause.REQUEUE),
+        ("NODE_FAIL", WorkerLossCause.NODE_FAILURE),
+        ("CANCELLED", WorkerLossCause.SCANCEL),
+        ("TIMEOUT", WorkerLossCause.WALLTIME),
+        ("OUT_OF_MEMORY", WorkerLossCause.OUT_OF_MEMORY),
+        ("FAILED", WorkerLossCause.CRASH),
+        ("COMPLETED", WorkerLossCause.SCALE_DOWN),
+        ("SOMETHING_NEW", WorkerLossCause.CRASH),
     ],
 )
-def test_the_state_of_the_job_decides_which_budget_pays(state: str, loss: Loss) -> None:
+def test_the_state_of_the_job_decides_which_budget_pays(state: str, loss: WorkerLossCause) -> None:
     """Each final state of a job is a loss of its own; what nobody knows counts as a crash."""
     failure, decided = amended(ended(state))
     assert decided is loss
@@ -103,7 +103,7 @@ def test_the_state_of_the_job_decides_which_budget_pays(state: str, loss: Loss) 
 def test_an_attempt_that_had_a_whole_walltime_is_told_apart() -> None:
     """It would need the same time again: the message says what to raise."""
     failure, loss = amended(ended("TIMEOUT", elapsed_s=60.0), duration_s=57.0)
-    assert loss is Loss.WHOLE_WALLTIME
+    assert loss is WorkerLossCause.WHOLE_WALLTIME
     assert failure.message == (
         "f(1): worker lost: Slurm job 75 on n1 ended with TIMEOUT after 60 s, all of which this "
         "attempt had to itself: it needs a longer `walltime:`"
@@ -120,7 +120,7 @@ def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
         memory_limit_bytes=300 * 2**20,
     )
     failure, loss = amended(fate)
-    assert loss is Loss.OUT_OF_MEMORY
+    assert loss is WorkerLossCause.OUT_OF_MEMORY
     assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
     assert (failure.job_state, failure.exit_code) == ("FAILED", -9)
     assert failure.message.endswith("using 500.00 MiB of its limit of 300.00 MiB")
@@ -130,7 +130,7 @@ def test_slurms_own_word_for_out_of_memory_is_an_out_of_memory_error() -> None:
     """With cgroups Slurm says OUT_OF_MEMORY; its log, read beside it, need not know an amount."""
     fate = ended("OUT_OF_MEMORY", is_out_of_memory=True, elapsed_s=9.0, max_rss_bytes=300 * 2**20)
     failure, loss = amended(fate)
-    assert loss is Loss.OUT_OF_MEMORY
+    assert loss is WorkerLossCause.OUT_OF_MEMORY
     assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
     assert (failure.job_state, failure.memory_bytes) == ("OUT_OF_MEMORY", 300 * 2**20)
     assert failure.message == (
@@ -142,7 +142,7 @@ def test_a_nanny_that_speaks_is_in_a_job_that_runs() -> None:
     """Then nobody is asked, and its word stands."""
     report = ExitReport("exit", {}, exit_code=3)
     failure, loss = amended(None, report)
-    assert loss is Loss.CRASH
+    assert loss is WorkerLossCause.CRASH
     assert (failure.job_id, failure.job_state) == ("75", "RUNNING")
     assert failure.message.endswith("nobody can say why")
 
@@ -151,6 +151,6 @@ def test_a_nanny_that_speaks_is_in_a_job_that_runs() -> None:
 def test_when_nobody_can_say_it_is_unknown() -> None:
     """After some questions without an answer the record says so."""
     failure, loss = amended(None)
-    assert loss is Loss.CRASH
+    assert loss is WorkerLossCause.CRASH
     assert failure.message == "f(1): worker lost: what became of Slurm job 75 is unknown"
     assert failure.job_state is None

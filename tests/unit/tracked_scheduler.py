@@ -274,7 +274,7 @@ class SchedulerAlone:
         failure = {"failure_class": "Broken", "message": "it broke", "category": category,
                    "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
         answer = self._do(
-            lambda: self.tracker.outcomes.attempt_failed(
+            lambda: self.tracker.failures.attempt_failed(
                 key, worker, run_id, None, failure, b"pickled"
             )
         )
@@ -294,7 +294,7 @@ class SchedulerAlone:
     def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
         answer: dict[str, bool] = self._do(
-            lambda: self.tracker.outcomes.attempt_expired(
+            lambda: self.tracker.failures.attempt_expired(
                 slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
             )
         )

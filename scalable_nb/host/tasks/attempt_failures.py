@@ -1,6 +1,6 @@
 """What follows when an attempt ends otherwise than with a result.
 
-Workers and nannies ask, `Losses` tells what went with a worker. Here it is decided, written
+Workers and nannies ask, `WorkerLosses` tells what went with a worker. Here it is decided, written
 down, and done: the task is held until it runs again, or fails for good.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
 
 
-class Outcomes:
+class AttemptFailures:
     """Decides about attempts that failed, expired, were lost, or may not begin.
 
     Parameters

@@ -18,9 +18,9 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.client_requests import Requests
+from scalable_nb.host.client_requests import ClientRequests
 from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
-from scalable_nb.host.tasks.attempt_failures import Outcomes
+from scalable_nb.host.tasks.attempt_failures import AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
@@ -30,7 +30,7 @@ from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
-from scalable_nb.host.tasks.worker_losses import Losses
+from scalable_nb.host.tasks.worker_losses import WorkerLosses
 from scalable_nb.protocol.messages import ANNOTATION, Batch
 from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC
 from scalable_nb.telemetry.rows import TaskState
@@ -71,8 +71,8 @@ class TaskTracker(SchedulerPlugin):
         self.leases = ClientLeases(scheduler)
         self.executing = ExecutingTasks()
         self.at_most_once = AtMostOnceGuard()
-        self.outcomes = Outcomes(self)
-        self.losses = Losses(self)
+        self.failures = AttemptFailures(self)
+        self.losses = WorkerLosses(self)
         self.revocations = Revocations(self)
         self.breakers = BatchBreakers(self, breaker_limit)
         self.native = NativeTasks(self)
@@ -107,12 +107,12 @@ class TaskTracker(SchedulerPlugin):
         scheduler.stream_handlers["scalable-batch"] = self.add_batch
         scheduler.stream_handlers["scalable-answered"] = self.add_answered
         scheduler.handlers.update(
-            scalable_take_ticket=self.outcomes.acquire_permit,
-            scalable_attempt_failed=self.outcomes.attempt_failed,
-            scalable_attempt_expired=self.outcomes.attempt_expired,
+            scalable_take_ticket=self.failures.acquire_permit,
+            scalable_attempt_failed=self.failures.attempt_failed,
+            scalable_attempt_expired=self.failures.attempt_expired,
             scalable_worker_exited=self.losses.report,
         )
-        self.requests = Requests(self)
+        self.requests = ClientRequests(self)
 
     # --- tasks arrive ------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class TaskTracker(SchedulerPlugin):
                 if key in annotations and key not in self.records:
                     terms = batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
                     self.records[key] = self.recorder.open(key, batch, terms)
-                    self.outcomes.enter(key)
+                    self.failures.enter(key)
             if batch.terms is not None:
                 self.on_batch(batch, batch.terms.timeout_s)
 
@@ -303,7 +303,7 @@ class TaskTracker(SchedulerPlugin):
     def _on_forgotten(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
         self.parked.drop(tracked.key)
         self.breakers.forget(tracked.key)
-        self.outcomes.forget(tracked.key)
+        self.failures.forget(tracked.key)
         self.placement.forget(tracked.key)
         del self.records[tracked.key]
         self.kept_keys.discard(tracked.key)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dask.utils import format_bytes
 
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
-from scalable_nb.faults.decision import Loss
+from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.protocol.exit_report import ExitReport
@@ -36,15 +36,15 @@ _CUT_GRACE_S: Final = 1.0
 _REPORT_KEPT_S: Final = 60.0
 
 _LOSSES: Final = {
-    "memory": Loss.OUT_OF_MEMORY,
-    "kernel": Loss.OUT_OF_MEMORY,
-    "timeout": Loss.NEIGHBOUR,
-    "stopped": Loss.CRASH,
-    "cut": Loss.CONNECTION,
-    "exit": Loss.CRASH,
-    "terminated": Loss.SCANCEL,
-    "input": Loss.NEIGHBOUR,
-    "recalled": Loss.NEIGHBOUR,
+    "memory": WorkerLossCause.OUT_OF_MEMORY,
+    "kernel": WorkerLossCause.OUT_OF_MEMORY,
+    "timeout": WorkerLossCause.NEIGHBOUR,
+    "stopped": WorkerLossCause.CRASH,
+    "cut": WorkerLossCause.CONNECTION,
+    "exit": WorkerLossCause.CRASH,
+    "terminated": WorkerLossCause.SCANCEL,
+    "input": WorkerLossCause.NEIGHBOUR,
+    "recalled": WorkerLossCause.NEIGHBOUR,
 }
 
 _WORDS: Final = {
@@ -85,7 +85,7 @@ async def _unless_broken(told: Awaitable[Any]) -> None:
         logger.info("a nanny could not be told that its worker is lost", exc_info=True)
 
 
-class Losses:
+class WorkerLosses:
     """Settles the attempts that ended with their worker.
 
     Parameters
@@ -193,12 +193,12 @@ class Losses:
             return  # cancelled meanwhile, and perhaps submitted again
         if tracked.is_reported and tracked.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.
-            self._tracker.outcomes.fail(tracked, tracked.exception)
+            self._tracker.failures.fail(tracked, tracked.exception)
         elif tracked.is_reported or not self._may_have_run(
             tracked, worker, report, is_unexpected=is_unexpected
         ):
-            self._tracker.outcomes.resume(tracked)
-        elif not self._tracker.outcomes.recover(tracked):
+            self._tracker.failures.resume(tracked)
+        elif not self._tracker.failures.recover(tracked):
             self._settle_attempt(tracked, worker, report, is_unexpected=is_unexpected)
 
     def _may_have_run(
@@ -248,17 +248,17 @@ class Losses:
             memory_bytes=report.memory_bytes if report else None,
             memory_limit_bytes=report.memory_limit_bytes if report else None,
         )
-        loss = _LOSSES[report.cause] if report else Loss.CRASH
+        loss = _LOSSES[report.cause] if report else WorkerLossCause.CRASH
         if report and ended_at is not None and report.has_been_executing:
-            loss = Loss.NEIGHBOUR  # what was executing is to blame, not what had ended
+            loss = WorkerLossCause.NEIGHBOUR  # what was executing is to blame, not what had ended
         if not is_unexpected:
-            loss = Loss.SCALE_DOWN
+            loss = WorkerLossCause.SCALE_DOWN
         if self.jobs is not None:
             failure, loss = self.jobs.amend(tracked.label, worker, failure, loss, report)
             same = self.fingerprint(failure.failure_class, tracked)
             failure = replace(failure, fingerprint=same)
-        if not self._tracker.outcomes.settle(tracked, failure, loss=loss):
-            self._tracker.outcomes.fail(tracked, self._final_error(tracked, failure))
+        if not self._tracker.failures.settle(tracked, failure, loss=loss):
+            self._tracker.failures.fail(tracked, self._final_error(tracked, failure))
 
     def _final_error(self, tracked: TrackedTask, failure: FailedAttempt) -> WorkerLostError:
         message = failure.message

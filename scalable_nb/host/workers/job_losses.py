@@ -17,7 +17,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 from scalable_nb.errors.worker_errors import OutOfMemoryError
-from scalable_nb.faults.decision import Loss
+from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 #: What each final state of a job costs a task; any other is a crash.
 _LOSS_OF: Final = {
-    "BOOT_FAIL": Loss.NODE_FAILURE,
-    "CANCELLED": Loss.SCANCEL,
-    "COMPLETED": Loss.SCALE_DOWN,
-    "DEADLINE": Loss.WALLTIME,
-    "NODE_FAIL": Loss.NODE_FAILURE,
-    "OUT_OF_MEMORY": Loss.OUT_OF_MEMORY,
-    "PREEMPTED": Loss.PREEMPTION,
-    "REQUEUED": Loss.REQUEUE,
-    "REVOKED": Loss.SCANCEL,
-    "TIMEOUT": Loss.WALLTIME,
+    "BOOT_FAIL": WorkerLossCause.NODE_FAILURE,
+    "CANCELLED": WorkerLossCause.SCANCEL,
+    "COMPLETED": WorkerLossCause.SCALE_DOWN,
+    "DEADLINE": WorkerLossCause.WALLTIME,
+    "NODE_FAIL": WorkerLossCause.NODE_FAILURE,
+    "OUT_OF_MEMORY": WorkerLossCause.OUT_OF_MEMORY,
+    "PREEMPTED": WorkerLossCause.PREEMPTION,
+    "REQUEUED": WorkerLossCause.REQUEUE,
+    "REVOKED": WorkerLossCause.SCANCEL,
+    "TIMEOUT": WorkerLossCause.WALLTIME,
 }
 
 #: An attempt that had this share of its job's walltime had all of it: starting takes the rest.
@@ -88,7 +88,7 @@ class JobLosses(SchedulerPlugin):
         job = self._jobs.get(worker)
         return self._fleet.job_id_of(job.entry) if job is not None else None
 
-    # --- for `Losses` ------------------------------------------------------------------
+    # --- for `WorkerLosses` ------------------------------------------------------------------
 
     def must_wait(
         self,
@@ -140,8 +140,13 @@ class JobLosses(SchedulerPlugin):
         return job is not None and job.fate is not None
 
     def amend(
-        self, label: str, worker: str, failure: FailedAttempt, loss: Loss, report: ExitReport | None
-    ) -> tuple[FailedAttempt, Loss]:
+        self,
+        label: str,
+        worker: str,
+        failure: FailedAttempt,
+        loss: WorkerLossCause,
+        report: ExitReport | None,
+    ) -> tuple[FailedAttempt, WorkerLossCause]:
         """Put what is known of a worker's job into the record of an attempt.
 
         Parameters
@@ -151,7 +156,7 @@ class JobLosses(SchedulerPlugin):
         worker : str
         failure : FailedAttempt
             As the nanny tells it.
-        loss : Loss
+        loss : WorkerLossCause
             What follows from that.
         report : ExitReport or None
             The nanny's word itself.
@@ -173,12 +178,12 @@ class JobLosses(SchedulerPlugin):
 
     def _of_fate(
         self, entry: Entry, fate: JobFacts, failure: FailedAttempt, label: str
-    ) -> tuple[FailedAttempt, Loss]:
+    ) -> tuple[FailedAttempt, WorkerLossCause]:
         words = f"{label}: worker lost: {in_words(self._queue.system, fate)}"
-        loss = _LOSS_OF.get(fate.state, Loss.CRASH)
+        loss = _LOSS_OF.get(fate.state, WorkerLossCause.CRASH)
         values: dict[str, Any] = {}
         if fate.is_out_of_memory:
-            loss = Loss.OUT_OF_MEMORY
+            loss = WorkerLossCause.OUT_OF_MEMORY
             if fate.memory_limit_bytes:
                 used = format_bytes(fate.max_rss_bytes or 0)
                 words += f", using {used} of its limit of {format_bytes(fate.memory_limit_bytes)}"
@@ -187,8 +192,8 @@ class JobLosses(SchedulerPlugin):
                 "category": "resource",
                 "memory_limit_bytes": fate.memory_limit_bytes or failure.memory_limit_bytes,
             }
-        elif loss is Loss.WALLTIME and _had_all(failure, entry.kind.walltime_s):
-            loss = Loss.WHOLE_WALLTIME
+        elif loss is WorkerLossCause.WALLTIME and _had_all(failure, entry.kind.walltime_s):
+            loss = WorkerLossCause.WHOLE_WALLTIME
             words += ", all of which this attempt had to itself: it needs a longer `walltime:`"
         amended = replace(
             failure,
