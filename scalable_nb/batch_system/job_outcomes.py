@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from scalable_nb.batch_system.job_logs import read_tail
-from scalable_nb.batch_system.job_state import JobFacts, find_fate, with_start
+from scalable_nb.batch_system.job_state import JobFacts, find_outcome, with_start
 from scalable_nb.batch_system.slurm_query import parse_log
 from scalable_nb.errors import BatchCommandError
 
@@ -50,7 +50,7 @@ class LostJob:
     fate: JobFacts | None = field(default=None, init=False)
 
 
-class JobFates:
+class JobOutcomes:
     """Asks about all lost jobs together until each has an answer, or nobody can give one.
 
     Parameters
@@ -109,7 +109,7 @@ class JobFates:
             lines = await asyncio.to_thread(read_tail, lost.logs)
             log = parse_log(lines, lost.job_id, lost.came_at)
             records, now = runs.get(lost.job_id, ()), last.get(lost.job_id)
-            fate = find_fate(lost.came_at, records, now, log)
+            fate = find_outcome(lost.came_at, records, now, log)
             if fate is not None:
                 lost.fate = with_start(fate, lost.before, lost.came_at)
 

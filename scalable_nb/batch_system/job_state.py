@@ -177,7 +177,7 @@ def with_forgotten(
 # --- what became of a job -------------------------------------------------------------
 
 
-def find_fate(
+def find_outcome(
     came_at: float,
     records: Sequence[JobFacts],
     now: JobFacts | None,

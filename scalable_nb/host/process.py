@@ -161,12 +161,12 @@ class Host:
 
     def _follow_jobs(self, tracker: TaskTracker, fleet: Fleet, scaling: Scaling) -> None:
         from scalable_nb.host.workers.job_losses import JobLosses
-        from scalable_nb.host.workers.job_monitor import JobWatch
+        from scalable_nb.host.workers.job_monitor import JobMonitor
         from scalable_nb.targets.jobqueue_fleet import JobFleet
 
         assert isinstance(fleet, JobFleet)
         tracker.losses.jobs = JobLosses(tracker, fleet)
-        scaling.watch = JobWatch(tracker, fleet)
+        scaling.watch = JobMonitor(tracker, fleet)
         if self.run["host"] == "job":
             self._allocation = HostAllocation.of(self.loaded.target, fleet.queue)
             tracker.host_job = self._allocation.row

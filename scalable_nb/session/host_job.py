@@ -130,12 +130,12 @@ class SubmittedHost:
 
     async def _fate(self) -> JobFacts | None:
         from scalable_nb.batch_system.job_logs import logs_of_job
-        from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
+        from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 
         facts = self._facts()
         began_at = facts.started_at if facts is not None else None
         answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
-        JobFates(self._queue).ask(
+        JobOutcomes(self._queue).ask(
             LostJob(
                 self.job_id,
                 began_at or self._asked_at,

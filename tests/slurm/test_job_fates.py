@@ -11,7 +11,7 @@ import pytest
 from real_slurm import EVERYWHERE, RealSlurm
 from waiting import until
 
-from scalable_nb.batch_system.job_outcomes import WAITS_S, JobFates, LostJob
+from scalable_nb.batch_system.job_outcomes import WAITS_S, JobOutcomes, LostJob
 from scalable_nb.batch_system.job_queue import SlurmQueue
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 
@@ -63,7 +63,7 @@ class Running:
             lost = LostJob(
                 self.job_id, self.came_at, lambda: [self.log], self.before, answer.set_result
             )
-            JobFates(self.queue, waits_s).ask(lost)
+            JobOutcomes(self.queue, waits_s).ask(lost)
             return await answer
 
         fate = asyncio.run(ask())

@@ -14,7 +14,7 @@ from real_slurm import EVERYWHERE, RealSlurm
 
 from scalable_nb.batch_system.job_queue import SlurmQueue
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.workers.job_monitor import JobWatch
+from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.paths import create_run
 from scalable_nb.targets.fleet import Entry, Kind
 
@@ -30,7 +30,7 @@ class Followed:
         For logs and records.
     job_id : str
     silence_s : float
-        See `JobWatch`.
+        See `JobMonitor`.
     """
 
     def __init__(self, folder: Path, job_id: str, silence_s: float = 600) -> None:
@@ -51,7 +51,7 @@ class Followed:
             logs_of=lambda entry: [folder / "job.log"],
         )
         conductor_, fleet_ = tracker, fleet  # only what the watch needs of them
-        self.watch = JobWatch(conductor_, fleet_, silence_s=silence_s)  # type: ignore[arg-type]
+        self.watch = JobMonitor(conductor_, fleet_, silence_s=silence_s)  # type: ignore[arg-type]
 
     def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:
         """Follow the job until the condition holds."""

@@ -9,7 +9,7 @@ import pytest
 from scalable_nb.batch_system.job_state import (
     JobFacts,
     JobPhase,
-    find_fate,
+    find_outcome,
     in_words,
     job_phase,
     jobs_text,
@@ -89,10 +89,10 @@ def test_a_job_that_the_batch_system_forgot_is_over() -> None:
 def test_the_run_of_the_worker_counts_not_the_last_one() -> None:
     """A job preempted, started again and cancelled was preempted, to the first run's worker."""
     records = [run("PREEMPTED"), run("CANCELLED", 120, 130)]
-    fate = find_fate(CAME_AT, records, None, None)
+    fate = find_outcome(CAME_AT, records, None, None)
     assert fate is not None
     assert fate.state == "PREEMPTED"
-    later = find_fate(125.0, records, None, None)
+    later = find_outcome(125.0, records, None, None)
     assert later is not None
     assert later.state == "CANCELLED"
 
@@ -100,8 +100,8 @@ def test_the_run_of_the_worker_counts_not_the_last_one() -> None:
 def test_nothing_is_said_while_the_job_runs() -> None:
     """A job that runs, or of which nobody has heard, has no fate."""
     for now in (None, JobFacts("75", "RUNNING", started_at=100.0), JobFacts("75", "COMPLETING")):
-        assert find_fate(CAME_AT, [], now, JobFacts("75", "", source="log")) is None
-    assert find_fate(CAME_AT, [run("RUNNING", ended_at=None)], None, None) is None
+        assert find_outcome(CAME_AT, [], now, JobFacts("75", "", source="log")) is None
+    assert find_outcome(CAME_AT, [run("RUNNING", ended_at=None)], None, None) is None
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_nothing_is_said_while_the_job_runs() -> None:
 )
 def test_without_accounting_a_job_that_began_again_was_requeued(now: JobFacts) -> None:
     """The controller has forgotten the first run; the log may know why it ended."""
-    fate = find_fate(CAME_AT, [], now, None)
+    fate = find_outcome(CAME_AT, [], now, None)
     assert fate is not None
     assert fate.state == "REQUEUED"
-    better = find_fate(CAME_AT, [], now, log("NODE_FAIL"))
+    better = find_outcome(CAME_AT, [], now, log("NODE_FAIL"))
     assert better is not None
     assert (better.state, better.node) == ("NODE_FAIL", "n1")
 
@@ -125,10 +125,10 @@ def test_without_accounting_a_job_that_began_again_was_requeued(now: JobFacts) -
 def test_the_log_knows_better_than_a_cancellation_that_came_later() -> None:
     """Whoever cancels a job that is ending anyway overwrites its state, not its log."""
     for said, expected in (("TIMEOUT", "TIMEOUT"), ("CANCELLED", "CANCELLED")):
-        fate = find_fate(CAME_AT, [run("CANCELLED")], None, log(said))
+        fate = find_outcome(CAME_AT, [run("CANCELLED")], None, log(said))
         assert fate is not None
         assert fate.state == expected
-    kept = find_fate(CAME_AT, [run("TIMEOUT")], None, log("CANCELLED"))
+    kept = find_outcome(CAME_AT, [run("TIMEOUT")], None, log("CANCELLED"))
     assert kept is not None
     assert kept.state == "TIMEOUT"
 
@@ -136,7 +136,7 @@ def test_the_log_knows_better_than_a_cancellation_that_came_later() -> None:
 def test_a_kill_for_memory_is_joined_with_the_state() -> None:
     """Slurm's state stays as it is; what the log knows of the memory is added."""
     said = log("CANCELLED", is_out_of_memory=True, max_rss_bytes=500, memory_limit_bytes=300)
-    fate = find_fate(CAME_AT, [run("FAILED")], None, said)
+    fate = find_outcome(CAME_AT, [run("FAILED")], None, said)
     assert fate is not None
     assert (fate.state, fate.is_out_of_memory) == ("FAILED", True)
     assert (fate.max_rss_bytes, fate.memory_limit_bytes) == (500, 300)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dask.utils import format_bytes
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from scalable_nb.batch_system.job_outcomes import JobFates, LostJob
+from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import WorkerLossCause
@@ -71,7 +71,7 @@ class JobLosses(SchedulerPlugin):
     def __init__(self, tracker: TaskTracker, fleet: JobFleet) -> None:
         self._fleet = fleet
         self._queue = fleet.queue
-        self._fates = JobFates(fleet.queue)
+        self._fates = JobOutcomes(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
         tracker.recorder.job_of = self.job_of
         tracker.scheduler.add_plugin(self)

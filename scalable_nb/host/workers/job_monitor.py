@@ -35,7 +35,7 @@ class _Watched:
     silent_since: float | None = None
 
 
-class JobWatch:
+class JobMonitor:
     """Merges what the batch system says of each job with what the scheduler sees.
 
     Parameters

@@ -20,7 +20,7 @@ from scalable_nb.targets.fleet import Entry, Fleet, Kind
 if TYPE_CHECKING:
     from scalable_nb.host.final_flush import FlushReport
     from scalable_nb.host.tasks.tracker import TaskTracker
-    from scalable_nb.host.workers.job_monitor import JobWatch
+    from scalable_nb.host.workers.job_monitor import JobMonitor
     from scalable_nb.protocol.messages import Batch
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Scaling:
         self._durations = Durations(tracker)
         LargerWorkers(tracker, fleet, self._add_kind)
         #: Follows the jobs of a batch system.
-        self.watch: JobWatch | None = None
+        self.watch: JobMonitor | None = None
         #: Writes what is still wanted and only in the memory of workers; says what was written.
         self.keep_results: Callable[[], Awaitable[FlushReport | None]] | None = None
         tracker.on_batch = self._expect
