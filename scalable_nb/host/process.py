@@ -35,7 +35,7 @@ from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, sign
-from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.factory import start_fleet
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
@@ -119,7 +119,9 @@ class Host:
         await scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )
-        scaling = Scaling(tracker, fleet, _wishes(self.loaded, self.plan), _rules(self.loaded))
+        scaling = Scaling(
+            tracker, fleet, _desired_workers(self.loaded, self.plan), _rules(self.loaded)
+        )
         scaling.keep_results = lambda: flush_wanted_results(tracker, self.paths.results)
         if self.plan.provider != "local":
             self._follow_jobs(tracker, fleet, scaling)
@@ -250,21 +252,21 @@ class Host:
         self.paths.session_json.unlink(missing_ok=True)  # the last sign of it
 
 
-def _wishes(loaded: LoadedManifest, plan: Plan) -> dict[str, Wish]:
+def _desired_workers(loaded: LoadedManifest, plan: Plan) -> dict[str, DesiredWorkers]:
     """How many workers a start asks for, by kind."""
     target = loaded.target
     counts = {c.name: c.workers for c in plan.components if c.workers is not None}
     counts = counts or {"": plan.workers}
     if target.adaptive is None:
-        return {name: Wish(count) for name, count in counts.items()}
-    wishes = {}
+        return {name: DesiredWorkers(count) for name, count in counts.items()}
+    desired = {}
     for name in counts:
         component = loaded.manifest.components.get(name)
         own = component.max_workers if component is not None else None
         maximum = own or target.adaptive.maximum or target.max_workers or plan.workers
         minimum = min(target.adaptive.minimum, maximum)
-        wishes[name] = Wish(minimum, Limits(minimum, maximum))
-    return wishes
+        desired[name] = DesiredWorkers(minimum, Limits(minimum, maximum))
+    return desired
 
 
 def _rules(loaded: LoadedManifest) -> ReplacementLimits:

@@ -22,7 +22,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Wish:
+class DesiredWorkers:
     """What is wanted of one kind of worker.
 
     Attributes

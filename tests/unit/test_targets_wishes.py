@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from scalable_nb.batch_system.walltime import leaves_at_s, walltime_s
 from scalable_nb.manifest.planner import worker_shares
-from scalable_nb.targets.desired_workers import SHRINK_AFTER_S, Limits, Wish
+from scalable_nb.targets.desired_workers import SHRINK_AFTER_S, DesiredWorkers, Limits
 
 
 @pytest.mark.parametrize(
@@ -21,23 +21,23 @@ def test_the_work_decides_within_the_limits(tasks: int, threads: int, workers: i
 
 def test_it_grows_at_once_and_shrinks_after_a_while() -> None:
     """A short pause between two batches costs no worker."""
-    wish = Wish(0, Limits(0, 10))
-    wish.adapt(6, 1, now=0)
-    assert wish.count == 6
-    wish.adapt(2, 1, now=1)
-    wish.adapt(2, 1, now=SHRINK_AFTER_S)
-    assert wish.count == 6
-    wish.adapt(6, 1, now=SHRINK_AFTER_S + 0.5)
-    wish.adapt(2, 1, now=SHRINK_AFTER_S + 1)
-    wish.adapt(2, 1, now=2 * SHRINK_AFTER_S + 1)
-    assert wish.count == 2
+    desired = DesiredWorkers(0, Limits(0, 10))
+    desired.adapt(6, 1, now=0)
+    assert desired.count == 6
+    desired.adapt(2, 1, now=1)
+    desired.adapt(2, 1, now=SHRINK_AFTER_S)
+    assert desired.count == 6
+    desired.adapt(6, 1, now=SHRINK_AFTER_S + 0.5)
+    desired.adapt(2, 1, now=SHRINK_AFTER_S + 1)
+    desired.adapt(2, 1, now=2 * SHRINK_AFTER_S + 1)
+    assert desired.count == 2
 
 
 def test_a_number_that_was_asked_for_stays() -> None:
     """Without limits no amount of work changes the number."""
-    wish = Wish(3)
-    wish.adapt(1000, 1, now=0)
-    assert wish.count == 3
+    desired = DesiredWorkers(3)
+    desired.adapt(1000, 1, now=0)
+    assert desired.count == 3
 
 
 @given(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dask.utils import format_bytes
 
-from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, Kind
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ class LargerWorkers:
     ----------
     tracker : TaskTracker
     fleet : Fleet
-    wish : callable
+    desired : callable
         Called with a new kind and how many of its workers are wanted.
     """
 
     def __init__(
-        self, tracker: TaskTracker, fleet: Fleet, wish: Callable[[Kind, Wish], None]
+        self, tracker: TaskTracker, fleet: Fleet, desired: Callable[[Kind, DesiredWorkers], None]
     ) -> None:
         self._tracker = tracker
         self._fleet = fleet
-        self._wish = wish
+        self._wish = desired
         self._is_told = False
         tracker.on_retry = self.consider
 
@@ -68,7 +68,7 @@ class LargerWorkers:
         kind = self._fleet.enlarged(base, memory_bytes)
         if kind is not None:
             self._fleet.kinds[kind.name] = kind
-            self._wish(kind, Wish(1, Limits(0, _MAX_WORKERS)))
+            self._wish(kind, DesiredWorkers(1, Limits(0, _MAX_WORKERS)))
             self._tracker.notify(
                 f"a job with {format_bytes(memory_bytes)} is asked for: a task of "
                 f"{base.name or 'the session'} ran out of memory."

@@ -14,7 +14,7 @@ from scalable_nb.host.workers.demand import Durations, runnable_by_component
 from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
-from scalable_nb.targets.desired_workers import Limits, Wish
+from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Entry, Fleet, Kind
 
 if TYPE_CHECKING:
@@ -38,17 +38,21 @@ class Scaling:
     ----------
     tracker : TaskTracker
     fleet : Fleet
-    wishes : dict of str to Wish
+    desired : dict of str to DesiredWorkers
         By kind.
     rules : ReplacementLimits
         Of replacing.
     """
 
     def __init__(
-        self, tracker: TaskTracker, fleet: Fleet, wishes: dict[str, Wish], rules: ReplacementLimits
+        self,
+        tracker: TaskTracker,
+        fleet: Fleet,
+        desired: dict[str, DesiredWorkers],
+        rules: ReplacementLimits,
     ) -> None:
         self.fleet = fleet
-        self.wishes = wishes
+        self.desired = desired
         self.replacement = WorkerReplacement(tracker, fleet, rules)
         self.retirement = GracefulRetirement(tracker)
         self._durations = Durations(tracker)
@@ -69,8 +73,8 @@ class Scaling:
             scalable_worker_hands_over=self.worker_hands_over,
         )
 
-    def _add_kind(self, kind: Kind, wish: Wish) -> None:
-        self.wishes[kind.name] = wish
+    def _add_kind(self, kind: Kind, desired: DesiredWorkers) -> None:
+        self.desired[kind.name] = desired
 
     async def begin(self) -> None:
         """Ask for one worker of each kind that is wanted; the others follow.
@@ -80,7 +84,7 @@ class Scaling:
         StartError
             When one could not even be asked for.
         """
-        first = [self.fleet.kinds[name] for name, wish in self.wishes.items() if wish.count]
+        first = [self.fleet.kinds[name] for name, desired in self.desired.items() if desired.count]
         for kind in first:
             for entry in await self._open(kind, 1):
                 if self.fleet.how_ended(entry) is not None:
@@ -106,28 +110,28 @@ class Scaling:
 
     async def scale(self, count: int, component: str | None = None) -> dict[str, int]:
         """Want so many workers of a component, or of all together; returns how many of each."""
-        names = [component] if component is not None else list(self.wishes)
+        names = [component] if component is not None else list(self.desired)
         left = count
         for number, name in enumerate(names):
             share = -(-left // (len(names) - number))
             left -= share
-            self.wishes[name] = Wish(share)
+            self.desired[name] = DesiredWorkers(share)
             self.replacement.begin_anew(self.fleet.kinds[name])
         await self._compare()
-        return {name: self.wishes[name].count for name in names}
+        return {name: self.desired[name].count for name in names}
 
     async def adapt(
         self, minimum: int, maximum: int, component: str | None = None
     ) -> dict[str, int]:
         """Let the work decide, within limits that hold for each component."""
-        names = [component] if component is not None else list(self.wishes)
+        names = [component] if component is not None else list(self.desired)
         for name in names:
             limits = Limits(minimum, maximum)
-            count = limits.fit(self.wishes[name].count, 1)
-            self.wishes[name] = Wish(count, limits)
+            count = limits.fit(self.desired[name].count, 1)
+            self.desired[name] = DesiredWorkers(count, limits)
             self.replacement.begin_anew(self.fleet.kinds[name])
         await self._compare()
-        return {name: self.wishes[name].count for name in names}
+        return {name: self.desired[name].count for name in names}
 
     # --- what is done about it ------------------------------------------------------------
 
@@ -148,7 +152,7 @@ class Scaling:
             await self._see_off()
 
     def _adapt(self) -> None:
-        adaptive = [name for name, wish in self.wishes.items() if wish.limits is not None]
+        adaptive = [name for name, desired in self.desired.items() if desired.limits is not None]
         if not adaptive:
             return
         tasks = dict.fromkeys(self.fleet.kinds, 0)
@@ -161,7 +165,7 @@ class Scaling:
             tasks[placement.kind_of(component) or anybodys] -= 1
             tasks[kind] += 1
         for name in adaptive:
-            self.wishes[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
+            self.desired[name].adapt(tasks[name], self.fleet.kinds[name].threads, time())
 
     def _let_go_in_time(self) -> None:
         """Workers whose walltime is nearly over take no more tasks; others take their place."""
@@ -187,7 +191,7 @@ class Scaling:
     async def _match(self, kind: Kind) -> None:
         entries = self.fleet.of_kind(kind)
         wanted = (
-            0 if self.replacement.is_spent else -(-self.wishes[kind.name].count // kind.workers)
+            0 if self.replacement.is_spent else -(-self.desired[kind.name].count // kind.workers)
         )
         if wanted > len(entries) and self.replacement.may_open(kind):
             await self._open(kind, wanted - len(entries))
@@ -245,13 +249,13 @@ class Scaling:
     def _goes_anyway(self, entry: Entry) -> bool:
         """Whether an idle worker ends although it has results that no other one could take."""
         is_out_of_time = entry.remaining_s is not None and entry.remaining_s < _LAST_CALL_S
-        is_adaptive = self.wishes[entry.kind.name].limits is not None
+        is_adaptive = self.desired[entry.kind.name].limits is not None
         if entry.leaves_because == "walltime" and not is_out_of_time:
             return False  # the worker that comes in its place may take them
         if is_adaptive and not is_out_of_time and not self.replacement.is_spent:
             # Nobody asked for this one to go.
             entry.leaves_because = ""
-            self.wishes[entry.kind.name].count += 1
+            self.desired[entry.kind.name].count += 1
             return False
         return True
 
@@ -265,8 +269,8 @@ class Scaling:
 
     async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
         self._tracker.placement.redirect(kind.name, stand_in.name)
-        self.wishes[stand_in.name].count += self.wishes[kind.name].count
-        self.wishes[kind.name] = Wish(0)
+        self.desired[stand_in.name].count += self.desired[kind.name].count
+        self.desired[kind.name] = DesiredWorkers(0)
         await self._dismiss(self.fleet.of_kind(kind))
 
     # --- what jobs tell -------------------------------------------------------------------
