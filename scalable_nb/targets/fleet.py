@@ -18,7 +18,7 @@ LOST_GRACE_S: Final = 20.0
 
 
 @dataclass(frozen=True)
-class Kind:
+class WorkerKind:
     """One kind of worker.
 
     Attributes
@@ -49,7 +49,7 @@ class Kind:
 
 
 @dataclass
-class Entry:
+class WorkerGroup:
     """A job, or a nanny on this machine: what has one or several workers in it.
 
     Attributes
@@ -74,7 +74,7 @@ class Entry:
     """
 
     name: str
-    kind: Kind
+    kind: WorkerKind
     asked_at: float = field(default_factory=time)
     job_id: str | None = None
     began_at: float | None = None
@@ -120,15 +120,15 @@ class Fleet(ABC):
     ----------
     cluster : distributed.SpecCluster
         Started, without workers.
-    kinds : iterable of Kind
+    kinds : iterable of WorkerKind
         The first is what a task without component gets.
     """
 
-    def __init__(self, cluster: SpecCluster, kinds: Iterable[Kind]) -> None:
+    def __init__(self, cluster: SpecCluster, kinds: Iterable[WorkerKind]) -> None:
         self.cluster = cluster
         self.kinds = {kind.name: kind for kind in kinds}
-        self.entries: dict[str, Entry] = {}
-        self.past: dict[str, Entry] = {}
+        self.entries: dict[str, WorkerGroup] = {}
+        self.past: dict[str, WorkerGroup] = {}
         self._numbers: dict[str, int] = {}
 
     @property
@@ -136,9 +136,9 @@ class Fleet(ABC):
         """The scheduler, which runs in this process."""
         return self.cluster.scheduler
 
-    async def open(self, kind: Kind, count: int) -> list[Entry]:
+    async def open(self, kind: WorkerKind, count: int) -> list[WorkerGroup]:
         """Ask for further entries; returns when they were asked for, not when they are there."""
-        entries = [Entry(self._new_name(kind), kind) for _ in range(count)]
+        entries = [WorkerGroup(self._new_name(kind), kind) for _ in range(count)]
         for entry in entries:
             self.entries[entry.name] = entry
             self.cluster.worker_spec[entry.name] = dict(kind.spec)
@@ -166,11 +166,11 @@ class Fleet(ABC):
             elif entry.began_at is not None:
                 entry.lost_at = entry.lost_at or now
 
-    def of_kind(self, kind: Kind) -> list[Entry]:
+    def of_kind(self, kind: WorkerKind) -> list[WorkerGroup]:
         """The entries of a kind that are meant to stay."""
         return [e for e in self.entries.values() if e.kind is kind and not e.is_leaving]
 
-    def entry_of(self, worker_name: object) -> Entry | None:
+    def entry_of(self, worker_name: object) -> WorkerGroup | None:
         """The entry that a worker belongs or belonged to, by the worker's name."""
         name = str(worker_name)
         for entries in (self.entries, self.past):
@@ -185,14 +185,14 @@ class Fleet(ABC):
         await self.cluster._correct_state()
 
     @abstractmethod
-    def how_ended(self, entry: Entry) -> str | None:
+    def how_ended(self, entry: WorkerGroup) -> str | None:
         """How an entry ended, in a word; None where it may still have, or get, a worker."""
 
-    def enlarged(self, kind: Kind, memory_bytes: int) -> Kind | None:
+    def enlarged(self, kind: WorkerKind, memory_bytes: int) -> WorkerKind | None:
         """A kind like this one with more memory for each worker; None where there is none."""
         return None
 
-    def last_words(self, entry: Entry) -> str:
+    def last_words(self, entry: WorkerGroup) -> str:
         """What an entry said before it ended; empty where nothing is known."""
         return ""
 
@@ -204,7 +204,7 @@ class Fleet(ABC):
         closing: Any = self.cluster.close(timeout=10)
         await closing
 
-    def _new_name(self, kind: Kind) -> str:
+    def _new_name(self, kind: WorkerKind) -> str:
         number = self._numbers.get(kind.name, 0)
         self._numbers[kind.name] = number + 1
         return f"{kind.name or 'worker'}-{number}"

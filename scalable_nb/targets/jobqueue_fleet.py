@@ -26,7 +26,7 @@ from scalable_nb.batch_system.walltime import walltime_s
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths
-from scalable_nb.targets.fleet import LOST_GRACE_S, Entry, Fleet, Kind
+from scalable_nb.targets.fleet import LOST_GRACE_S, Fleet, WorkerGroup, WorkerKind
 from scalable_nb.targets.network import listening_address
 
 logger = logging.getLogger(__name__)
@@ -48,13 +48,13 @@ class JobFleet(Fleet):
     """
 
     def __init__(
-        self, cluster: SpecCluster, kinds: Iterable[Kind], queue: Queue, log_folder: Path
+        self, cluster: SpecCluster, kinds: Iterable[WorkerKind], queue: Queue, log_folder: Path
     ) -> None:
         super().__init__(cluster, kinds)
         self.queue = queue
         self.log_folder = log_folder
 
-    async def open(self, kind: Kind, count: int) -> list[Entry]:
+    async def open(self, kind: WorkerKind, count: int) -> list[WorkerGroup]:
         """Submit jobs; one whose submission failed has ended."""
         entries = await super().open(kind, count)
         for entry in entries:
@@ -75,7 +75,7 @@ class JobFleet(Fleet):
                 entry.ends_at = facts.ends_at
                 entry.is_running |= facts.state == "RUNNING"
 
-    def how_ended(self, entry: Entry) -> str | None:
+    def how_ended(self, entry: WorkerGroup) -> str | None:
         """A job has ended where the batch system says so.
 
         Where it never mentions the job, one that lost its workers a while ago has ended.
@@ -90,7 +90,7 @@ class JobFleet(Fleet):
             return "lost its workers"
         return None
 
-    def enlarged(self, kind: Kind, memory_bytes: int) -> Kind:
+    def enlarged(self, kind: WorkerKind, memory_bytes: int) -> WorkerKind:
         """The same job with more memory."""
         name = f"{kind.name}-{memory_bytes // 1_000_000}M"
         options = dict(kind.spec["options"])
@@ -101,7 +101,7 @@ class JobFleet(Fleet):
         spec = {**kind.spec, "options": options}
         return replace(kind, name=name, spec=spec, memory_bytes=memory_bytes)
 
-    def last_words(self, entry: Entry) -> str:
+    def last_words(self, entry: WorkerGroup) -> str:
         """Why it could not be submitted, or the end of its log."""
         failure = self._failure(entry)
         if failure is not None:
@@ -111,16 +111,16 @@ class JobFleet(Fleet):
             lines += log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(lines)
 
-    def job_id_of(self, entry: Entry) -> str | None:
+    def job_id_of(self, entry: WorkerGroup) -> str | None:
         """The id of an entry's job; its workers may connect before others are submitted."""
         job: Any = self.cluster.workers.get(entry.name)
         return entry.job_id or (job.job_id if job is not None else None)
 
-    def logs_of(self, entry: Entry) -> list[Path]:
+    def logs_of(self, entry: WorkerGroup) -> list[Path]:
         """The files with the output of a job, as far as they are there."""
         return logs_of_job(self.log_folder, entry.job_id) if entry.job_id else []
 
-    def _failure(self, entry: Entry) -> str | None:
+    def _failure(self, entry: WorkerGroup) -> str | None:
         job: Any = self.cluster.workers.get(entry.name)
         return None if job is None else job.failure
 
@@ -180,7 +180,9 @@ async def start_jobs(
     return JobFleet(cluster, kinds, open_queue(target.provider, name), folder), notices
 
 
-def _kind(loaded: LoadedManifest, name: str, security: Security, session: dict[str, str]) -> Kind:
+def _kind(
+    loaded: LoadedManifest, name: str, security: Security, session: dict[str, str]
+) -> WorkerKind:
     target, component = loaded.target, loaded.manifest.components[name]
     keywords = job_options.job_keywords(target, component, name)
     processes = int(keywords["processes"])
@@ -197,7 +199,7 @@ def _kind(loaded: LoadedManifest, name: str, security: Security, session: dict[s
     }
     if processes > 1:
         spec["group"] = [f"-{number}" for number in range(processes)]
-    return Kind(
+    return WorkerKind(
         name,
         spec,
         workers=processes,

@@ -10,7 +10,7 @@ from distributed.security import Security
 
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder
-from scalable_nb.targets.fleet import Entry, Fleet, Kind
+from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.worker.nanny import ScalableNanny
 
 _ENDED: Final = (Status.closed, Status.failed)
@@ -19,7 +19,7 @@ _ENDED: Final = (Status.closed, Status.failed)
 class LocalFleet(Fleet):
     """Nannies in the host's own process, each with a worker process."""
 
-    def how_ended(self, entry: Entry) -> str | None:
+    def how_ended(self, entry: WorkerGroup) -> str | None:
         """A nanny restarts its worker process whatever it died of, except during its first start.
 
         Then it closes, and the cluster goes on without it (distributed 2026.8.0).
@@ -61,7 +61,7 @@ async def start_local(
         http_prefix=http_prefix,
         resources={"slots": plan.threads_per_worker},
     )
-    kind = Kind(
+    kind = WorkerKind(
         "",
         cluster.new_spec,
         threads=plan.threads_per_worker,

@@ -16,7 +16,7 @@ from scalable_nb.batch_system.job_queue import SlurmQueue
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.paths import create_run
-from scalable_nb.targets.fleet import Entry, Kind
+from scalable_nb.targets.fleet import WorkerGroup, WorkerKind
 
 NAME = "watched"
 
@@ -39,7 +39,7 @@ class Followed:
         self.recorder = RunRecorder(paths, "slurm")
         self.queue = SlurmQueue(NAME, first_spacing_s=0.2)
         self.notices: list[str] = []
-        self.entries = {"work-0": Entry("work-0", Kind("work", {}), job_id=job_id)}
+        self.entries = {"work-0": WorkerGroup("work-0", WorkerKind("work", {}), job_id=job_id)}
         scheduler = SimpleNamespace(aliases={}, workers={}, handlers={})
         tracker = SimpleNamespace(
             recorder=self.recorder, notify=self.notices.append, scheduler=scheduler

@@ -12,10 +12,10 @@ import pytest
 from scalable_nb.batch_system.job_logs import logs_of_job
 from scalable_nb.batch_system.job_queue import FIRST_SPACING_S, Queue, longer_s
 from scalable_nb.batch_system.job_state import JobFacts
-from scalable_nb.targets.fleet import Entry, Kind
+from scalable_nb.targets.fleet import WorkerGroup, WorkerKind
 from scalable_nb.targets.jobqueue_fleet import JobFleet
 
-KIND = Kind("any", {}, walltime_s=3600)
+KIND = WorkerKind("any", {}, walltime_s=3600)
 
 
 class Told(Queue):
@@ -29,7 +29,7 @@ class Told(Queue):
         return self._facts.get(job_id)
 
 
-def fleet(*entries: Entry, facts: tuple[JobFacts, ...] = ()) -> JobFleet:
+def fleet(*entries: WorkerGroup, facts: tuple[JobFacts, ...] = ()) -> JobFleet:
     """Jobs without any worker."""
     cluster: Any = SimpleNamespace(workers={}, scheduler=SimpleNamespace(aliases={}))
     jobs = JobFleet(cluster, [KIND], Told(*facts), Path())
@@ -39,9 +39,9 @@ def fleet(*entries: Entry, facts: tuple[JobFacts, ...] = ()) -> JobFleet:
 
 def test_a_lost_job_that_nobody_mentions_is_given_up_after_a_while() -> None:
     """On another cluster of the federation, say; while the batch system knows it, that decides."""
-    lately = Entry("any-0", KIND, job_id="1", lost_at=time() - 5)
-    long_ago = Entry("any-1", KIND, job_id="2", lost_at=time() - 30)
-    waiting = Entry("any-2", KIND, job_id="3")
+    lately = WorkerGroup("any-0", KIND, job_id="1", lost_at=time() - 5)
+    long_ago = WorkerGroup("any-1", KIND, job_id="2", lost_at=time() - 30)
+    waiting = WorkerGroup("any-2", KIND, job_id="3")
     silent = fleet(lately, long_ago, waiting)
     ends = [silent.how_ended(entry) for entry in (lately, long_ago, waiting)]
     assert ends == [None, "lost its workers", None]
@@ -59,7 +59,7 @@ def test_a_quiet_queue_is_asked_ever_more_rarely() -> None:
 
 def test_a_job_has_as_long_as_both_say_that_know_of_it() -> None:
     """Its nanny knows its start, the batch system its end, which may have been changed."""
-    entry = Entry("any-0", KIND, job_id="1")
+    entry = WorkerGroup("any-0", KIND, job_id="1")
     assert entry.remaining_s is None
     fleet(entry, facts=(JobFacts("1", "RUNNING", ends_at=time() + 1800),)).observe()
     assert entry.is_running

@@ -9,13 +9,13 @@ import pytest
 from waiting import until
 
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
-from scalable_nb.targets.fleet import Entry, Kind
+from scalable_nb.targets.fleet import WorkerGroup, WorkerKind
 
-KIND = Kind("big", {}, cores=4)
+KIND = WorkerKind("big", {}, cores=4)
 
 
 def replacement(
-    entries: list[Entry], how: str | None = None, **rules: Any
+    entries: list[WorkerGroup], how: str | None = None, **rules: Any
 ) -> tuple[WorkerReplacement, list[str]]:
     """The account of these entries, all of which ended in the same way, and what it told."""
     told: list[str] = []
@@ -42,7 +42,9 @@ def test_only_what_the_script_may_be_to_blame_for_stops_a_component(
 ) -> None:
     """Three jobs in a row that ended before they had a worker, unless their nodes failed or
     somebody took them away."""
-    account, told = replacement([Entry(f"big-{n}", KIND, job_id=str(n)) for n in range(3)], how)
+    account, told = replacement(
+        [WorkerGroup(f"big-{n}", KIND, job_id=str(n)) for n in range(3)], how
+    )
     assert len(account.find_ended()) == 3
     assert account.may_open(KIND) is may_go_on
     assert bool(told) is not may_go_on
@@ -51,8 +53,10 @@ def test_only_what_the_script_may_be_to_blame_for_stops_a_component(
 def test_a_job_costs_core_hours_before_it_has_a_worker() -> None:
     """A job that runs, with a long prologue or in vain, uses up the budget; one that waits not."""
     budget = 4 * 0.05 / 3600  # a twentieth of a second of its four cores
-    waiting, _ = replacement([Entry("big-0", KIND)], max_core_hours=budget)
-    running, told = replacement([Entry("big-0", KIND, is_running=True)], max_core_hours=budget)
+    waiting, _ = replacement([WorkerGroup("big-0", KIND)], max_core_hours=budget)
+    running, told = replacement(
+        [WorkerGroup("big-0", KIND, is_running=True)], max_core_hours=budget
+    )
     until(lambda: running.count() or running.is_spent)
     waiting.count()
     assert (waiting.core_hours, waiting.is_spent) == (0, False)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.protocol.exit_report import ExitReport
-    from scalable_nb.targets.fleet import Entry
+    from scalable_nb.targets.fleet import WorkerGroup
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 
 #: What each final state of a job costs a task; any other is a crash.
@@ -50,7 +50,7 @@ _WHOLE: Final = 0.9
 class _WorkerJob:
     """The job that a worker belongs to; names are used again, addresses are not."""
 
-    entry: Entry
+    entry: WorkerGroup
     came_at: float
     question: LostJob | None = None
     is_answered: bool = False
@@ -177,7 +177,7 @@ class JobLosses(SchedulerPlugin):
         return self._of_fate(job.entry, job.fate, failure, label)
 
     def _of_fate(
-        self, entry: Entry, fate: JobFacts, failure: FailedAttempt, label: str
+        self, entry: WorkerGroup, fate: JobFacts, failure: FailedAttempt, label: str
     ) -> tuple[FailedAttempt, WorkerLossCause]:
         words = f"{label}: worker lost: {in_words(self._queue.system, fate)}"
         loss = _LOSS_OF.get(fate.state, WorkerLossCause.CRASH)

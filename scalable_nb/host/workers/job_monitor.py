@@ -13,7 +13,7 @@ from scalable_nb.batch_system.startup_diagnosis import likely_cause
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
-    from scalable_nb.targets.fleet import Entry
+    from scalable_nb.targets.fleet import WorkerGroup
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 
 #: A job that has run for so long without a worker is worth a word.
@@ -27,7 +27,7 @@ _WORKING: Final = (JobPhase.CONNECTED, JobPhase.IDLE, JobPhase.BUSY)
 
 @dataclass
 class _Watched:
-    entry: Entry
+    entry: WorkerGroup
     phase: JobPhase = JobPhase.PENDING
     facts: JobFacts | None = None
     written: tuple[Any, ...] = ()
@@ -122,7 +122,7 @@ class JobMonitor:
         job_id = self._fleet.job_id_of(job.entry)
         return self._fleet.queue.facts(job_id) if job_id is not None else None
 
-    def _is_busy(self, entry: Entry) -> bool:
+    def _is_busy(self, entry: WorkerGroup) -> bool:
         scheduler = self._tracker.scheduler
         addresses = (scheduler.aliases.get(name) for name in entry.worker_names)
         return any(scheduler.workers[a].processing for a in addresses if a is not None)

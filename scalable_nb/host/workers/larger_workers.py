@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dask.utils import format_bytes
 
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
-from scalable_nb.targets.fleet import Fleet, Kind
+from scalable_nb.targets.fleet import Fleet, WorkerKind
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
@@ -30,7 +30,10 @@ class LargerWorkers:
     """
 
     def __init__(
-        self, tracker: TaskTracker, fleet: Fleet, desired: Callable[[Kind, DesiredWorkers], None]
+        self,
+        tracker: TaskTracker,
+        fleet: Fleet,
+        desired: Callable[[WorkerKind, DesiredWorkers], None],
     ) -> None:
         self._tracker = tracker
         self._fleet = fleet
@@ -58,7 +61,7 @@ class LargerWorkers:
                 "share the memory of one machine: it runs again with what it had."
             )
 
-    def _kind(self, component: str, memory_bytes: int) -> Kind | None:
+    def _kind(self, component: str, memory_bytes: int) -> WorkerKind | None:
         kinds = [kind for kind in self._fleet.kinds.values() if kind.memory_bytes is not None]
         # Almost as much is enough: sizes are rounded on their way through the batch system.
         fitting = [kind for kind in kinds if (kind.memory_bytes or 0) >= memory_bytes * 0.98]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from scalable_nb.targets.fleet import Entry, Fleet, Kind
+from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
@@ -63,7 +63,7 @@ class WorkerReplacement:
         self._counted_at = time()
         self._is_told: set[str] = set()
 
-    def may_open(self, kind: Kind) -> bool:
+    def may_open(self, kind: WorkerKind) -> bool:
         """Whether a further worker of this kind may be asked for."""
         return not (kind.name in self._stopped or self.is_spent or self._is_worn_out)
 
@@ -78,7 +78,7 @@ class WorkerReplacement:
         limit = self.limits.max_replacements
         return limit is not None and self.replaced > limit
 
-    def begin_anew(self, kind: Kind) -> None:
+    def begin_anew(self, kind: WorkerKind) -> None:
         """A person asks for workers of this kind: whatever was wrong may be mended."""
         self._stopped.discard(kind.name)
         self._stillborn[kind.name] = 0
@@ -102,7 +102,7 @@ class WorkerReplacement:
                 "`max_core_hours:` of the target allows more, `%scalable resubmit --last` goes on.",
             )
 
-    def find_ended(self) -> list[Entry]:
+    def find_ended(self) -> list[WorkerGroup]:
         """The entries that ended by themselves since the last time."""
         ended = []
         for entry in self._fleet.entries.values():
@@ -113,7 +113,7 @@ class WorkerReplacement:
                     self._account(entry, how)
         return ended
 
-    def _account(self, entry: Entry, how: str) -> None:
+    def _account(self, entry: WorkerGroup, how: str) -> None:
         kind = entry.kind
         is_stillborn = entry.began_at is None and not how.startswith(_BLAMELESS)
         self._stillborn[kind.name] += is_stillborn
@@ -128,7 +128,7 @@ class WorkerReplacement:
                 "asks for new ones.",
             )
 
-    def _stop(self, entry: Entry, how: str) -> None:
+    def _stop(self, entry: WorkerGroup, how: str) -> None:
         kind = entry.kind
         if kind.name in self._stopped:
             return
@@ -151,7 +151,7 @@ class WorkerReplacement:
 
     # --- kinds that cannot be had -----------------------------------------------------
 
-    def find_unavailable(self) -> list[tuple[Kind, Kind]]:
+    def find_unavailable(self) -> list[tuple[WorkerKind, WorkerKind]]:
         """Kinds that have waited too long for their first worker, and what stands in for them."""
         limit_s = self.limits.pending_timeout_s
         if limit_s is None:

@@ -15,7 +15,7 @@ from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
-from scalable_nb.targets.fleet import Entry, Fleet, Kind
+from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
 if TYPE_CHECKING:
     from scalable_nb.host.final_flush import FlushReport
@@ -73,7 +73,7 @@ class Scaling:
             scalable_worker_hands_over=self.worker_hands_over,
         )
 
-    def _add_kind(self, kind: Kind, desired: DesiredWorkers) -> None:
+    def _add_kind(self, kind: WorkerKind, desired: DesiredWorkers) -> None:
         self.desired[kind.name] = desired
 
     async def begin(self) -> None:
@@ -188,7 +188,7 @@ class Scaling:
                     for address in self._addresses(entry):
                         self.retirement.begin(address)
 
-    async def _match(self, kind: Kind) -> None:
+    async def _match(self, kind: WorkerKind) -> None:
         entries = self.fleet.of_kind(kind)
         wanted = (
             0 if self.replacement.is_spent else -(-self.desired[kind.name].count // kind.workers)
@@ -198,24 +198,24 @@ class Scaling:
         elif wanted < len(entries):
             await self._dismiss(sorted(entries, key=self._load)[: len(entries) - wanted])
 
-    async def _open(self, kind: Kind, count: int) -> list[Entry]:
+    async def _open(self, kind: WorkerKind, count: int) -> list[WorkerGroup]:
         entries = await self.fleet.open(kind, count)
         for entry in entries:
             if entry.job_id is not None:
                 self._tracker.recorder.job_submitted(entry.job_id, entry.name, kind.name)
         return entries
 
-    def _load(self, entry: Entry) -> tuple[bool, int, float]:
+    def _load(self, entry: WorkerGroup) -> tuple[bool, int, float]:
         """Who goes first: the one that has not come yet, else the one with the least to do."""
         workers = self._tracker.scheduler.workers
         tasks = sum(len(workers[address].processing) for address in self._addresses(entry))
         return entry.is_connected, tasks, -entry.asked_at
 
-    def _addresses(self, entry: Entry) -> list[str]:
+    def _addresses(self, entry: WorkerGroup) -> list[str]:
         known = self._tracker.scheduler.aliases
         return [known[name] for name in entry.worker_names if name in known]
 
-    async def _dismiss(self, entries: Iterable[Entry]) -> None:
+    async def _dismiss(self, entries: Iterable[WorkerGroup]) -> None:
         pending = []
         for entry in entries:
             entry.leaves_because = "scaling"
@@ -246,7 +246,7 @@ class Scaling:
                         self.retirement.call_off(address)
         await self.fleet.drop(gone)
 
-    def _goes_anyway(self, entry: Entry) -> bool:
+    def _goes_anyway(self, entry: WorkerGroup) -> bool:
         """Whether an idle worker ends although it has results that no other one could take."""
         is_out_of_time = entry.remaining_s is not None and entry.remaining_s < _LAST_CALL_S
         is_adaptive = self.desired[entry.kind.name].limits is not None
@@ -259,7 +259,7 @@ class Scaling:
             return False
         return True
 
-    async def _save_results(self, entry: Entry) -> None:
+    async def _save_results(self, entry: WorkerGroup) -> None:
         saved = await self.keep_results() if self.keep_results is not None else None
         self._tracker.notify(
             f"{entry.name} was the last worker"
@@ -267,7 +267,7 @@ class Scaling:
             + "In this one they are computed again when they are asked for."
         )
 
-    async def _stand_in(self, kind: Kind, stand_in: Kind) -> None:
+    async def _stand_in(self, kind: WorkerKind, stand_in: WorkerKind) -> None:
         self._tracker.placement.redirect(kind.name, stand_in.name)
         self.desired[stand_in.name].count += self.desired[kind.name].count
         self.desired[kind.name] = DesiredWorkers(0)
