@@ -39,7 +39,7 @@ from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.factory import start_fleet
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
-from scalable_nb.worker.plugin import Workspace
+from scalable_nb.worker.plugin import ScalableWorkerPlugin
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Host:
         scheduler.add_plugin(tracker)
         for notice in notices:
             tracker.notify(notice)
-        workspace = Workspace(self.run["cwd"], self.run["python_path"], prefix)
+        workspace = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
         await scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
         )

@@ -25,7 +25,7 @@ TERM_VARIABLE: Final = "SCALABLE_NB_NANNY_HEEDS_TERM"
 _LOOK_INTERVAL_S: Final = 0.02
 
 
-class Workspace(WorkerPlugin):
+class ScalableWorkerPlugin(WorkerPlugin):
     """Gives workers the notebook's working directory and import path, and hides their pages.
 
     Parameters
