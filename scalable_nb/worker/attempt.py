@@ -31,7 +31,7 @@ from scalable_nb.protocol.messages import ANNOTATION
 from scalable_nb.worker.attempt_registry import Note, own_slots
 from scalable_nb.worker.exception_transport import pickled, travelling
 from scalable_nb.worker.peak_memory import peak_memory_bytes
-from scalable_nb.worker.result_cache import Kept, described
+from scalable_nb.worker.result_cache import TaskResultCache, described
 
 _NO_RULES: Final[dict[str, Any]] = {}
 
@@ -82,7 +82,7 @@ class _Attempt:
         self.run_id = self.state.run_id
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
-        self.kept = Kept(
+        self.kept = TaskResultCache(
             wire.get("store", ""),
             call.result_key,
             recompute=wire.get("recompute", False),

@@ -19,7 +19,7 @@ from scalable_nb.cache.store import ResultStore, StoredResult
 logger = logging.getLogger(__name__)
 
 
-class Kept:
+class TaskResultCache:
     """The place of one task's result.
 
     Trouble with the store never fails the task; it is told in `facts`.
