@@ -8,29 +8,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
 from scalable_nb.errors import PolicyError
-from scalable_nb.faults.backoff import Backoff, RetryPolicy, delay_s
+from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.classify import Rule
 from scalable_nb.faults.decision import (
-    Decision,
     PolicyTerms,
     check_timeout,
-    decide,
     unsafe_retries,
 )
 from scalable_nb.faults.memory_escalation import MemoryEscalation, check_memory_escalation
 from scalable_nb.faults.validation import check_count, check_rules, refusal
-
-__all__ = [
-    "Backoff",
-    "Decision",
-    "Loss",
-    "PolicyTerms",
-    "RetryPolicy",
-    "TaskPolicy",
-    "decide",
-    "delay_s",
-    "resolve_policy",
-]
 
 _T = TypeVar("_T")
 _RETRIES_EXAMPLE: Final = "retries=3 or retries=RetryPolicy(3, base_s=0.5)"

@@ -309,7 +309,7 @@ def _is_refused(error: BaseException | None) -> bool:
 def _kill_group(pid: int) -> None:
     """End a worker process and every process that its tasks started.
 
-    Each worker leads a process group (see `ScalableWorkerPlugin.setup`); one that died before it could
+    Each worker leads a process group (see `ScalableWorkerPlugin`); one that died before it could
     become a leader has started nothing.
     """
     for kill in (os.killpg, os.kill):

@@ -15,7 +15,7 @@ from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.protocol.exit_report import ExitReport
-from scalable_nb.targets.fleet import Entry, WorkerKind
+from scalable_nb.targets.fleet import WorkerGroup, WorkerKind
 
 WORKER = "tls://10.0.0.2:1"
 
@@ -36,7 +36,7 @@ class Accounting(Queue):
 
 def losses(queue: Queue) -> JobLosses:
     """With a worker of job 75 that has just connected."""
-    entry = Entry("whole-0", WorkerKind("whole", {}, walltime_s=60.0), job_id="75")
+    entry = WorkerGroup("whole-0", WorkerKind("whole", {}, walltime_s=60.0), job_id="75")
     fleet: Any = SimpleNamespace(
         queue=queue,
         entry_of=lambda name: entry,

@@ -257,8 +257,9 @@ class TaskTracker(SchedulerPlugin):
         if tracked.batch.batch_id not in self._told_lost:  # once; the others are in the journal
             self._told_lost.add(tracked.batch.batch_id)
             self.notify(
-                f"{tracked.label} had succeeded, its result was lost with its worker, and computing "
-                "it again failed. `cache: true` in its `tasks:` entry keeps results on disk."
+                f"{tracked.label} had succeeded, its result was lost with its worker, "
+                "and computing it again failed. `cache: true` in its `tasks:` entry keeps results "
+                "on disk."
             )
 
     def _on_released(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:

@@ -57,8 +57,8 @@ class LargerWorkers:
         elif not self._is_told:
             self._is_told = True
             self._tracker.notify(
-                f"{tracked.label} is to have {format_bytes(wanted)}, but all workers of this target "
-                "share the memory of one machine: it runs again with what it had."
+                f"{tracked.label} is to have {format_bytes(wanted)}, but all workers of this "
+                "target share the memory of one machine: it runs again with what it had."
             )
 
     def _kind(self, component: str, memory_bytes: int) -> WorkerKind | None:

@@ -111,6 +111,6 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="from scalable_nb.cache.explain_miss import why; print(why(simulate, 3, scale=2.5))",
+    python="from scalable_nb.cache.maintenance import why; print(why(simulate, 3, scale=2.5))",
     on_command_line=True,
 )
