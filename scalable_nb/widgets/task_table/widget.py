@@ -29,7 +29,7 @@ from scalable_nb.widgets.task_table.summary import (
     picture_text,
     take_picture,
 )
-from scalable_nb.widgets.viewers import THIS_KERNEL, Audience, let_callbacks_run_in_subshells
+from scalable_nb.widgets.viewers import THIS_KERNEL, Viewers, let_callbacks_run_in_subshells
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class TaskTable(anywidget.AnyWidget):
     ) -> None:
         self._mirror = mirror
         self._controls = controls
-        self._audience = Audience()
+        self._viewers = Viewers()
         self._paused: dict[str, int] = {}  # batch -> paused tasks of this table
         self._lock = threading.RLock()  # of everything below; taken before the mirror's
         self._stream = RowStream(mirror.ledger, mirror.lock, keys)
@@ -186,7 +186,7 @@ class TaskTable(anywidget.AnyWidget):
 
     def _attend(self) -> None:
         """Follow the ledger while somebody looks, and no longer."""
-        is_wanted = self._audience.is_there and not self._is_closed
+        is_wanted = self._viewers.are_present and not self._is_closed
         with self._lock:
             unsubscribe = self._unsubscribe
             if is_wanted and unsubscribe is None:
@@ -225,9 +225,9 @@ class TaskTable(anywidget.AnyWidget):
             due = [] if self._outputs.due_at is None else [self._outputs.due_at]
             if self._snapshot_seq != self._stream.seq:
                 due.append(self._snapshot_at + self._snapshot_due_s())
-        leaves_in_s = self._audience.leaves_in_s()
-        if leaves_in_s is not None:
-            due.append(time.monotonic() + leaves_in_s)
+        expires_in_s = self._viewers.expires_in_s()
+        if expires_in_s is not None:
+            due.append(time.monotonic() + expires_in_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _push(self, *, at_once: bool = False) -> None:
@@ -294,10 +294,10 @@ class TaskTable(anywidget.AnyWidget):
         if kind == "resync":
             self.send_state("snapshot")
         elif kind == "watch":
-            self._audience.hear()
+            self._viewers.record_seen()
             self._wake.set()
         elif kind == "unwatch":
-            self._audience.leave()
+            self._viewers.leave()
             self._wake.set()
         else:
             self._requests.answer(content)
