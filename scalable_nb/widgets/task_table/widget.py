@@ -22,12 +22,12 @@ from scalable_nb.widgets.saved_output import SavedOutputs
 from scalable_nb.widgets.task_table.actions import Controls
 from scalable_nb.widgets.task_table.page_requests import PageRequests
 from scalable_nb.widgets.task_table.row_stream import RowStream
-from scalable_nb.widgets.task_table.static_html import picture_html
+from scalable_nb.widgets.task_table.static_html import summary_html
 from scalable_nb.widgets.task_table.summary import (
-    Picture,
+    TableSummary,
     paused_batches,
-    picture_text,
-    take_picture,
+    summarize_table,
+    summary_text,
 )
 from scalable_nb.widgets.viewers import THIS_KERNEL, Viewers, let_callbacks_run_in_subshells
 
@@ -241,14 +241,14 @@ class TaskTable(anywidget.AnyWidget):
             if self.status != self._mirror.status:
                 self.status = self._mirror.status
             self._tell_pauses()
-            picture = self._picture()
+            summary = self._summary()
             has_ended = self.status != "live"
-            is_over = has_ended or picture.done == len(picture.states) > 0
+            is_over = has_ended or summary.done == len(summary.states) > 0
             is_due = time.monotonic() >= self._snapshot_at + self._snapshot_due_s()
             if self._snapshot_seq != self._stream.seq and (is_over or is_due):
                 self.send_state("snapshot")
             if is_over:
-                self._outputs.update(picture, at_once=at_once or has_ended)
+                self._outputs.update(summary, at_once=at_once or has_ended)
 
     def _tell_pauses(self) -> None:
         with self._mirror.lock:
@@ -308,9 +308,9 @@ class TaskTable(anywidget.AnyWidget):
 
     # --- showing ------------------------------------------------------------------
 
-    def _picture(self) -> Picture:
+    def _summary(self) -> TableSummary:
         with self._lock, self._mirror.lock:
-            return take_picture(
+            return summarize_table(
                 self._mirror.ledger,
                 self._stream.ledger_rows(),
                 title=self.title,
@@ -319,11 +319,11 @@ class TaskTable(anywidget.AnyWidget):
             )
 
     def __repr__(self) -> str:
-        return picture_text(self._picture())
+        return summary_text(self._summary())
 
     def mimebundle(self) -> dict[str, Any]:
         """The widget, with its present state as HTML and as text for where it cannot live."""
-        return self._render(self._picture())
+        return self._render(self._summary())
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.mimebundle(), {}
@@ -331,12 +331,12 @@ class TaskTable(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         """Show the table in an output that is written again when the work is over."""
         with self._lock:
-            self._outputs.show(self._picture())
+            self._outputs.show(self._summary())
 
-    def _render(self, picture: Picture) -> dict[str, Any]:
+    def _render(self, summary: TableSummary) -> dict[str, Any]:
         return {
-            "text/plain": picture_text(picture),
-            "text/html": picture_html(picture),
+            "text/plain": summary_text(summary),
+            "text/html": summary_html(summary),
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
