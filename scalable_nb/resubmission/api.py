@@ -19,7 +19,7 @@ from scalable_nb.resubmission.live_run import (
     resubmit_corrected,
     resubmit_in_place,
 )
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 
 
@@ -80,21 +80,21 @@ def resubmit(
             "resubmit(run='last') when kernel and host are gone"
         )
     choices = listed_choices(only)
-    changes = Changes(func, retries, timeout_s, memory, tag)
+    overrides = Overrides(func, retries, timeout_s, memory, tag)
     if run is not None:
-        return _shown(resubmit_run(run, choices, changes, dry_run=dry_run))
+        return _shown(resubmit_run(run, choices, overrides, dry_run=dry_run))
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
     client = listed._client()
     client.session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
-    wire = changes.wire(client.session.manifest.manifest)
+    wire = overrides.wire(client.session.manifest.manifest)
     plan = plan_live(client, listed, choices)
     if dry_run:
-        return _shown(foreseen(client, plan, changes))
+        return _shown(foreseen(client, plan, overrides))
     if func is not None and plan.to_run:
-        return resubmit_corrected(client, listed, plan, changes)
+        return resubmit_corrected(client, listed, plan, overrides)
     if plan.to_run:
         resubmit_in_place(client, plan, wire, named_words(choices))
     return listed

@@ -22,7 +22,7 @@ from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
 from scalable_nb.protocol.connection_file import is_alive, read_sign
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
     Fate,
     Remains,
@@ -43,7 +43,7 @@ class LeftOutError(TaskError):
 
 
 def resubmit_run(
-    run: str, choices: list[Any] | None, changes: Changes, *, dry_run: bool
+    run: str, choices: list[Any] | None, overrides: Overrides, *, dry_run: bool
 ) -> FutureList | ResubmitPlan:
     """Resubmit a run by its id, or the newest that called anything for ``"last"``."""
     paths = _find(run)
@@ -51,12 +51,14 @@ def resubmit_run(
     if session is not None:
         from scalable_nb.resubmission.api import resubmit
 
-        return resubmit(session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(changes))
+        return resubmit(
+            session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(overrides)
+        )
     past = PastRun.read(paths)
     if not past.record.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
-    plan = past.plan(choices, changes)
-    return plan if dry_run else _run(past, plan, changes)
+    plan = past.plan(choices, overrides)
+    return plan if dry_run else _run(past, plan, overrides)
 
 
 def _find(run: str) -> RunPaths:
@@ -84,11 +86,11 @@ def _live_session(paths: RunPaths) -> ScalableSession | None:
 # --- acting --------------------------------------------------------------------------
 
 
-def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
+def _run(past: PastRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
     record = past.record
-    session = _session_for(past, changes)
+    session = _session_for(past, overrides)
     client = session.client
-    wire = changes.wire(session.manifest.manifest) if changes.func is None else {}
+    wire = overrides.wire(session.manifest.manifest) if overrides.func is None else {}
     taken = set(client.futures) | set(session.mirror.ledger.row_of)
     assert session.paths is not None
     if not taken:  # else it is a run of its own, too
@@ -97,7 +99,7 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
         key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
         for key in record.tasks
     }
-    replaced = changes.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
+    replaced = overrides.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
     futures: dict[Any, Future[Any]] = {}
     for group in _by_batch(record.tasks.values()):
         kept = [task for task in group if task.key in past.kept]
@@ -109,7 +111,7 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
         futures |= _take_kept(client, past, kept, new_key)
         futures |= _submit(client, record, as_recorded, new_key, futures, wire)
         if corrected:
-            futures |= submit_corrected(client, record, corrected, changes, futures)
+            futures |= submit_corrected(client, record, corrected, overrides, futures)
         for task in left_out:
             futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
         _record(client, record, left_out, new_key, futures)
@@ -120,7 +122,7 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
     return FutureList(futures[key] for key in record.tasks)
 
 
-def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
+def _session_for(past: PastRun, overrides: Overrides) -> ScalableSession:
     """The live session, or a new one on the run's target."""
     live = [session for session in live_sessions() if session.is_host_alive()]
     if live:
@@ -129,7 +131,7 @@ def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
         for dead in live_sessions():
             dead.close()
         run = json.loads(past.paths.run_json.read_bytes())
-        session = ScalableSession(_manifest_of(past.paths, run["target"], changes.memory_bytes))
+        session = ScalableSession(_manifest_of(past.paths, run["target"], overrides.memory_bytes))
         session.start()
     session.mirror.refresh()
     return session
@@ -254,7 +256,7 @@ class PastRun:
         found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
-    def plan(self, choices: list[Any] | None, changes: Changes) -> ResubmitPlan:
+    def plan(self, choices: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
         """What a resubmission does, what it costs, and what a person may not expect."""
         tasks = self.record.tasks
         plan = plan_recorded(
@@ -266,7 +268,7 @@ class PastRun:
             self.durations_s,
             cores_of_a_slot(self.paths),
         )
-        replaced = changes.replaces(tasks[key].batch.function_name for key in plan.to_run)
+        replaced = overrides.replaces(tasks[key].batch.function_name for key in plan.to_run)
         notices = changed_functions(tasks[key] for key in plan.to_run)
         told = tuple(text for name, text in notices.items() if name not in replaced)
         if self.record.torn:
