@@ -10,11 +10,11 @@ from distributed import Future
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.backoff import RetryPolicy
-from scalable_nb.resubmission.failure_filter import Choice, listed_choices
+from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
 from scalable_nb.resubmission.from_run_folder import resubmit_run
 from scalable_nb.resubmission.live_run import (
     foreseen,
-    named_words,
+    named_keys,
     plan_live,
     resubmit_corrected,
     resubmit_in_place,
@@ -27,7 +27,7 @@ def resubmit(
     futures: Iterable[Future[Any]] | None = None,
     *,
     run: str | None = None,
-    only: Choice | Iterable[Choice] | None = None,
+    only: FailureFilter | Iterable[FailureFilter] | None = None,
     func: Callable[..., Any] | None = None,
     retries: int | RetryPolicy | None = None,
     timeout_s: float | None = None,
@@ -79,10 +79,10 @@ def resubmit(
             "resubmit takes futures or run=, one of them: resubmit(futures), or "
             "resubmit(run='last') when kernel and host are gone"
         )
-    choices = listed_choices(only)
+    filters = as_filters(only)
     overrides = Overrides(func, retries, timeout_s, memory, tag)
     if run is not None:
-        return _shown(resubmit_run(run, choices, overrides, dry_run=dry_run))
+        return _shown(resubmit_run(run, filters, overrides, dry_run=dry_run))
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
@@ -90,13 +90,13 @@ def resubmit(
     client.session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
     wire = overrides.wire(client.session.manifest.manifest)
-    plan = plan_live(client, listed, choices)
+    plan = plan_live(client, listed, filters)
     if dry_run:
         return _shown(foreseen(client, plan, overrides))
     if func is not None and plan.to_run:
         return resubmit_corrected(client, listed, plan, overrides)
     if plan.to_run:
-        resubmit_in_place(client, plan, wire, named_words(choices))
+        resubmit_in_place(client, plan, wire, named_keys(filters))
     return listed
 
 

@@ -43,7 +43,7 @@ class LeftOutError(TaskError):
 
 
 def resubmit_run(
-    run: str, choices: list[Any] | None, overrides: Overrides, *, dry_run: bool
+    run: str, filters: list[Any] | None, overrides: Overrides, *, dry_run: bool
 ) -> FutureList | ResubmitPlan:
     """Resubmit a run by its id, or the newest that called anything for ``"last"``."""
     paths = _find(run)
@@ -52,12 +52,12 @@ def resubmit_run(
         from scalable_nb.resubmission.api import resubmit
 
         return resubmit(
-            session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(overrides)
+            session.batches.all_tasks(), only=filters, dry_run=dry_run, **vars(overrides)
         )
     past = PastRun.read(paths)
     if not past.record.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
-    plan = past.plan(choices, overrides)
+    plan = past.plan(filters, overrides)
     return plan if dry_run else _run(past, plan, overrides)
 
 
@@ -256,11 +256,11 @@ class PastRun:
         found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
-    def plan(self, choices: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
+    def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
         """What a resubmission does, what it costs, and what a person may not expect."""
         tasks = self.record.tasks
         plan = plan_recorded(
-            (self._remains(task) for task in tasks.values()), self.last_failures, choices
+            (self._remains(task) for task in tasks.values()), self.last_failures, filters
         )
         plan = with_estimate(
             plan,

@@ -26,13 +26,13 @@ from scalable_nb.resubmission.resubmit_plan import (
 
 
 def plan_live(
-    client: ScalableClient, futures: FutureList, choices: list[Any] | None
+    client: ScalableClient, futures: FutureList, filters: list[Any] | None
 ) -> ResubmitPlan:
     """What a resubmission of these futures does."""
     last_failures = {row["task_id"]: row for row in client.session.failures() if "task_id" in row}
     statuses = {future.key: str(future.status) for future in futures}
-    plan = plan_resubmission(statuses, last_failures, choices)
-    return _without_unsafe(client, plan, named_words(choices))
+    plan = plan_resubmission(statuses, last_failures, filters)
+    return _without_unsafe(client, plan, named_keys(filters))
 
 
 def foreseen(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
@@ -80,9 +80,9 @@ def resubmit_corrected(
     return _joined(futures, new)
 
 
-def named_words(choices: list[Any] | None) -> list[str]:
+def named_keys(filters: list[Any] | None) -> list[str]:
     """The words among the choices: keys of tasks among them are meant."""
-    return [choice for choice in choices or () if isinstance(choice, str)]
+    return [filter_ for filter_ in filters or () if isinstance(filter_, str)]
 
 
 def _joined(futures: FutureList, new: Mapping[Any, Future[Any]]) -> FutureList:

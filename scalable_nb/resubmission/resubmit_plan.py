@@ -10,11 +10,11 @@ from enum import Enum
 from typing import Any
 
 from scalable_nb.paths import RunPaths
-from scalable_nb.resubmission.failure_filter import check_choices, is_chosen, listed_choices
+from scalable_nb.resubmission.failure_filter import as_filters, check_filters, matches_any
 from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.rows import FailureRow
 
-NOT_CHOSEN = "not chosen by only="
+NOT_SELECTED = "not chosen by only="
 NOT_IDEMPOTENT = "not idempotent"
 
 
@@ -77,7 +77,7 @@ class ResubmitPlan:
 def plan_resubmission(
     statuses: Mapping[Any, str],
     last_failures: Mapping[str, FailureRow],
-    choices: Collection[Any] | None,
+    filters: Collection[Any] | None,
 ) -> ResubmitPlan:
     """Decide which tasks of a live session run again.
 
@@ -87,27 +87,27 @@ def plan_resubmission(
         Key -> status of the future (``finished``, ``error``, ``pending``, ``cancelled``).
     last_failures : mapping
         Key as text -> row of the task's last failed attempt.
-    choices : collection, optional
-        Run only failed tasks that one of these names; see `choices.listed_choices`.
+    filters : collection, optional
+        Run only failed tasks that one of these names; see `filters.as_filters`.
 
     Raises
     ------
     UnknownNameError
         When a word names none of the failures.
     """
-    choices = listed_choices(choices)
+    filters = as_filters(filters)
     failed = [key for key, status in statuses.items() if status in ("error", "lost")]
-    if choices:
+    if filters:
         texts = map(key_text, failed)
-        check_choices(choices, [last_failures[text] for text in texts if text in last_failures])
+        check_filters(filters, [last_failures[text] for text in texts if text in last_failures])
     to_run, left_out = [], {}
     for key in failed:
         # A task that failed with one of its inputs has no failed attempt of its own.
         row = last_failures.get(key_text(key))
-        if choices is None or (row is not None and is_chosen(row, choices)):
+        if filters is None or (row is not None and matches_any(row, filters)):
             to_run.append(key)
         else:
-            left_out[key] = NOT_CHOSEN
+            left_out[key] = NOT_SELECTED
     counts = Counter(statuses.values())
     for key, status in statuses.items():
         if status == "cancelled":
@@ -149,7 +149,7 @@ class Remains:
 def plan_recorded(
     tasks: Iterable[Remains],
     last_failures: Mapping[str, FailureRow],
-    choices: Collection[Any] | None,
+    filters: Collection[Any] | None,
 ) -> ResubmitPlan:
     """Decide which tasks of a run that is over run in another one.
 
@@ -172,8 +172,8 @@ def plan_recorded(
         for task in tasks
         if task.fate is not Fate.KEPT and texts[task.key] in last_failures
     }
-    if choices:
-        check_choices(choices, rows.values())
+    if filters:
+        check_filters(filters, rows.values())
     known = {task.key for task in tasks}
     to_run: list[Any] = []
     left_out: dict[Any, str] = {}
@@ -182,7 +182,7 @@ def plan_recorded(
         if task.fate is Fate.KEPT:
             kept += 1
             continue
-        reason = _obstacle(task, rows.get(task.key), choices) or next(
+        reason = _obstacle(task, rows.get(task.key), filters) or next(
             (
                 "an input is left out" if key in known else "an input was no call of ours"
                 for key in task.input_keys
@@ -224,12 +224,12 @@ def with_estimate(
     return replace(plan, core_hours=seconds * cores / 3600)
 
 
-def _obstacle(task: Remains, row: FailureRow | None, choices: Collection[Any] | None) -> str:
+def _obstacle(task: Remains, row: FailureRow | None, filters: Collection[Any] | None) -> str:
     if task.fate is Fate.CANCELLED:
         return "cancelled"
-    if choices is not None and (row is None or not is_chosen(row, choices)):
-        return NOT_CHOSEN
-    if not task.is_idempotent and key_text(task.key) not in (choices or ()):
+    if filters is not None and (row is None or not matches_any(row, filters)):
+        return NOT_SELECTED
+    if not task.is_idempotent and key_text(task.key) not in (filters or ()):
         return NOT_IDEMPOTENT
     return "" if task.has_call else "its arguments were not recorded"
 

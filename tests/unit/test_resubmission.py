@@ -114,12 +114,12 @@ def test_without_failures_there_is_nothing_to_choose() -> None:
 
 
 @pytest.mark.parametrize("choice", [7, None, ValueError("x"), ["MemoryError"]])
-def test_a_choice_is_a_name_or_a_function(choice: Any) -> None:
+def test_a_choice_is_a_name_or_a_function(filter_: Any) -> None:
     """Anything else is refused, with examples of what is meant."""
     with pytest.raises(SubmitError) as caught:
-        plan_resubmission(STATUSES, ROWS, [choice])
+        plan_resubmission(STATUSES, ROWS, [filter_])
     assert str(caught.value) == (
-        f"only={choice!r} is neither a name nor a function; expected e.g. "
+        f"only={filter_!r} is neither a name nor a function; expected e.g. "
         "only='TaskTimeoutError' or only=lambda row: row['duration_s'] > 10"
     )
 
