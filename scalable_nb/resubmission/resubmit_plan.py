@@ -88,7 +88,7 @@ def plan_resubmission(
     last_failures : mapping
         Key as text -> row of the task's last failed attempt.
     filters : collection, optional
-        Run only failed tasks that one of these names; see `filters.as_filters`.
+        Run only failed tasks that one of these names; see `as_filters`.
 
     Raises
     ------

@@ -113,8 +113,8 @@ def test_without_failures_there_is_nothing_to_choose() -> None:
         assert plan_resubmission(statuses, ROWS, [is_slow]).to_run == []
 
 
-@pytest.mark.parametrize("choice", [7, None, ValueError("x"), ["MemoryError"]])
-def test_a_choice_is_a_name_or_a_function(filter_: Any) -> None:
+@pytest.mark.parametrize("filter_", [7, None, ValueError("x"), ["MemoryError"]])
+def test_a_filter_is_a_name_or_a_function(filter_: Any) -> None:
     """Anything else is refused, with examples of what is meant."""
     with pytest.raises(SubmitError) as caught:
         plan_resubmission(STATUSES, ROWS, [filter_])
