@@ -54,11 +54,11 @@ def resubmit_run(
         return resubmit(
             session.batches.all_tasks(), only=filters, dry_run=dry_run, **vars(overrides)
         )
-    past = PastRun.read(paths)
-    if not past.record.tasks:
+    finished = FinishedRun.read(paths)
+    if not finished.record.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
-    plan = past.plan(filters, overrides)
-    return plan if dry_run else _run(past, plan, overrides)
+    plan = finished.plan(filters, overrides)
+    return plan if dry_run else _run(finished, plan, overrides)
 
 
 def _find(run: str) -> RunPaths:
@@ -86,15 +86,15 @@ def _live_session(paths: RunPaths) -> ScalableSession | None:
 # --- acting --------------------------------------------------------------------------
 
 
-def _run(past: PastRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
-    record = past.record
-    session = _session_for(past, overrides)
+def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
+    record = finished.record
+    session = _session_for(finished, overrides)
     client = session.client
     wire = overrides.wire(session.manifest.manifest) if overrides.func is None else {}
     taken = set(client.futures) | set(session.mirror.ledger.row_of)
     assert session.paths is not None
     if not taken:  # else it is a run of its own, too
-        write_private(session.paths.resumes, past.paths.run_id.encode())
+        write_private(session.paths.resumes, finished.paths.run_id.encode())
     new_key = {
         key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
         for key in record.tasks
@@ -102,13 +102,13 @@ def _run(past: PastRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
     replaced = overrides.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
     futures: dict[Any, Future[Any]] = {}
     for group in _by_batch(record.tasks.values()):
-        kept = [task for task in group if task.key in past.kept]
+        kept = [task for task in group if task.key in finished.kept]
         left_out = [task for task in group if task.key in plan.left_out]
         settled = {task.key for task in (*kept, *left_out)}
         runs = [task for task in group if task.key not in settled]
         corrected = [task for task in runs if task.batch.function_name in replaced]
         as_recorded = [task for task in runs if task.batch.function_name not in replaced]
-        futures |= _take_kept(client, past, kept, new_key)
+        futures |= _take_kept(client, finished, kept, new_key)
         futures |= _submit(client, record, as_recorded, new_key, futures, wire)
         if corrected:
             futures |= submit_corrected(client, record, corrected, overrides, futures)
@@ -122,7 +122,7 @@ def _run(past: PastRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
     return FutureList(futures[key] for key in record.tasks)
 
 
-def _session_for(past: PastRun, overrides: Overrides) -> ScalableSession:
+def _session_for(finished: FinishedRun, overrides: Overrides) -> ScalableSession:
     """The live session, or a new one on the run's target."""
     live = [session for session in live_sessions() if session.is_host_alive()]
     if live:
@@ -130,8 +130,10 @@ def _session_for(past: PastRun, overrides: Overrides) -> ScalableSession:
     else:
         for dead in live_sessions():
             dead.close()
-        run = json.loads(past.paths.run_json.read_bytes())
-        session = ScalableSession(_manifest_of(past.paths, run["target"], overrides.memory_bytes))
+        run = json.loads(finished.paths.run_json.read_bytes())
+        session = ScalableSession(
+            _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
+        )
         session.start()
     session.mirror.refresh()
     return session
@@ -160,18 +162,18 @@ def _by_batch(tasks: Iterable[RecordedTask]) -> list[list[RecordedTask]]:
 
 def _take_kept(
     client: ScalableClient,
-    past: PastRun,
+    finished: FinishedRun,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
 ) -> dict[Any, Future[Any]]:
     """Futures of tasks whose results are kept."""
     by_folder: dict[str, list[RecordedTask]] = {}
     for task in tasks:
-        by_folder.setdefault(past.kept[task.key][0], []).append(task)
+        by_folder.setdefault(finished.kept[task.key][0], []).append(task)
     futures = {}
     for folder, group in by_folder.items():
         submission = _renewed(as_submission(group[0], store=folder, recompute=False))
-        packed = {new_key[task.key]: past.kept[task.key][1] for task in group}
+        packed = {new_key[task.key]: finished.kept[task.key][1] for task in group}
         sent = client.submit_packed(submission, packed)
         futures.update({task.key: sent[new_key[task.key]] for task in group})
     return futures
@@ -234,7 +236,7 @@ def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
 
 
 @dataclass
-class PastRun:
+class FinishedRun:
     """A run that is over, as far as its folder tells."""
 
     paths: RunPaths
@@ -245,7 +247,7 @@ class PastRun:
     kept: dict[Any, tuple[str, PackedCall]]
 
     @classmethod
-    def read(cls, paths: RunPaths) -> PastRun:
+    def read(cls, paths: RunPaths) -> FinishedRun:
         """Read the folder of a run."""
         record = read_call_record(paths.calls)
         failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
