@@ -24,9 +24,9 @@ from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
-    Fate,
-    Remains,
+    RecordedOutcome,
     ResubmitPlan,
+    TaskOutcome,
     cores_of_a_slot,
     durations_by_function,
     plan_recorded,
@@ -262,7 +262,7 @@ class FinishedRun:
         """What a resubmission does, what it costs, and what a person may not expect."""
         tasks = self.record.tasks
         plan = plan_recorded(
-            (self._remains(task) for task in tasks.values()), self.last_failures, filters
+            (self._outcome_of(task) for task in tasks.values()), self.last_failures, filters
         )
         plan = with_estimate(
             plan,
@@ -277,17 +277,17 @@ class FinishedRun:
             told += ("the end of the call record is torn: calls sent just before the end are lost",)
         return replace(plan, notices=told)
 
-    def _remains(self, task: RecordedTask) -> Remains:
+    def _outcome_of(self, task: RecordedTask) -> RecordedOutcome:
         text = key_text(task.key)
         if task.key in self.kept:
-            fate = Fate.KEPT
+            outcome = TaskOutcome.STORED
         elif self.states.get(text) == "cancelled":
-            fate = Fate.CANCELLED
+            outcome = TaskOutcome.CANCELLED
         else:
-            is_tried = text in self.states or text in self.last_failures
-            fate = Fate.TRIED if is_tried else Fate.UNTRIED
+            was_attempted = text in self.states or text in self.last_failures
+            outcome = TaskOutcome.ATTEMPTED if was_attempted else TaskOutcome.NEVER_RAN
         is_idempotent = task.batch.wire.get("idempotent", True)
-        return Remains(task.key, fate, is_idempotent, task.has_call, task.input_keys)
+        return RecordedOutcome(task.key, outcome, is_idempotent, task.has_call, task.input_keys)
 
     def _is_of_run(self, task: RecordedTask) -> bool:
         is_replaced = task.batch.wire.get("recompute")

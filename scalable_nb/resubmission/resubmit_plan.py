@@ -115,23 +115,23 @@ def plan_resubmission(
     return ResubmitPlan(counts["finished"], counts["pending"], to_run, left_out)
 
 
-class Fate(Enum):
+class TaskOutcome(Enum):
     """What became of a task of a run that is over."""
 
-    KEPT = "its result is kept"
-    TRIED = "an attempt of it is known"
-    UNTRIED = "no attempt of it is known"
+    STORED = "its result is kept"
+    ATTEMPTED = "an attempt of it is known"
+    NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class RecordedOutcome:
     """What is left of a recorded task.
 
     Attributes
     ----------
     key : object
-    fate : Fate
+    outcome : TaskOutcome
     is_idempotent : bool
     has_call : bool
         Whether it can be called again.
@@ -140,14 +140,14 @@ class Remains:
     """
 
     key: Any
-    fate: Fate
+    outcome: TaskOutcome
     is_idempotent: bool = True
     has_call: bool = True
     input_keys: tuple[Any, ...] = ()
 
 
 def plan_recorded(
-    tasks: Iterable[Remains],
+    tasks: Iterable[RecordedOutcome],
     last_failures: Mapping[str, FailureRow],
     filters: Collection[Any] | None,
 ) -> ResubmitPlan:
@@ -155,7 +155,7 @@ def plan_recorded(
 
     Parameters
     ----------
-    tasks : iterable of Remains
+    tasks : iterable of RecordedOutcome
         In the order of submission: inputs come before what takes them.
     last_failures, choices
         As for `plan_resubmission`.
@@ -170,16 +170,16 @@ def plan_recorded(
     rows = {
         task.key: last_failures[texts[task.key]]
         for task in tasks
-        if task.fate is not Fate.KEPT and texts[task.key] in last_failures
+        if task.outcome is not TaskOutcome.STORED and texts[task.key] in last_failures
     }
     if filters:
         check_filters(filters, rows.values())
     known = {task.key for task in tasks}
     to_run: list[Any] = []
     left_out: dict[Any, str] = {}
-    kept = untried = 0
+    kept = never_ran = 0
     for task in tasks:
-        if task.fate is Fate.KEPT:
+        if task.outcome is TaskOutcome.STORED:
             kept += 1
             continue
         reason = _obstacle(task, rows.get(task.key), filters) or next(
@@ -194,8 +194,8 @@ def plan_recorded(
             left_out[task.key] = reason
         else:
             to_run.append(task.key)
-            untried += task.fate is Fate.UNTRIED
-    return ResubmitPlan(0, 0, to_run, left_out, from_cache=kept, never_ran=untried)
+            never_ran += task.outcome is TaskOutcome.NEVER_RAN
+    return ResubmitPlan(0, 0, to_run, left_out, from_cache=kept, never_ran=never_ran)
 
 
 def with_estimate(
@@ -224,8 +224,10 @@ def with_estimate(
     return replace(plan, core_hours=seconds * cores / 3600)
 
 
-def _obstacle(task: Remains, row: FailureRow | None, filters: Collection[Any] | None) -> str:
-    if task.fate is Fate.CANCELLED:
+def _obstacle(
+    task: RecordedOutcome, row: FailureRow | None, filters: Collection[Any] | None
+) -> str:
+    if task.outcome is TaskOutcome.CANCELLED:
         return "cancelled"
     if filters is not None and (row is None or not matches_any(row, filters)):
         return NOT_SELECTED
