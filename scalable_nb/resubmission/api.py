@@ -13,9 +13,9 @@ from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
 from scalable_nb.resubmission.from_run_folder import resubmit_run
 from scalable_nb.resubmission.live_run import (
-    foreseen,
     named_keys,
     plan_live,
+    preview_plan,
     resubmit_corrected,
     resubmit_in_place,
 )
@@ -92,7 +92,7 @@ def resubmit(
     wire = overrides.wire(client.session.manifest.manifest)
     plan = plan_live(client, listed, filters)
     if dry_run:
-        return _shown(foreseen(client, plan, overrides))
+        return _shown(preview_plan(client, plan, overrides))
     if func is not None and plan.to_run:
         return resubmit_corrected(client, listed, plan, overrides)
     if plan.to_run:

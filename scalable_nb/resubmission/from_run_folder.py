@@ -102,13 +102,13 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
     replaced = overrides.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
     futures: dict[Any, Future[Any]] = {}
     for group in _by_batch(record.tasks.values()):
-        kept = [task for task in group if task.key in finished.kept]
+        stored = [task for task in group if task.key in finished.stored]
         left_out = [task for task in group if task.key in plan.left_out]
-        settled = {task.key for task in (*kept, *left_out)}
+        settled = {task.key for task in (*stored, *left_out)}
         runs = [task for task in group if task.key not in settled]
         corrected = [task for task in runs if task.batch.function_name in replaced]
         as_recorded = [task for task in runs if task.batch.function_name not in replaced]
-        futures |= _take_kept(client, finished, kept, new_key)
+        futures |= _attach_stored(client, finished, stored, new_key)
         futures |= _submit(client, record, as_recorded, new_key, futures, wire)
         if corrected:
             futures |= submit_corrected(client, record, corrected, overrides, futures)
@@ -160,7 +160,7 @@ def _by_batch(tasks: Iterable[RecordedTask]) -> list[list[RecordedTask]]:
     return list(groups.values())
 
 
-def _take_kept(
+def _attach_stored(
     client: ScalableClient,
     finished: FinishedRun,
     tasks: list[RecordedTask],
@@ -169,11 +169,11 @@ def _take_kept(
     """Futures of tasks whose results are kept."""
     by_folder: dict[str, list[RecordedTask]] = {}
     for task in tasks:
-        by_folder.setdefault(finished.kept[task.key][0], []).append(task)
+        by_folder.setdefault(finished.stored[task.key][0], []).append(task)
     futures = {}
     for folder, group in by_folder.items():
         submission = _renewed(as_submission(group[0], store=folder, recompute=False))
-        packed = {new_key[task.key]: finished.kept[task.key][1] for task in group}
+        packed = {new_key[task.key]: finished.stored[task.key][1] for task in group}
         sent = client.submit_packed(submission, packed)
         futures.update({task.key: sent[new_key[task.key]] for task in group})
     return futures
@@ -244,7 +244,7 @@ class FinishedRun:
     states: dict[str, str]
     last_failures: dict[str, Any]
     durations_s: dict[str, tuple[float, int]]
-    kept: dict[Any, tuple[str, PackedCall]]
+    stored: dict[Any, tuple[str, PackedCall]]
 
     @classmethod
     def read(cls, paths: RunPaths) -> FinishedRun:
@@ -255,7 +255,7 @@ class FinishedRun:
         durations_s = durations_by_function((*failures, *tasks))
         last_failures = {str(row.get("task_id")): row for row in failures}
         found = cls(paths, record, states, last_failures, durations_s, {})
-        found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
+        found.stored = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
     def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
@@ -272,14 +272,16 @@ class FinishedRun:
         )
         replaced = overrides.replaces(tasks[key].batch.function_name for key in plan.to_run)
         notices = changed_functions(tasks[key] for key in plan.to_run)
-        told = tuple(text for name, text in notices.items() if name not in replaced)
+        all_notices = tuple(text for name, text in notices.items() if name not in replaced)
         if self.record.torn:
-            told += ("the end of the call record is torn: calls sent just before the end are lost",)
-        return replace(plan, notices=told)
+            all_notices += (
+                "the end of the call record is torn: calls sent just before the end are lost",
+            )
+        return replace(plan, notices=all_notices)
 
     def _outcome_of(self, task: RecordedTask) -> RecordedOutcome:
         text = key_text(task.key)
-        if task.key in self.kept:
+        if task.key in self.stored:
             outcome = TaskOutcome.STORED
         elif self.states.get(text) == "cancelled":
             outcome = TaskOutcome.CANCELLED

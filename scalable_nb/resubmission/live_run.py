@@ -35,7 +35,7 @@ def plan_live(
     return _without_unsafe(client, plan, named_keys(filters))
 
 
-def foreseen(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
+def preview_plan(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
     """The plan with what it costs, and with what a person may not expect: changed functions."""
     paths = client.session.paths
     assert paths is not None
@@ -45,8 +45,8 @@ def foreseen(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -
     durations_s = durations_by_function(row for rows in client.session.journals() for row in rows)
     plan = with_estimate(plan, lambda key: names.get(key, ""), durations_s, cores_of_a_slot(paths))
     replaced = overrides.replaces(names.values())
-    told = changed_functions(task for task in tasks if names[task.key] not in replaced)
-    return replace(plan, notices=tuple(told.values()))
+    notices = changed_functions(task for task in tasks if names[task.key] not in replaced)
+    return replace(plan, notices=tuple(notices.values()))
 
 
 def resubmit_in_place(

@@ -177,10 +177,10 @@ def plan_recorded(
     known = {task.key for task in tasks}
     to_run: list[Any] = []
     left_out: dict[Any, str] = {}
-    kept = never_ran = 0
+    stored = never_ran = 0
     for task in tasks:
         if task.outcome is TaskOutcome.STORED:
-            kept += 1
+            stored += 1
             continue
         reason = _obstacle(task, rows.get(task.key), filters) or next(
             (
@@ -195,7 +195,7 @@ def plan_recorded(
         else:
             to_run.append(task.key)
             never_ran += task.outcome is TaskOutcome.NEVER_RAN
-    return ResubmitPlan(0, 0, to_run, left_out, from_cache=kept, never_ran=never_ran)
+    return ResubmitPlan(0, 0, to_run, left_out, from_cache=stored, never_ran=never_ran)
 
 
 def with_estimate(
