@@ -109,7 +109,7 @@ class FailedCall:
 
     def _run_in_child(self) -> Reproduction:
         began = time.perf_counter()
-        order = (sys.path, self.call, self.inputs, self.is_async, self.timeout_s,
+        request = (sys.path, self.call, self.inputs, self.is_async, self.timeout_s,
                  self.memory_limit_bytes)  # fmt: skip
         limit_s = None if self.timeout_s is None else self.timeout_s + _GRACE_S
         child = subprocess.Popen(
@@ -119,7 +119,7 @@ class FailedCall:
             stderr=subprocess.STDOUT,
         )
         try:
-            output, _ = child.communicate(pickle.dumps(order), limit_s)
+            output, _ = child.communicate(pickle.dumps(request), limit_s)
         except subprocess.TimeoutExpired:
             child.kill()
             output, _ = child.communicate()

@@ -16,10 +16,9 @@ from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.logged_submissions import as_submission, find_kept
 from scalable_nb.client.submission import PackedCall, Submission
-from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
+from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
-from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
@@ -33,7 +32,6 @@ from scalable_nb.resubmission.resubmit_plan import (
     with_estimate,
 )
 from scalable_nb.session.session import ScalableSession, live_sessions
-from scalable_nb.settings import load_settings
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.ledger import key_text
 
@@ -42,48 +40,15 @@ class LeftOutError(TaskError):
     """A task of an earlier run was not resubmitted; the message says why."""
 
 
-def resubmit_run(
-    run: str, filters: list[Any] | None, overrides: Overrides, *, dry_run: bool
+def resubmit_finished(
+    paths: RunPaths, filters: list[Any] | None, overrides: Overrides, *, dry_run: bool
 ) -> FutureList | ResubmitPlan:
-    """Resubmit a run by its id, or the newest that called anything for ``"last"``."""
-    paths = _find(run)
-    session = _live_session(paths)
-    if session is not None:
-        from scalable_nb.resubmission.api import resubmit
-
-        return resubmit(
-            session.batches.all_tasks(), only=filters, dry_run=dry_run, **vars(overrides)
-        )
+    """Resubmit a run whose host is gone."""
     finished = FinishedRun.read(paths)
     if not finished.record.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
     plan = finished.plan(filters, overrides)
     return plan if dry_run else _run(finished, plan, overrides)
-
-
-def _find(run: str) -> RunPaths:
-    runs_dir = load_settings().runs_dir
-    if run != "last":
-        return find_run(runs_dir, run)
-    for paths in reversed(list_runs(runs_dir)):
-        if any(paths.calls.glob("*.calls")):
-            # Ended while it was taking over an earlier run: that one still has all the calls.
-            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
-            return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
-    raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
-
-
-def _live_session(paths: RunPaths) -> ScalableSession | None:
-    for session in live_sessions():
-        if session.run_id == paths.run_id and session.is_host_alive():
-            return session
-    try:
-        return ScalableSession.attach(paths.run_id)
-    except NoSessionError:
-        return None
-
-
-# --- acting --------------------------------------------------------------------------
 
 
 def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
