@@ -17,8 +17,24 @@ from scalable_nb.dask_adapter.rerun_transitions import rerun
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import ANNOTATION, KEPT_ANNOTATIONS
-from scalable_nb.protocol.operations import COMPONENT_PREFIX
+from scalable_nb.protocol.annotations import ANNOTATION, STORAGE_ENTRIES
+from scalable_nb.protocol.messages import (
+    CallReply,
+    CallRequest,
+    CancelRequest,
+    EmptyMessage,
+    LedgerRequest,
+    ReopenedTasks,
+    ResubmitReply,
+    ResubmitRequest,
+    ResumeRequest,
+    StatusReply,
+    TaskCount,
+    TaskKeys,
+    WorkerStatus,
+)
+from scalable_nb.protocol.operations import COMPONENT_PREFIX, Operation
+from scalable_nb.protocol.wire import answering, receiving
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.worker.attempt import run_async_attempt
@@ -45,42 +61,47 @@ class ClientRequests:
     def __init__(self, tracker: TaskTracker) -> None:
         self._tracker = tracker
         self._scheduler = tracker.scheduler
-        self._scheduler.stream_handlers["scalable-reopen"] = self.reopen
-        self._scheduler.handlers.update(
-            scalable_resubmit=self.resubmit,
-            scalable_retry_now=self.retry_now,
-            scalable_give_up=self.give_up,
-            scalable_resume=tracker.breakers.resume,
-            scalable_resume_batches=self.resume_batches,
-            scalable_cancel=self.cancel,
-            scalable_cancel_tasks=self.cancel_tasks,
-            scalable_call=self.call,
-            scalable_ledger=self.ledger_delta,
-            scalable_flush=self.flush,
-            scalable_status=self.status,
-            scalable_stop=tracker.stop,
+        self._scheduler.stream_handlers[Operation.TASKS_REOPENED] = receiving(
+            ReopenedTasks, self.reopen
         )
+        self._scheduler.handlers |= {
+            Operation.RESUBMIT: answering(ResubmitRequest, self.resubmit),
+            Operation.RETRY_NOW: answering(TaskKeys, self.retry_now),
+            Operation.GIVE_UP: answering(TaskKeys, self.give_up),
+            Operation.RESUME_TASKS: answering(TaskKeys, self.resume_tasks),
+            Operation.CANCEL_TASKS: answering(TaskKeys, self.cancel_tasks),
+            Operation.RESUME_BATCHES: answering(ResumeRequest, self.resume_batches),
+            Operation.CANCEL_BATCHES: answering(CancelRequest, self.cancel_batches),
+            Operation.GET_CALL: answering(CallRequest, self.call),
+            Operation.GET_LEDGER: answering(LedgerRequest, self.ledger_delta),
+            Operation.FLUSH: answering(EmptyMessage, self.flush),
+            Operation.STATUS: answering(EmptyMessage, self.status),
+            Operation.STOP: answering(EmptyMessage, self.stop),
+        }
 
     # --- run again -----------------------------------------------------------------
 
-    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
+    def reopen(self, client: str, message: ReopenedTasks) -> None:
         """A client submitted calls again whose failed futures it still holds."""
-        self.run_again({key: terms for key in keys if self.is_failed(key)})
+        failed = filter(self.is_failed, message.keys)
+        self.run_again(dict.fromkeys(failed, message.annotation))
 
-    def resubmit(
-        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
-    ) -> dict[str, list[Any]]:
+    def resubmit(self, request: ResubmitRequest) -> ResubmitReply:
         """Run failed tasks again under their own keys, with changed terms.
 
-        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
-        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
+        Tasks that are not idempotent are left out unless they are named.
         """
-        records = self._tracker.records
-        failed = [key for key in keys if self.is_failed(key)]
-        chosen = [key for key in failed if records[key].terms.idempotent or key in named]
-        if not dry_run:
-            self.run_again({key: {**records[key].terms.to_wire(), **changes} for key in chosen})
-        return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
+        records, changes = self._tracker.records, request.changes
+        failed = [key for key in request.keys if self.is_failed(key)]
+        chosen = {key for key in failed if records[key].terms.idempotent or key in request.named}
+        reply = ResubmitReply(
+            chosen=tuple(key for key in failed if key in chosen),
+            left_out=tuple(key for key in failed if key not in chosen),
+        )
+        if not request.dry_run:
+            wires = {key: {**records[key].terms.to_wire(), **changes} for key in reply.chosen}
+            self.run_again(wires)
+        return reply
 
     def is_failed(self, key: Any) -> bool:
         """Whether a task failed for good."""
@@ -100,7 +121,7 @@ class ClientRequests:
                     self._tracker.placement.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
-                kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
+                kept = {name: before[name] for name in STORAGE_ENTRIES if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
             self._tracker.recorder.reopen(tracked, terms)
             self._tracker.at_most_once.reset(key)
@@ -121,22 +142,25 @@ class ClientRequests:
 
     # --- between two attempts --------------------------------------------------------
 
-    def retry_now(self, keys: Iterable[Any]) -> list[Any]:
+    def retry_now(self, request: TaskKeys) -> TaskKeys:
         """End the waiting of tasks between two attempts; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
-        for key in waiting:
+        waiting = self._waiting(request)
+        for key in waiting.keys:
             self._tracker.parked.unpark(key)
         return waiting
 
-    def give_up(self, keys: Iterable[Any]) -> list[Any]:
+    def give_up(self, request: TaskKeys) -> TaskKeys:
         """Let tasks between two attempts fail with their last error; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
-        for key in waiting:
+        waiting = self._waiting(request)
+        for key in waiting.keys:
             tracked = self._tracker.records[key]
             self._tracker.recorder.give_up(tracked)
             error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
             self._tracker.failures.fail(tracked, error)
         return waiting
+
+    def _waiting(self, request: TaskKeys) -> TaskKeys:
+        return TaskKeys(tuple(key for key in request.keys if self._is_waiting(key)))
 
     def _is_waiting(self, key: Any) -> bool:
         ts = self._scheduler.tasks.get(key)
@@ -144,54 +168,60 @@ class ClientRequests:
 
     # --- single tasks ----------------------------------------------------------------
 
-    def cancel_tasks(self, keys: Iterable[Any]) -> list[Any]:
+    def resume_tasks(self, request: TaskKeys) -> TaskKeys:
+        """Let paused tasks continue; returns their keys."""
+        return TaskKeys(tuple(self._tracker.breakers.resume(request.keys)))
+
+    def cancel_tasks(self, request: TaskKeys) -> TaskKeys:
         """Cancel those of the tasks that are not done; returns their keys.
 
         Whoever wants them, also a kernel that is gone.
         """
         states = self._tracker.recorder.ledger.columns["state"]
         records = self._tracker.records
-        doomed = [
+        to_cancel = tuple(
             key
-            for key in keys
+            for key in request.keys
             if key in records and not TaskState(states[records[key].row]).is_final
-        ]
-        self._tracker.leases.cancel(doomed, "a person cancelled it")
-        return doomed
+        )
+        self._tracker.leases.cancel(to_cancel, "a person cancelled it")
+        return TaskKeys(to_cancel)
 
-    def call(self, key: Any) -> dict[str, Any] | None:
+    def call(self, request: CallRequest) -> CallReply | None:
         """What a task calls, as bytes that nobody here opens.
 
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
+        key = request.key
         tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
         if tracked is None or tracked.is_native or ts is None or ts.run_spec is None:
             return None
         spec: Any = ts.run_spec
         (call,) = (part for part in spec.args if isinstance(part, Call))
-        return {
-            "label": tracked.label,
-            "call": pickle.dumps(call),
-            "inputs": [part.target for part in spec.args if isinstance(part, Alias)],
-            "is_async": spec.func is run_async_attempt,
-            "idempotent": tracked.terms.idempotent,
-            "timeout_s": tracked.terms.timeout_s,
-        }
+        return CallReply(
+            label=tracked.label,
+            call=pickle.dumps(call),
+            inputs=tuple(part.target for part in spec.args if isinstance(part, Alias)),
+            is_async=spec.func is run_async_attempt,
+            idempotent=tracked.terms.idempotent,
+            timeout_s=tracked.terms.timeout_s,
+        )
 
     # --- whole batches ---------------------------------------------------------------
 
-    def resume_batches(self, batches: Collection[str] | None) -> int:
-        """Let the paused tasks of these batches go on, of all where None; returns how many."""
-        return len(self._tracker.breakers.resume(self._unfinished(batches, only_paused=True)))
+    def resume_batches(self, request: ResumeRequest) -> TaskCount:
+        """Let the paused tasks of these batches go on; returns how many."""
+        paused = self._unfinished(request.batches, only_paused=True)
+        return TaskCount(len(self._tracker.breakers.resume(paused)))
 
-    def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
-        """Cancel what is not done of these batches, of all where None; returns how many.
+    def cancel_batches(self, request: CancelRequest) -> TaskCount:
+        """Cancel what is not done of these batches; returns how many.
 
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
-        keys = self._unfinished(batches, only_paused=only_paused)
+        keys = self._unfinished(request.batches, only_paused=request.only_paused)
         self._tracker.leases.cancel(keys, "a person cancelled it")
-        return len(keys)
+        return TaskCount(len(keys))
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
         tracker = self._tracker
@@ -206,59 +236,55 @@ class ClientRequests:
 
     # --- tell ------------------------------------------------------------------------
 
-    async def ledger_delta(
-        self,
-        ledger_id: str,
-        since: int,
-        wait_s: float,
-        client: str = "",
-        answered: int = 0,
-    ) -> Delta | None:
+    async def ledger_delta(self, request: LedgerRequest) -> Delta | None:
         """What changed since a sequence number; waits for a change, None when there is none.
 
-        What a client ``answered`` itself before it asks is in it: that came another way, and
-        may be later.
+        What a client answered itself before it asks is in it: that came another way, and may
+        be later.
         """
-        ledger = self._tracker.recorder.ledger
+        ledger, answered = self._tracker.recorder.ledger, self._tracker.answered
         patience = time() + HEARD_WITHIN_S
-        while self._tracker.answered[client] < answered and time() < patience:
+        while answered[request.client] < request.reports_sent and time() < patience:
             await asyncio.sleep(0.01)
-        if ledger_id != ledger.ledger_id:
-            since = 0
-        deadline = time() + wait_s
+        since = request.since if request.ledger_id == ledger.ledger_id else 0
+        deadline = time() + request.wait_s
         while not ledger.has_changed(since):
             if time() >= deadline:
                 return None
             await asyncio.sleep(DELTA_INTERVAL_S)
         return ledger.delta(since)
 
-    async def flush(self) -> None:
+    def stop(self, request: EmptyMessage) -> None:
+        """End the host."""
+        self._tracker.stop()
+
+    async def flush(self, request: EmptyMessage) -> None:
         """Bring the journal on disk up to date."""
         self._tracker.recorder.flush()
 
-    def status(self) -> dict[str, Any]:
-        """Workers, counts and notices, as plain values."""
+    def status(self, request: EmptyMessage) -> StatusReply:
+        """Workers, counts and notices."""
         recorder = self._tracker.recorder
-        return {
-            "counts": recorder.ledger.count(),
-            "notices": list(self._tracker.notices),
-            "pauses": self._tracker.breakers.pauses(),
-            "jobs": self._tracker.jobs(),
-            "host_job": self._tracker.host_job(),
-            "workers": [
-                {
-                    "name": recorder.worker_name(ws.address),
-                    "address": ws.address,
-                    "component": _component(ws.resources),
-                    "state": "busy" if ws.processing else "idle",
-                    "threads": ws.nthreads,
-                    "memory_bytes": ws.metrics.get("memory", 0),
-                    "memory_limit_bytes": ws.memory_limit,
-                    "host": ws.host,
-                }
+        return StatusReply(
+            counts=recorder.ledger.count(),
+            notices=tuple(self._tracker.notices),
+            pauses=tuple(self._tracker.breakers.pauses()),
+            jobs=tuple(self._tracker.jobs()),
+            host_job=self._tracker.host_job(),
+            workers=tuple(
+                WorkerStatus(
+                    name=recorder.worker_name(ws.address),
+                    address=ws.address,
+                    component=_component(ws.resources),
+                    state="busy" if ws.processing else "idle",
+                    threads=ws.nthreads,
+                    memory_bytes=ws.metrics.get("memory", 0),
+                    memory_limit_bytes=ws.memory_limit,
+                    host=ws.host,
+                )
                 for ws in self._scheduler.workers.values()
-            ],
-        }
+            ),
+        )
 
 
 def _component(resources: Iterable[str]) -> str:

@@ -12,6 +12,10 @@ from typing import Any, Final
 
 from distributed.scheduler import ClientState, Scheduler, TaskState
 
+from scalable_nb.protocol.messages import JoinRequest, TaskKeys
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import answering
+
 HOST_CLIENT: Final = "scalable-host"
 
 
@@ -32,17 +36,17 @@ class ClientLeases:
         scheduler._client_releases_keys = self._on_release  # type: ignore[method-assign]
         scheduler.stream_handlers["client-releases-keys"] = self._client_releases
         scheduler.stream_handlers["cancel-keys"] = self._client_cancels
-        scheduler.handlers["scalable_join"] = self.join
+        scheduler.handlers[Operation.JOIN] = answering(JoinRequest, self.join)
 
     def acquire(self, keys: Iterable[Any]) -> None:
         """Want these tasks."""
         self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
 
-    def join(self, client: str, keys: Collection[Any]) -> list[Any]:
+    def join(self, request: JoinRequest) -> TaskKeys:
         """Another kernel wants tasks of this run too; answers those that are gone."""
-        known = [key for key in keys if key in self._scheduler.tasks]
-        self._scheduler.client_desires_keys(keys=known, client=client)
-        return [key for key in keys if key not in self._scheduler.tasks]
+        known = [key for key in request.keys if key in self._scheduler.tasks]
+        self._scheduler.client_desires_keys(keys=known, client=request.client)
+        return TaskKeys(tuple(key for key in request.keys if key not in self._scheduler.tasks))
 
     def cancel(self, keys: Iterable[Any], reason: str) -> None:
         """Cancel tasks and what depends on them, whoever wants them, and tell the clients."""

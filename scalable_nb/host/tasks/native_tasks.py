@@ -18,8 +18,7 @@ from scalable_nb.faults.categories import BY_CLASS, Category
 from scalable_nb.faults.classify import classify
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.telemetry.rows import TaskState
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class NativeTasks:
     def __init__(self, tracker: TaskTracker, max_rows: int = MAX_ROWS) -> None:
         self._tracker = tracker
         self._max_rows = max_rows
-        self._batches: dict[str, Batch] = {}  # one per prefix of keys
+        self._batches: dict[str, TaskBatch] = {}  # one per prefix of keys
         self._count = 0
         handlers = tracker.scheduler.stream_handlers
         self._handle_erred = handlers["task-erred"]
@@ -76,7 +75,7 @@ class NativeTasks:
         prefix = ts.prefix.name
         batch = self._batches.get(prefix)
         if batch is None:
-            batch = self._batches[prefix] = Batch("", function=prefix)
+            batch = self._batches[prefix] = TaskBatch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
         tracked = self._tracker.records[ts.key] = self._tracker.recorder.open(ts.key, batch, terms)
         return tracked

@@ -12,11 +12,13 @@ that the task cannot begin after the answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scalable_nb.host.tasks.task import TrackedTask
-from scalable_nb.protocol.exit_report import ExitReport
-from scalable_nb.protocol.operations import REVOCATION_ANSWER, REVOCATION_QUERY
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport
+from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import receiving, stream_message
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
@@ -33,8 +35,10 @@ class Revocations:
     def __init__(self, tracker: TaskTracker) -> None:
         self._tracker = tracker
         # By worker and number of the run: the task, and why it was taken back.
-        self._asked: dict[str, dict[int, tuple[TrackedTask, str]]] = {}
-        tracker.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
+        self._asked: dict[str, dict[int, tuple[TrackedTask, ExitCause]]] = {}
+        tracker.scheduler.stream_handlers[Operation.ANSWER_REVOKED] = receiving(
+            RevocationAnswer, self.answer
+        )
 
     def ask(self, tracked: TrackedTask) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
@@ -43,26 +47,21 @@ class Revocations:
         assert run_id is not None  # it was on a worker
         self._tracker.parked.park(tracked.key, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
-        cause = "input" if is_for_input else "recalled"
+        cause = ExitCause.INPUT if is_for_input else ExitCause.RECALLED
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
-        question = {
-            "op": REVOCATION_QUERY,
-            "key": tracked.key,
-            "run_id": run_id,
-            # Its result is on disk then, and it need not fail.
-            "until_ended": not tracked.terms.idempotent,
-        }
+        # At its end the result of one that is not idempotent is on disk, and it need not fail.
+        question = RevocationQuery(tracked.key, run_id, until_ended=not tracked.terms.idempotent)
         # In the next turn of the loop: after what this transition itself tells the worker.
         self._tracker.scheduler.loop.add_callback(self._send, tracked.worker, question)
 
-    def _send(self, worker: str, question: dict[str, Any]) -> None:
+    def _send(self, worker: str, question: RevocationQuery) -> None:
         if worker in self._tracker.scheduler.workers:  # otherwise it counts as lost with it
-            self._tracker.scheduler.worker_send(worker, question)
+            query = stream_message(Operation.QUERY_REVOKED, question)
+            self._tracker.scheduler.worker_send(worker, query)
 
-    def answer(
-        self, worker: str, key: Any, run_id: int, span: tuple[float, float | None] | None
-    ) -> None:
+    def answer(self, worker: str, answer: RevocationAnswer) -> None:
         """A worker tells when it began an attempt and when that ended, if it did."""
+        key, run_id, span = answer.key, answer.run_id, answer.span
         asked = self._asked.get(worker, {}).pop(run_id, None)
         ts = self._tracker.scheduler.tasks.get(key)
         if asked is None or ts is None or ts.run_id != run_id:

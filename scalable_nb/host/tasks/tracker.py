@@ -29,10 +29,19 @@ from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.protocol.messages import ANNOTATION, Batch
-from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC
+from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.messages import (
+    AnsweredCalls,
+    AttemptExpired,
+    AttemptFailed,
+    BatchMessage,
+    PermitRequest,
+    WorkerExited,
+)
+from scalable_nb.protocol.operations import NOTICE_TOPIC, PEAK_METRIC, Operation
+from scalable_nb.protocol.wire import answering, receiving
 from scalable_nb.telemetry.rows import TaskState
 
 logger = logging.getLogger(__name__)
@@ -83,7 +92,7 @@ class TaskTracker(SchedulerPlugin):
         #: What is known of the batch jobs of the workers; none on a target without.
         self.jobs: Callable[[], list[dict[str, Any]]] = list
         #: Called with a batch and the time limit of its tasks before any of them can run.
-        self.on_batch: Callable[[Batch, float | None], None] = lambda batch, limit_s: None
+        self.on_batch: Callable[[TaskBatch, float | None], None] = lambda batch, limit_s: None
         #: The batch job that this host is; nothing where it is none.
         self.host_job: Callable[[], dict[str, Any]] = dict
         #: Client -> how often it said that kept results answered calls.
@@ -92,7 +101,7 @@ class TaskTracker(SchedulerPlugin):
         self.kept_keys: set[Any] = set()
         self.stop_requested = asyncio.Event()
         self._told_of_store: set[str] = set()
-        self._batches: dict[str, Batch] = {}
+        self._batches: dict[str, TaskBatch] = {}
         self._told_lost: set[str] = set()
         self._on_finish: dict[str, Callable[..., None]] = {
             "processing": self._on_processing,
@@ -104,29 +113,31 @@ class TaskTracker(SchedulerPlugin):
             "no-worker": self._on_no_worker,
             "forgotten": self._on_forgotten,
         }
-        scheduler.stream_handlers["scalable-batch"] = self.add_batch
-        scheduler.stream_handlers["scalable-answered"] = self.add_answered
-        scheduler.handlers.update(
-            scalable_take_ticket=self.failures.acquire_permit,
-            scalable_attempt_failed=self.failures.attempt_failed,
-            scalable_attempt_expired=self.failures.attempt_expired,
-            scalable_worker_exited=self.losses.report,
-        )
+        scheduler.stream_handlers |= {
+            Operation.BATCH_SUBMITTED: receiving(BatchMessage, self.add_batch),
+            Operation.CALLS_ANSWERED: receiving(AnsweredCalls, self.add_answered),
+        }
+        scheduler.handlers |= {
+            Operation.ACQUIRE_PERMIT: answering(PermitRequest, self.failures.acquire_permit),
+            Operation.ATTEMPT_FAILED: answering(AttemptFailed, self.failures.attempt_failed),
+            Operation.ATTEMPT_EXPIRED: answering(AttemptExpired, self.failures.attempt_expired),
+            Operation.WORKER_EXITED: answering(WorkerExited, self.losses.report),
+        }
         self.requests = ClientRequests(self)
 
     # --- tasks arrive ------------------------------------------------------------
 
-    def add_batch(self, client: str, **values: Any) -> None:
+    def add_batch(self, client: str, message: BatchMessage) -> None:
         """A client is about to send a graph: what its tasks have in common."""
-        batch = Batch.from_wire(**values)
+        batch = TaskBatch.announced(message)
         self._batches[batch.batch_id] = batch
         if len(self._batches) > _MAX_PENDING_BATCHES:
             # Batches of calls that another client had submitted before are never entered.
             del self._batches[next(iter(self._batches))]
 
-    def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
-        """A client answered calls with kept results."""
-        self.recorder.enter_answered(Batch.from_wire(**values), result_keys)
+    def add_answered(self, client: str, message: AnsweredCalls) -> None:
+        """A client answered calls with stored results."""
+        self.recorder.enter_answered(message)
         self.answered[client] += 1
 
     def update_graph(

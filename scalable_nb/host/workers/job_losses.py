@@ -210,7 +210,7 @@ class JobLosses(SchedulerPlugin):
 
 def _is_of_process(report: ExitReport | None) -> bool:
     """Whether the nanny says that only its worker process ended, not the job."""
-    return report is not None and report.cause != "terminated"
+    return report is not None and report.cause is not ExitCause.TERMINATED
 
 
 def _had_all(failure: FailedAttempt, walltime_s: float | None) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from scalable_nb.batch_system.walltime import leaves_at_s
 from scalable_nb.errors import StartError
@@ -14,6 +14,17 @@ from scalable_nb.host.workers.demand import Durations, runnable_by_component
 from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
+from scalable_nb.protocol.messages import (
+    AdaptRequest,
+    JobBegan,
+    LeaveReply,
+    ScaleRequest,
+    WorkerCounts,
+    WorkerExited,
+    WorkerMessage,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import answering
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
     from scalable_nb.host.final_flush import FlushReport
     from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.host.workers.job_monitor import JobMonitor
-    from scalable_nb.protocol.messages import Batch
+    from scalable_nb.host.tasks.task import TaskBatch
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +76,13 @@ class Scaling:
         self._tracker = tracker
         self._ending: dict[str, asyncio.Task[bool]] = {}
         self._lock = asyncio.Lock()
-        tracker.scheduler.handlers.update(
-            scalable_scale=self.scale,
-            scalable_adapt=self.adapt,
-            scalable_job_began=self.job_began,
-            scalable_worker_leaves=self.worker_leaves,
-            scalable_worker_hands_over=self.worker_hands_over,
-        )
+        tracker.scheduler.handlers |= {
+            Operation.SCALE: answering(ScaleRequest, self.scale),
+            Operation.ADAPT: answering(AdaptRequest, self.adapt),
+            Operation.JOB_BEGAN: answering(JobBegan, self.job_began),
+            Operation.WORKER_LEAVES: answering(WorkerExited, self.worker_leaves),
+            Operation.WORKER_HANDS_OVER: answering(WorkerMessage, self.worker_hands_over),
+        }
 
     def _add_kind(self, kind: WorkerKind, desired: DesiredWorkers) -> None:
         self.desired[kind.name] = desired
@@ -108,30 +119,33 @@ class Scaling:
 
     # --- what people ask for ------------------------------------------------------------
 
-    async def scale(self, count: int, component: str | None = None) -> dict[str, int]:
+    async def scale(self, request: ScaleRequest) -> WorkerCounts:
         """Want so many workers of a component, or of all together; returns how many of each."""
-        names = [component] if component is not None else list(self.desired)
-        left = count
+        names = self._names(request.component)
+        left = request.count
         for number, name in enumerate(names):
             share = -(-left // (len(names) - number))
             left -= share
             self.desired[name] = DesiredWorkers(share)
             self.replacement.begin_anew(self.fleet.kinds[name])
-        await self._compare()
-        return {name: self.desired[name].count for name in names}
+        return await self._wanted(names)
 
-    async def adapt(
-        self, minimum: int, maximum: int, component: str | None = None
-    ) -> dict[str, int]:
+    async def adapt(self, request: AdaptRequest) -> WorkerCounts:
         """Let the work decide, within limits that hold for each component."""
-        names = [component] if component is not None else list(self.desired)
+        names = self._names(request.component)
         for name in names:
-            limits = Limits(minimum, maximum)
+            limits = Limits(request.minimum, request.maximum)
             count = limits.fit(self.desired[name].count, 1)
             self.desired[name] = DesiredWorkers(count, limits)
             self.replacement.begin_anew(self.fleet.kinds[name])
+        return await self._wanted(names)
+
+    def _names(self, component: str | None) -> list[str]:
+        return [component] if component is not None else list(self.desired)
+
+    async def _wanted(self, names: list[str]) -> WorkerCounts:
         await self._compare()
-        return {name: self.desired[name].count for name in names}
+        return WorkerCounts({name: self.desired[name].count for name in names})
 
     # --- what is done about it ------------------------------------------------------------
 
@@ -179,7 +193,7 @@ class Scaling:
                 entry.leaves_because = "walltime"
                 logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
 
-    def _expect(self, batch: Batch, limit_s: float | None) -> None:
+    def _expect(self, batch: TaskBatch, limit_s: float | None) -> None:
         """Tasks arrive: a worker with less time left than their limit is not to begin them."""
         if limit_s is not None and self._durations.expect(batch.component, limit_s):
             self._let_go_in_time()
@@ -275,21 +289,21 @@ class Scaling:
 
     # --- what jobs tell -------------------------------------------------------------------
 
-    def job_began(self, name: object, age_s: float) -> None:
+    def job_began(self, message: JobBegan) -> None:
         """A nanny says how long ago its job began."""
-        entry = self.fleet.entry_of(name)
+        entry = self.fleet.entry_of(message.name)
         if entry is not None:
-            entry.job_began_at = time() - age_s
+            entry.job_began_at = time() - message.age_s
 
-    def worker_leaves(self, worker: str, **report: Any) -> bool:
+    def worker_leaves(self, message: WorkerExited) -> LeaveReply:
         """The batch system ends a worker's job; says whether its tasks may finish."""
         if self._tracker.stop_requested.is_set():
-            return False
+            return LeaveReply(may_finish=False)
         # What is still executing when the job ends is known from now on, whatever follows.
-        self._tracker.losses.report(worker, cause="terminated", exit_code=None, **report)
-        self.retirement.begin(worker)
-        return True
+        self._tracker.losses.report(message)
+        self.retirement.begin(message.worker)
+        return LeaveReply(may_finish=True)
 
-    async def worker_hands_over(self, worker: str) -> None:
+    async def worker_hands_over(self, message: WorkerMessage) -> None:
         """A worker whose job is ended by the batch system has nothing left to do but to go."""
-        await self.retirement.end([worker])
+        await self.retirement.end([message.worker])
