@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class CachedCall(NamedTuple):
     """A call whose result is kept."""
 
     submission: Submission
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     store: ResultStore
 
 
-class Answers:
+class CachedFutures:
     """The calls of one client that kept results answer.
 
     Parameters
@@ -40,14 +40,14 @@ class Answers:
 
     Attributes
     ----------
-    told : int
+    reports_sent : int
         How often the host was told of answered calls.
     """
 
     def __init__(self, client: ScalableClient) -> None:
         self._client = client
-        self._by_key: dict[Any, Answer] = {}
-        self.told = 0
+        self._by_key: dict[Any, CachedCall] = {}
+        self.reports_sent = 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_key
@@ -74,18 +74,18 @@ class Answers:
                 rest[key] = each
                 continue
             answered[key] = each
-            self._by_key[key] = Answer(submission, each, store)
+            self._by_key[key] = CachedCall(submission, each, store)
             if key in states:
                 states[key].finish()
             else:
                 states[key] = AnsweredState(key)
-        self._tell(submission, answered)
+        self._report(submission, answered)
         return rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
         """Answer a future that another kernel of this run had; the host knows of it."""
         store = ResultStore(Path(submission.wire["store"]))
-        self._by_key[key] = Answer(submission, packed, store)
+        self._by_key[key] = CachedCall(submission, packed, store)
         self._client.futures[key].finish()
 
     async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
@@ -93,26 +93,26 @@ class Answers:
 
         What turns out to be unreadable is computed: those futures are pending again.
         """
-        answers = {key: self._by_key[key] for key in keys if key in self._by_key}
-        if not answers:
+        cached = {key: self._by_key[key] for key in keys if key in self._by_key}
+        if not cached:
             return {}
-        found = await asyncio.to_thread(_read, answers)
-        if len(found) < len(answers):
-            self.hand_over(answers.keys() - found.keys())
+        found = await asyncio.to_thread(_read, cached)
+        if len(found) < len(cached):
+            self.hand_over(cached.keys() - found.keys())
         return found
 
     def hand_over(self, keys: Collection[Any]) -> None:
         """Let the host know these tasks; those that are not answered here it knows already."""
         by_submission: dict[str, tuple[Submission, dict[Any, PackedCall]]] = {}
         for key in keys:
-            answer = self._by_key.pop(key, None)
+            cached = self._by_key.pop(key, None)
             state = self._client.futures.get(key)
-            if answer is None or state is None:
+            if cached is None or state is None:
                 continue
             state.retry()
-            submission = answer.submission
+            submission = cached.submission
             by_submission.setdefault(submission.batch.batch_id, (submission, {}))[1][key] = (
-                answer.packed
+                cached.packed
             )
         for submission, packed in by_submission.values():
             self._client.send_packed(submission, packed, is_known=True)
@@ -121,9 +121,9 @@ class Answers:
         """Nobody wants a result any more; says whether it was answered here."""
         return self._by_key.pop(key, None) is not None
 
-    def _tell(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
+    def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
         batch = submission.batch
-        self.told += 1
+        self.reports_sent += 1
         self._client._send_to_scheduler(
             {
                 "op": "scalable-answered",
@@ -133,11 +133,11 @@ class Answers:
         )
 
 
-def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
+def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
     found = {}
     with ExitStack() as stack:
         readers: dict[ResultStore, Callable[[str], Any]] = {}
-        for key, (_, packed, store) in answers.items():
+        for key, (_, packed, store) in cached.items():
             if store not in readers:
                 readers[store] = stack.enter_context(store.many())
             try:

@@ -13,7 +13,7 @@ from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.cached_futures import Answers
+from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.call_options import Order
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import (
@@ -60,7 +60,7 @@ class ScalableClient(SendingClient):
 
     def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
         self.session = session
-        self.answers = Answers(self)
+        self.cached_futures = CachedFutures(self)
         super().__init__(*args, **kwargs)
 
     @property

@@ -67,7 +67,7 @@ class SendingClient(GatheringClient):
     ) -> dict[Any, Future[Any]]:
         """Record calls, answer those whose results are kept, and send the others."""
         self.session.call_record.calls(submission, packed)
-        rest = self.answers.give(submission, packed)
+        rest = self.cached_futures.give(submission, packed)
         futures: dict[Any, Future[Any]] = {
             key: Future(key, self) for key in packed if key not in rest
         }
@@ -82,7 +82,7 @@ class SendingClient(GatheringClient):
     ) -> dict[Any, Future[Any]]:
         """Send calls to the host; ``is_known``: kept results had answered them before."""
         inputs = {future.key for each in packed.values() for future in each.inputs}
-        self.answers.hand_over(inputs)
+        self.cached_futures.hand_over(inputs)
         previews = {key: each.preview for key, each in packed.items()}
         batch = submission.batch.with_previews(previews, is_known=is_known)
         self._send_to_scheduler({"op": "scalable-batch", **batch.to_wire()})
@@ -111,8 +111,8 @@ class SendingClient(GatheringClient):
 
     def _graph_to_futures(self, expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
         """Called by Dask for every graph that is no call of ours."""
-        if self.answers:
-            self.answers.hand_over(_inputs_of(expr))
+        if self.cached_futures:
+            self.cached_futures.hand_over(_inputs_of(expr))
         return super()._graph_to_futures(expr, keys, *args, **kwargs)
 
     async def _start(self, *args: Any, **kwargs: Any) -> Any:
@@ -127,12 +127,12 @@ class SendingClient(GatheringClient):
         """Called by Dask to put a value, or the future of a ``key``, into a variable or queue."""
         if key is None:
             return await send(**values)
-        self.answers.hand_over([key])  # others look for it at the host
+        self.cached_futures.hand_over([key])  # others look for it at the host
         return await send(key=key, **values)
 
     async def _publish_dataset(self, *args: Any, **kwargs: Any) -> Any:
         """Called by Dask to publish collections, whose futures others will look for."""
-        self.answers.hand_over({future.key for future in futures_of([args, kwargs])})
+        self.cached_futures.hand_over({future.key for future in futures_of([args, kwargs])})
         return await super()._publish_dataset(*args, **kwargs)
 
     def _reopen(self, keys: list[Any], order: Order) -> None:

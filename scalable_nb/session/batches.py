@@ -105,6 +105,6 @@ class Batches(MutableMapping[str, FutureList]):
             if key in kept:
                 folder, packed = kept[key]
                 submission = as_submission(record.tasks[key], store=folder)
-                client.answers.restore(key, submission, packed)
+                client.cached_futures.restore(key, submission, packed)
             else:
                 client.futures[key].cancel("released", "its result was released")
