@@ -29,7 +29,7 @@ KEPT_WITH_A_NAME_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class Order:
+class CallOptions:
     """A function, and on what terms it is called.
 
     Attributes
@@ -77,7 +77,7 @@ class Order:
         policy: TaskPolicy | None = None,
         refresh: bool = False,
         is_named: bool = False,
-    ) -> Order:
+    ) -> CallOptions:
         """Look names up in the session's manifest and settle the policy.
 
         ``refresh``: kept results are passed over, and replaced. Results of a batch that

@@ -14,7 +14,7 @@ import orjson
 from distributed import Future
 
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import Call
@@ -103,7 +103,7 @@ class Submission:
 
 
 def name_calls(
-    order: Order,
+    options: CallOptions,
     prefix: str,
     calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
     token: Callable[[Sequence[Any], Mapping[str, Any]], str],
@@ -115,9 +115,9 @@ def name_calls(
     """
     named = []
     for call in calls:
-        if order.call_keys is not None and not has_futures(*call):
-            arguments = order.arguments(*call)
-            result_key = order.call_keys.key(*arguments)
+        if options.call_keys is not None and not has_futures(*call):
+            arguments = options.arguments(*call)
+            result_key = options.call_keys.key(*arguments)
             named.append((f"{prefix}-{result_key}", Prepared(*arguments, result_key)))
         else:
             named.append((f"{prefix}-{token(*call)}", Prepared(*call)))
@@ -144,7 +144,7 @@ def list_calls(
 def pack_calls(
     func: Callable[..., Any],
     function: bytes,
-    order: Order,
+    options: CallOptions,
     calls: Mapping[Any, Prepared],
     batch_id: str,
 ) -> dict[Any, PackedCall]:
@@ -159,15 +159,15 @@ def pack_calls(
     """
     preview = Preview(inspect.unwrap(func))
     shared = SharedBuffers()
-    about = b"" if order.call_keys is None else orjson.dumps(order.call_keys.about())
+    about = b"" if options.call_keys is None else orjson.dumps(options.call_keys.about())
     packed = {}
     for key, prepared in calls.items():
         given, result_key = (prepared.args, prepared.kwargs), prepared.result_key
-        args, kwargs = given if result_key is not None else order.arguments(*given)
+        args, kwargs = given if result_key is not None else options.arguments(*given)
         pickled, inputs, buffers = pack_arguments(args, kwargs, func, shared)
         if result_key is None:
-            result_key = order.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
-        shown = preview(args, kwargs) if order.record_args else _HIDDEN
+            result_key = options.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
+        shown = preview(args, kwargs) if options.record_args else _HIDDEN
         call = Call(function, pickled, result_key, buffers, about)
         packed[key] = PackedCall(call, inputs, shown)
     return packed

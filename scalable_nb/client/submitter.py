@@ -15,7 +15,7 @@ from dask._task_spec import Task, parse_input
 from distributed import Future
 from distributed.client import SpanMetadata, futures_of
 
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.gatherer import GatheringClient
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
@@ -33,7 +33,7 @@ class SendingClient(GatheringClient):
     def send_calls(
         self,
         func: Callable[..., Any],
-        order: Order,
+        options: CallOptions,
         calls: Mapping[Any, Prepared],
         placing: Placing,
         name: str = "",
@@ -44,21 +44,21 @@ class SendingClient(GatheringClient):
             held: dict[Any, Future[Any]] = {
                 key: Future(key, self) for key in calls if key in self.futures
             }
-        self._reopen([key for key, future in held.items() if future.status == "error"], order)
+        self._reopen([key for key, future in held.items() if future.status == "error"], options)
         new = {key: call for key, call in calls.items() if key not in held}
         if not new:
             return list(held.values())
         warn_if_stale(func)
         submission = Submission(
-            batch=order.batch(name, func),
-            wire=order.wire,
+            batch=options.batch(name, func),
+            wire=options.wire,
             placing=placing,
-            is_async=inspect.iscoroutinefunction(order.function),
-            record_args=order.record_args,
-            identity=order.identity(),
+            is_async=inspect.iscoroutinefunction(options.function),
+            record_args=options.record_args,
+            identity=options.identity(),
         )
-        function = pack_function(order.function)
-        packed = pack_calls(func, function, order, new, submission.batch.batch_id)
+        function = pack_function(options.function)
+        packed = pack_calls(func, function, options, new, submission.batch.batch_id)
         futures = held | self.submit_packed(submission, packed)
         return [futures[key] for key in calls]
 
@@ -94,7 +94,7 @@ class SendingClient(GatheringClient):
         placing = submission.placing
         annotations: dict[str, Any] = {ANNOTATION: {**submission.wire, "batch": batch.batch_id}}
         if "retries" in dask.get_annotations():
-            annotations["retries"] = 0  # they are in the order: Dask is not to retry as well
+            annotations["retries"] = 0  # they are in the options: Dask is not to retry as well
         with dask.annotate(**annotations):
             futures: dict[Any, Future[Any]] = super()._graph_to_futures(
                 LLGExpr(graph, _determ_token=uuid.uuid4().hex),
@@ -135,13 +135,13 @@ class SendingClient(GatheringClient):
         self.cached_futures.hand_over({future.key for future in futures_of([args, kwargs])})
         return await super()._publish_dataset(*args, **kwargs)
 
-    def _reopen(self, keys: list[Any], order: Order) -> None:
+    def _reopen(self, keys: list[Any], options: CallOptions) -> None:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""
         if not keys:
             return
         for key in keys:
             self.futures[key].retry()
-        self._send_to_scheduler({"op": "scalable-reopen", "keys": keys, "terms": order.wire})
+        self._send_to_scheduler({"op": "scalable-reopen", "keys": keys, "terms": options.wire})
 
 
 def _inputs_of(expr: Any) -> set[Any]:

@@ -11,7 +11,7 @@ from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.client.call_log import CallRecord, RecordedBatch, RecordedTask
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.submission import Placing, Prepared
 from scalable_nb.errors import SubmitError
@@ -52,7 +52,7 @@ def submit_corrected(
     new: dict[Any, Future[Any]] = {}
     for group in by_batch.values():
         batch = group[0].batch
-        order = _order(client, batch, changes)
+        options = _options(client, batch, changes)
         # A task of this very submission may take the result of another one.
         known = {**inputs, **new}
         calls = {}
@@ -64,19 +64,19 @@ def submit_corrected(
             key = f"{funcname(changes.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
         placing = Placing(**batch.placing)
-        futures = client.send_calls(changes.func, order, calls, placing, name=batch.name)
+        futures = client.send_calls(changes.func, options, calls, placing, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 
 
-def _order(client: ScalableClient, batch: RecordedBatch, changes: Changes) -> Order:
+def _options(client: ScalableClient, batch: RecordedBatch, changes: Changes) -> CallOptions:
     """On the terms of the recorded call, but for what is to change."""
     assert changes.func is not None
     manifest = client.session.manifest.manifest
     wire = changes.wire(manifest)
     component = wire.pop("component", batch.component)
     terms = PolicyTerms.from_wire({**batch.wire, **wire})
-    order = Order.resolve(
+    options = CallOptions.resolve(
         client.session,
         changes.func,
         tag=component if component in manifest.components else None,
@@ -85,6 +85,6 @@ def _order(client: ScalableClient, batch: RecordedBatch, changes: Changes) -> Or
         is_named="keep_limit" in batch.wire,
     )
     kept: dict[str, Any] = {
-        name: order.wire[name] for name in KEPT_ANNOTATIONS if name in order.wire
+        name: options.wire[name] for name in KEPT_ANNOTATIONS if name in options.wire
     }
-    return replace(order, wire={**kept, **terms.to_wire()})
+    return replace(options, wire={**kept, **terms.to_wire()})
