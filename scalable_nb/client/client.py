@@ -17,8 +17,8 @@ from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import (
-    Placing,
     Prepared,
+    SchedulingOptions,
     list_calls,
     many_objects,
     name_calls,
@@ -136,7 +136,7 @@ class ScalableClient(SendingClient):
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
         options = CallOptions.resolve(self.session, func, **_with_annotated_retries(given))
-        placing = Placing(
+        scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
         )  # fmt: skip
@@ -147,7 +147,7 @@ class ScalableClient(SendingClient):
             named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
-        return self.send_calls(func, options, dict(named), placing)[0]
+        return self.send_calls(func, options, dict(named), scheduling)[0]
 
     def map(
         self,
@@ -209,7 +209,7 @@ class ScalableClient(SendingClient):
         options = CallOptions.resolve(
             self.session, func, is_named=name is not None, **_with_annotated_retries(given)
         )
-        placing = Placing(
+        scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
         )  # fmt: skip
@@ -223,7 +223,7 @@ class ScalableClient(SendingClient):
             self.session.call_record.members(name, [key for key, _ in named])
             for start in range(0, len(items), size):
                 part = named[start : start + size]
-                sent = self.send_calls(func, options, dict(part), placing, name=name)
+                sent = self.send_calls(func, options, dict(part), scheduling, name=name)
                 if len(sent) < len(part):
                     # A call that occurs twice is one task with two futures, as in Dask.
                     by_key = {future.key: future for future in sent}

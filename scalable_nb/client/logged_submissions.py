@@ -9,7 +9,7 @@ from typing import Any
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import CallRecord, RecordedTask
-from scalable_nb.client.submission import PackedCall, Placing, Submission
+from scalable_nb.client.submission import PackedCall, SchedulingOptions, Submission
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import Batch
 
@@ -76,7 +76,7 @@ def as_submission(task: RecordedTask, **changes: Any) -> Submission:
             tag=batch.tag,
         ),
         wire=wire,
-        placing=Placing(**batch.placing),
+        scheduling=SchedulingOptions(**batch.placing),
         is_async=batch.is_async,
         identity=batch.identity,
     )

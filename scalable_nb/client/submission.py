@@ -45,7 +45,7 @@ class PackedCall(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placing:
+class SchedulingOptions:
     """Where, and in which order, the calls of a submission run; as for `Client.submit`."""
 
     workers: Any = None
@@ -68,7 +68,7 @@ class Submission:
     batch : Batch
     wire : dict
         The policy and the folder of kept results, for the annotation.
-    placing : Placing
+    scheduling : SchedulingOptions
     is_async : bool
         Whether the function is a coroutine function.
     record_args : bool
@@ -79,7 +79,7 @@ class Submission:
 
     batch: Batch
     wire: Mapping[str, Any]
-    placing: Placing
+    scheduling: SchedulingOptions
     is_async: bool = False
     record_args: bool = True
     identity: str = ""
@@ -96,7 +96,7 @@ class Submission:
             tag=batch.tag,
             is_async=self.is_async,
             wire=dict(self.wire),
-            placing=self.placing.to_dict(),
+            placing=self.scheduling.to_dict(),
             identity=self.identity,
             at=at,
         )

@@ -19,7 +19,13 @@ from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.gatherer import GatheringClient
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
-from scalable_nb.client.submission import PackedCall, Placing, Prepared, Submission, pack_calls
+from scalable_nb.client.submission import (
+    PackedCall,
+    Prepared,
+    SchedulingOptions,
+    Submission,
+    pack_calls,
+)
 from scalable_nb.protocol.messages import ANNOTATION
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
 
@@ -35,7 +41,7 @@ class SendingClient(GatheringClient):
         func: Callable[..., Any],
         options: CallOptions,
         calls: Mapping[Any, Prepared],
-        placing: Placing,
+        scheduling: SchedulingOptions,
         name: str = "",
     ) -> list[Future[Any]]:
         """Futures of calls, in their order; only what is new is sent."""
@@ -52,7 +58,7 @@ class SendingClient(GatheringClient):
         submission = Submission(
             batch=options.batch(name, func),
             wire=options.wire,
-            placing=placing,
+            scheduling=scheduling,
             is_async=inspect.iscoroutinefunction(options.function),
             record_args=options.record_args,
             identity=options.identity(),
@@ -91,7 +97,7 @@ class SendingClient(GatheringClient):
             key: Task(key, runner, key, each.call, *map(parse_input, each.inputs))
             for key, each in packed.items()
         }
-        placing = submission.placing
+        scheduling = submission.scheduling
         annotations: dict[str, Any] = {ANNOTATION: {**submission.wire, "batch": batch.batch_id}}
         if "retries" in dask.get_annotations():
             annotations["retries"] = 0  # they are in the options: Dask is not to retry as well
@@ -99,12 +105,12 @@ class SendingClient(GatheringClient):
             futures: dict[Any, Future[Any]] = super()._graph_to_futures(
                 LLGExpr(graph, _determ_token=uuid.uuid4().hex),
                 list(graph),
-                workers=placing.workers,
-                allow_other_workers=placing.allow_other_workers,
+                workers=scheduling.workers,
+                allow_other_workers=scheduling.allow_other_workers,
                 internal_priority=dict(zip(graph, itertools.count(), strict=False)),
-                user_priority=placing.priority,
-                resources=dict(placing.resources) or None,
-                fifo_timeout=placing.fifo_timeout,
+                user_priority=scheduling.priority,
+                resources=dict(scheduling.resources) or None,
+                fifo_timeout=scheduling.fifo_timeout,
                 span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
             )
         return futures

@@ -13,7 +13,7 @@ from distributed import Future
 from scalable_nb.client.call_log import CallRecord, RecordedBatch, RecordedTask
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.client import ScalableClient
-from scalable_nb.client.submission import Placing, Prepared
+from scalable_nb.client.submission import Prepared, SchedulingOptions
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.policy import TaskPolicy
@@ -63,8 +63,8 @@ def submit_corrected(
             args, kwargs = call.load_arguments([known[key] for key in task.input_keys])
             key = f"{funcname(changes.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
-        placing = Placing(**batch.placing)
-        futures = client.send_calls(changes.func, options, calls, placing, name=batch.name)
+        scheduling = SchedulingOptions(**batch.placing)
+        futures = client.send_calls(changes.func, options, calls, scheduling, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 
