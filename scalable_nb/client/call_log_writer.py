@@ -1,4 +1,4 @@
-"""Keeps a session's call record up to date; trouble with it is told once and fails no call."""
+"""Keeps a session's call log up to date; trouble with it is told once and fails no call."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Recording:
 
 
 class CallRecorder:
-    """Writes one client's part of a run's call record.
+    """Writes one client's part of a run's call log.
 
     Parameters
     ----------

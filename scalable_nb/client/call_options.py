@@ -50,7 +50,7 @@ class CallOptions:
         Whether results are kept for this submission alone, so that they survive a worker, the
         host and the kernel, and answer no other call.
     record_args : bool
-        Whether functions and arguments go into the call record.
+        Whether functions and arguments go into the call log.
     """
 
     function: Callable[..., Any]

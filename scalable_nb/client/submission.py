@@ -72,7 +72,7 @@ class Submission:
     is_async : bool
         Whether the function is a coroutine function.
     record_args : bool
-        Whether functions and arguments go into the call record.
+        Whether functions and arguments go into the call log.
     identity : str
         Digest of what the function is; empty where it has none.
     """
@@ -85,7 +85,7 @@ class Submission:
     identity: str = ""
 
     def recorded(self, at: float) -> RecordedBatch:
-        """As it goes into the call record."""
+        """As it goes into the call log."""
         batch = self.batch
         return RecordedBatch(
             batch_id=batch.batch_id,
@@ -194,7 +194,7 @@ def many_objects(count: int) -> Iterator[None]:
 
 
 def recorded_calls(packed: Mapping[Any, PackedCall]) -> Iterator[RecordedCall]:
-    """Packed calls as they go into the call record."""
+    """Packed calls as they go into the call log."""
     for key, each in packed.items():
         inputs = _keys(each.inputs) if each.inputs else ()
         yield RecordedCall(key, each.call, inputs, each.preview)

@@ -10,7 +10,7 @@ from typing import Any
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedBatch, RecordedTask
+from scalable_nb.client.call_log import CallLog, RecordedBatch, RecordedTask
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.submission import Prepared, SchedulingOptions
@@ -23,7 +23,7 @@ from scalable_nb.resubmission.overrides import Changes
 
 def submit_corrected(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: Iterable[RecordedTask],
     changes: Changes,
     inputs: Mapping[Any, Future[Any]],
@@ -34,7 +34,7 @@ def submit_corrected(
     ----------
     client : ScalableClient
         Where the new tasks run.
-    record : CallRecord
+    record : CallLog
     tasks : iterable of RecordedTask
     changes : Changes
     inputs : mapping

@@ -57,13 +57,13 @@ class Connection:
     ----------
     client : ScalableClient
     mirror : Mirror
-    call_record : Recording
+    call_log : Recording
         Since `open`.
     """
 
     client: ScalableClient
     mirror: Mirror
-    call_record: Recording
+    call_log: Recording
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Connection:
         self.client = self.new_client(set_as_default=True)
         self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self._session.manifest.manifest.defaults.record_limit_bytes
-        self.call_record = Recording(self.paths, self.client.id, limit_bytes)
+        self.call_log = Recording(self.paths, self.client.id, limit_bytes)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
 
     def new_client(self, **options: Any) -> ScalableClient:
@@ -175,7 +175,7 @@ class Connection:
         timeout_s = _CLIENT_TIMEOUT_S + len(self.client.futures) / _RELEASED_PER_S
         with suppress(TimeoutError):
             self.client.close(timeout=timeout_s)
-        self.call_record.close()
+        self.call_log.close()
         if not self._is_gone_within(_STOP_TIMEOUT_S):
             self._end_host(signal.SIGKILL)
             self._is_gone_within(_KILL_TIMEOUT_S)

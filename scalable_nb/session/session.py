@@ -285,9 +285,9 @@ class ScalableSession:
         return self._linked.mirror
 
     @property
-    def call_record(self) -> Recording:
+    def call_log(self) -> Recording:
         """Where this kernel writes its calls down."""
-        return self._linked.call_record
+        return self._linked.call_log
 
     # --- what goes on --------------------------------------------------------------
 
