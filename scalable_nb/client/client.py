@@ -220,7 +220,7 @@ class ScalableClient(SendingClient):
             name = self.session.name_batch(name, options.task or funcname(func))
             futures = FutureList(name=name)
             size = batch_size or max(1, len(items))
-            self.session.call_log.members(name, [key for key, _ in named])
+            self.session.call_log.log_members(name, [key for key, _ in named])
             for start in range(0, len(items), size):
                 part = named[start : start + size]
                 sent = self.send_calls(func, options, dict(part), scheduling, name=name)

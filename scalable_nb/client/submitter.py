@@ -72,7 +72,7 @@ class SendingClient(GatheringClient):
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, Future[Any]]:
         """Record calls, answer those whose results are kept, and send the others."""
-        self.session.call_log.calls(submission, packed)
+        self.session.call_log.log_calls(submission, packed)
         rest = self.cached_futures.give(submission, packed)
         futures: dict[Any, Future[Any]] = {
             key: Future(key, self) for key in packed if key not in rest

@@ -115,7 +115,7 @@ def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
         _record(client, record, left_out, new_key, futures)
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
-        client.session.call_log.members(session.name_batch(name, name), known)
+        client.session.call_log.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in record.tasks)
 
@@ -217,7 +217,7 @@ def _record(
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        client.session.call_log.calls(_renewed(as_submission(tasks[0])), packed)
+        client.session.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:

@@ -26,7 +26,7 @@ from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 
 # What needs Dask is imported while the host starts: it takes as long as that.
 if TYPE_CHECKING:
-    from scalable_nb.client.call_log_writer import Recording
+    from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.session.session import ScalableSession
     from scalable_nb.telemetry.attempt_history import AttemptRow
@@ -57,13 +57,13 @@ class Connection:
     ----------
     client : ScalableClient
     mirror : Mirror
-    call_log : Recording
+    call_log : CallLogWriter
         Since `open`.
     """
 
     client: ScalableClient
     mirror: Mirror
-    call_log: Recording
+    call_log: CallLogWriter
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Connection:
         OSError
             When the host cannot be reached.
         """
-        from scalable_nb.client.call_log_writer import Recording
+        from scalable_nb.client.call_log_writer import CallLogWriter
         from scalable_nb.client.host_api import LedgerFeed
         from scalable_nb.protocol.operations import NOTICE_TOPIC
         from scalable_nb.telemetry.ledger_mirror import Mirror
@@ -97,7 +97,7 @@ class Connection:
         self.client = self.new_client(set_as_default=True)
         self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self._session.manifest.manifest.defaults.record_limit_bytes
-        self.call_log = Recording(self.paths, self.client.id, limit_bytes)
+        self.call_log = CallLogWriter(self.paths.calls, self.client.id, limit_bytes)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
 
     def new_client(self, **options: Any) -> ScalableClient:

@@ -44,7 +44,7 @@ from scalable_nb.telemetry.rows import FailureRow
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
-    from scalable_nb.client.call_log_writer import Recording
+    from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
     from scalable_nb.session.batches import Batches
@@ -285,7 +285,7 @@ class ScalableSession:
         return self._linked.mirror
 
     @property
-    def call_log(self) -> Recording:
+    def call_log(self) -> CallLogWriter:
         """Where this kernel writes its calls down."""
         return self._linked.call_log
 

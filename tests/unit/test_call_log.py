@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall, read_call_log
-from scalable_nb.client.call_log_writer import CallRecorder
+from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import SharedBuffers, pack_arguments
 from scalable_nb.errors import RunFolderError
 from scalable_nb.protocol.call import Call
@@ -32,13 +32,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     """Functions, arguments, inputs, order and terms come back as they were sent."""
-    recorder = CallRecorder(folder, "one", UNLIMITED)
+    writer = CallLogWriter(folder, "one", UNLIMITED)
     batch = RecordedBatch("b1", "sweep", "simulate", wire={"retries": 3}, at=1.0)
     known = {"about": b'{"function":"simulate"}'}
     calls = [recorded(("block", 1), **known), recorded("second", result_key="ab", **known)]
-    recorder.write(batch, calls)
-    recorder.write_members("sweep", ["second", ("block", 1), "second"])
-    recorder.close()
+    writer.write_calls(batch, calls)
+    writer.write_members("sweep", ["second", ("block", 1), "second"])
+    writer.close()
     log = read_call_log(folder)
     assert list(log.tasks) == [("block", 1), "second"]
     assert log.tasks["second"].batch == batch
@@ -59,9 +59,9 @@ def test_a_run_without_record_has_no_calls(folder: Path) -> None:
 
 def test_several_clients_write_one_record(folder: Path) -> None:
     """Two notebooks of a run have a file each; the record is in the order of submission."""
-    for number, writer in enumerate(["b", "a"]):
-        recorder = CallRecorder(folder, writer, UNLIMITED)
-        recorder.write(RecordedBatch(writer, "", "f", at=float(number)), [recorded(writer)])
+    for number, name in enumerate(["b", "a"]):
+        writer = CallLogWriter(folder, name, UNLIMITED)
+        writer.write_calls(RecordedBatch(name, "", "f", at=float(number)), [recorded(name)])
     assert list(read_call_log(folder).tasks) == ["b", "a"]
 
 
@@ -72,10 +72,10 @@ def test_any_prefix_of_a_record_is_a_record(
     """Torn at any byte, whole entries before it are read and the tear is told."""
     folder = tmp_path_factory.mktemp("torn")
     folder.chmod(0o700)
-    recorder = CallRecorder(folder, "one", UNLIMITED)
+    writer = CallLogWriter(folder, "one", UNLIMITED)
     ends = [0]
     for number in range(3):
-        recorder.write(RecordedBatch(f"b{number}", "", "f", at=number), [recorded(number)])
+        writer.write_calls(RecordedBatch(f"b{number}", "", "f", at=number), [recorded(number)])
         ends.append((folder / "one.calls").stat().st_size)
     whole = (folder / "one.calls").read_bytes()
     length = data.draw(st.integers(0, len(whole)))
@@ -94,7 +94,7 @@ def test_large_arguments_are_recorded_once(folder: Path) -> None:
         packed = pack_arguments([number, array], {}, print, shared)
         call = Call(b"function", packed.pickled, "", packed.buffers)
         calls.append(RecordedCall(number, call, (), ""))
-    CallRecorder(folder, "one", UNLIMITED).write(RecordedBatch("b", "", "f"), calls)
+    CallLogWriter(folder, "one", UNLIMITED).write_calls(RecordedBatch("b", "", "f"), calls)
     assert (
         len(list((folder / "content").iterdir())) == 2
         or sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -126,8 +126,8 @@ def test_temporary_buffers_are_not_mistaken_for_each_other() -> None:
 def test_damaged_content_is_not_used(folder: Path) -> None:
     """A large argument that is gone or changed makes the call unusable, not wrong."""
     large = os.urandom(1 << 17)
-    recorder = CallRecorder(folder, "one", UNLIMITED)
-    recorder.write(RecordedBatch("b", "", "f"), [recorded("x", large)])
+    writer = CallLogWriter(folder, "one", UNLIMITED)
+    writer.write_calls(RecordedBatch("b", "", "f"), [recorded("x", large)])
     (content,) = (folder / "content").iterdir()
     content.write_bytes(large[:-1])
     log = read_call_log(folder)
@@ -136,20 +136,20 @@ def test_damaged_content_is_not_used(folder: Path) -> None:
 
 def test_the_limit_and_secrets_leave_arguments_out(folder: Path) -> None:
     """Keys and labels stay; what was left out is counted."""
-    recorder = CallRecorder(folder, "one", 100)
+    writer = CallLogWriter(folder, "one", 100)
     calls = [recorded(number, bytes(60)) for number in range(3)]
-    assert recorder.write(RecordedBatch("b", "", "f"), calls) == 2
-    assert recorder.write(RecordedBatch("c", "", "f"), [recorded("s")], record_args=False) == 0
+    assert writer.write_calls(RecordedBatch("b", "", "f"), calls) == 2
+    assert writer.write_calls(RecordedBatch("c", "", "f"), [recorded("s")], record_args=False) == 0
     tasks = read_call_log(folder).tasks
     assert [task.has_call for task in tasks.values()] == [True, False, False, False]
 
 
 def test_a_full_disk_hides_nothing(folder: Path) -> None:
     """What could not be written is said, and what comes later can be read."""
-    recorder = CallRecorder(folder, "one", UNLIMITED)
-    recorder.write(RecordedBatch("a", "", "f", at=0), [recorded("before")])
+    writer = CallLogWriter(folder, "one", UNLIMITED)
+    writer.write_calls(RecordedBatch("a", "", "f", at=0), [recorded("before")])
     with files_end_at(1000), pytest.raises(OSError, match="File too large"):
-        recorder.write(RecordedBatch("b", "", "f", at=1), [recorded("lost", bytes(10_000))])
-    recorder.write(RecordedBatch("c", "", "f", at=2), [recorded("after")])
+        writer.write_calls(RecordedBatch("b", "", "f", at=1), [recorded("lost", bytes(10_000))])
+    writer.write_calls(RecordedBatch("c", "", "f", at=2), [recorded("after")])
     log = read_call_log(folder)
     assert (list(log.tasks), log.torn) == (["before", "after"], 0)
