@@ -19,7 +19,7 @@ from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
 from scalable_nb.resubmission.overrides import Changes
@@ -66,7 +66,7 @@ def _find(run: str) -> RunPaths:
     for paths in reversed(list_runs(runs_dir)):
         if any(paths.calls.glob("*.calls")):
             # Ended while it was taking over an earlier run: that one still has all the calls.
-            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
+            is_torn = paths.resumes.exists() and not is_alive(read_state(paths.session_json))
             return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
     raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
 

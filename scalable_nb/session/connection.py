@@ -16,8 +16,8 @@ from scalable_nb.protocol.connection_file import (
     HostState,
     is_alive,
     is_here,
-    read_contact,
-    read_sign,
+    read_connection_info,
+    read_state,
 )
 from scalable_nb.session.host_job import SubmittedHost
 from scalable_nb.session.host_launcher import SpawnedHost, StartedHost, last_lines
@@ -48,7 +48,7 @@ class Connection:
     ----------
     session : ScalableSession
     paths : RunPaths
-    contact : dict
+    connection_info : dict
         How the host is reached; see `scalable_nb.protocol.connection_file`.
     host : StartedHost or None
         The host, where this kernel started it or it is a batch job.
@@ -69,12 +69,12 @@ class Connection:
         self,
         session: ScalableSession,
         paths: RunPaths,
-        contact: dict[str, Any],
+        connection_info: dict[str, Any],
         host: StartedHost | None,
     ) -> None:
         self._session = session
         self.paths = paths
-        self.contact = contact
+        self.connection_info = connection_info
         self._host = host
         self._failures = JournalRows(paths.failures)
         self._endings = JournalRows(paths.tasks)
@@ -105,9 +105,9 @@ class Connection:
         from scalable_nb.client.client import ScalableClient
         from scalable_nb.dask_adapter.tls import load_security
 
-        security = load_security(Path(self.contact["tls"]))
+        security = load_security(Path(self.connection_info["tls"]))
         return ScalableClient(
-            self.contact["address"], security=security, session=self._session, **options
+            self.connection_info["address"], security=security, session=self._session, **options
         )
 
     # --- the host's health ---------------------------------------------------------
@@ -115,9 +115,9 @@ class Connection:
     def is_host_alive(self, *, seen_within_s: float = 0.0) -> bool:
         """Whether the host is there for us, or was so short a time ago: not dead, nor ending."""
         if time.monotonic() - self._seen_alive_at >= seen_within_s:
-            contact = read_contact(self.paths)
+            connection_info = read_connection_info(self.paths)
             # The first thing a host does at its end is to say so in its file.
-            is_there = contact is not None and is_alive(contact)
+            is_there = connection_info is not None and is_alive(connection_info)
             self._seen_alive_at = time.monotonic() if is_there else -math.inf
             return is_there
         return True
@@ -134,8 +134,8 @@ class Connection:
 
     def _where(self) -> str:
         job = f"job {self._host.job_id}, " if isinstance(self._host, SubmittedHost) else ""
-        node = "" if is_here(self.contact) else f" on {self.contact.get('host')}"
-        return f"{job}pid {self.contact.get('pid')}{node}"
+        node = "" if is_here(self.connection_info) else f" on {self.connection_info.get('host')}"
+        return f"{job}pid {self.connection_info.get('pid')}{node}"
 
     # --- its records ---------------------------------------------------------------
 
@@ -189,15 +189,15 @@ class Connection:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:
                 return
-        if read_sign(self.paths.session_json).get("state") != HostState.ENDING:
+        if read_state(self.paths.session_json).get("state") != HostState.ENDING:
             self._end_host(signal.SIGTERM)
 
     def _end_host(self, number: signal.Signals) -> None:
         """End a host that does not hear."""
         if isinstance(self._host, SubmittedHost):
             self._host.end()
-        elif is_here(self.contact) and is_alive(self.contact):
-            os.kill(self.contact["pid"], number)
+        elif is_here(self.connection_info) and is_alive(self.connection_info):
+            os.kill(self.connection_info["pid"], number)
 
     def _is_gone_within(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -214,8 +214,12 @@ class Connection:
         if self._host is not None and self._host.has_ended():
             return False
         # The process goes a moment after the file; only this machine can see it.
-        sign = self.contact if is_here(self.contact) else read_sign(self.paths.session_json)
-        return is_alive(sign)
+        info = (
+            self.connection_info
+            if is_here(self.connection_info)
+            else read_state(self.paths.session_json)
+        )
+        return is_alive(info)
 
 
 def _show_notice(event: tuple[float, str]) -> None:

@@ -16,7 +16,13 @@ from scalable_nb.errors import StartError
 from scalable_nb.manifest.job_options import host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, read_sign, sign
+from scalable_nb.protocol.connection_file import (
+    HEARTBEAT_INTERVAL_S,
+    HostState,
+    read_state,
+    touch,
+    write_state,
+)
 from scalable_nb.session.host_launcher import last_lines, run_to_end
 
 logger = logging.getLogger(__name__)
@@ -50,7 +56,7 @@ class SubmittedHost:
         self._logs = logs
         self._queue = open_queue(provider, name)
         self._asked_at = time.time()
-        self._beaten_at = 0.0
+        self._touched_at = 0.0
         self._told: str | None = None
 
     @property
@@ -86,11 +92,11 @@ class SubmittedHost:
 
     def is_queued(self) -> bool:
         """Whether the job has not begun; says what it waits for, and that somebody does."""
-        if read_sign(self._paths.session_json).get("state") != HostState.ASKED_FOR:
+        if read_state(self._paths.session_json).get("state") != HostState.ASKED_FOR:
             return False
-        if time.monotonic() - self._beaten_at > BEAT_INTERVAL_S:
-            self._beaten_at = time.monotonic()
-            beat(self._paths)
+        if time.monotonic() - self._touched_at > HEARTBEAT_INTERVAL_S:
+            self._touched_at = time.monotonic()
+            touch(self._paths)
         facts = self._facts()
         if facts is not None and facts.is_waiting and facts.reason:
             self._tell(facts)
@@ -160,7 +166,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
 
     target = loaded.target
     logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])
-    sign(paths, HostState.ASKED_FOR)
+    write_state(paths, HostState.ASKED_FOR)
     paths.host_log.touch(mode=0o600)
     cls: Any = session_job(target.provider)
     keywords = host_keywords(target, str(paths.folder))

@@ -21,7 +21,7 @@ from scalable_nb.errors import StartError
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import HostState, read_contact, sign
+from scalable_nb.protocol.connection_file import HostState, read_connection_info, write_state
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class SpawnedHost:
 
     def __init__(self, paths: RunPaths) -> None:
         self._log = paths.host_log
-        sign(paths, HostState.ASKED_FOR)
+        write_state(paths, HostState.ASKED_FOR)
         # -P: the notebook's folder must not shadow what the host imports.
         command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -133,7 +133,7 @@ class SpawnedHost:
             self._process.wait()
 
 
-def await_contact(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[str, Any]:
+def await_connection_info(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[str, Any]:
     """Wait until a host says how it is reached.
 
     Parameters
@@ -150,9 +150,9 @@ def await_contact(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        contact = read_contact(paths)
-        if contact is not None:
-            return contact
+        connection_info = read_connection_info(paths)
+        if connection_info is not None:
+            return connection_info
         if host.has_ended():
             raise StartError(
                 f"the host of run {paths.run_id} did not come up: {host.how_ended()}. "

@@ -24,15 +24,15 @@ from scalable_nb.protocol.connection_file import (
     HostState,
     is_alive,
     is_here,
-    read_contact,
-    read_sign,
+    read_connection_info,
+    read_state,
 )
 from scalable_nb.session.connection import Connection
 from scalable_nb.session.host_job import SubmittedHost, submit_host
 from scalable_nb.session.host_launcher import (
     SpawnedHost,
     StartedHost,
-    await_contact,
+    await_connection_info,
     prepare_run,
     write_plan,
 )
@@ -117,12 +117,12 @@ class ScalableSession:
         sweep_runs(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
-            contact = read_contact(paths)
-            if contact is not None and is_alive(contact):
-                target = contact["target"]
+            connection_info = read_connection_info(paths)
+            if connection_info is not None and is_alive(connection_info):
+                target = connection_info["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
-                session._connect(contact, SubmittedHost.of(paths))
+                session._connect(connection_info, SubmittedHost.of(paths))
                 session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
@@ -189,22 +189,22 @@ class ScalableSession:
             host = self._begin_host(self.paths)
             write_plan(self.paths, plan or self.plan())
             _load_dask()
-            contact = await_contact(self.paths, host, settings.start_timeout_s)
-            self._reach(contact, host)
+            connection_info = await_connection_info(self.paths, host, settings.start_timeout_s)
+            self._reach(connection_info, host)
         except BaseException:
             if host is not None:
                 host.end()
-            if read_sign(self.paths.session_json).get("state") == HostState.ASKED_FOR:
+            if read_state(self.paths.session_json).get("state") == HostState.ASKED_FOR:
                 self.paths.session_json.unlink(missing_ok=True)
             raise
         return self.client
 
-    def _reach(self, contact: dict[str, Any], host: StartedHost) -> None:
+    def _reach(self, connection_info: dict[str, Any], host: StartedHost) -> None:
         try:
-            self._connect(contact, host)
+            self._connect(connection_info, host)
         except OSError as error:
             raise StartError(
-                f"the host of run {self.run_id} is up on {contact['host']}, and cannot be "
+                f"the host of run {self.run_id} is up on {connection_info['host']}, and cannot be "
                 f"reached from here: {error}. `interface:` of the target names the network that "
                 f"host, workers and this machine share; a firewall may be between them."
             ) from error
@@ -256,11 +256,11 @@ class ScalableSession:
         self.check_alive()
         return self._linked.new_client(**{"set_as_default": False, **options})
 
-    def _connect(self, contact: dict[str, Any], host: StartedHost | None) -> None:
+    def _connect(self, connection_info: dict[str, Any], host: StartedHost | None) -> None:
         from scalable_nb.session.batches import Batches
 
         assert self.paths is not None
-        self._connection = Connection(self, self.paths, contact, host)
+        self._connection = Connection(self, self.paths, connection_info, host)
         self._connection.open()
         self._batches = Batches(self)
         self._is_open = True
@@ -299,12 +299,12 @@ class ScalableSession:
     @property
     def dashboard_link(self) -> str:
         """Dask's dashboard for a browser, under a prefix that only this user can read."""
-        link = str(self._contact.get("dashboard", ""))
-        return browser_link(link) if is_here(self._contact) else link
+        link = str(self._connection_info.get("dashboard", ""))
+        return browser_link(link) if is_here(self._connection_info) else link
 
     @property
-    def _contact(self) -> dict[str, Any]:
-        return self._connection.contact if self._connection is not None else {}
+    def _connection_info(self) -> dict[str, Any]:
+        return self._connection.connection_info if self._connection is not None else {}
 
     def status(self) -> SessionStatus:
         """Workers and tasks as the host sees them now."""
@@ -315,17 +315,17 @@ class ScalableSession:
             run_id=self.run_id,
             target=self.target_name,
             state="running",
-            host_pid=self._contact["pid"],
+            host_pid=self._connection_info["pid"],
             workers=answer["workers"],
             counts=answer["counts"],
             dashboard_link=self.dashboard_link,
             folder=self.paths.folder,
-            started_at=self._contact["started_at"],
+            started_at=self._connection_info["started_at"],
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
             jobs=answer["jobs"],
             core_hours=self._linked.core_hours(),
-            host=self._contact["host"],
+            host=self._connection_info["host"],
             host_job=answer["host_job"],
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scalable_nb.paths import RunPaths, list_runs
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.protocol.connection_file import is_alive, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def sweep_runs(runs_dir: Path) -> list[RunPaths]:
     swept = [
         run
         for run in list_runs(runs_dir)
-        if any(_leftovers(run)) and not is_alive(read_sign(run.session_json))
+        if any(_leftovers(run)) and not is_alive(read_state(run.session_json))
     ]
     for run in swept:
         if run.session_json.exists():

@@ -54,9 +54,9 @@ def test_a_host_that_is_just_starting_is_left_alone(tmp_path: Path) -> None:
     run = left_behind(tmp_path)
     code = (
         "import sys; from pathlib import Path\n"
-        "from scalable_nb.protocol.connection_file import HostState, sign\n"
+        "from scalable_nb.protocol.connection_file import HostState, write_state\n"
         "from scalable_nb.paths import RunPaths\n"
-        "sign(RunPaths(Path(sys.argv[1])), HostState.ASKED_FOR); print(flush=True); input()"
+        "write_state(RunPaths(Path(sys.argv[1])), HostState.ASKED_FOR); print(flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(run.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as kernel:
