@@ -108,7 +108,7 @@ class HostClient(Client):
         if await self._has_live_host():
             await super()._reconnect()
             return
-        error = HostDiedError(self.session.obituary())
+        error = HostDiedError(self.session.death_message())
         states = list(self.futures.values())
         self.futures.clear()  # else closing would cancel them, without a reason
         for state in states:

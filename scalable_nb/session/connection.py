@@ -122,7 +122,7 @@ class Connection:
             return is_there
         return True
 
-    def obituary(self) -> str:
+    def death_message(self) -> str:
         """What to say of a host that died."""
         return (
             f"the host of session {self.paths.run_id} ({self._where()}) is gone. "

@@ -102,7 +102,7 @@ class SubmittedHost:
             self._tell(facts)
         return facts is None or facts.is_waiting
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log, and of what the job printed before there was one."""
         from scalable_nb.batch_system.job_logs import logs_of_job
 

@@ -51,7 +51,7 @@ class StartedHost(Protocol):
     def is_queued(self) -> bool:
         """Whether it still waits for a machine to run on."""
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log, set in, and where that is."""
 
     def end(self) -> None:
@@ -116,7 +116,7 @@ class SpawnedHost:
         """It runs at once."""
         return False
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log."""
         return f"Its log ({self._log}) says:\n{last_lines(self._log)}"
 
@@ -156,14 +156,14 @@ def await_connection_info(paths: RunPaths, host: StartedHost, timeout_s: float) 
         if host.has_ended():
             raise StartError(
                 f"the host of run {paths.run_id} did not come up: {host.how_ended()}. "
-                f"{host.last_words()}"
+                f"{host.log_excerpt()}"
             )
         if host.is_queued():
             deadline = time.monotonic() + timeout_s
         time.sleep(host.poll_s)
     raise StartError(
         f"the host of run {paths.run_id} did not come up within {timeout_s:g} s "
-        f"(SCALABLE_START_TIMEOUT_S). {host.last_words()}"
+        f"(SCALABLE_START_TIMEOUT_S). {host.log_excerpt()}"
     )
 
 

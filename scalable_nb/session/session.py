@@ -550,11 +550,11 @@ class ScalableSession:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
         is_closed = linked.client.status == "closed"
         if is_closed or not linked.is_host_alive(seen_within_s=seen_within_s):
-            raise HostDiedError(self.obituary())
+            raise HostDiedError(self.death_message())
 
-    def obituary(self) -> str:
+    def death_message(self) -> str:
         """What to say of a host that died."""
-        return self._linked.obituary()
+        return self._linked.death_message()
 
     def __repr__(self) -> str:
         state = "running" if self._is_open else ("closed" if self._connection else "not started")
