@@ -19,8 +19,8 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
-from scalable_nb.session.host_job import SubmittedHost
-from scalable_nb.session.host_launcher import SpawnedHost, StartedHost, last_lines
+from scalable_nb.session.host_job import HostJob
+from scalable_nb.session.host_launcher import HostHandle, SpawnedHost, last_lines
 from scalable_nb.telemetry.aggregates import core_hours
 from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 
@@ -50,7 +50,7 @@ class Connection:
     paths : RunPaths
     connection_info : dict
         How the host is reached; see `scalable_nb.protocol.connection_file`.
-    host : StartedHost or None
+    host : HostHandle or None
         The host, where this kernel started it or it is a batch job.
 
     Attributes
@@ -70,7 +70,7 @@ class Connection:
         session: ScalableSession,
         paths: RunPaths,
         connection_info: dict[str, Any],
-        host: StartedHost | None,
+        host: HostHandle | None,
     ) -> None:
         self._session = session
         self.paths = paths
@@ -133,7 +133,7 @@ class Connection:
         )
 
     def _where(self) -> str:
-        job = f"job {self._host.job_id}, " if isinstance(self._host, SubmittedHost) else ""
+        job = f"job {self._host.job_id}, " if isinstance(self._host, HostJob) else ""
         node = "" if is_here(self.connection_info) else f" on {self.connection_info.get('host')}"
         return f"{job}pid {self.connection_info.get('pid')}{node}"
 
@@ -194,7 +194,7 @@ class Connection:
 
     def _end_host(self, number: signal.Signals) -> None:
         """End a host that does not hear."""
-        if isinstance(self._host, SubmittedHost):
+        if isinstance(self._host, HostJob):
             self._host.end()
         elif is_here(self.connection_info) and is_alive(self.connection_info):
             os.kill(self.connection_info["pid"], number)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _END_GRACE_S: Final = 15.0
 
 
-class SubmittedHost:
+class HostJob:
     """A host that is, or will be, a batch job.
 
     Parameters
@@ -153,7 +153,7 @@ class SubmittedHost:
         return await answer
 
 
-def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
+def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
     """Submit the host of a run.
 
     Raises
@@ -185,7 +185,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
         if job.job_id is not None:
             cancel_jobs(target.provider, [job.job_id])
         raise
-    host = SubmittedHost(paths, **about, logs=logs)
+    host = HostJob(paths, **about, logs=logs)
     logger.warning(
         "The session's host is %s job %s; this waits until it runs (Ctrl-C cancels it). %s"
         "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,

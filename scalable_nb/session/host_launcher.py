@@ -31,7 +31,7 @@ _TERM_GRACE_S: Final = 10.0
 _LOG_LINES: Final = 15
 
 
-class StartedHost(Protocol):
+class HostHandle(Protocol):
     """A host that was asked for.
 
     Attributes
@@ -133,13 +133,13 @@ class SpawnedHost:
             self._process.wait()
 
 
-def await_connection_info(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[str, Any]:
+def await_connection_info(paths: RunPaths, host: HostHandle, timeout_s: float) -> dict[str, Any]:
     """Wait until a host says how it is reached.
 
     Parameters
     ----------
     paths : RunPaths
-    host : StartedHost
+    host : HostHandle
     timeout_s : float
         How long it may take to come up, the time in a queue not counted.
 

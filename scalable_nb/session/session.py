@@ -28,10 +28,10 @@ from scalable_nb.protocol.connection_file import (
     read_state,
 )
 from scalable_nb.session.connection import Connection
-from scalable_nb.session.host_job import SubmittedHost, submit_host
+from scalable_nb.session.host_job import HostJob, submit_host
 from scalable_nb.session.host_launcher import (
+    HostHandle,
     SpawnedHost,
-    StartedHost,
     await_connection_info,
     prepare_run,
     write_plan,
@@ -122,7 +122,7 @@ class ScalableSession:
                 target = connection_info["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
-                session._connect(connection_info, SubmittedHost.of(paths))
+                session._connect(connection_info, HostJob.of(paths))
                 session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
@@ -199,7 +199,7 @@ class ScalableSession:
             raise
         return self.client
 
-    def _reach(self, connection_info: dict[str, Any], host: StartedHost) -> None:
+    def _reach(self, connection_info: dict[str, Any], host: HostHandle) -> None:
         try:
             self._connect(connection_info, host)
         except OSError as error:
@@ -209,7 +209,7 @@ class ScalableSession:
                 f"host, workers and this machine share; a firewall may be between them."
             ) from error
 
-    def _begin_host(self, paths: RunPaths) -> StartedHost:
+    def _begin_host(self, paths: RunPaths) -> HostHandle:
         if self.manifest.target.host == "job":
             return submit_host(paths, self.manifest)
         return SpawnedHost(paths)
@@ -256,7 +256,7 @@ class ScalableSession:
         self.check_alive()
         return self._linked.new_client(**{"set_as_default": False, **options})
 
-    def _connect(self, connection_info: dict[str, Any], host: StartedHost | None) -> None:
+    def _connect(self, connection_info: dict[str, Any], host: HostHandle | None) -> None:
         from scalable_nb.session.batches import Batches
 
         assert self.paths is not None
