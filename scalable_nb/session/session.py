@@ -37,7 +37,7 @@ from scalable_nb.session.host_launcher import (
     write_plan,
 )
 from scalable_nb.session.host_lifetime import what_ends_a_host
-from scalable_nb.session.stale_runs import sweep_runs
+from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.telemetry.rows import FailureRow
@@ -114,7 +114,7 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
-        sweep_runs(runs_dir)
+        remove_stale_runs(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
             connection_info = read_connection_info(paths)
@@ -180,7 +180,7 @@ class ScalableSession:
         where = self.manifest.target.host
         self.ends_with = (what_ends_a_host() or "") if where == "auto" else ""
         settings = self.settings
-        sweep_runs(settings.runs_dir)
+        remove_stale_runs(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         prepare_run(self.paths, self.manifest, settings.linger_s)
