@@ -14,7 +14,7 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
-from scalable_nb.client.project_modules import ship_project_modules
+from scalable_nb.client.project_modules import pickle_project_modules_by_value
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
@@ -223,7 +223,7 @@ def _resources(n: int, session: ScalableSession) -> dict[str, float]:
 
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
-    ship_project_modules()
+    pickle_project_modules_by_value()
     try:
         packed: bytes = cloudpickle.dumps(policy.rules)
     except Exception as error:
