@@ -23,7 +23,7 @@ from scalable_nb.protocol.connection_file import (
     touch,
     write_state,
 )
-from scalable_nb.session.host_launcher import last_lines, run_to_end
+from scalable_nb.session.host_launcher import last_lines, run_coroutine
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ class HostJob:
 
     def has_ended(self) -> bool:
         """Whether the job is over; a host on any batch system writes that down itself, last."""
-        run_to_end(self._queue.look())
+        run_coroutine(self._queue.look())
         facts = self._facts()
         return self._paths.summary_json.exists() or (facts is not None and facts.has_ended)
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        fate = run_to_end(self._fate()) or self._facts()
+        fate = run_coroutine(self._fate()) or self._facts()
         if fate is None:
             return f"{self.system} job {self.job_id} ended"
         return in_words(self.system, fate)
@@ -172,7 +172,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
     keywords = host_keywords(target, str(paths.folder))
     job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
     try:
-        run_to_end(job.start())
+        run_coroutine(job.start())
         if job.failure is not None:
             raise StartError(
                 f"the job of the session's host could not be submitted.\n{job.failure}\n"

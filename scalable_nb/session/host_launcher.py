@@ -176,7 +176,7 @@ def last_lines(path: Path) -> str:
     return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
 
 
-def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a loop of its own, and give its result.
 
     In a notebook the calling thread runs an event loop already, so this is another thread. It
