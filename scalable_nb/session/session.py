@@ -36,7 +36,7 @@ from scalable_nb.session.host_launcher import (
     prepare_run,
     write_plan,
 )
-from scalable_nb.session.host_lifetime import what_ends_a_host
+from scalable_nb.session.host_lifetime import find_lifetime_limit
 from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.settings import Settings, load_settings
@@ -178,7 +178,7 @@ class ScalableSession:
         if self._is_open:
             return self.client
         where = self.manifest.target.host
-        self.ends_with = (what_ends_a_host() or "") if where == "auto" else ""
+        self.ends_with = (find_lifetime_limit() or "") if where == "auto" else ""
         settings = self.settings
         remove_stale_runs(settings.runs_dir)
         project = self.manifest.manifest.project.name
