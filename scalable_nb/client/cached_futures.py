@@ -1,4 +1,4 @@
-"""Futures of calls whose results are kept already: answered here, without the host.
+"""Futures of calls whose results are stored already: answered here, without the host.
 
 Their results are read when somebody asks for them. A result that cannot be read, and one that
 another task needs, is handed over to the host, which has it loaded or computed by a worker.
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class CachedCall(NamedTuple):
-    """A call whose result is kept."""
+    """A call whose result is stored."""
 
     submission: Submission
     packed: PackedCall
@@ -32,7 +32,7 @@ class CachedCall(NamedTuple):
 
 
 class CachedFutures:
-    """The calls of one client that kept results answer.
+    """The calls of one client that stored results answer.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ class CachedFutures:
         if not folder or submission.wire.get("recompute"):
             return dict(packed)
         store = ResultStore(Path(folder))
-        kept = store.contained({each.call.result_key for each in packed.values()} - {""})
-        if not kept:
+        stored = store.contained({each.call.result_key for each in packed.values()} - {""})
+        if not stored:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
         states = self._client.futures
         for key, each in packed.items():
-            if each.call.result_key not in kept:
+            if each.call.result_key not in stored:
                 rest[key] = each
                 continue
             answered[key] = each

@@ -53,7 +53,7 @@ class RecordedBatch:
     is_async : bool
         Whether the function is a coroutine function.
     wire : dict
-        The policy and the folder of kept results, as in the tasks' annotation.
+        The policy and the folder of stored results, as in the tasks' annotation.
     placing : dict
         Workers, resources and priority, as for Dask.
     identity : str
@@ -91,7 +91,7 @@ class RecordedTask:
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.
     result_key : str
-        Under which its result is kept; empty where it is not.
+        Under which its result is stored; empty where it is not.
     input_keys : tuple
         Keys of the tasks whose results it takes.
     preview : str
@@ -134,7 +134,7 @@ class CallLog:
     _contents: dict[str, bytes] = field(default_factory=dict)
 
     def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
-        """The call of a task, to be kept under a key; None where the log has it no longer."""
+        """The call of a task, to be stored under a key; None where the log has it no longer."""
         if not task.has_call or task.packed is None:
             return None
         if isinstance(task.packed, bytes):

@@ -171,10 +171,10 @@ class CallLogWriter:
             self.nbytes += nbytes
             return call.arguments
         parts = [call.arguments, *call.buffers]
-        digests = [self._keep_content(part) for part in parts]
+        digests = [self._store_content(part) for part in parts]
         return None if None in digests else digests
 
-    def _keep_content(self, part: bytes) -> str | None:
+    def _store_content(self, part: bytes) -> str | None:
         digest = hashlib.sha256(part).hexdigest()
         path = self._folder / CONTENT_FOLDER / digest
         if not path.exists():

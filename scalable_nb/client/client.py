@@ -110,7 +110,7 @@ class ScalableClient(SendingClient):
             Further attempts after a failed one; overrides policy and manifest.
         policy : TaskPolicy, optional
         refresh : bool
-            Call the function although a result is kept, and keep the new one in its place.
+            Call the function although a result is stored, and store the new one in its place.
         key, workers, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure
             As in `distributed.Client.submit`.
 

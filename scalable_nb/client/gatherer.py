@@ -1,4 +1,4 @@
-"""A client that gathers results: those of the workers, and those that are kept."""
+"""A client that gathers results: those of the workers, and those that are stored."""
 
 from __future__ import annotations
 

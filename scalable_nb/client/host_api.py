@@ -29,7 +29,7 @@ class HostClient(Client):
     session : ScalableSession
         The session it belongs to.
     cached_futures : CachedFutures
-        The calls that kept results answer.
+        The calls that stored results answer.
     """
 
     session: ScalableSession

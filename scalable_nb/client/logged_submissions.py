@@ -24,7 +24,7 @@ def batch_members(log: CallLog) -> dict[str, list[Any]]:
     return members
 
 
-def find_kept(
+def find_stored(
     log: CallLog,
     tasks: Iterable[RecordedTask],
     results: Path,

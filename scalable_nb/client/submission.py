@@ -67,7 +67,7 @@ class Submission:
     ----------
     batch : Batch
     wire : dict
-        The policy and the folder of kept results, for the annotation.
+        The policy and the folder of stored results, for the annotation.
     scheduling : SchedulingOptions
     is_async : bool
         Whether the function is a coroutine function.
@@ -110,7 +110,7 @@ def name_calls(
 ) -> list[tuple[str, Prepared]]:
     """Keys for calls that are deduplicated.
 
-    A call whose result may be kept is named by the key of its result, which says as much as
+    A call whose result may be stored is named by the key of its result, which says as much as
     Dask's ``token`` and has to be made anyway.
     """
     named = []

@@ -1,4 +1,4 @@
-"""A client that sends calls: recorded first, answered by what is kept, the rest to the host."""
+"""A client that sends calls: recorded first, answered by stored results, the rest to the host."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SendingClient(GatheringClient):
     def submit_packed(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, Future[Any]]:
-        """Record calls, answer those whose results are kept, and send the others."""
+        """Record calls, answer those whose results are stored, and send the others."""
         self.session.call_log.log_calls(submission, packed)
         rest = self.cached_futures.give(submission, packed)
         futures: dict[Any, Future[Any]] = {
@@ -86,7 +86,7 @@ class SendingClient(GatheringClient):
         *,
         is_known: bool = False,
     ) -> dict[Any, Future[Any]]:
-        """Send calls to the host; ``is_known``: kept results had answered them before."""
+        """Send calls to the host; ``is_known``: stored results had answered them before."""
         inputs = {future.key for each in packed.values() for future in each.inputs}
         self.cached_futures.hand_over(inputs)
         previews = {key: each.preview for key, each in packed.items()}

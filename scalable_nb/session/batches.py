@@ -9,7 +9,7 @@ from distributed import Future
 
 from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, batch_members, find_kept
+from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class Batches(MutableMapping[str, FutureList]):
         return futures
 
     def _restore(self, keys: Collection[Any]) -> None:
-        """Futures of tasks that the host does not know: answered by what is kept, or ended."""
+        """Futures of tasks that the host does not know: answered by stored results, or ended."""
         assert self._session.paths is not None
         client, log = self._session.client, self._read()
         tasks = [log.tasks[key] for key in keys if key in log.tasks]
-        kept = find_kept(log, tasks, self._session.paths.results)
+        stored = find_stored(log, tasks, self._session.paths.results)
         for key in keys:
-            if key in kept:
-                folder, packed = kept[key]
+            if key in stored:
+                folder, packed = stored[key]
                 submission = as_submission(log.tasks[key], store=folder)
                 client.cached_futures.restore(key, submission, packed)
             else:
