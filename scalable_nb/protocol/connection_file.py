@@ -23,8 +23,9 @@ from scalable_nb.telemetry.rows import SCHEMA_VERSION
 #: How often the process named in the file touches it.
 HEARTBEAT_INTERVAL_S: Final = 5.0
 
-#: A host on another machine is dead after this time without a heartbeat. Clocks of machines differ by
-#: seconds, and a network file system may show a file's time a minute late (acregmax of NFS).
+#: A host on another machine is dead after this time without a heartbeat. Clocks of machines
+#: differ by seconds, and a network file system may show a file's time a minute late (acregmax of
+#: NFS).
 SILENT_S: Final = 180.0
 
 #: A process's start, as computed from the time since boot, moves when the clock is set.
