@@ -110,7 +110,7 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     return _failed_call(
         label,
         call,
-        [_kept_result(record, key, run.results) for key in task.input_keys],
+        [_stored_result(record, key, run.results) for key in task.input_keys],
         read_task_rows(run.failures, task_id),
         is_async=task.batch.is_async,
         timeout_s=terms.get("timeout_s"),
@@ -152,7 +152,7 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
     return list(session.client.gather([Future(key, session.client) for key in keys]))
 
 
-def _kept_result(record: CallLog, key: Any, results: Path) -> Any:
+def _stored_result(record: CallLog, key: Any, results: Path) -> Any:
     from scalable_nb.cache.lookup import look_up
     from scalable_nb.cache.store import ResultStore
     from scalable_nb.client.logged_submissions import find_stored
