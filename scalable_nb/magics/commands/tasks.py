@@ -36,11 +36,11 @@ def _as_text(run: RunPaths) -> Text:
     import time
 
     from scalable_nb.telemetry.ledger_replay import ledger_of_run
-    from scalable_nb.widgets.task_table.summary import picture_text, take_picture
+    from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     ledger = ledger_of_run(run)
-    picture = take_picture(ledger, title=run.run_id, status="finished", at=time.time())
-    return Text(picture_text(picture))
+    summary = summarize_table(ledger, title=run.run_id, status="finished", at=time.time())
+    return Text(summary_text(summary))
 
 
 VERB = Verb(
