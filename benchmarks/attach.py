@@ -10,6 +10,8 @@ from distributed import Client
 from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
 from scalable_nb import ScalableSession
+from scalable_nb.protocol.messages import JoinRequest
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.widgets.task_table.widget import TaskTable
 
@@ -38,7 +40,8 @@ def _measure_ours(tasks: int) -> float:
     with our_session() as live:
         futures = live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
         keys = [future.key for future in futures]
-        while live.client.ask("join", client=live.client.id, keys=keys):
+        request = JoinRequest(live.client.id, tuple(keys))
+        while live.client.ask(Operation.JOIN, request)["keys"]:
             time.sleep(0.1)  # the host does not know them all yet
         started_at = time.perf_counter()
         joined = ScalableSession.attach(live.run_id)

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.dask_adapter.future_state import AnsweredState
+from scalable_nb.protocol.messages import AnsweredCalls
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 
 if TYPE_CHECKING:
     from scalable_nb.client.client import ScalableClient
@@ -122,15 +125,13 @@ class CachedFutures:
         return self._by_key.pop(key, None) is not None
 
     def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
-        batch = submission.batch
-        self.reports_sent += 1
-        self._client._send_to_scheduler(
-            {
-                "op": "scalable-answered",
-                "result_keys": [each.call.result_key for each in answered.values()],
-                **batch.with_previews({k: each.preview for k, each in answered.items()}).to_wire(),
-            }
+        previews = {key: each.preview for key, each in answered.items()}
+        message = AnsweredCalls(
+            submission.batch.with_previews(previews),
+            result_keys=tuple(each.call.result_key for each in answered.values()),
         )
+        self.reports_sent += 1
+        self._client._send_to_scheduler(stream_message(Operation.CALLS_ANSWERED, message))
 
 
 def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:

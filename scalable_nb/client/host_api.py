@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed import Client, Future
 
 from scalable_nb.errors import HostDiedError
-from scalable_nb.telemetry.ledger import Delta, key_text
+from scalable_nb.protocol.messages import EmptyMessage, LedgerRequest, TaskKeys
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import Message, call
+from scalable_nb.telemetry.ledger import Delta
+from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
     from scalable_nb.client.cached_futures import CachedFutures
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 _DYING_S: Final = 0.5
 _LOOK_EVERY_S: Final = 0.02
+_NOTHING: Final = EmptyMessage()
 
 
 class HostClient(Client):
@@ -58,7 +63,7 @@ class HostClient(Client):
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""
-        count: int = self.sync(self._count_of, "retry_now", futures)
+        count: int = self.sync(self._count_of, Operation.RETRY_NOW, futures)
         return count
 
     def give_up(self, futures: Iterable[Future[Any]]) -> int:
@@ -69,7 +74,7 @@ class HostClient(Client):
         int
             How many were waiting; others are left alone.
         """
-        count: int = self.sync(self._count_of, "give_up", futures)
+        count: int = self.sync(self._count_of, Operation.GIVE_UP, futures)
         return count
 
     def resume(self, futures: Iterable[Future[Any]]) -> int:
@@ -80,21 +85,22 @@ class HostClient(Client):
         int
             How many were paused.
         """
-        count: int = self.sync(self._count_of, "resume", futures)
+        count: int = self.sync(self._count_of, Operation.RESUME_TASKS, futures)
         return count
 
-    async def _count_of(self, handler: str, futures: Iterable[Future[Any]]) -> int:
-        return len(await self.ask_async(handler, keys=[future.key for future in futures]))
+    async def _count_of(self, operation: Operation, futures: Iterable[Future[Any]]) -> int:
+        tasks = TaskKeys(tuple(future.key for future in futures))
+        return len(TaskKeys.from_wire(await self.ask_async(operation, tasks)).keys)
 
     # --- the host --------------------------------------------------------------------
 
-    def ask(self, handler: str, **values: Any) -> Any:
-        """Call a handler of the host and wait for its answer."""
-        return self.sync(self.ask_async, handler, **values)
+    def ask(self, operation: Operation, message: Message = _NOTHING) -> Any:
+        """Call an operation of the host; return its reply as it arrived."""
+        return self.sync(self.ask_async, operation, message)
 
-    async def ask_async(self, handler: str, **values: Any) -> Any:
-        """Call a handler of the host, in the client's event loop."""
-        return await getattr(self.scheduler, f"scalable_{handler}")(**values)
+    async def ask_async(self, operation: Operation, message: Message = _NOTHING) -> Any:
+        """Call an operation of the host, in the client's event loop."""
+        return await call(self.scheduler, operation, message)
 
     def _handle_cancelled_keys(self, keys: list[Any], reason: Any = None, msg: Any = None) -> None:
         """Called by Dask when tasks were cancelled by another client or by the host."""
@@ -137,12 +143,14 @@ class LedgerFeed:
     async def fetch(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
         """What changed, or None when nothing did within ``wait_s`` seconds."""
         answer: Delta | None = await self._client.ask_async(
-            "ledger",
-            ledger_id=ledger_id,
-            since=since,
-            wait_s=wait_s,
-            client=self._client.id,
-            answered=self._client.cached_futures.reports_sent,
+            Operation.GET_LEDGER,
+            LedgerRequest(
+                ledger_id,
+                since,
+                wait_s,
+                client=self._client.id,
+                reports_sent=self._client.cached_futures.reports_sent,
+            ),
         )
         return answer
 

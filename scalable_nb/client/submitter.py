@@ -26,7 +26,10 @@ from scalable_nb.client.submission import (
     Submission,
     pack_calls,
 )
-from scalable_nb.protocol.messages import ANNOTATION
+from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.messages import ReopenedTasks
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
 
 #: In a burst of submissions the host is looked at once for all that come so soon.
@@ -91,7 +94,7 @@ class SendingClient(GatheringClient):
         self.cached_futures.hand_over(inputs)
         previews = {key: each.preview for key, each in packed.items()}
         batch = submission.batch.with_previews(previews, is_known=is_known)
-        self._send_to_scheduler({"op": "scalable-batch", **batch.to_wire()})
+        self._send_to_scheduler(stream_message(Operation.BATCH_SUBMITTED, batch))
         runner = run_async_attempt if submission.is_async else run_attempt
         graph = {
             key: Task(key, runner, key, each.call, *map(parse_input, each.inputs))
@@ -147,7 +150,8 @@ class SendingClient(GatheringClient):
             return
         for key in keys:
             self.futures[key].retry()
-        self._send_to_scheduler({"op": "scalable-reopen", "keys": keys, "terms": options.wire})
+        reopened = ReopenedTasks(tuple(keys), options.wire)
+        self._send_to_scheduler(stream_message(Operation.TASKS_REOPENED, reopened))
 
 
 def _inputs_of(expr: Any) -> set[Any]:

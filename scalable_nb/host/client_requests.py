@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,8 +16,8 @@ from dask._task_spec import Alias
 from scalable_nb.dask_adapter.rerun_transitions import rerun
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.annotations import ANNOTATION, STORAGE_ENTRIES
+from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import (
     CallReply,
     CallRequest,
@@ -108,7 +108,7 @@ class ClientRequests:
         ts = self._scheduler.tasks.get(key)
         return key in self._tracker.records and ts is not None and ts.state == "erred"
 
-    def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
+    def run_again(self, wires: Mapping[Any, dict[str, Any] | None]) -> None:
         """Run failed tasks and their failed inputs again; None keeps a task's terms."""
         again = self._with_failed_inputs(wires)
         for key in again:

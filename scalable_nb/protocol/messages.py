@@ -407,7 +407,7 @@ class JobBegan(Message):
 
 @dataclass(frozen=True, slots=True)
 class RevocationQuery(Message):
-    """A task was taken back from a worker: had it started?
+    """A question about a task that was taken back from a worker: whether it had started.
 
     Attributes
     ----------

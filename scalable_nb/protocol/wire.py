@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from types import UnionType
-from typing import Any, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    NamedTuple,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from scalable_nb.errors import ProtocolError
 from scalable_nb.protocol.operations import Operation
@@ -21,8 +31,8 @@ _Decoder = Callable[[Any], Any]
 class Message:
     """Base of all messages: frozen dataclasses whose fields are plain values or messages.
 
-    Types that are checked: the built-in ones, enums, other messages, ``tuple[X, ...]``,
-    ``tuple[X, Y]``, ``dict[K, V]``, unions and ``Any``. Task keys are ``Any``: Dask's may be
+    Types that are checked: the built-in ones, enums, typed dicts, other messages,
+    ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[K, V]``, unions and ``Any``. Task keys are ``Any``: Dask's may be
     tuples.
     """
 
@@ -86,16 +96,14 @@ def answering(message: type[M], handle: Callable[[M], Any]) -> Callable[..., Any
     handle : callable
         Gets the message; may be a coroutine function.
     """
-    if inspect.iscoroutinefunction(handle):
 
-        async def answer(**values: Any) -> Any:
-            return _plain(await handle(message.from_wire(values)))
-    else:
+    def answer(**values: Any) -> Any:
+        return _plain(handle(message.from_wire(values)))
 
-        def answer(**values: Any) -> Any:
-            return _plain(handle(message.from_wire(values)))
+    async def answer_later(**values: Any) -> Any:
+        return _plain(await handle(message.from_wire(values)))
 
-    return answer
+    return answer_later if inspect.iscoroutinefunction(handle) else answer
 
 
 def receiving(message: type[M], handle: Callable[[str, M], None]) -> Callable[..., None]:
@@ -127,8 +135,16 @@ class _Field(NamedTuple):
     is_required: bool
 
 
-@functools.cache
 def _fields_of(message: type[Message]) -> dict[str, _Field]:
+    if message not in _known_fields:
+        _known_fields[message] = _inspect(message)
+    return _known_fields[message]
+
+
+_known_fields: dict[type[Message], dict[str, _Field]] = {}
+
+
+def _inspect(message: type[Message]) -> dict[str, _Field]:
     hints = get_type_hints(message)
     return {
         item.name: _Field(
@@ -162,6 +178,8 @@ def _decoder(hint: Any) -> _Decoder:
         return functools.partial(_decode_each, tuple(map(_decoder, parts)))
     if origin is dict:
         return functools.partial(_decode_dict, *map(_decoder, parts))
+    if is_typeddict(hint):
+        return functools.partial(_decode_typed_dict, hint.__required_keys__)
     if issubclass(hint, Message):
         return functools.partial(_decode_message, hint)
     if issubclass(hint, Enum):
@@ -216,6 +234,12 @@ def _decode_dict(decode_key: _Decoder, decode_value: _Decoder, value: Any) -> di
     if not isinstance(value, Mapping):
         raise _mismatch(value)
     return {decode_key(key): decode_value(each) for key, each in value.items()}
+
+
+def _decode_typed_dict(required: frozenset[str], value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not required <= value.keys():
+        raise _mismatch(value)
+    return dict(value)
 
 
 def _decode_message(message: type[Message], value: Any) -> Message:

@@ -12,6 +12,8 @@ from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
+from scalable_nb.protocol.messages import ResubmitReply, ResubmitRequest
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
@@ -56,7 +58,8 @@ def resubmit_in_place(
     # Before the host is asked: its answer may overtake us with a task that is done.
     for key in plan.to_run:
         client.futures[key].retry()
-    _ask(client, plan.to_run, wire, named, dry_run=False)
+    request = ResubmitRequest(tuple(plan.to_run), wire, tuple(named), dry_run=False)
+    client.ask(Operation.RESUBMIT, request)
 
 
 def resubmit_corrected(
@@ -103,20 +106,7 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    answer = _ask(client, plan.to_run, {}, named, dry_run=True)
-    left_out = {**plan.left_out, **dict.fromkeys(answer["left_out"], NOT_IDEMPOTENT)}
-    return replace(plan, to_run=list(answer["chosen"]), left_out=left_out)
-
-
-def _ask(
-    client: ScalableClient,
-    keys: list[Any],
-    overrides: dict[str, Any],
-    named: list[str],
-    *,
-    dry_run: bool,
-) -> dict[str, list[Any]]:
-    answer: dict[str, list[Any]] = client.ask(
-        "resubmit", keys=keys, changes=overrides, named=named, dry_run=dry_run
-    )
-    return answer
+    request = ResubmitRequest(tuple(plan.to_run), {}, tuple(named), dry_run=True)
+    reply = ResubmitReply.from_wire(client.ask(Operation.RESUBMIT, request))
+    left_out = {**plan.left_out, **dict.fromkeys(reply.left_out, NOT_IDEMPOTENT)}
+    return replace(plan, to_run=list(reply.chosen), left_out=left_out)

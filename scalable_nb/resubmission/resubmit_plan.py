@@ -11,8 +11,7 @@ from typing import Any
 
 from scalable_nb.paths import RunPaths
 from scalable_nb.resubmission.failure_filter import as_filters, check_filters, matches_any
-from scalable_nb.telemetry.ledger import key_text
-from scalable_nb.telemetry.rows import FailureRow
+from scalable_nb.telemetry.rows import FailureRow, key_text
 
 NOT_SELECTED = "not chosen by only="
 NOT_IDEMPOTENT = "not idempotent"

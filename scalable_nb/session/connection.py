@@ -19,6 +19,7 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import HostHandle, SpawnedHost, last_lines
 from scalable_nb.telemetry.aggregates import core_hours
@@ -142,7 +143,7 @@ class Connection:
     def journals(self, *, is_open: bool) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks; where it ``is_open``, brought up to date by the host."""
         if is_open and self.is_host_alive():
-            self.client.ask("flush")
+            self.client.ask(Operation.FLUSH)
         endings = self._endings.read()
         return with_given_up(self._failures.read(), endings), endings
 
@@ -184,7 +185,7 @@ class Connection:
         if self.client.status == "running":
             try:
                 self.mirror.refresh()  # so that the views end with what is true
-                self.client.ask("stop")
+                self.client.ask(Operation.STOP)
             except OSError:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:

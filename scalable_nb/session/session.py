@@ -27,6 +27,16 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
+from scalable_nb.protocol.messages import (
+    AdaptRequest,
+    CancelRequest,
+    ResumeRequest,
+    ScaleRequest,
+    StatusReply,
+    TaskCount,
+    WorkerCounts,
+)
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.session.connection import Connection
 from scalable_nb.session.host_job import HostJob, submit_host
 from scalable_nb.session.host_launcher import (
@@ -310,23 +320,23 @@ class ScalableSession:
         """Workers and tasks as the host sees them now."""
         self.check_alive()
         assert self.paths is not None
-        answer = self.client.ask("status")
+        reply = StatusReply.from_wire(self.client.ask(Operation.STATUS))
         return SessionStatus(
             run_id=self.run_id,
             target=self.target_name,
             state="running",
             host_pid=self._connection_info["pid"],
-            workers=answer["workers"],
-            counts=answer["counts"],
+            workers=[worker.to_wire() for worker in reply.workers],
+            counts=reply.counts,
             dashboard_link=self.dashboard_link,
             folder=self.paths.folder,
             started_at=self._connection_info["started_at"],
-            notices=answer["notices"],
-            pauses=list(answer["pauses"]),
-            jobs=answer["jobs"],
+            notices=list(reply.notices),
+            pauses=list(reply.pauses),
+            jobs=list(reply.jobs),
             core_hours=self._linked.core_hours(),
             host=self._connection_info["host"],
-            host_job=answer["host_job"],
+            host_job=reply.host_job,
         )
 
     def failures(self) -> list[FailureRow]:
@@ -402,7 +412,8 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        return int(self.client.ask("resume_batches", batches=batches or None))
+        request = ResumeRequest(batches or None)
+        return TaskCount.from_wire(self.client.ask(Operation.RESUME_BATCHES, request)).count
 
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         """Cancel what is not done of some batches, of all where none is named.
@@ -426,7 +437,8 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
+        request = CancelRequest(batches or None, only_paused)
+        return TaskCount.from_wire(self.client.ask(Operation.CANCEL_BATCHES, request)).count
 
     # --- workers -------------------------------------------------------------------
 
@@ -452,7 +464,8 @@ class ScalableSession:
         """
         self._check_workers(n=n)
         self._check_component(component, f"session.scale({n})")
-        return dict(self.client.ask("scale", count=n, component=component))
+        request = ScaleRequest(n, component)
+        return WorkerCounts.from_wire(self.client.ask(Operation.SCALE, request)).counts
 
     def adapt(
         self, minimum: int = 0, maximum: int | None = None, component: str | None = None
@@ -485,7 +498,8 @@ class ScalableSession:
                 "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
             )
         self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
+        request = AdaptRequest(minimum, maximum, component)
+        return WorkerCounts.from_wire(self.client.ask(Operation.ADAPT, request)).counts
 
     def _check_workers(self, **numbers: object) -> None:
         self.check_alive()

@@ -17,7 +17,7 @@ def test_what_waits_asks_for_no_worker() -> None:
     host.submit(["blocked"], PolicyTerms(), ["parked"], "")
     assert runnable_by_component(host.tracker).total() == 1
     (task,) = host.processing()
-    assert host.ask_about_failure(*task, "transient")["retry"]
+    assert host.ask_about_failure(*task, "transient")["will_retry"]
     host.give_back("parked", worker)
     assert runnable_by_component(host.tracker).total() == 0
     host.remove_worker(worker)

@@ -18,8 +18,8 @@ from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.decision import decide
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
-from scalable_nb.protocol.call import result_key_of, slot_name
 from scalable_nb.protocol.annotations import ANNOTATION, TaskAnnotation
+from scalable_nb.protocol.call import registered_name, result_key_of
 from scalable_nb.protocol.messages import (
     AttemptExpired,
     AttemptFailed,
@@ -47,16 +47,16 @@ class AttemptFailures:
         self._recorder = tracker.recorder
         self._parked = tracker.parked
         self._at_most_once = tracker.at_most_once
-        self._keys_by_slot: dict[str, Any] = {}
+        self._keys_by_name: dict[str, Any] = {}
 
     def enter(self, key: Any) -> None:
         """A task of ours is new."""
-        if slot_name(key) != key:
-            self._keys_by_slot[slot_name(key)] = key
+        if registered_name(key) != key:
+            self._keys_by_name[registered_name(key)] = key
 
     def forget(self, key: Any) -> None:
         """A task is gone."""
-        self._keys_by_slot.pop(slot_name(key), None)
+        self._keys_by_name.pop(registered_name(key), None)
 
     # --- attempts that must not be repeated ----------------------------------------
 
@@ -145,7 +145,7 @@ class AttemptFailures:
             self.fail(tracked, TaskTimeoutError(f"{message} (attempt {tracked.attempts})"))
 
     def _key_of(self, name: str) -> Any:
-        return self._keys_by_slot.get(name, name)
+        return self._keys_by_name.get(name, name)
 
     def _is_precious(self, name: str) -> bool:
         tracked = self._tracker.records.get(self._key_of(name))

@@ -15,13 +15,14 @@ from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.messages import AnsweredCalls
 from scalable_nb.telemetry.journal import JournalFile
-from scalable_nb.telemetry.ledger import Ledger, key_text
+from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import (
     GIVEN_UP,
     SCHEMA_VERSION,
     FailureRow,
     TaskRow,
     TaskState,
+    key_text,
     utc_iso,
 )
 

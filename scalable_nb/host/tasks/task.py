@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.circuit_breaker import CircuitBreaker
+from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.protocol.messages import BatchMessage, ErrorReport
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 #: Why a task that had succeeded has a further attempt: its result was lost with a worker.
 RECOMPUTED: Final = "recomputed"

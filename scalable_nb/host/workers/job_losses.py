@@ -19,6 +19,7 @@ from scalable_nb.batch_system.job_state import JobFacts, in_words
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
+from scalable_nb.protocol.exit_report import ExitCause
 
 if TYPE_CHECKING:
     from distributed.scheduler import Scheduler

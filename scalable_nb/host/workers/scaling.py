@@ -30,9 +30,9 @@ from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
 if TYPE_CHECKING:
     from scalable_nb.host.final_flush import FlushReport
+    from scalable_nb.host.tasks.task import TaskBatch
     from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.host.workers.job_monitor import JobMonitor
-    from scalable_nb.host.tasks.task import TaskBatch
 
 logger = logging.getLogger(__name__)
 

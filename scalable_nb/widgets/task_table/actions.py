@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.protocol.messages import TaskKeys
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.telemetry.log_lines import lines_between
 
 if TYPE_CHECKING:
@@ -150,17 +152,21 @@ class SessionControls:
         held = self._session.client.held_keys()
         return [held.get(task_id, task_id) for task_id in task_ids]
 
+    def _count_of(self, operation: Operation, task_ids: Sequence[str]) -> int:
+        request = TaskKeys(tuple(self._keys(task_ids)))
+        return len(TaskKeys.from_wire(self._session.client.ask(operation, request)).keys)
+
     def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("retry_now", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} tried again now")
+        done = self._count_of(Operation.RETRY_NOW, task_ids)
+        return Outcome(f"{_tasks(done)} tried again now")
 
     def _give_up(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("give_up", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} given up")
+        done = self._count_of(Operation.GIVE_UP, task_ids)
+        return Outcome(f"{_tasks(done)} given up")
 
     def _cancel(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("cancel_tasks", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} cancelled")
+        done = self._count_of(Operation.CANCEL_TASKS, task_ids)
+        return Outcome(f"{_tasks(done)} cancelled")
 
     def _resubmit(self, task_ids: Sequence[str]) -> Outcome:
         from distributed import Future
