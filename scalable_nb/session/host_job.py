@@ -74,10 +74,10 @@ class SubmittedHost:
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        fate = run_to_end(self._fate()) or self._facts()
-        if fate is None:
+        outcome = run_to_end(self._fate()) or self._facts()
+        if outcome is None:
             return f"{self.system} job {self.job_id} ended"
-        return in_words(self.system, fate)
+        return in_words(self.system, outcome)
 
     def advice(self) -> str:
         """Where a person finds why the job waits, where that is not told here."""
