@@ -38,7 +38,7 @@ class LostJob:
     before : JobFacts or None
         The batch system's last word of the run before its end.
     on_outcome : callable
-        Called once with its fate, or None when nobody can say.
+        Called once with its outcome, or None when nobody can say.
     """
 
     job_id: str
@@ -89,7 +89,7 @@ class JobOutcomes:
                 await self._look_up(pending)
             except Exception:
                 # Whatever goes wrong here, the tasks must not wait for ever.
-                logger.exception("the fate of jobs could not be looked up")
+                logger.exception("the outcome of jobs could not be looked up")
             for lost in [lost for lost in self._open if lost in pending]:
                 lost.tries += 1
                 if self._is_settled(lost):

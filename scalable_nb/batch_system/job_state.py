@@ -252,7 +252,7 @@ def _with_log(outcome: JobFacts | None, log: JobFacts) -> JobFacts:
 
 
 def with_start(outcome: JobFacts, before: JobFacts | None, came_at: float) -> JobFacts:
-    """Add what was known of the run while it lived, where its fate does not say it.
+    """Add what was known of the run while it lived, where its outcome does not say it.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ _HAPPENED: Final = {
 
 
 def in_words(system: str, outcome: JobFacts) -> str:
-    """The fate of a job as one clause, e.g. ``Slurm job 75 on n1 was PREEMPTED after 3 s``."""
+    """The outcome of a job as one clause, e.g. ``Slurm job 75 on n1 was PREEMPTED after 3 s``."""
     words = [f"{system} job {outcome.job_id}"]
     if outcome.node:
         words.append(f"on {outcome.node}")

@@ -74,7 +74,7 @@ class SubmittedHost:
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        outcome = run_to_end(self._fate()) or self._facts()
+        outcome = run_to_end(self._outcome()) or self._facts()
         if outcome is None:
             return f"{self.system} job {self.job_id} ended"
         return in_words(self.system, outcome)
@@ -128,14 +128,14 @@ class SubmittedHost:
     def _facts(self) -> JobFacts | None:
         return self._queue.facts(self.job_id)
 
-    async def _fate(self) -> JobFacts | None:
+    async def _outcome(self) -> JobFacts | None:
         from scalable_nb.batch_system.job_logs import logs_of_job
         from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 
         facts = self._facts()
         began_at = facts.started_at if facts is not None else None
         answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
-        JobOutcomes(self._queue).ask(
+        JobOutcomes(self._queue).query(
             LostJob(
                 self.job_id,
                 began_at or self._asked_at,

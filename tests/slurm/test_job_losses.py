@@ -51,7 +51,7 @@ def _losses(folder: Path, count: int) -> list[dict[str, Any]]:
     return rows()
 
 
-def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
+def test_four_jobs_have_four_outcomes(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
     """Cancelled, requeued, node failed, preempted: each record says which it was, of which job,
     where, and what the job's log said last. Each task runs again, and no budget pays for it: its
     one retry is there for an error of its own. All jobs are looked up together."""

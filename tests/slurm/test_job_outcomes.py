@@ -15,7 +15,7 @@ from scalable_nb.batch_system.job_outcomes import WAITS_S, JobOutcomes, LostJob
 from scalable_nb.batch_system.job_queue import SlurmQueue
 from scalable_nb.batch_system.job_state import JobFacts, in_words
 
-NAME = "fates"
+NAME = "outcomes"
 
 #: Waits without children, so that the signal that ends it ends all of it.
 WAIT = "echo begun; exec sleep 600"
@@ -66,7 +66,7 @@ class Running:
             JobOutcomes(self.queue, waits_s).query(lost)
             return await answer
 
-        outcome = asyncio.run(ask())
+        outcome = asyncio.run(query())
         assert outcome is not None
         return outcome
 
@@ -151,7 +151,7 @@ def test_a_job_that_used_too_much_memory(any_strict_slurm: RealSlurm, tmp_path: 
     assert outcome.max_rss_bytes > 300 * 2**20
 
 
-def test_a_job_that_runs_on_has_no_fate(slurm: RealSlurm, tmp_path: Path) -> None:
+def test_a_running_job_has_no_outcome(slurm: RealSlurm, tmp_path: Path) -> None:
     """While a job still runs, nobody says that it has ended."""
     job = Running(slurm, tmp_path, WAIT)
     with pytest.raises(AssertionError):

@@ -98,7 +98,7 @@ def test_the_run_of_the_worker_counts_not_the_last_one() -> None:
 
 
 def test_nothing_is_said_while_the_job_runs() -> None:
-    """A job that runs, or of which nobody has heard, has no fate."""
+    """A job that runs, or of which nobody has heard, has no outcome."""
     for now in (None, JobFacts("75", "RUNNING", started_at=100.0), JobFacts("75", "COMPLETING")):
         assert find_outcome(CAME_AT, [], now, JobFacts("75", "", source="log")) is None
     assert find_outcome(CAME_AT, [run("RUNNING", ended_at=None)], None, None) is None
@@ -152,7 +152,7 @@ def test_what_was_known_before_fills_what_the_log_leaves_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "words"),
+    ("outcome", "words"),
     [
         (
             JobFacts("75", "PREEMPTED", node="n1", elapsed_s=3.0),
@@ -169,7 +169,7 @@ def test_what_was_known_before_fills_what_the_log_leaves_out() -> None:
         (JobFacts("75", "CANCELLED"), "Slurm job 75 was CANCELLED"),
     ],
 )
-def test_a_fate_in_words(outcome: JobFacts, words: str) -> None:
+def test_outcome_text(outcome: JobFacts, words: str) -> None:
     """Job, node, what happened and after how long, as far as it is known."""
     assert in_words("Slurm", outcome) == words
 

@@ -98,7 +98,7 @@ class JobLosses(SchedulerPlugin):
         *,
         is_expected: bool,
     ) -> bool:
-        """Whether the fate of a lost worker's job has to be found out first.
+        """Whether the outcome of a lost worker's job has to be found out first.
 
         Parameters
         ----------
@@ -106,7 +106,7 @@ class JobLosses(SchedulerPlugin):
         report : ExitReport or None
             The nanny's word, if it has come.
         on_outcome : callable
-            Called with the worker when the fate is known, or nobody can say.
+            Called with the worker when the outcome is known, or nobody can say.
         is_expected : bool
             Whether the worker had said goodbye to the scheduler.
         """
@@ -174,9 +174,9 @@ class JobLosses(SchedulerPlugin):
             where = f"{self._queue.system} job {job_id}"
             message = f"{label}: worker lost: what became of {where} is unknown"
             return replace(failure, message=message), loss
-        return self._of_fate(job.entry, job.outcome, failure, label)
+        return self._of_outcome(job.entry, job.outcome, failure, label)
 
-    def _of_fate(
+    def _of_outcome(
         self, entry: WorkerGroup, outcome: JobFacts, failure: FailedAttempt, label: str
     ) -> tuple[FailedAttempt, WorkerLossCause]:
         words = f"{label}: worker lost: {in_words(self._queue.system, outcome)}"
