@@ -286,7 +286,7 @@ _HAPPENED: Final = {
 }
 
 
-def in_words(system: str, outcome: JobFacts) -> str:
+def outcome_text(system: str, outcome: JobFacts) -> str:
     """The outcome of a job as one clause, e.g. ``Slurm job 75 on n1 was PREEMPTED after 3 s``."""
     words = [f"{system} job {outcome.job_id}"]
     if outcome.node:

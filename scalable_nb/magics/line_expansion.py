@@ -70,8 +70,10 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     try:
         marked = marking.vformat(line.replace("\0", ""), (), variables)
     except Exception as error:  # whatever the user's expression raises
-        told = f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
-        raise WrongUse(told + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
+        message = (
+            f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
+        )
+        raise WrongUse(message + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
     try:
         words = shlex.split(marked)
     except ValueError as error:

@@ -241,10 +241,10 @@ def _changes(document: Document, locks: Document) -> Iterator[Problem]:
         if value == prescribed or leaves_as_it_is:
             continue
         if prescribed is _NOTHING:
-            told = f"is locked by {locks.name}:{locks.line((_LOCKED,))}; remove it"
+            reason = f"is locked by {locks.name}:{locks.line((_LOCKED,))}; remove it"
         else:
-            told = f"is locked to {prescribed!r} by {locks.name}:{locks.line(held)}; remove it"
-        yield Problem(document.line(path), path, told)
+            reason = f"is locked to {prescribed!r} by {locks.name}:{locks.line(held)}; remove it"
+        yield Problem(document.line(path), path, reason)
 
 
 def _is_locked(path: KeyPath, patterns: Iterable[str]) -> bool:

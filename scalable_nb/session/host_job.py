@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors import StartError
 from scalable_nb.manifest.job_options import host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
@@ -77,7 +77,7 @@ class SubmittedHost:
         outcome = run_to_end(self._outcome()) or self._facts()
         if outcome is None:
             return f"{self.system} job {self.job_id} ended"
-        return in_words(self.system, outcome)
+        return outcome_text(self.system, outcome)
 
     def advice(self) -> str:
         """Where a person finds why the job waits, where that is not told here."""

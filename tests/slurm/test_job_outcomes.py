@@ -13,7 +13,7 @@ from waiting import until
 
 from scalable_nb.batch_system.job_outcomes import WAITS_S, JobOutcomes, LostJob
 from scalable_nb.batch_system.job_queue import SlurmQueue
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 
 NAME = "outcomes"
 
@@ -84,7 +84,7 @@ def test_a_cancelled_job(job: Running) -> None:
     job.slurm.instance.query("scancel", job.job_id)
     outcome = job.outcome()
     assert (outcome.state, outcome.signal, outcome.node) == ("CANCELLED", 15, "n1")
-    assert in_words("Slurm", outcome).startswith(
+    assert outcome_text("Slurm", outcome).startswith(
         f"Slurm job {job.job_id} on n1 was CANCELLED after "
     )
     assert outcome.log_tail[0] == "begun"
@@ -127,7 +127,7 @@ def test_a_job_whose_node_failed(job: Running) -> None:
     job.slurm.scontrol("update", "NodeName=n1", "State=DOWN", "Reason=test")
     outcome = job.outcome()
     assert (outcome.state, outcome.node) == ("NODE_FAIL", "n1")
-    assert in_words("Slurm", outcome).startswith(
+    assert outcome_text("Slurm", outcome).startswith(
         f"Slurm job {job.job_id} on n1 ended with NODE_FAIL"
     )
 

@@ -23,7 +23,7 @@ WORKER = "tls://10.0.0.2:1"
 class Accounting(Queue):
     """A batch system that knows one job."""
 
-    is_telling = True
+    reports_states = True
 
     def __init__(self, outcome: JobFacts | None) -> None:
         super().__init__("Slurm")

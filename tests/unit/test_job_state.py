@@ -10,9 +10,9 @@ from scalable_nb.batch_system.job_state import (
     JobFacts,
     JobPhase,
     find_outcome,
-    in_words,
     job_phase,
     jobs_text,
+    outcome_text,
     with_forgotten,
     with_start,
 )
@@ -171,7 +171,7 @@ def test_what_was_known_before_fills_what_the_log_leaves_out() -> None:
 )
 def test_outcome_text(outcome: JobFacts, words: str) -> None:
     """Job, node, what happened and after how long, as far as it is known."""
-    assert in_words("Slurm", outcome) == words
+    assert outcome_text("Slurm", outcome) == words
 
 
 @pytest.mark.parametrize(

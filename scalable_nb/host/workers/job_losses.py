@@ -15,7 +15,7 @@ from dask.utils import format_bytes
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
@@ -111,7 +111,7 @@ class JobLosses(SchedulerPlugin):
             Whether the worker had said goodbye to the scheduler.
         """
         job, job_id = self._jobs.get(worker), self.job_of(worker)
-        if job is None or job_id is None or job.is_answered or not self._queue.is_telling:
+        if job is None or job_id is None or job.is_answered or not self._queue.reports_states:
             return False
         if _is_of_process(report):  # the nanny is in the job: it runs on
             self._outcomes.drop(job.question)
@@ -166,7 +166,7 @@ class JobLosses(SchedulerPlugin):
             return failure, loss
         last = self._queue.facts(job_id)
         failure = replace(failure, job_id=job_id, host=(last and last.node) or failure.host)
-        if _is_of_process(report) and self._queue.is_telling:
+        if _is_of_process(report) and self._queue.reports_states:
             return replace(failure, job_state="RUNNING"), loss
         if not job.is_answered:
             return failure, loss
@@ -179,7 +179,7 @@ class JobLosses(SchedulerPlugin):
     def _of_outcome(
         self, entry: WorkerGroup, outcome: JobFacts, failure: FailedAttempt, label: str
     ) -> tuple[FailedAttempt, WorkerLossCause]:
-        words = f"{label}: worker lost: {in_words(self._queue.system, outcome)}"
+        words = f"{label}: worker lost: {outcome_text(self._queue.system, outcome)}"
         loss = _LOSS_OF.get(outcome.state, WorkerLossCause.CRASH)
         values: dict[str, Any] = {}
         if outcome.is_out_of_memory:

@@ -104,8 +104,8 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
     def show(self, view: FailureView, title: str, remedies: Sequence[Finding]) -> None:
         """Bring words, fields and lists up to date, in as few messages as can be."""
         sentence = failure_html.headline(view.frame, view.groups)
-        told = failure_html.problems_text(view.records.problems)
-        _set(self._head, failure_html.head_html(title, sentence, view.findings, told))
+        problems = failure_html.problems_text(view.records.problems)
+        _set(self._head, failure_html.head_html(title, sentence, view.findings, problems))
         chosen = f"Only {view.selection}" if not view.selection.is_empty else ""
         _set(self._chosen, failure_html.note_html(chosen))
         self._fill_classes(view)
@@ -122,7 +122,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         if [part.model_id for part in parts] != [part.model_id for part in self._shown]:
             self._shown = self.children = parts
 
-    def tell(self, html: str) -> None:
+    def show_message(self, html: str) -> None:
         """Say something in passing."""
         _set(self._note, html)
 
