@@ -36,7 +36,7 @@ _NOTHING: Final = object()
 
 
 @dataclass(frozen=True)
-class Layers:
+class ConfigSources:
     """Manifest files as one document; the one that goes first stands first.
 
     Parameters
@@ -55,7 +55,7 @@ class Layers:
     locks: Document | None = None
     has_project: bool = False
 
-    def over(self, default: dict[str, Any]) -> Layers:
+    def over(self, default: dict[str, Any]) -> ConfigSources:
         """These files with what holds where none of them says it."""
         said = self.data if isinstance(self.data, dict) else {}
         missing = {
@@ -119,7 +119,7 @@ class Layers:
         return self.documents[0]
 
 
-def find_layers(path: str | os.PathLike[str] | None = None) -> Layers:
+def find_config_sources(path: str | os.PathLike[str] | None = None) -> ConfigSources:
     """The files that hold here, read but not checked; there may be none.
 
     Parameters
@@ -144,12 +144,12 @@ def find_layers(path: str | os.PathLike[str] | None = None) -> Layers:
             line = f"{document.name} is empty; `%scalable init --force` writes a commented one"
             raise ManifestError(line, [line])
     locks = documents[-1] if files and files[-1] == system_manifest() else None
-    return Layers(tuple(documents), tuple(files), locks, project is not None)
+    return ConfigSources(tuple(documents), tuple(files), locks, project is not None)
 
 
-def only(path: Path) -> Layers:
+def only(path: Path) -> ConfigSources:
     """One file by itself: a manifest that was resolved before."""
-    return Layers((read_document(path),), (path,), has_project=True)
+    return ConfigSources((read_document(path),), (path,), has_project=True)
 
 
 def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:

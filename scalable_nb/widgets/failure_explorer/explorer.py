@@ -343,11 +343,11 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
                 self._show()
                 if self._is_going_on is not None:
                     self._follower = Follower(self.refresh, self._is_going_on)
-            view = (self._title, self.frame, self.groups, self.findings)
+            shown = (self._title, self.frame, self.groups, self.findings)
             first = self.groups["example"].head(1).tolist()
             example = self._records.row(int(first[0])) if first else None
         return {
             **super()._repr_mimebundle_(**kwargs),
-            "text/plain": failure_html.static_text(*view),
-            "text/html": failure_html.static_html(*view, example),
+            "text/plain": failure_html.static_text(*shown),
+            "text/html": failure_html.static_html(*shown, example),
         }
