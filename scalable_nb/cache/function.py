@@ -216,10 +216,10 @@ class CacheableFunction(Generic[P, T]):
 
 @functools.lru_cache(maxsize=64)
 def _store_at(
-    said: Path | None, compress: bool, variable: str | None, working_directory: str
+    cache_dir: Path | None, compress: bool, variable: str | None, working_directory: str
 ) -> ResultStore:
     """The store of a direct call; what decides it is in the arguments, so it may be remembered."""
-    return ResultStore(said or load_settings().cache_dir, compress=compress)
+    return ResultStore(cache_dir or load_settings().cache_dir, compress=compress)
 
 
 def _empty() -> CacheableFunction[Any, Any]:

@@ -57,9 +57,9 @@ class ConfigSources:
 
     def over(self, default: dict[str, Any]) -> ConfigSources:
         """These files with what holds where none of them says it."""
-        said = self.data if isinstance(self.data, dict) else {}
+        given = self.data if isinstance(self.data, dict) else {}
         missing = {
-            key: value for key, value in default.items() if key == "project" or not said.get(key)
+            key: value for key, value in default.items() if key == "project" or not given.get(key)
         }
         text = yaml.safe_dump(missing, sort_keys=False, allow_unicode=True)
         return replace(self, documents=(*self.documents, parse_document(text, BUILT_IN)))
@@ -86,10 +86,10 @@ class ConfigSources:
         """The line of the deepest part of ``path``, in the file that `file_of` gives."""
         return self._document_of(path).line(path)
 
-    def origin(self, said: KeyPath, path: KeyPath) -> tuple[str, bool]:
+    def origin(self, given: KeyPath, path: KeyPath) -> tuple[str, bool]:
         """The file in which a value is said, and whether what it is about is locked."""
         is_locked = self.locks is not None and _is_locked(path, _patterns(self.locks))
-        return self._document_of(said).name, is_locked
+        return self._document_of(given).name, is_locked
 
     def check(self) -> list[str]:
         """Everything that is wrong with the files, as sentences with file and line."""
@@ -211,18 +211,18 @@ def _is_readable(document: Document) -> bool:
 
 
 def _patterns(locks: Document) -> list[str]:
-    said = (locks.data or {}).get(_LOCKED) or []
-    return [str(each) for each in said] if isinstance(said, list) else []
+    given = (locks.data or {}).get(_LOCKED) or []
+    return [str(each) for each in given] if isinstance(given, list) else []
 
 
 def _lock_problems(locks: Document) -> Iterator[Problem]:
-    said = (locks.data or {}).get(_LOCKED) or []
-    if not isinstance(said, list):
-        text = f"{said!r} is not a list; expected e.g. [targets.slurm.account]"
+    given = (locks.data or {}).get(_LOCKED) or []
+    if not isinstance(given, list):
+        text = f"{given!r} is not a list; expected e.g. [targets.slurm.account]"
         yield Problem(locks.line((_LOCKED,)), (_LOCKED,), text)
         return
     known = [name for name in Manifest.model_fields if name not in ("version", "overlays")]
-    for index, each in enumerate(said):
+    for index, each in enumerate(given):
         section = str(each).partition(".")[0]
         if section not in known:
             text = f"{str(each)!r} is no key of a manifest; {suggestion(section, known)}"

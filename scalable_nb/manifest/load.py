@@ -139,8 +139,8 @@ def _origins(sources: ConfigSources, target_name: str, overlay: str | None) -> t
         start: KeyPath = ("overlays", overlay)
         base |= {path: (*start, *path) for path, _ in leaves(sources.data["overlays"][overlay])}
     return tuple(
-        Origin(".".join(map(str, path)), *sources.origin(said, path))
-        for path, said in base.items()
+        Origin(".".join(map(str, path)), *sources.origin(given_path, path))
+        for path, given_path in base.items()
         if path[0] not in ("version", "overlays")
         and (path[0] != "targets" or path[1:2] == (target_name,))
     )

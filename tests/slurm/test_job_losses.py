@@ -63,7 +63,7 @@ def test_four_jobs_have_four_outcomes(start: Start, folder: Path, any_slurm: Rea
     until(lambda: all(calls(folder, x) == 1 for x in range(4)), timeout_s=60)
     jobs = [(folder / f"job-{x}").read_text() for x in range(4)]
     nodes = dict(line.split() for line in slurm.squeue("%i %N"))
-    slurm.instance.ask("scancel", jobs[0])
+    slurm.instance.run_client("scancel", jobs[0])
     slurm.scontrol("requeue", jobs[1])
     slurm.scontrol("update", f"NodeName={nodes[jobs[2]]}", "State=DOWN", "Reason=test")
     urgent = ("--partition=urgent", "--exclusive", "-w", nodes[jobs[3]])

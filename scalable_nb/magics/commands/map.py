@@ -34,7 +34,7 @@ def _run(context: Context, options: Namespace) -> FutureList:
     columns = _columns(options.over, variables)
     calls = _calls(columns, options.product)
     cell = make_function(context.cell or "", _function_name(options.name), list(columns), variables)
-    context.say(_summary(cell, columns, len(calls)))
+    context.echo(_summary(cell, columns, len(calls)))
     return client.map(_kept(cell, options.cache), *zip(*calls, strict=True), **_terms(options))
 
 

@@ -108,7 +108,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             "open log": lambda _: self._open_log(),
             "save": lambda _: self._save_page(),
         }
-        self._panel = FailurePanel(self._asked, is_of_run=self._paths is not None)
+        self._panel = FailurePanel(self._handle_action, is_of_run=self._paths is not None)
         super().__init__([self._panel])
         self._view = FailureView(self._records, None, timeout_s)
         self._show()
@@ -266,7 +266,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     # --- what the page asks ----------------------------------------------------
 
-    def _asked(self, what: str, value: Any) -> None:
+    def _handle_action(self, what: str, value: Any) -> None:
         with self._showing_problems():
             self._answers[what](value)
 

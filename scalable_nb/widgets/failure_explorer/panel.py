@@ -22,7 +22,7 @@ _MAX_REMEDIES: Final = 3
 _ALL: Final = "\0all"
 
 #: Name of what is asked, with its value: see `FailurePanel`.
-Ask = Callable[[str, Any], None]
+OnAction = Callable[[str, Any], None]
 
 
 class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -30,7 +30,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 
     Parameters
     ----------
-    ask : callable
+    on_action : callable
         Called with what a person asks: ``"class"`` (a name, None for all), ``"text"``,
         ``"kind"`` (a fingerprint), ``"remedy"`` (a `Finding`), or with None ``"show all"``,
         ``"refresh"``, ``"resubmit"``, ``"reproduce"``, ``"open log"``, ``"save"``.
@@ -38,9 +38,9 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         Whether there is a run that can be acted on.
     """
 
-    def __init__(self, ask: Ask, *, is_of_run: bool) -> None:
+    def __init__(self, on_action: OnAction, *, is_of_run: bool) -> None:
         super().__init__()
-        self._ask, self._is_of_run = ask, is_of_run
+        self._on_action, self._is_of_run = on_action, is_of_run
         self._is_loading = False
         self._shown: list[ipywidgets.Widget] = []
         wide = ipywidgets.Layout(width="auto", max_width="28em")
@@ -65,22 +65,22 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         acting = [again, here, log] if is_of_run else []
         self._buttons = ipywidgets.HBox([*acting, self._copy, save], layout=wrapped)
         self._class.observe(self._on_class, "value")
-        self._search.observe(lambda _: ask("text", one_line(self._search.value)), "value")
+        self._search.observe(lambda _: on_action("text", one_line(self._search.value)), "value")
         self._list.observe(self._on_kind, "value")
 
     def _button(self, label: str, icon: str, what: str, value: Any = None) -> ipywidgets.Button:
         button = ipywidgets.Button(description=label, icon=icon)
         button.layout.width = "auto"
-        button.on_click(lambda _: self._ask(what, value))
+        button.on_click(lambda _: self._on_action(what, value))
         return button
 
     def _on_class(self, _: Any) -> None:
         if not self._is_loading:
-            self._ask("class", None if self._class.value == _ALL else self._class.value)
+            self._on_action("class", None if self._class.value == _ALL else self._class.value)
 
     def _on_kind(self, _: Any) -> None:
         if not self._is_loading:
-            self._ask("kind", self._list.value)
+            self._on_action("kind", self._list.value)
 
     # --- what is chosen in the list ------------------------------------------------
 
