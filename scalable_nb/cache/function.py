@@ -19,7 +19,7 @@ import cloudpickle
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.keys import CallKeys
-from scalable_nb.cache.lookup import kept_call
+from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import SubmitError
 from scalable_nb.settings import load_settings
@@ -105,7 +105,7 @@ class CacheableFunction(Generic[P, T]):
         """
         bound_args, bound_kwargs = self.convert(args, kwargs)
         keys = self._current_keys()
-        outcome = kept_call(
+        outcome = cached_call(
             self.store(),
             keys.key(bound_args, bound_kwargs),
             lambda: self.compute(*bound_args, **bound_kwargs),

@@ -63,14 +63,14 @@ class Answers:
         if not folder or submission.wire.get("recompute"):
             return dict(packed)
         store = ResultStore(Path(folder))
-        kept = store.contained({each.call.result_key for each in packed.values()} - {""})
-        if not kept:
+        stored_keys = store.contained({each.call.result_key for each in packed.values()} - {""})
+        if not stored_keys:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
         states = self._client.futures
         for key, each in packed.items():
-            if each.call.result_key not in kept:
+            if each.call.result_key not in stored_keys:
                 rest[key] = each
                 continue
             answered[key] = each

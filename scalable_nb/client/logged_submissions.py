@@ -24,7 +24,7 @@ def batch_members(record: CallRecord) -> dict[str, list[Any]]:
     return members
 
 
-def find_kept(
+def find_stored(
     record: CallRecord,
     tasks: Iterable[RecordedTask],
     results: Path,

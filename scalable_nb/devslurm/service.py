@@ -269,10 +269,10 @@ class DevSlurm:
         return Daemon(name, self.layout.pids, self.layout.logs)
 
     def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
         return {
-            **kept,
-            "PATH": f"{kept.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+            **inherited,
+            "PATH": f"{inherited.get('PATH', os.defpath)}:/usr/sbin:/sbin",
             "SLURM_CONF": str(self.layout.slurm_conf),
         }
 

@@ -155,10 +155,10 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
 def _stored_result(record: CallRecord, key: Any, results: Path) -> Any:
     from scalable_nb.cache.lookup import look_up
     from scalable_nb.cache.store import ResultStore
-    from scalable_nb.client.logged_submissions import find_kept
+    from scalable_nb.client.logged_submissions import find_stored
 
     tasks = [record.tasks[key]] if key in record.tasks else []
-    for folder, packed in find_kept(record, tasks, results).values():
+    for folder, packed in find_stored(record, tasks, results).values():
         found = look_up(ResultStore(Path(folder)), packed.call.result_key)
         if found.is_hit:
             return found.value

@@ -14,7 +14,7 @@ from distributed import Future
 from scalable_nb.client.call_log import CallRecord, RecordedTask, read_call_record
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, find_kept
+from scalable_nb.client.logged_submissions import as_submission, find_stored
 from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
@@ -220,7 +220,7 @@ class FinishedRun:
         durations_s = durations_by_function((*failures, *tasks))
         last_failures = {str(row.get("task_id")): row for row in failures}
         found = cls(paths, record, states, last_failures, durations_s, {})
-        found.stored = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
+        found.stored = find_stored(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
     def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:

@@ -9,7 +9,7 @@ from distributed import Future
 
 from scalable_nb.client.call_log import CallRecord, read_call_record
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, batch_members, find_kept
+from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ class Batches(MutableMapping[str, FutureList]):
         assert self._session.paths is not None
         client, record = self._session.client, self._read()
         tasks = [record.tasks[key] for key in keys if key in record.tasks]
-        kept = find_kept(record, tasks, self._session.paths.results)
+        stored = find_stored(record, tasks, self._session.paths.results)
         for key in keys:
-            if key in kept:
-                folder, packed = kept[key]
+            if key in stored:
+                folder, packed = stored[key]
                 submission = as_submission(record.tasks[key], store=folder)
                 client.answers.restore(key, submission, packed)
             else:

@@ -35,7 +35,9 @@ def _run(context: Context, options: Namespace) -> FutureList:
     calls = _calls(columns, options.product)
     cell = make_function(context.cell or "", _function_name(options.name), list(columns), variables)
     context.echo(_summary(cell, columns, len(calls)))
-    return client.map(_kept(cell, options.cache), *zip(*calls, strict=True), **_terms(options))
+    return client.map(
+        _as_cacheable(cell, options.cache), *zip(*calls, strict=True), **_terms(options)
+    )
 
 
 def _columns(over: list[str] | None, variables: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -92,7 +94,7 @@ def _function_name(batch: str | None) -> str:
     return name if name.isidentifier() else "cell"
 
 
-def _kept(cell: CellFunction, is_cached: bool) -> Any:
+def _as_cacheable(cell: CellFunction, is_cached: bool) -> Any:
     from scalable_nb.cache.decorator import cacheable
 
     return cacheable(cell.function) if is_cached else cell.function
