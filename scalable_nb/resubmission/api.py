@@ -11,7 +11,7 @@ from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.paths import RunPaths, find_run, list_runs
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
 from scalable_nb.resubmission.from_run_folder import resubmit_finished
 from scalable_nb.resubmission.live_run import (
@@ -116,7 +116,7 @@ def _find(run: str) -> RunPaths:
     for paths in reversed(list_runs(runs_dir)):
         if any(paths.calls.glob("*.calls")):
             # Ended while it was taking over an earlier run: that one still has all the calls.
-            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
+            is_torn = paths.resumes.exists() and not is_alive(read_state(paths.session_json))
             return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
     raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
 

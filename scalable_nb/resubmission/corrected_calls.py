@@ -10,10 +10,10 @@ from typing import Any
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedBatch, RecordedTask
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_log import CallLog, RecordedBatch, RecordedTask
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.client import ScalableClient
-from scalable_nb.client.submission import Placing, Prepared
+from scalable_nb.client.submission import Prepared, SchedulingOptions
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.policy import TaskPolicy
@@ -23,7 +23,7 @@ from scalable_nb.resubmission.overrides import Overrides
 
 def submit_corrected(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: Iterable[RecordedTask],
     overrides: Overrides,
     inputs: Mapping[Any, Future[Any]],
@@ -34,7 +34,7 @@ def submit_corrected(
     ----------
     client : ScalableClient
         Where the new tasks run.
-    record : CallRecord
+    record : CallLog
     tasks : iterable of RecordedTask
     overrides : Overrides
     inputs : mapping
@@ -52,7 +52,7 @@ def submit_corrected(
     new: dict[Any, Future[Any]] = {}
     for group in by_batch.values():
         batch = group[0].batch
-        order = _order(client, batch, overrides)
+        options = _options(client, batch, overrides)
         # A task of this very submission may take the result of another one.
         known = {**inputs, **new}
         calls = {}
@@ -63,20 +63,20 @@ def submit_corrected(
             args, kwargs = call.load_arguments([known[key] for key in task.input_keys])
             key = f"{funcname(overrides.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
-        placing = Placing(**batch.placing)
-        futures = client.send_calls(overrides.func, order, calls, placing, name=batch.name)
+        scheduling = SchedulingOptions(**batch.placing)
+        futures = client.send_calls(overrides.func, options, calls, scheduling, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 
 
-def _order(client: ScalableClient, batch: RecordedBatch, overrides: Overrides) -> Order:
+def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides) -> CallOptions:
     """On the terms of the recorded call, but for what is to change."""
     assert overrides.func is not None
     manifest = client.session.manifest.manifest
     wire = overrides.wire(manifest)
     component = wire.pop("component", batch.component)
     terms = PolicyTerms.from_wire({**batch.wire, **wire})
-    order = Order.resolve(
+    options = CallOptions.resolve(
         client.session,
         overrides.func,
         tag=component if component in manifest.components else None,
@@ -85,6 +85,6 @@ def _order(client: ScalableClient, batch: RecordedBatch, overrides: Overrides) -
         is_named="keep_limit" in batch.wire,
     )
     unchanged: dict[str, Any] = {
-        name: order.wire[name] for name in CACHE_ANNOTATIONS if name in order.wire
+        name: options.wire[name] for name in CACHE_ANNOTATIONS if name in options.wire
     }
-    return replace(order, wire={**unchanged, **terms.to_wire()})
+    return replace(options, wire={**unchanged, **terms.to_wire()})

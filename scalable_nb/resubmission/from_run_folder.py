@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedTask, read_call_record
+from scalable_nb.client.call_log import CallLog, RecordedTask, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.logged_submissions import as_submission, find_stored
@@ -82,7 +82,7 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
         _record(client, record, left_out, new_key, futures)
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
-        client.session.call_record.members(session.name_batch(name, name), known)
+        client.session.call_log.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in record.tasks)
 
@@ -146,7 +146,7 @@ def _attach_stored(
 
 def _submit(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -173,7 +173,7 @@ def _submit(
 
 def _record(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -186,7 +186,7 @@ def _record(
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        client.session.call_record.calls(_renewed(as_submission(tasks[0])), packed)
+        client.session.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:
@@ -205,7 +205,7 @@ class FinishedRun:
     """A run that is over, as far as its folder tells."""
 
     paths: RunPaths
-    record: CallRecord
+    record: CallLog
     states: dict[str, str]
     last_failures: dict[str, Any]
     durations_s: dict[str, tuple[float, int]]
@@ -214,7 +214,7 @@ class FinishedRun:
     @classmethod
     def read(cls, paths: RunPaths) -> FinishedRun:
         """Read the folder of a run."""
-        record = read_call_record(paths.calls)
+        record = read_call_log(paths.calls)
         failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
         states = {str(row.get("task_id")): str(row["state"]) for row in tasks if "state" in row}
         durations_s = durations_by_function((*failures, *tasks))

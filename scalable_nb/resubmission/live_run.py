@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, read_call_record
+from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
@@ -39,7 +39,7 @@ def preview_plan(client: ScalableClient, plan: ResubmitPlan, overrides: Override
     """The plan with what it costs, and with what a person may not expect: changed functions."""
     paths = client.session.paths
     assert paths is not None
-    recorded = read_call_record(paths.calls).tasks
+    recorded = read_call_log(paths.calls).tasks
     tasks = [recorded[key] for key in plan.to_run if key in recorded]
     names = {task.key: task.batch.function_name for task in tasks}
     durations_s = durations_by_function(row for rows in client.session.journals() for row in rows)
@@ -64,7 +64,7 @@ def resubmit_corrected(
 ) -> FutureList:
     """Run failed calls again with other code, as new tasks in the places of the old ones."""
     assert client.session.paths is not None
-    record = read_call_record(client.session.paths.calls)
+    record = read_call_log(client.session.paths.calls)
     _check_recorded(record, plan.to_run)
     tasks = [record.tasks[key] for key in plan.to_run]
     replaced = overrides.replaces(task.batch.function_name for task in tasks)
@@ -89,7 +89,7 @@ def _joined(futures: FutureList, new: Mapping[Any, Future[Any]]) -> FutureList:
     return FutureList((new.get(each.key, each) for each in futures), name=futures.name)
 
 
-def _check_recorded(record: CallRecord, keys: list[Any]) -> None:
+def _check_recorded(record: CallLog, keys: list[Any]) -> None:
     for key in keys:
         task = record.tasks.get(key)
         if task is None or not task.has_call:

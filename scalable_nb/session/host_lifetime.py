@@ -24,7 +24,9 @@ _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
 _COMMAND_TIMEOUT_S: Final = 5.0
 
 
-def what_ends_a_host(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> str | None:
+def find_lifetime_limit(
+    environ: Mapping[str, str] = os.environ, root: Path = Path("/")
+) -> str | None:
     """What will end a host that is started here sooner than its session; None where nothing is.
 
     Parameters

@@ -111,6 +111,9 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="from scalable_nb.cache.maintenance import explain_miss; print(explain_miss(simulate, 3, scale=2.5))",
+    python=(
+        "from scalable_nb.cache.maintenance import explain_miss; "
+        "print(explain_miss(simulate, 3, scale=2.5))"
+    ),
     on_command_line=True,
 )
