@@ -1,7 +1,7 @@
 """Names that exist here and now, for the Tab key.
 
 A completion must never fail: where a manifest or a folder cannot be read, there is
-nothing to offer, and the verb itself will say what is wrong.
+nothing to offer, and the subcommand itself will say what is wrong.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from IPython.utils.text import DollarFormatter
 
-from scalable_nb.magics.verb import WrongUse
+from scalable_nb.magics.subcommand import InvalidUsageError
 
 _MARK = re.compile("\0(\\d+)\0")
 
@@ -57,7 +57,7 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
 
     Raises
     ------
-    WrongUse
+    InvalidUsageError
         Names the expression that failed, or the quote that is not closed.
 
     Examples
@@ -73,11 +73,13 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
         message = (
             f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
         )
-        raise WrongUse(message + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
+        raise InvalidUsageError(
+            message + (_SPELLING if isinstance(error, _MISSPELLED) else "")
+        ) from error
     try:
         words = shlex.split(marked)
     except ValueError as error:
-        raise WrongUse(f"cannot split {line.strip()!r} into words: {error}.") from error
+        raise InvalidUsageError(f"cannot split {line.strip()!r} into words: {error}.") from error
     return [text for word in words for text in _filled(word, marking.values)]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.start import publish
 from scalable_nb.magics.completion_values import run_ids
-from scalable_nb.magics.verb import Argument, Context, Example, Verb
+from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
@@ -39,7 +39,7 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     return session
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="attach",
     summary="join a live run: after a kernel was restarted, or from a second notebook",
     run=_run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from scalable_nb.magics.verb import Context, Example, Option, Verb
+from scalable_nb.magics.subcommand import Context, Example, Option, Subcommand
 
 
 def _run(context: Context, options: Namespace) -> Path:
@@ -17,7 +17,7 @@ def _run(context: Context, options: Namespace) -> Path:
     return path
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="init",
     summary="write a commented scalable.yaml to begin with",
     run=_run,

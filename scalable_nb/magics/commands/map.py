@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.cell_function import CellFunction, make_function
 from scalable_nb.magics.completion_values import components, tasks
-from scalable_nb.magics.verb import (
+from scalable_nb.magics.subcommand import (
     Context,
     Example,
+    InvalidUsageError,
     Option,
-    Verb,
-    WrongUse,
+    Subcommand,
     seconds,
     whole_number,
 )
@@ -43,15 +43,19 @@ def _run(context: Context, options: Namespace) -> FutureList:
 def _columns(over: list[str] | None, variables: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The values of each name that the cell is mapped over."""
     if not over:
-        raise WrongUse(f"nothing to map over; expected e.g. `%%scalable map {_OVER_EXAMPLE}`.")
+        raise InvalidUsageError(
+            f"nothing to map over; expected e.g. `%%scalable map {_OVER_EXAMPLE}`."
+        )
     columns: dict[str, list[Any]] = {}
     for text in over:
         name, equals, expression = text.partition("=")
         name = name.strip()
         if not name.isidentifier():
-            raise WrongUse(f"--over {text}: expected NAME=VALUES, e.g. `{_OVER_EXAMPLE}`.")
+            raise InvalidUsageError(f"--over {text}: expected NAME=VALUES, e.g. `{_OVER_EXAMPLE}`.")
         if name in columns:
-            raise WrongUse(f"--over {name}= is given twice; each name has one column of values.")
+            raise InvalidUsageError(
+                f"--over {name}= is given twice; each name has one column of values."
+            )
         columns[name] = _values(text, expression if equals else name, variables)
     return columns
 
@@ -60,19 +64,19 @@ def _values(text: str, expression: str, variables: Mapping[str, Any]) -> list[An
     try:
         values = eval(expression, dict(variables))  # the person's own, in their own notebook
     except Exception as error:  # whatever the expression raises
-        raise WrongUse(
+        raise InvalidUsageError(
             f"--over {text}: {type(error).__name__}: {error}. Quotes keep an expression with "
             "spaces together: --over 'x=[1, 2]'."
         ) from error
     try:
         listed = list(values)
     except TypeError as error:
-        raise WrongUse(
+        raise InvalidUsageError(
             f"--over {text}: a {type(values).__name__} cannot be mapped over; expected several "
             f"values, e.g. `{_OVER_EXAMPLE}`."
         ) from error
     if not listed:
-        raise WrongUse(f"--over {text}: there are no values.")
+        raise InvalidUsageError(f"--over {text}: there are no values.")
     return listed
 
 
@@ -82,7 +86,7 @@ def _calls(columns: Mapping[str, list[Any]], is_product: bool) -> list[tuple[Any
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         sizes = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
-        raise WrongUse(
+        raise InvalidUsageError(
             f"--over takes the values of all names side by side, but {sizes}; `--product` runs "
             "every combination."
         )
@@ -125,7 +129,7 @@ def _summary(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -
     return "\n".join(lines)
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="map",
     summary="run the cell once for each of many values, on the workers",
     run=_run,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.plan import MANIFEST, TARGET
 from scalable_nb.magics.run_selection import live_session
-from scalable_nb.magics.verb import Context, Example, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.manifest.load import LoadedManifest
@@ -88,7 +88,7 @@ def publish(context: Context, session: ScalableSession) -> None:
         context.echo(f"They replace variables of yours: {' and '.join(replaced)}.")
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="start",
     summary="start a target, and put `session` and `client` into the namespace",
     run=_run,
