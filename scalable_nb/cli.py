@@ -51,8 +51,8 @@ def main(words: tuple[str, ...]) -> None:
     """Run a verb, e.g. ``scalable report --last --failures``."""
     try:
         verb, options = parse(words, SHELL)
-        say = partial(click.echo, err=True)
-        value = verb_help(verb, SHELL) if options.help else verb.run(Context(SHELL, say), options)
+        echo = partial(click.echo, err=True)
+        value = verb_help(verb, SHELL) if options.help else verb.run(Context(SHELL, echo), options)
     except WrongUse as error:
         raise _UsageError(str(error)) from error
     except Exception as error:

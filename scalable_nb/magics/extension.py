@@ -53,8 +53,8 @@ class ScalableMagics(Magics):
             if options.help:
                 return verb_help(verb, NOTEBOOK)
             _check_cell(verb, cell)
-            say = _nothing if options.quiet else print
-            value = verb.run(Context(NOTEBOOK, say, variables, cell), options)
+            echo = _nothing if options.quiet else print
+            value = verb.run(Context(NOTEBOOK, echo, variables, cell), options)
         except WrongUse as error:
             raise UsageError(str(error)) from error
         except Exception as error:
@@ -115,24 +115,24 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _nothing(text: str) -> None:
-    """Where ``say`` goes with ``-q``."""
+    """Where ``echo`` goes with ``-q``."""
 
 
 def install_when_shown(ipython: Any) -> None:
     """Have `scalable_nb.widgets.display.install` called just before it is needed."""
     # This formatter is asked before all others, and knows types that are not imported yet.
-    first_asked = ipython.display_formatter.ipython_display_formatter
+    formatter = ipython.display_formatter.ipython_display_formatter
 
     def install_then_show(value: object) -> None:
         from scalable_nb.widgets import display
 
         forget(ipython)
         display.install()
-        if not first_asked(value):
+        if not formatter(value):
             raise NotImplementedError  # IPython's way to say: ask the other formatters
 
     for name in _SHOWN:
-        first_asked.for_type_by_name(*name.rsplit(".", 1), install_then_show)
+        formatter.for_type_by_name(*name.rsplit(".", 1), install_then_show)
 
 
 def forget(ipython: Any) -> None:

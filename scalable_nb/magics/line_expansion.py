@@ -14,7 +14,7 @@ from scalable_nb.magics.verb import WrongUse
 _MARK = re.compile("\0(\\d+)\0")
 
 _ASSIGNMENT = re.compile(r"(?<!\S)[^\W\d]\w*=(?!=)")
-_KEPT = re.compile("\1(\\d+)\1")
+_PLACEHOLDER = re.compile("\1(\\d+)\1")
 
 _MISSPELLED = (NameError, AttributeError, SyntaxError, ValueError)
 _SPELLING = " Write {name} where letters follow the name, $$name or {{ for the signs themselves."
@@ -70,8 +70,10 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     try:
         marked = marking.vformat(line.replace("\0", ""), (), variables)
     except Exception as error:  # whatever the user's expression raises
-        told = f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
-        raise WrongUse(told + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
+        message = (
+            f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
+        )
+        raise WrongUse(message + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
     try:
         words = shlex.split(marked)
     except ValueError as error:
@@ -91,16 +93,16 @@ def split_cell_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     ['map', '--over', 'x=[1, 2]', "y=list('ab')"]
     """
     expressions: list[str] = []
-    kept: list[str] = []
+    parts: list[str] = []
     place = 0
     for begin in _ASSIGNMENT.finditer(line):
         if begin.start() >= place:
             end = _end_of_expression(line, begin.end())
-            kept.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
+            parts.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
             expressions.append(line[begin.start() : end])
             place = end
-    words = split_line("".join(kept) + line[place:], variables)
-    return [_KEPT.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
+    words = split_line("".join(parts) + line[place:], variables)
+    return [_PLACEHOLDER.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
 
 
 def _without_comment(line: str) -> str:

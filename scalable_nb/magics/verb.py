@@ -176,7 +176,7 @@ class Context:
     ----------
     surface : Surface
         Where the verb was typed.
-    say : callable
+    echo : callable
         Tells the person something in passing.
     variables : mutable mapping, optional
         The notebook's variables; None on the command line.
@@ -185,7 +185,7 @@ class Context:
     """
 
     surface: Surface
-    say: Callable[[str], None]
+    echo: Callable[[str], None]
     variables: MutableMapping[str, Any] | None = None
     cell: str | None = None
 

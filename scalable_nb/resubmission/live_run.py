@@ -56,7 +56,7 @@ def resubmit_in_place(
     # Before the host is asked: its answer may overtake us with a task that is done.
     for key in plan.to_run:
         client.futures[key].retry()
-    _ask(client, plan.to_run, wire, named, dry_run=False)
+    _request(client, plan.to_run, wire, named, dry_run=False)
 
 
 def resubmit_corrected(
@@ -103,12 +103,12 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    answer = _ask(client, plan.to_run, {}, named, dry_run=True)
+    answer = _request(client, plan.to_run, {}, named, dry_run=True)
     left_out = {**plan.left_out, **dict.fromkeys(answer["left_out"], NOT_IDEMPOTENT)}
     return replace(plan, to_run=list(answer["chosen"]), left_out=left_out)
 
 
-def _ask(
+def _request(
     client: ScalableClient,
     keys: list[Any],
     overrides: dict[str, Any],

@@ -27,15 +27,15 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     )
     if session is None:
         session = ScalableSession.attach(run_id)
-        context.say(f"Joined run {session.run_id} on target {session.target_name!r}.")
+        context.echo(f"Joined run {session.run_id} on target {session.target_name!r}.")
     else:
-        context.say(f"Run {session.run_id} is this notebook's session already.")
+        context.echo(f"Run {session.run_id} is this notebook's session already.")
     publish(context, session)
     batches = session.batches
     for name, count in batches.sizes().items():
-        context.say(f"`session.batches[{name!r}]`: {count:,} tasks")
+        context.echo(f"`session.batches[{name!r}]`: {count:,} tasks")
     if not batches:
-        context.say("It has called nothing yet.")
+        context.echo("It has called nothing yet.")
     return session
 
 

@@ -20,7 +20,7 @@ def _run(context: Context, options: Namespace) -> object:
     action, *words = options.words or ["info"]
     store = _store(context)
     if action == "why":
-        return _why(context, words)
+        return _explain(context, words)
     if words:
         raise WrongUse(f"`cache {action}` takes nothing more, not {words[0]!r}.")
     if action == "info":
@@ -61,9 +61,9 @@ def _with_rate(context: Context, info: object) -> object:
     return replace(info, hits=events.count("cache-hit"), misses=events.count("cache-kept"))
 
 
-def _why(context: Context, words: list[str]) -> Text:
+def _explain(context: Context, words: list[str]) -> Text:
     """``why NAME [VALUE ...]``: values are Python, names of the notebook among them."""
-    from scalable_nb.cache.maintenance import why
+    from scalable_nb.cache.maintenance import explain_miss
 
     variables = context.variables
     if variables is None or not words:
@@ -79,7 +79,7 @@ def _why(context: Context, words: list[str]) -> Text:
             kwargs[name] = _value(text)
         else:
             args.append(_value(word))
-    return Text(why(function, *args, **kwargs))
+    return Text(explain_miss(function, *args, **kwargs))
 
 
 def _value(text: str) -> object:
@@ -111,6 +111,9 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="from scalable_nb.cache.maintenance import why; print(why(simulate, 3, scale=2.5))",
+    python=(
+        "from scalable_nb.cache.maintenance import explain_miss; "
+        "print(explain_miss(simulate, 3, scale=2.5))"
+    ),
     on_command_line=True,
 )

@@ -13,7 +13,7 @@ def _run(context: Context, options: Namespace) -> Path:
     from scalable_nb.paths import MANIFEST_NAME
 
     path = write_template(options.path or Path(MANIFEST_NAME), force=options.force)
-    context.say(f"Wrote {path}. Edit it, then look at `{context.surface.prompt} plan`.")
+    context.echo(f"Wrote {path}. Edit it, then look at `{context.surface.prompt} plan`.")
     return path
 
 

@@ -34,8 +34,10 @@ def _run(context: Context, options: Namespace) -> FutureList:
     columns = _columns(options.over, variables)
     calls = _calls(columns, options.product)
     cell = make_function(context.cell or "", _function_name(options.name), list(columns), variables)
-    context.say(_told(cell, columns, len(calls)))
-    return client.map(_kept(cell, options.cache), *zip(*calls, strict=True), **_terms(options))
+    context.echo(_summary(cell, columns, len(calls)))
+    return client.map(
+        _as_cacheable(cell, options.cache), *zip(*calls, strict=True), **_terms(options)
+    )
 
 
 def _columns(over: list[str] | None, variables: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -79,9 +81,9 @@ def _calls(columns: Mapping[str, list[Any]], is_product: bool) -> list[tuple[Any
         return list(itertools.product(*columns.values()))
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        sizes = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
         raise WrongUse(
-            f"--over takes the values of all names side by side, but {told}; `--product` runs "
+            f"--over takes the values of all names side by side, but {sizes}; `--product` runs "
             "every combination."
         )
     return list(zip(*columns.values(), strict=True))
@@ -92,7 +94,7 @@ def _function_name(batch: str | None) -> str:
     return name if name.isidentifier() else "cell"
 
 
-def _kept(cell: CellFunction, is_cached: bool) -> Any:
+def _as_cacheable(cell: CellFunction, is_cached: bool) -> Any:
     from scalable_nb.cache.decorator import cacheable
 
     return cacheable(cell.function) if is_cached else cell.function
@@ -113,7 +115,7 @@ def _terms(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _told(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -> str:
+def _summary(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -> str:
     lines = [f"{count:,} task{'' if count == 1 else 's'} over {', '.join(columns)}."]
     if cell.shipped:
         shipped = ", ".join(f"{k} ({type(v).__name__})" for k, v in cell.shipped.items())

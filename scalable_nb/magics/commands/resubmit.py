@@ -39,7 +39,7 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
             return resubmit(tasks, run=run, **choice, dry_run=True)
     if tasks is not None and not tasks.failed:
-        context.say(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
+        context.echo(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
     futures: Any = resubmit(tasks, run=run, **choice)
     if not futures:
         return futures  # type: ignore[no-any-return]
