@@ -1,4 +1,4 @@
-"""Futures of calls whose results are kept already: answered here, without the host.
+"""Futures of calls whose results are stored already: answered here, without the host.
 
 Their results are read when somebody asks for them. A result that cannot be read, and one that
 another task needs, is handed over to the host, which has it loaded or computed by a worker.
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
-    """A call whose result is kept."""
+class CachedCall(NamedTuple):
+    """A call whose result is stored."""
 
     submission: Submission
     packed: PackedCall
     store: ResultStore
 
 
-class Answers:
-    """The calls of one client that kept results answer.
+class CachedFutures:
+    """The calls of one client that stored results answer.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class Answers:
 
     Attributes
     ----------
-    told : int
+    reports_sent : int
         How often the host was told of answered calls.
     """
 
     def __init__(self, client: ScalableClient) -> None:
         self._client = client
-        self._by_key: dict[Any, Answer] = {}
-        self.told = 0
+        self._by_key: dict[Any, CachedCall] = {}
+        self.reports_sent = 0
 
     def __contains__(self, key: object) -> bool:
         return key in self._by_key
@@ -63,29 +63,29 @@ class Answers:
         if not folder or submission.wire.get("recompute"):
             return dict(packed)
         store = ResultStore(Path(folder))
-        kept = store.contained({each.call.result_key for each in packed.values()} - {""})
-        if not kept:
+        stored = store.contained({each.call.result_key for each in packed.values()} - {""})
+        if not stored:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
         states = self._client.futures
         for key, each in packed.items():
-            if each.call.result_key not in kept:
+            if each.call.result_key not in stored:
                 rest[key] = each
                 continue
             answered[key] = each
-            self._by_key[key] = Answer(submission, each, store)
+            self._by_key[key] = CachedCall(submission, each, store)
             if key in states:
                 states[key].finish()
             else:
                 states[key] = AnsweredState(key)
-        self._tell(submission, answered)
+        self._report(submission, answered)
         return rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
         """Answer a future that another kernel of this run had; the host knows of it."""
         store = ResultStore(Path(submission.wire["store"]))
-        self._by_key[key] = Answer(submission, packed, store)
+        self._by_key[key] = CachedCall(submission, packed, store)
         self._client.futures[key].finish()
 
     async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
@@ -93,26 +93,26 @@ class Answers:
 
         What turns out to be unreadable is computed: those futures are pending again.
         """
-        answers = {key: self._by_key[key] for key in keys if key in self._by_key}
-        if not answers:
+        cached = {key: self._by_key[key] for key in keys if key in self._by_key}
+        if not cached:
             return {}
-        found = await asyncio.to_thread(_read, answers)
-        if len(found) < len(answers):
-            self.hand_over(answers.keys() - found.keys())
+        found = await asyncio.to_thread(_read, cached)
+        if len(found) < len(cached):
+            self.hand_over(cached.keys() - found.keys())
         return found
 
     def hand_over(self, keys: Collection[Any]) -> None:
         """Let the host know these tasks; those that are not answered here it knows already."""
         by_submission: dict[str, tuple[Submission, dict[Any, PackedCall]]] = {}
         for key in keys:
-            answer = self._by_key.pop(key, None)
+            cached = self._by_key.pop(key, None)
             state = self._client.futures.get(key)
-            if answer is None or state is None:
+            if cached is None or state is None:
                 continue
             state.retry()
-            submission = answer.submission
+            submission = cached.submission
             by_submission.setdefault(submission.batch.batch_id, (submission, {}))[1][key] = (
-                answer.packed
+                cached.packed
             )
         for submission, packed in by_submission.values():
             self._client.send_packed(submission, packed, is_known=True)
@@ -121,9 +121,9 @@ class Answers:
         """Nobody wants a result any more; says whether it was answered here."""
         return self._by_key.pop(key, None) is not None
 
-    def _tell(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
+    def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
         batch = submission.batch
-        self.told += 1
+        self.reports_sent += 1
         self._client._send_to_scheduler(
             {
                 "op": "scalable-answered",
@@ -133,11 +133,11 @@ class Answers:
         )
 
 
-def _read(answers: Mapping[Any, Answer]) -> dict[Any, Any]:
+def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
     found = {}
     with ExitStack() as stack:
         readers: dict[ResultStore, Callable[[str], Any]] = {}
-        for key, (_, packed, store) in answers.items():
+        for key, (_, packed, store) in cached.items():
             if store not in readers:
                 readers[store] = stack.enter_context(store.many())
             try:

@@ -1,4 +1,4 @@
-"""The call record: what the tasks of a run call, so that they can be called again.
+"""The call log: what the tasks of a run call, so that they can be called again.
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
 Each client has a file of its own in ``calls/``, to which it only ever appends::
@@ -32,7 +32,7 @@ CONTENT_FOLDER: Final = "content"
 
 
 class RecordedCall(NamedTuple):
-    """One call as it is handed to the record."""
+    """One call as it is handed to the log."""
 
     key: Any
     call: Call
@@ -53,7 +53,7 @@ class RecordedBatch:
     is_async : bool
         Whether the function is a coroutine function.
     wire : dict
-        The policy and the folder of kept results, as in the tasks' annotation.
+        The policy and the folder of stored results, as in the tasks' annotation.
     placing : dict
         Workers, resources and priority, as for Dask.
     identity : str
@@ -77,7 +77,7 @@ class RecordedBatch:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTask:
-    """A task as it stands in the record.
+    """A task as it stands in the log.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class RecordedTask:
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.
     result_key : str
-        Under which its result is kept; empty where it is not.
+        Under which its result is stored; empty where it is not.
     input_keys : tuple
         Keys of the tasks whose results it takes.
     preview : str
@@ -114,8 +114,8 @@ class RecordedTask:
 
 
 @dataclass
-class CallRecord:
-    """All that a run's record says.
+class CallLog:
+    """All that a run's call log contains.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class CallRecord:
     _contents: dict[str, bytes] = field(default_factory=dict)
 
     def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
-        """The call of a task, to be kept under a key; None where the record has it no longer."""
+        """The call of a task, to be stored under a key; None where the log has it no longer."""
         if not task.has_call or task.packed is None:
             return None
         if isinstance(task.packed, bytes):
@@ -155,7 +155,7 @@ class CallRecord:
         return part
 
 
-def read_call_record(folder: Path) -> CallRecord:
+def read_call_log(folder: Path) -> CallLog:
     """Read what all clients of a run have recorded.
 
     Raises
@@ -163,16 +163,16 @@ def read_call_record(folder: Path) -> CallRecord:
     RunFolderError
         When the folder is not private: what is in it would be run.
     """
-    record = CallRecord(folder)
+    log = CallLog(folder)
     if not folder.is_dir():
-        return record
+        return log
     private_folder(folder)
     functions: dict[str, tuple[bytes, bytes]] = {}
     batches: dict[str, tuple[RecordedBatch, tuple[bytes, bytes]]] = {}
     chunks: list[dict[str, Any]] = []
     members: list[dict[str, Any]] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        for entry in _entries(path.read_bytes(), record):
+        for entry in _entries(path.read_bytes(), log):
             if entry["kind"] == "function":
                 functions[entry["digest"]] = entry["function"], entry.get("about", b"")
             elif entry["kind"] == "batch":
@@ -182,12 +182,12 @@ def read_call_record(folder: Path) -> CallRecord:
                 (chunks if entry["kind"] == "calls" else members).append(entry)
     for chunk in sorted(chunks, key=lambda each: batches[each["batch"]][0].at):
         for task in _tasks(chunk, *batches[chunk["batch"]]):
-            record.tasks.pop(task.key, None)  # its place is that of the last submission
-            record.tasks[task.key] = task
+            log.tasks.pop(task.key, None)  # its place is that of the last submission
+            log.tasks[task.key] = task
     for entry in sorted(members, key=lambda each: each["at"]):
-        record.members.pop(entry["name"], None)
-        record.members[entry["name"]] = entry["keys"]
-    return record
+        log.members.pop(entry["name"], None)
+        log.members[entry["name"]] = entry["keys"]
+    return log
 
 
 def _tasks(
@@ -204,7 +204,7 @@ def pack_entry(kind: str, **values: Any) -> bytes:
     return _FRAME.pack(_MARK, len(data), crc32(data)) + data
 
 
-def _entries(data: bytes, record: CallRecord) -> Iterator[dict[str, Any]]:
+def _entries(data: bytes, log: CallLog) -> Iterator[dict[str, Any]]:
     position = 0
     while position < len(data):
         start = position + _FRAME.size
@@ -213,7 +213,7 @@ def _entries(data: bytes, record: CallRecord) -> Iterator[dict[str, Any]]:
             mark, length, checksum = _FRAME.unpack_from(data, position)
         body = data[start : start + length]
         if mark != _MARK or len(body) < length or crc32(body) != checksum:
-            record.torn += 1
+            log.torn += 1
             return
         yield pickle.loads(body)
         position = start + length

@@ -1,4 +1,4 @@
-"""Keeps a session's call record up to date; trouble with it is told once and fails no call."""
+"""Write the calls that a client submits into its run's call log."""
 
 from __future__ import annotations
 
@@ -21,101 +21,76 @@ from scalable_nb.client.call_log import (
     pack_entry,
 )
 from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
-from scalable_nb.paths import RunPaths, appending, private_folder, write_private
+from scalable_nb.paths import appending, private_folder, write_private
 from scalable_nb.protocol.call import LARGE_BYTES, Call
 
 logger = logging.getLogger(__name__)
 
 _CALLS_PER_ENTRY: Final = 1000
+_CANNOT_WRITE: Final = "the calls cannot be written into the run folder: {}"
 
 
-class Recording:
-    """What one client of a run submits, as it is written down.
+class CallLogWriter:
+    """Writes one client's part of a run's call log.
 
     Parameters
     ----------
-    paths : RunPaths
-    writer : str
-        Names the client.
+    folder : Path
+        ``calls/`` of the run.
+    name : str
+        Names the file; no two writers have the same.
     limit_bytes : int
-        Of its arguments.
+        Of arguments in the whole log; what would exceed it is left out.
     """
 
-    def __init__(self, paths: RunPaths, writer: str, limit_bytes: int) -> None:
-        self._recorder = CallRecorder(paths.calls, writer, limit_bytes)
+    def __init__(self, folder: Path, name: str, limit_bytes: int) -> None:
+        self._folder = folder
+        self._path = folder / f"{name}{SUFFIX}"
         self._limit_bytes = limit_bytes
-        self._told: set[str] = set()
+        self._descriptor = -1
+        self._functions: set[str] = set()
+        self._reported: set[str] = set()
+        self._lock = threading.Lock()
+        self.nbytes = 0
 
-    def calls(self, submission: Submission, packed: Mapping[Any, PackedCall]) -> None:
+    # --- what a client submits: trouble is reported once, and fails no call --------------
+
+    def log_calls(self, submission: Submission, packed: Mapping[Any, PackedCall]) -> None:
         """Record calls before any of them becomes runnable."""
         try:
-            left_out = self._recorder.write(
+            left_out = self.write_calls(
                 submission.recorded(time()),
                 recorded_calls(packed),
                 record_args=submission.record_args,
             )
         except OSError as error:
-            self._tell("failed", f"the calls cannot be written into the run folder: {error}")
+            self._warn_once("failed", _CANNOT_WRITE.format(error))
             return
         if left_out:
-            self._tell(
+            self._warn_once(
                 "limit",
                 f"the recorded arguments of this session reached {self._limit_bytes / 1e9:.3g} GB "
                 "(`record_limit:` under `defaults:` of scalable.yaml): those of "
                 f"{left_out:,} calls and of further ones are left out",
             )
 
-    def members(self, name: str, keys: Sequence[Any]) -> None:
+    def log_members(self, name: str, keys: Sequence[Any]) -> None:
         """Record which futures a batch has, in order."""
         try:
-            self._recorder.write_members(name, keys)
+            self.write_members(name, keys)
         except OSError as error:
-            self._tell("failed", f"the calls cannot be written into the run folder: {error}")
+            self._warn_once("failed", _CANNOT_WRITE.format(error))
 
-    def close(self) -> None:
-        """Close the file."""
-        self._recorder.close()
+    # --- the file ----------------------------------------------------------------------
 
-    def _tell(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            logger.warning(
-                "%s. They run all the same; only `%%scalable resubmit --last`, when kernel and "
-                "host are gone, will not have them.",
-                message,
-            )
-
-
-class CallRecorder:
-    """Writes one client's part of a run's call record.
-
-    Parameters
-    ----------
-    folder : Path
-        ``calls/`` of the run.
-    writer : str
-        Names the file; no two writers have the same.
-    limit_bytes : int
-        Of arguments in the whole record; what would exceed it is left out.
-    """
-
-    def __init__(self, folder: Path, writer: str, limit_bytes: int) -> None:
-        self._folder = folder
-        self._path = folder / f"{writer}{SUFFIX}"
-        self._limit_bytes = limit_bytes
-        self._descriptor = -1
-        self._functions: set[str] = set()
-        self._lock = threading.Lock()
-        self.nbytes = 0
-
-    def write(
+    def write_calls(
         self,
         batch: RecordedBatch,
         calls: Iterable[RecordedCall],
         *,
         record_args: bool = True,
     ) -> int:
-        """Record the calls of a batch; gives how many had no room for their arguments.
+        """Record the calls of a batch and return how many had no room for their arguments.
 
         Raises
         ------
@@ -130,8 +105,11 @@ class CallRecorder:
             digest = hashlib.sha256(first.function).hexdigest()
             with self._appending() as append:
                 if record_args and digest not in self._functions:
-                    told = {"function": first.function, "about": first.about}
-                    append(pack_entry("function", digest=digest, **told))
+                    append(
+                        pack_entry(
+                            "function", digest=digest, function=first.function, about=first.about
+                        )
+                    )
                     self.nbytes += len(first.function)
                 append(pack_entry("batch", values=vars(batch), function=digest))
                 while chunk:
@@ -175,6 +153,15 @@ class CallRecorder:
 
     # --- internals -------------------------------------------------------------------
 
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._reported:
+            self._reported.add(kind)
+            logger.warning(
+                "%s. They run all the same; only `%%scalable resubmit --last`, when kernel and "
+                "host are gone, will not have them.",
+                message,
+            )
+
     def _arguments(self, call: Call, record_args: bool) -> Any:
         """The arguments as recorded: bytes, or digests of contents; None where left out."""
         nbytes = len(call.arguments)
@@ -184,10 +171,10 @@ class CallRecorder:
             self.nbytes += nbytes
             return call.arguments
         parts = [call.arguments, *call.buffers]
-        digests = [self._keep_content(part) for part in parts]
+        digests = [self._store_content(part) for part in parts]
         return None if None in digests else digests
 
-    def _keep_content(self, part: bytes) -> str | None:
+    def _store_content(self, part: bytes) -> str | None:
         digest = hashlib.sha256(part).hexdigest()
         path = self._folder / CONTENT_FOLDER / digest
         if not path.exists():

@@ -14,7 +14,7 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
-from scalable_nb.client.project_modules import ship_project_modules
+from scalable_nb.client.project_modules import pickle_project_modules_by_value
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
@@ -24,33 +24,33 @@ from scalable_nb.protocol.messages import Batch
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
 
-#: Results of a batch with a name are kept in the run folder up to this size, each.
-KEPT_WITH_A_NAME_BYTES: Final = 1 << 20
+#: Results of a batch with a name are stored in the run folder up to this size, each.
+STORED_WITH_A_NAME_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class Order:
+class CallOptions:
     """A function, and on what terms it is called.
 
     Attributes
     ----------
     function : callable
-        What a worker calls; it looks for a kept result by itself.
+        What a worker calls; it looks for a stored result by itself.
     cacheable : CacheableFunction or None
         The function as given, where it is one.
     task, component, tag : str
         Names of the manifest; empty where none was given.
     wire : dict
-        The policy in plain values, and the folder of kept results, for the annotation.
+        The policy in plain values, and the folder of stored results, for the annotation.
     resources : dict
         Dask resources that a task takes.
     call_keys : CallKeys or None
         Makes the keys of results that are kept by what was called; None for others.
-    is_kept_by_submission : bool
-        Whether results are kept for this submission alone, so that they survive a worker, the
+    is_stored_by_submission : bool
+        Whether results are stored for this submission alone, so that they survive a worker, the
         host and the kernel, and answer no other call.
     record_args : bool
-        Whether functions and arguments go into the call record.
+        Whether functions and arguments go into the call log.
     """
 
     function: Callable[..., Any]
@@ -61,7 +61,7 @@ class Order:
     wire: dict[str, Any]
     resources: dict[str, float]
     call_keys: CallKeys | None
-    is_kept_by_submission: bool = False
+    is_stored_by_submission: bool = False
     record_args: bool = True
 
     @classmethod
@@ -77,11 +77,11 @@ class Order:
         policy: TaskPolicy | None = None,
         refresh: bool = False,
         is_named: bool = False,
-    ) -> Order:
+    ) -> CallOptions:
         """Look names up in the session's manifest and settle the policy.
 
-        ``refresh``: kept results are passed over, and replaced. Results of a batch that
-        ``is_named`` are kept up to a size, where nothing else is said.
+        ``refresh``: stored results are passed over, and replaced. Results of a batch that
+        ``is_named`` are stored up to a size, where nothing else is said.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Order:
             terms = replace(terms, code=_pack_rules(policy))
         cacheable = func if isinstance(func, CacheableFunction) else None
         wire = terms.to_wire()
-        call_keys, keeps = None, False
+        call_keys, is_stored = None, False
         if cacheable is not None:
             call_keys = cacheable.call_keys()
             wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
@@ -114,11 +114,13 @@ class Order:
             wire["store"] = str(session.settings.cache_dir)
             wire["recompute"] = refresh
         elif session.paths is not None:
-            keeps = terms.idempotent and (is_named or (entry is not None and entry.keep_results))
-            if keeps or not terms.idempotent:
+            is_stored = terms.idempotent and (
+                is_named or (entry is not None and entry.keep_results)
+            )
+            if is_stored or not terms.idempotent:
                 wire["store"] = str(session.paths.results)
-            if keeps and not (entry is not None and entry.keep_results):
-                wire["keep_limit"] = KEPT_WITH_A_NAME_BYTES
+            if is_stored and not (entry is not None and entry.keep_results):
+                wire["keep_limit"] = STORED_WITH_A_NAME_BYTES
         if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
             wire["compress"] = True
         return cls(
@@ -130,7 +132,7 @@ class Order:
             wire=wire,
             resources=_resources(n, session),
             call_keys=call_keys,
-            is_kept_by_submission=keeps,
+            is_stored_by_submission=is_stored,
             record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
         )
 
@@ -160,9 +162,9 @@ class Order:
         *,
         has_inputs: bool = False,
     ) -> str:
-        """Under which the result of a task is kept; empty where it is not.
+        """Under which the result of a task is stored; empty where it is not.
 
-        What is not idempotent is kept by the task's own key: Dask may ask for a lost result
+        What is not idempotent is stored by the task's own key: Dask may ask for a lost result
         again, but the function must not be called for it.
         """
         if self.call_keys is not None:
@@ -170,7 +172,7 @@ class Order:
             return "" if has_inputs else self.call_keys.key(args, kwargs)
         if "store" not in self.wire:
             return ""
-        return own_result_key(key, batch_id if self.is_kept_by_submission else "")
+        return own_result_key(key, batch_id if self.is_stored_by_submission else "")
 
     def identity(self) -> str:
         """Digest of what the function is, in hex; empty where it has none."""
@@ -223,7 +225,7 @@ def _resources(n: int, session: ScalableSession) -> dict[str, float]:
 
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
-    ship_project_modules()
+    pickle_project_modules_by_value()
     try:
         packed: bytes = cloudpickle.dumps(policy.rules)
     except Exception as error:

@@ -13,12 +13,12 @@ from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.cached_futures import Answers
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.cached_futures import CachedFutures
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import (
-    Placing,
     Prepared,
+    SchedulingOptions,
     list_calls,
     many_objects,
     name_calls,
@@ -60,7 +60,7 @@ class ScalableClient(SendingClient):
 
     def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
         self.session = session
-        self.answers = Answers(self)
+        self.cached_futures = CachedFutures(self)
         super().__init__(*args, **kwargs)
 
     @property
@@ -110,7 +110,7 @@ class ScalableClient(SendingClient):
             Further attempts after a failed one; overrides policy and manifest.
         policy : TaskPolicy, optional
         refresh : bool
-            Call the function although a result is kept, and keep the new one in its place.
+            Call the function although a result is stored, and store the new one in its place.
         key, workers, resources, priority, fifo_timeout, allow_other_workers, actor, actors, pure
             As in `distributed.Client.submit`.
 
@@ -127,7 +127,7 @@ class ScalableClient(SendingClient):
         """
         _check_callable(func)
         workers = _check_places(workers, allow_other_workers)
-        options = _given(
+        given = _given(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh
         )
         if actor or actors:
@@ -135,19 +135,19 @@ class ScalableClient(SendingClient):
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        order = Order.resolve(self.session, func, **_with_annotated_retries(options))
-        placing = Placing(
-            workers, allow_other_workers, {**(resources or {}), **order.resources},
+        options = CallOptions.resolve(self.session, func, **_with_annotated_retries(given))
+        scheduling = SchedulingOptions(
+            workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
         )  # fmt: skip
         call = (args, kwargs)
         if key is not None:
             named = list_calls([key], [call])
-        elif pure and not options.get("refresh"):
-            named = name_calls(order, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
+        elif pure and not given.get("refresh"):
+            named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
-        return self.send_calls(func, order, dict(named), placing)[0]
+        return self.send_calls(func, options, dict(named), scheduling)[0]
 
     def map(
         self,
@@ -195,35 +195,35 @@ class ScalableClient(SendingClient):
         """
         _check_callable(func)
         workers = _check_places(workers, allow_other_workers)
-        options = _given(
+        given = _given(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh,
             name=name,
         )  # fmt: skip
-        name = options.pop("name", None)
+        name = given.pop("name", None)
         if actor or actors:
             return FutureList(
                 super().map(func, *map(list, iterables), key=key, workers=workers,
                             resources=dict(resources or {}), priority=priority, actor=True,
                             **kwargs)
             )  # fmt: skip
-        order = Order.resolve(
-            self.session, func, is_named=name is not None, **_with_annotated_retries(options)
+        options = CallOptions.resolve(
+            self.session, func, is_named=name is not None, **_with_annotated_retries(given)
         )
-        placing = Placing(
-            workers, allow_other_workers, {**(resources or {}), **order.resources},
+        scheduling = SchedulingOptions(
+            workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
         )  # fmt: skip
         rows = list(zip(*iterables, strict=False))
         with many_objects(len(rows)):
             items = [(args, kwargs) for args in rows]
-            named = _name_map(func, order, items, kwargs, key, pure and not options.get("refresh"))
-            name = self.session.name_batch(name, order.task or funcname(func))
+            named = _name_map(func, options, items, kwargs, key, pure and not given.get("refresh"))
+            name = self.session.name_batch(name, options.task or funcname(func))
             futures = FutureList(name=name)
             size = batch_size or max(1, len(items))
-            self.session.call_record.members(name, [key for key, _ in named])
+            self.session.call_log.log_members(name, [key for key, _ in named])
             for start in range(0, len(items), size):
                 part = named[start : start + size]
-                sent = self.send_calls(func, order, dict(part), placing, name=name)
+                sent = self.send_calls(func, options, dict(part), scheduling, name=name)
                 if len(sent) < len(part):
                     # A call that occurs twice is one task with two futures, as in Dask.
                     by_key = {future.key: future for future in sent}
@@ -250,12 +250,12 @@ def _check_places(workers: Any, allow_other_workers: Any) -> Any:
     return [workers] if isinstance(workers, str | Number) else workers
 
 
-def _with_annotated_retries(options: dict[str, Any]) -> dict[str, Any]:
+def _with_annotated_retries(given: dict[str, Any]) -> dict[str, Any]:
     """The options, with the retries of `dask.annotate` where the call says nothing of them."""
     retries = dask.get_annotations().get("retries")
-    if retries is None or "retries" in options or options.get("policy") is not None:
-        return options
-    return {**options, "retries": retries}
+    if retries is None or "retries" in given or given.get("policy") is not None:
+        return given
+    return {**given, "retries": retries}
 
 
 def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
 
 def _name_map(
     func: Callable[..., Any],
-    order: Order,
+    options: CallOptions,
     items: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
     kwargs: Mapping[str, Any],
     key: Any,
@@ -290,4 +290,4 @@ def _name_map(
     if not pure:
         return number_calls(prefix, items)
     token = tokenize(func, dict(kwargs))
-    return name_calls(order, prefix, items, lambda args, _: tokenize(token, args))
+    return name_calls(options, prefix, items, lambda args, _: tokenize(token, args))

@@ -1,4 +1,4 @@
-"""A client that gathers results: those of the workers, and those that are kept."""
+"""A client that gathers results: those of the workers, and those that are stored."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class GatheringClient(HostClient):
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
     ) -> Any:
         """Called by Dask for every result; those that are answered here are read here."""
-        if not self.answers or local_worker is not None:
+        if not self.cached_futures or local_worker is not None:
             return await super()._gather(futures, errors, direct, local_worker)
         keys = _plain_keys(futures)
-        if keys and all(map(self.answers.__contains__, keys)):
+        if keys and all(map(self.cached_futures.__contains__, keys)):
             values = await self._answers_for(keys)
             if all(map(values.__contains__, keys)):
                 return [values[key] for key in keys]
@@ -68,11 +68,11 @@ class GatheringClient(HostClient):
 
     async def _answers_for(self, keys: list[Any]) -> dict[Any, Any]:
         with many_objects(len(keys)):
-            return await self.answers.read(keys)
+            return await self.cached_futures.read(keys)
 
     def _release_key(self, key: Any) -> None:
         """Called by Dask when the last future of a task is gone."""
-        if not self.answers.forget(key):
+        if not self.cached_futures.forget(key):
             super()._release_key(key)
         elif key in self.futures:
             self.futures.pop(key).cancel()  # the host has no such task to release

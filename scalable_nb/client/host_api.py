@@ -13,7 +13,7 @@ from scalable_nb.errors import HostDiedError
 from scalable_nb.telemetry.ledger import Delta, key_text
 
 if TYPE_CHECKING:
-    from scalable_nb.client.cached_futures import Answers
+    from scalable_nb.client.cached_futures import CachedFutures
     from scalable_nb.session.session import ScalableSession
     from scalable_nb.telemetry.attempt_history import AttemptRow
 
@@ -28,12 +28,12 @@ class HostClient(Client):
     ----------
     session : ScalableSession
         The session it belongs to.
-    answers : Answers
-        The calls that kept results answer.
+    cached_futures : CachedFutures
+        The calls that stored results answer.
     """
 
     session: ScalableSession
-    answers: Answers
+    cached_futures: CachedFutures
 
     def attempts(self, future: Future[Any]) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.
@@ -108,7 +108,7 @@ class HostClient(Client):
         if await self._has_live_host():
             await super()._reconnect()
             return
-        error = HostDiedError(self.session.obituary())
+        error = HostDiedError(self.session.death_message())
         states = list(self.futures.values())
         self.futures.clear()  # else closing would cancel them, without a reason
         for state in states:
@@ -142,7 +142,7 @@ class LedgerFeed:
             since=since,
             wait_s=wait_s,
             client=self._client.id,
-            answered=self._client.answers.told,
+            answered=self._client.cached_futures.reports_sent,
         )
         return answer
 

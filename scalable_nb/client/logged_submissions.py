@@ -8,24 +8,24 @@ from typing import Any
 
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.client.call_log import CallRecord, RecordedTask
-from scalable_nb.client.submission import PackedCall, Placing, Submission
+from scalable_nb.client.call_log import CallLog, RecordedTask
+from scalable_nb.client.submission import PackedCall, SchedulingOptions, Submission
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import Batch
 
 
-def batch_members(record: CallRecord) -> dict[str, list[Any]]:
+def batch_members(log: CallLog) -> dict[str, list[Any]]:
     """Name -> keys, single submissions gathered by what they call."""
-    members: dict[str, list[Any]] = {name: list(keys) for name, keys in record.members.items()}
-    for task in record.tasks.values():
+    members: dict[str, list[Any]] = {name: list(keys) for name, keys in log.members.items()}
+    for task in log.tasks.values():
         if not task.batch.name:
             label = task.batch.task or task.batch.function_name
             members.setdefault(f"submit-{label}", []).append(task.key)
     return members
 
 
-def find_kept(
-    record: CallRecord,
+def find_stored(
+    log: CallLog,
     tasks: Iterable[RecordedTask],
     results: Path,
     is_of_run: Callable[[RecordedTask], bool] = lambda task: True,
@@ -34,7 +34,7 @@ def find_kept(
 
     Parameters
     ----------
-    record : CallRecord
+    log : CallLog
     tasks : iterable of RecordedTask
     results : Path
         Of the run, where its host wrote what was still wanted at its end.
@@ -55,8 +55,8 @@ def find_kept(
     for key, each in places.items():
         for folder, result_key in each:
             if result_key in there[folder]:
-                task = record.tasks[key]
-                call = record.load_call(task, result_key) or Call(b"", b"", result_key)
+                task = log.tasks[key]
+                call = log.load_call(task, result_key) or Call(b"", b"", result_key)
                 found[key] = folder, PackedCall(call, (), task.preview)
                 break
     return found
@@ -76,7 +76,7 @@ def as_submission(task: RecordedTask, **changes: Any) -> Submission:
             tag=batch.tag,
         ),
         wire=wire,
-        placing=Placing(**batch.placing),
+        scheduling=SchedulingOptions(**batch.placing),
         is_async=batch.is_async,
         identity=batch.identity,
     )

@@ -17,7 +17,7 @@ from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.client.project_modules import ship_project_modules
+from scalable_nb.client.project_modules import pickle_project_modules_by_value
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import LARGE_BYTES
 
@@ -55,7 +55,7 @@ def pack_function(function: Callable[..., Any]) -> bytes:
     SubmitError
         When it cannot be pickled; says which value stands in the way.
     """
-    ship_project_modules()
+    pickle_project_modules_by_value()
     try:
         pickled: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:

@@ -25,7 +25,7 @@ class StaleModuleWarning(UserWarning):
     """A module's file was edited after the kernel imported it."""
 
 
-def ship_project_modules() -> None:
+def pickle_project_modules_by_value() -> None:
     """Register every imported module of the project folder to travel by value.
 
     Cheap when nothing new was imported; called before each pickling of a function.

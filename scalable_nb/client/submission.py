@@ -14,7 +14,7 @@ import orjson
 from distributed import Future
 
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import Call
@@ -45,7 +45,7 @@ class PackedCall(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placing:
+class SchedulingOptions:
     """Where, and in which order, the calls of a submission run; as for `Client.submit`."""
 
     workers: Any = None
@@ -67,25 +67,25 @@ class Submission:
     ----------
     batch : Batch
     wire : dict
-        The policy and the folder of kept results, for the annotation.
-    placing : Placing
+        The policy and the folder of stored results, for the annotation.
+    scheduling : SchedulingOptions
     is_async : bool
         Whether the function is a coroutine function.
     record_args : bool
-        Whether functions and arguments go into the call record.
+        Whether functions and arguments go into the call log.
     identity : str
         Digest of what the function is; empty where it has none.
     """
 
     batch: Batch
     wire: Mapping[str, Any]
-    placing: Placing
+    scheduling: SchedulingOptions
     is_async: bool = False
     record_args: bool = True
     identity: str = ""
 
     def recorded(self, at: float) -> RecordedBatch:
-        """As it goes into the call record."""
+        """As it goes into the call log."""
         batch = self.batch
         return RecordedBatch(
             batch_id=batch.batch_id,
@@ -96,28 +96,28 @@ class Submission:
             tag=batch.tag,
             is_async=self.is_async,
             wire=dict(self.wire),
-            placing=self.placing.to_dict(),
+            placing=self.scheduling.to_dict(),
             identity=self.identity,
             at=at,
         )
 
 
 def name_calls(
-    order: Order,
+    options: CallOptions,
     prefix: str,
     calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
     token: Callable[[Sequence[Any], Mapping[str, Any]], str],
 ) -> list[tuple[str, Prepared]]:
     """Keys for calls that are deduplicated.
 
-    A call whose result may be kept is named by the key of its result, which says as much as
+    A call whose result may be stored is named by the key of its result, which says as much as
     Dask's ``token`` and has to be made anyway.
     """
     named = []
     for call in calls:
-        if order.call_keys is not None and not has_futures(*call):
-            arguments = order.arguments(*call)
-            result_key = order.call_keys.key(*arguments)
+        if options.call_keys is not None and not has_futures(*call):
+            arguments = options.arguments(*call)
+            result_key = options.call_keys.key(*arguments)
             named.append((f"{prefix}-{result_key}", Prepared(*arguments, result_key)))
         else:
             named.append((f"{prefix}-{token(*call)}", Prepared(*call)))
@@ -144,7 +144,7 @@ def list_calls(
 def pack_calls(
     func: Callable[..., Any],
     function: bytes,
-    order: Order,
+    options: CallOptions,
     calls: Mapping[Any, Prepared],
     batch_id: str,
 ) -> dict[Any, PackedCall]:
@@ -159,15 +159,15 @@ def pack_calls(
     """
     preview = Preview(inspect.unwrap(func))
     shared = SharedBuffers()
-    about = b"" if order.call_keys is None else orjson.dumps(order.call_keys.about())
+    about = b"" if options.call_keys is None else orjson.dumps(options.call_keys.about())
     packed = {}
     for key, prepared in calls.items():
         given, result_key = (prepared.args, prepared.kwargs), prepared.result_key
-        args, kwargs = given if result_key is not None else order.arguments(*given)
+        args, kwargs = given if result_key is not None else options.arguments(*given)
         pickled, inputs, buffers = pack_arguments(args, kwargs, func, shared)
         if result_key is None:
-            result_key = order.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
-        shown = preview(args, kwargs) if order.record_args else _HIDDEN
+            result_key = options.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
+        shown = preview(args, kwargs) if options.record_args else _HIDDEN
         call = Call(function, pickled, result_key, buffers, about)
         packed[key] = PackedCall(call, inputs, shown)
     return packed
@@ -194,7 +194,7 @@ def many_objects(count: int) -> Iterator[None]:
 
 
 def recorded_calls(packed: Mapping[Any, PackedCall]) -> Iterator[RecordedCall]:
-    """Packed calls as they go into the call record."""
+    """Packed calls as they go into the call log."""
     for key, each in packed.items():
         inputs = _keys(each.inputs) if each.inputs else ()
         yield RecordedCall(key, each.call, inputs, each.preview)

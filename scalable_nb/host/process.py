@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import dask
 
-from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
+from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
@@ -34,7 +34,7 @@ from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, sign
+from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.factory import start_fleet
 from scalable_nb.targets.fleet import Fleet
@@ -58,8 +58,8 @@ class Host:
 
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
-        self._contact: dict[str, Any] = {}
-        self._sign(HostState.STARTING)
+        self._connection_info: dict[str, Any] = {}
+        self._write_state(HostState.STARTING)
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
         if self.run["host"] == "job":  # some batch systems begin a job in the home folder
             os.chdir(self.run["cwd"])
@@ -100,12 +100,12 @@ class Host:
         try:
             await self._open_for_work(fleet, prefix, notices)
         finally:
-            self._sign(HostState.ENDING)
+            self._write_state(HostState.ENDING)
             await fleet.close()
 
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
         scheduler = fleet.scheduler
-        confine(scheduler.http_application, prefix)
+        confine(scheduler, prefix)
         tracker = TaskTracker(
             scheduler,
             self.recorder,
@@ -142,24 +142,24 @@ class Host:
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:
-        self._contact = {
+        self._connection_info = {
             "address": address,
             "tls": str(self.paths.tls),
             "dashboard": f"http://127.0.0.1:{http_port}{prefix}/status",
             "target": self.run["target"],
             "started_at": utc_iso(time()),
         }
-        self._sign(HostState.OPEN)
+        self._write_state(HostState.OPEN)
 
-    def _sign(self, state: HostState) -> None:
+    def _write_state(self, state: HostState) -> None:
         self._state = state
-        sign(self.paths, state, **self._contact)
+        write_state(self.paths, state, **self._connection_info)
 
-    def _beat(self) -> None:
+    def _touch(self) -> None:
         try:
-            beat(self.paths)
+            touch(self.paths)
         except FileNotFoundError:  # somebody took it away, and nobody finds this host any more
-            self._sign(self._state)
+            self._write_state(self._state)
 
     def _follow_jobs(self, tracker: TaskTracker, fleet: Fleet, scaling: Scaling) -> None:
         from scalable_nb.host.workers.job_losses import JobLosses
@@ -174,13 +174,13 @@ class Host:
             tracker.host_job = self._allocation.row
 
     async def _flush_often(self) -> None:
-        beaten_at = 0.0
+        touched_at = 0.0
         while True:
             await asyncio.sleep(_FLUSH_INTERVAL_S)
             try:
-                if time() - beaten_at > BEAT_INTERVAL_S:
-                    beaten_at = time()
-                    self._beat()
+                if time() - touched_at > HEARTBEAT_INTERVAL_S:
+                    touched_at = time()
+                    self._touch()
                 self.recorder.flush()
             except OSError:
                 # The rows stay queued; a full disk may have room again later.

@@ -1,8 +1,7 @@
-"""``session.json``: how a host is reached, and the sign that it is alive.
+"""``session.json``: the host's state, its connection info, and its heartbeat (the file's mtime).
 
-It exists from the moment a host is asked for to the last thing that the host does. Whoever must
-know whether a host lives asks `is_alive`: the kernel of a session, a report, and whoever sweeps up
-what dead hosts left.
+The file exists from the request for a host until the host's last action. The kernel of a session,
+a report and the removal of stale runs use `is_alive` to find out whether the host is running.
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
 
-#: So often the one whose sign it is touches the file.
-BEAT_INTERVAL_S: Final = 5.0
+#: How often the process named in the file touches it.
+HEARTBEAT_INTERVAL_S: Final = 5.0
 
-#: After so long without a beat a host on another machine is dead. Clocks of machines differ by
-#: seconds, and a network file system may show a file's time a minute late (acregmax of NFS).
+#: A host on another machine is dead after this time without a heartbeat. Clocks of machines
+#: differ by seconds, and a network file system may show a file's time a minute late (acregmax of
+#: NFS).
 SILENT_S: Final = 180.0
 
 #: A process's start, as computed from the time since boot, moves when the clock is set.
@@ -36,25 +36,25 @@ _OWNER: Final = "owner"
 
 
 class HostState(StrEnum):
-    """What a host does, in its own words."""
+    """Host states in ``session.json``."""
 
-    ASKED_FOR = "asked for"  # the sign of the kernel that starts it
+    ASKED_FOR = "asked for"  # written by the kernel that starts it
     STARTING = "starting"
     OPEN = "open"
     ENDING = "ending"
 
 
-def sign(paths: RunPaths, state: HostState, **more: Any) -> None:
-    """Say that this process stands for the host of a run.
+def write_state(paths: RunPaths, state: HostState, **more: Any) -> None:
+    """Write ``session.json`` in the name of this process.
 
     Parameters
     ----------
     paths : RunPaths
     state : HostState
     **more
-        What else a kernel should know, as values that JSON knows.
+        Further JSON values for kernels.
     """
-    contact = {
+    info = {
         "schema_version": SCHEMA_VERSION,
         "run_id": paths.run_id,
         "state": str(state),
@@ -63,11 +63,11 @@ def sign(paths: RunPaths, state: HostState, **more: Any) -> None:
         "host": platform.node(),
         **more,
     }
-    write_private(paths.session_json, json.dumps(contact, indent=1).encode())
+    write_private(paths.session_json, json.dumps(info, indent=1).encode())
 
 
-def beat(paths: RunPaths) -> None:
-    """Show that whoever signed is still there.
+def touch(paths: RunPaths) -> None:
+    """Write a heartbeat: update the time of ``session.json``.
 
     Raises
     ------
@@ -78,52 +78,52 @@ def beat(paths: RunPaths) -> None:
     os.utime(paths.session_json)
 
 
-def read_sign(path: Path) -> dict[str, Any]:
-    """``session.json``, whose it is and when it was last touched; empty where it is not whole."""
+def read_state(path: Path) -> dict[str, Any]:
+    """Return ``session.json`` with its owner and mtime; empty if it is missing or not whole."""
     try:
         # Opening a file asks a network file system for its newest state; looking does not.
         with path.open("rb") as file:
-            info = os.fstat(file.fileno())
-            contact = json.loads(file.read())
+            stat = os.fstat(file.fileno())
+            info = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return {}
-    if not isinstance(contact, dict):
+    if not isinstance(info, dict):
         return {}
-    return {**contact, _TOUCHED_AT: info.st_mtime, _OWNER: info.st_uid}
+    return {**info, _TOUCHED_AT: stat.st_mtime, _OWNER: stat.st_uid}
 
 
-def read_contact(paths: RunPaths) -> dict[str, Any] | None:
-    """How the host of a run is reached; None while, or when, it takes no work.
+def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
+    """Return the host's connection info, or None unless the host is open.
 
     Raises
     ------
     RunFolderError
-        When somebody else wrote it.
+        If another user owns the file.
     """
-    contact = read_sign(paths.session_json)
-    if contact.get("state") != HostState.OPEN:
+    info = read_state(paths.session_json)
+    if info.get("state") != HostState.OPEN:
         return None
-    if contact[_OWNER] != os.getuid():
+    if info[_OWNER] != os.getuid():
         raise RunFolderError(
-            f"{paths.session_json} belongs to uid {contact[_OWNER]}, not to you: not read"
+            f"{paths.session_json} belongs to uid {info[_OWNER]}, not to you: not read"
         )
-    return contact
+    return info
 
 
-def is_here(contact: dict[str, Any]) -> bool:
-    """Whether a host is a process of this machine."""
-    return bool(contact.get("host", platform.node()) == platform.node())
+def is_here(info: dict[str, Any]) -> bool:
+    """Return whether the host is a process of this machine."""
+    return bool(info.get("host", platform.node()) == platform.node())
 
 
-def is_alive(contact: dict[str, Any]) -> bool:
-    """Whether whoever signed is there: a process here, or a file that is touched from elsewhere."""
-    if not is_here(contact):
-        touched_at = contact.get(_TOUCHED_AT)
+def is_alive(info: dict[str, Any]) -> bool:
+    """Return whether the host process runs, or its heartbeat from another machine is recent."""
+    if not is_here(info):
+        touched_at = info.get(_TOUCHED_AT)
         return isinstance(touched_at, float) and time() - touched_at < SILENT_S
     try:
-        process = psutil.Process(contact["pid"])
+        process = psutil.Process(info["pid"])
         # Process ids are used again; the start tells two of them apart.
-        apart_s: float = abs(process.create_time() - contact["pid_started_at"])
+        apart_s: float = abs(process.create_time() - info["pid_started_at"])
         is_zombie: bool = process.status() == psutil.STATUS_ZOMBIE
         return apart_s < _SAME_START_S and not is_zombie
     except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):

@@ -15,7 +15,7 @@ import orjson
 from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
 from scalable_nb.diagnosis.retry_effect import retried_tasks
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.report_text import failure_list, summary
 from scalable_nb.telemetry.aggregates import failure_classes, last_rows
 from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
@@ -208,8 +208,8 @@ def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[Failed
     rows: Any = failures.iloc[[place for place, _ in listed]].to_dict("records")
     for row, (_, retried) in zip(rows, listed, strict=True):
         yield _failed_task(row, names.get(row["task_id"], ""), retried)
-    untold = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
-    rows = last[untold].to_dict("records")
+    without_row = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
+    rows = last[without_row].to_dict("records")
     for row in rows:
         yield _failed_task(row, "", 0)
 
@@ -278,10 +278,10 @@ def _text(value: object) -> str | None:
 
 def unfinished(run: RunPaths, about: Mapping[str, Any]) -> tuple[str, str]:
     """State of a run that wrote no end, and the machine its host is on."""
-    contact = read_sign(run.session_json)
-    host = str(contact.get("host") or about.get("hostname") or platform.node())
-    if contact:
-        return ("running" if is_alive(contact) else "interrupted"), host
+    state = read_state(run.session_json)
+    host = str(state.get("host") or about.get("hostname") or platform.node())
+    if state:
+        return ("running" if is_alive(state) else "interrupted"), host
     if run.host_log.exists():  # ours: the next start took its sign away, because it was dead
         return "interrupted", host
     if host != platform.node():  # a run of another package, without signs of life

@@ -8,26 +8,30 @@ from typing import Any
 from distributed import Future
 
 from scalable_nb.client.futures import FutureList
-from scalable_nb.errors import SubmitError
+from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
-from scalable_nb.resubmission.failure_filter import Choice, listed_choices
-from scalable_nb.resubmission.from_run_folder import resubmit_run
+from scalable_nb.paths import RunPaths, find_run, list_runs
+from scalable_nb.protocol.connection_file import is_alive, read_state
+from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
+from scalable_nb.resubmission.from_run_folder import resubmit_finished
 from scalable_nb.resubmission.live_run import (
-    foreseen,
-    named_words,
+    named_keys,
     plan_live,
+    preview_plan,
     resubmit_corrected,
     resubmit_in_place,
 )
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.session.session import ScalableSession, live_sessions
+from scalable_nb.settings import load_settings
 
 
 def resubmit(
     futures: Iterable[Future[Any]] | None = None,
     *,
     run: str | None = None,
-    only: Choice | Iterable[Choice] | None = None,
+    only: FailureFilter | Iterable[FailureFilter] | None = None,
     func: Callable[..., Any] | None = None,
     retries: int | RetryPolicy | None = None,
     timeout_s: float | None = None,
@@ -79,25 +83,52 @@ def resubmit(
             "resubmit takes futures or run=, one of them: resubmit(futures), or "
             "resubmit(run='last') when kernel and host are gone"
         )
-    choices = listed_choices(only)
-    changes = Changes(func, retries, timeout_s, memory, tag)
+    filters = as_filters(only)
+    overrides = Overrides(func, retries, timeout_s, memory, tag)
     if run is not None:
-        return _shown(resubmit_run(run, choices, changes, dry_run=dry_run))
+        paths = _find(run)
+        session = _live_session(paths)
+        if session is None:
+            return _shown(resubmit_finished(paths, filters, overrides, dry_run=dry_run))
+        futures = session.batches.all_tasks()
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
     client = listed._client()
     client.session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
-    wire = changes.wire(client.session.manifest.manifest)
-    plan = plan_live(client, listed, choices)
+    wire = overrides.wire(client.session.manifest.manifest)
+    plan = plan_live(client, listed, filters)
     if dry_run:
-        return _shown(foreseen(client, plan, changes))
+        return _shown(preview_plan(client, plan, overrides))
     if func is not None and plan.to_run:
-        return resubmit_corrected(client, listed, plan, changes)
+        return resubmit_corrected(client, listed, plan, overrides)
     if plan.to_run:
-        resubmit_in_place(client, plan, wire, named_words(choices))
+        resubmit_in_place(client, plan, wire, named_keys(filters))
     return listed
+
+
+def _find(run: str) -> RunPaths:
+    """Find a run by its id, or the newest that called anything for ``"last"``."""
+    runs_dir = load_settings().runs_dir
+    if run != "last":
+        return find_run(runs_dir, run)
+    for paths in reversed(list_runs(runs_dir)):
+        if any(paths.calls.glob("*.calls")):
+            # Ended while it was taking over an earlier run: that one still has all the calls.
+            is_torn = paths.resumes.exists() and not is_alive(read_state(paths.session_json))
+            return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
+    raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
+
+
+def _live_session(paths: RunPaths) -> ScalableSession | None:
+    for session in live_sessions():
+        if session.run_id == paths.run_id and session.is_host_alive():
+            return session
+    try:
+        return ScalableSession.attach(paths.run_id)
+    except NoSessionError:
+        return None
 
 
 def _shown(found: FutureList | ResubmitPlan) -> FutureList | ResubmitPlan:

@@ -26,7 +26,7 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
     dict
         Name of a function -> a sentence; nothing for a function that this process has not.
     """
-    told: dict[str, str] = {}
+    notices: dict[str, str] = {}
     seen: set[str] = set()
     for task in tasks:
         batch = task.batch
@@ -34,17 +34,17 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
             continue
         seen.add(batch.batch_id)
         name = batch.function_name
-        now = _identity_now(task)
+        now = _current_identity(task)
         if now and now != batch.identity:
-            told[name] = (
+            notices[name] = (
                 f"{name}() has changed since: the recorded code runs; func={name} runs the new one"
             )
-    return told
+    return notices
 
 
-def _identity_now(task: RecordedTask) -> str:
+def _current_identity(task: RecordedTask) -> str:
     """Digest of what has the recorded function's name now; empty where nothing has."""
-    function = _namesake(task)
+    function = _current_function(task)
     try:
         if isinstance(function, CacheableFunction):
             return function.call_keys().identity.hex()
@@ -53,7 +53,7 @@ def _identity_now(task: RecordedTask) -> str:
         return ""
 
 
-def _namesake(task: RecordedTask) -> Any:
+def _current_function(task: RecordedTask) -> Any:
     """The function of the notebook, or of a module that was imported, by the recorded name."""
     notebook = vars(sys.modules["__main__"])
     name = task.batch.function_name

@@ -10,33 +10,33 @@ from typing import Any
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedBatch, RecordedTask
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_log import CallLog, RecordedBatch, RecordedTask
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.client import ScalableClient
-from scalable_nb.client.submission import Placing, Prepared
+from scalable_nb.client.submission import Prepared, SchedulingOptions
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.protocol.messages import KEPT_ANNOTATIONS
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.protocol.messages import CACHE_ANNOTATIONS
+from scalable_nb.resubmission.overrides import Overrides
 
 
 def submit_corrected(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: Iterable[RecordedTask],
-    changes: Changes,
+    overrides: Overrides,
     inputs: Mapping[Any, Future[Any]],
 ) -> dict[Any, Future[Any]]:
-    """Call ``changes.func`` with the arguments of recorded tasks.
+    """Call ``overrides.func`` with the arguments of recorded tasks.
 
     Parameters
     ----------
     client : ScalableClient
         Where the new tasks run.
-    record : CallRecord
+    record : CallLog
     tasks : iterable of RecordedTask
-    changes : Changes
+    overrides : Overrides
     inputs : mapping
         Key in the record -> future whose result is taken.
 
@@ -45,14 +45,14 @@ def submit_corrected(
     dict
         Key in the record -> the new future.
     """
-    assert changes.func is not None
+    assert overrides.func is not None
     by_batch: dict[str, list[RecordedTask]] = {}
     for task in tasks:
         by_batch.setdefault(task.batch.batch_id, []).append(task)
     new: dict[Any, Future[Any]] = {}
     for group in by_batch.values():
         batch = group[0].batch
-        order = _order(client, batch, changes)
+        options = _options(client, batch, overrides)
         # A task of this very submission may take the result of another one.
         known = {**inputs, **new}
         calls = {}
@@ -61,30 +61,30 @@ def submit_corrected(
             if call is None:
                 raise SubmitError(f"the recorded arguments of {task.key} are gone or damaged")
             args, kwargs = call.load_arguments([known[key] for key in task.input_keys])
-            key = f"{funcname(changes.func)}-{uuid.uuid4().hex}-{number}"
+            key = f"{funcname(overrides.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
-        placing = Placing(**batch.placing)
-        futures = client.send_calls(changes.func, order, calls, placing, name=batch.name)
+        scheduling = SchedulingOptions(**batch.placing)
+        futures = client.send_calls(overrides.func, options, calls, scheduling, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 
 
-def _order(client: ScalableClient, batch: RecordedBatch, changes: Changes) -> Order:
+def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides) -> CallOptions:
     """On the terms of the recorded call, but for what is to change."""
-    assert changes.func is not None
+    assert overrides.func is not None
     manifest = client.session.manifest.manifest
-    wire = changes.wire(manifest)
+    wire = overrides.wire(manifest)
     component = wire.pop("component", batch.component)
     terms = PolicyTerms.from_wire({**batch.wire, **wire})
-    order = Order.resolve(
+    options = CallOptions.resolve(
         client.session,
-        changes.func,
+        overrides.func,
         tag=component if component in manifest.components else None,
         task=batch.task if batch.task in manifest.tasks else None,
         policy=TaskPolicy(idempotent=terms.idempotent),
         is_named="keep_limit" in batch.wire,
     )
-    kept: dict[str, Any] = {
-        name: order.wire[name] for name in KEPT_ANNOTATIONS if name in order.wire
+    unchanged: dict[str, Any] = {
+        name: options.wire[name] for name in CACHE_ANNOTATIONS if name in options.wire
     }
-    return replace(order, wire={**kept, **terms.to_wire()})
+    return replace(options, wire={**unchanged, **terms.to_wire()})

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.protocol.call import Call
-from scalable_nb.session.host_launcher import run_to_end
+from scalable_nb.session.host_launcher import run_coroutine
 
 _RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
 _GRACE_S: Final = 60.0  # for the start of a child, which ends itself at its limit
@@ -104,12 +104,12 @@ class FailedCall:
                 type(error), error, error.__traceback__,
             )  # fmt: skip
             text = f"raised {type(error).__name__}: {safe_message(error)}"
-            return self._told("raised", text, began, format_traceback(error), error=error)
-        return self._told("returned", f"returned {reprlib.repr(value)}", began, value=value)
+            return self._reproduction("raised", text, began, format_traceback(error), error=error)
+        return self._reproduction("returned", f"returned {reprlib.repr(value)}", began, value=value)
 
     def _run_in_child(self) -> Reproduction:
         began = time.perf_counter()
-        order = (sys.path, self.call, self.inputs, self.is_async, self.timeout_s,
+        request = (sys.path, self.call, self.inputs, self.is_async, self.timeout_s,
                  self.memory_limit_bytes)  # fmt: skip
         limit_s = None if self.timeout_s is None else self.timeout_s + _GRACE_S
         child = subprocess.Popen(
@@ -119,7 +119,7 @@ class FailedCall:
             stderr=subprocess.STDOUT,
         )
         try:
-            output, _ = child.communicate(pickle.dumps(order), limit_s)
+            output, _ = child.communicate(pickle.dumps(request), limit_s)
         except subprocess.TimeoutExpired:
             child.kill()
             output, _ = child.communicate()
@@ -127,15 +127,17 @@ class FailedCall:
             with suppress(ProcessLookupError):
                 child.kill()
         outcome, text = _end_of_child(child.returncode, self.timeout_s, time.perf_counter() - began)
-        return self._told(outcome, text, began, output.decode(errors="replace")[-_OUTPUT_CHARS:])
+        return self._reproduction(
+            outcome, text, began, output.decode(errors="replace")[-_OUTPUT_CHARS:]
+        )
 
-    def _told(
+    def _reproduction(
         self, outcome: str, text: str, began: float, details: str = "", **values: Any
     ) -> Reproduction:
         where = "a child process" if self.needs_child else "this process"
         duration_s = time.perf_counter() - began
-        told = f"{self.label} in {where}, {duration_s:.1f} s: {text}"
-        return Reproduction(outcome, where, told, details, duration_s, **values)
+        message = f"{self.label} in {where}, {duration_s:.1f} s: {text}"
+        return Reproduction(outcome, where, message, details, duration_s, **values)
 
 
 def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
@@ -145,7 +147,7 @@ def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
 
 
 def _made(call: Callable[[], Any], is_async: bool) -> Any:
-    return run_to_end(call()) if is_async else call()
+    return run_coroutine(call()) if is_async else call()
 
 
 def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str, str]:
@@ -159,7 +161,7 @@ def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str
     return "died", f"took its process with it ({how})"
 
 
-def _serve() -> None:
+def _run_child() -> None:
     """What the child process does: one call, its end told by the exit code."""
     faulthandler.enable()
     path, call, inputs, is_async, timeout_s, limit_bytes = pickle.load(sys.stdin.buffer)
@@ -179,4 +181,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _run_child()

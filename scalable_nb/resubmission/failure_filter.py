@@ -10,13 +10,13 @@ from scalable_nb.telemetry.rows import FailureRow
 
 #: Chooses failures: a class name, category, fingerprint or key, a row of ``failures.jsonl``
 #: (its task is meant), or a function of the row of the task's last failed attempt.
-Choice = str | FailureRow | Callable[[FailureRow], bool]
+FailureFilter = str | FailureRow | Callable[[FailureRow], bool]
 
 _SHOWN: Final = ("failure_class", "category")
-_Plain = str | Callable[[FailureRow], bool]
+_Filter = str | Callable[[FailureRow], bool]
 
 
-def listed_choices(only: Choice | Iterable[Choice] | None) -> list[_Plain] | None:
+def as_filters(only: FailureFilter | Iterable[FailureFilter] | None) -> list[_Filter] | None:
     """What a person gave, as a list of words and functions; None where all are meant.
 
     Raises
@@ -27,15 +27,17 @@ def listed_choices(only: Choice | Iterable[Choice] | None) -> list[_Plain] | Non
     if only is None:
         return None
     each = [only] if isinstance(only, str | Mapping) or callable(only) else list(only)
-    return [_plain(choice) for choice in each]
+    return [_as_filter(filter_) for filter_ in each]
 
 
-def is_chosen(row: FailureRow, choices: Iterable[_Plain]) -> bool:
+def matches_any(row: FailureRow, filters: Iterable[_Filter]) -> bool:
     """Whether one of the choices means this failure."""
-    return any(choice(row) if callable(choice) else choice in _words(row) for choice in choices)
+    return any(
+        filter_(row) if callable(filter_) else filter_ in _filter_values(row) for filter_ in filters
+    )
 
 
-def check_choices(choices: Iterable[_Plain], rows: Iterable[FailureRow]) -> None:
+def check_filters(filters: Iterable[_Filter], rows: Iterable[FailureRow]) -> None:
     """Refuse a word that names none of the failures.
 
     Raises
@@ -43,24 +45,24 @@ def check_choices(choices: Iterable[_Plain], rows: Iterable[FailureRow]) -> None
     UnknownNameError
     """
     rows = list(rows)
-    known = set().union(*map(_words, rows)) if rows else set()
-    for choice in choices:
-        if isinstance(choice, str) and choice not in known:
+    known = set().union(*map(_filter_values, rows)) if rows else set()
+    for filter_ in filters:
+        if isinstance(filter_, str) and filter_ not in known:
             shown = {str(row[name]) for row in rows for name in _SHOWN if name in row}
-            raise UnknownNameError("failure", choice, shown, "Nothing was run.")
+            raise UnknownNameError("failure", filter_, shown, "Nothing was run.")
 
 
-def _plain(choice: object) -> _Plain:
-    if isinstance(choice, str) or callable(choice):
-        return choice
-    if isinstance(choice, Mapping) and "task_id" in choice:
-        return str(choice["task_id"])
+def _as_filter(filter_: object) -> _Filter:
+    if isinstance(filter_, str) or callable(filter_):
+        return filter_
+    if isinstance(filter_, Mapping) and "task_id" in filter_:
+        return str(filter_["task_id"])
     raise SubmitError(
-        f"only={choice!r} is neither a name nor a function; expected e.g. "
+        f"only={filter_!r} is neither a name nor a function; expected e.g. "
         "only='TaskTimeoutError' or only=lambda row: row['duration_s'] > 10"
     )
 
 
-def _words(row: FailureRow) -> set[str]:
+def _filter_values(row: FailureRow) -> set[str]:
     names = (*_SHOWN, "fingerprint", "task_id")
     return {str(row[name]) for name in names if name in row}  # type: ignore[literal-required]

@@ -17,7 +17,7 @@ from scalable_nb.telemetry.ledger import key_text
 if TYPE_CHECKING:
     from distributed import Future
 
-    from scalable_nb.client.call_log import CallRecord
+    from scalable_nb.client.call_log import CallLog
     from scalable_nb.paths import RunPaths
     from scalable_nb.session.session import ScalableSession
 
@@ -94,9 +94,9 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     RunFolderError
         When others could have written the record: what is in it would be run.
     """
-    from scalable_nb.client.call_log import read_call_record
+    from scalable_nb.client.call_log import read_call_log
 
-    record = read_call_record(run.calls)
+    record = read_call_log(run.calls)
     task = next((task for key, task in record.tasks.items() if key_text(key) == task_id), None)
     call = record.load_call(task, "") if task is not None else None
     if task is None or call is None:
@@ -110,7 +110,7 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     return _failed_call(
         label,
         call,
-        [_kept_result(record, key, run.results) for key in task.input_keys],
+        [_stored_result(record, key, run.results) for key in task.input_keys],
         read_task_rows(run.failures, task_id),
         is_async=task.batch.is_async,
         timeout_s=terms.get("timeout_s"),
@@ -152,13 +152,13 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
     return list(session.client.gather([Future(key, session.client) for key in keys]))
 
 
-def _kept_result(record: CallRecord, key: Any, results: Path) -> Any:
+def _stored_result(record: CallLog, key: Any, results: Path) -> Any:
     from scalable_nb.cache.lookup import look_up
     from scalable_nb.cache.store import ResultStore
-    from scalable_nb.client.logged_submissions import find_kept
+    from scalable_nb.client.logged_submissions import find_stored
 
     tasks = [record.tasks[key]] if key in record.tasks else []
-    for folder, packed in find_kept(record, tasks, results).values():
+    for folder, packed in find_stored(record, tasks, results).values():
         found = look_up(ResultStore(Path(folder)), packed.call.result_key)
         if found.is_hit:
             return found.value

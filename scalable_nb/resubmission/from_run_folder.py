@@ -11,29 +11,27 @@ from typing import Any
 import yaml
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, RecordedTask, read_call_record
+from scalable_nb.client.call_log import CallLog, RecordedTask, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, find_kept
+from scalable_nb.client.logged_submissions import as_submission, find_stored
 from scalable_nb.client.submission import PackedCall, Submission
-from scalable_nb.errors import NoSessionError, TaskError, UnknownNameError
+from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
-from scalable_nb.paths import RunPaths, find_run, list_runs, write_private
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
-    Fate,
-    Remains,
+    RecordedOutcome,
     ResubmitPlan,
+    TaskOutcome,
     cores_of_a_slot,
     durations_by_function,
     plan_recorded,
     with_estimate,
 )
 from scalable_nb.session.session import ScalableSession, live_sessions
-from scalable_nb.settings import load_settings
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.ledger import key_text
 
@@ -42,85 +40,54 @@ class LeftOutError(TaskError):
     """A task of an earlier run was not resubmitted; the message says why."""
 
 
-def resubmit_run(
-    run: str, choices: list[Any] | None, changes: Changes, *, dry_run: bool
+def resubmit_finished(
+    paths: RunPaths, filters: list[Any] | None, overrides: Overrides, *, dry_run: bool
 ) -> FutureList | ResubmitPlan:
-    """Resubmit a run by its id, or the newest that called anything for ``"last"``."""
-    paths = _find(run)
-    session = _live_session(paths)
-    if session is not None:
-        from scalable_nb.resubmission.api import resubmit
-
-        return resubmit(session.batches.all_tasks(), only=choices, dry_run=dry_run, **vars(changes))
-    past = PastRun.read(paths)
-    if not past.record.tasks:
+    """Resubmit a run whose host is gone."""
+    finished = FinishedRun.read(paths)
+    if not finished.record.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
-    plan = past.plan(choices, changes)
-    return plan if dry_run else _run(past, plan, changes)
+    plan = finished.plan(filters, overrides)
+    return plan if dry_run else _run(finished, plan, overrides)
 
 
-def _find(run: str) -> RunPaths:
-    runs_dir = load_settings().runs_dir
-    if run != "last":
-        return find_run(runs_dir, run)
-    for paths in reversed(list_runs(runs_dir)):
-        if any(paths.calls.glob("*.calls")):
-            # Ended while it was taking over an earlier run: that one still has all the calls.
-            is_torn = paths.resumes.exists() and not is_alive(read_sign(paths.session_json))
-            return find_run(runs_dir, paths.resumes.read_text()) if is_torn else paths
-    raise UnknownNameError("run", run, (), f"No run in {runs_dir} has called anything yet.")
-
-
-def _live_session(paths: RunPaths) -> ScalableSession | None:
-    for session in live_sessions():
-        if session.run_id == paths.run_id and session.is_host_alive():
-            return session
-    try:
-        return ScalableSession.attach(paths.run_id)
-    except NoSessionError:
-        return None
-
-
-# --- acting --------------------------------------------------------------------------
-
-
-def _run(past: PastRun, plan: ResubmitPlan, changes: Changes) -> FutureList:
-    record = past.record
-    session = _session_for(past, changes)
+def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
+    record = finished.record
+    session = _session_for(finished, overrides)
     client = session.client
-    wire = changes.wire(session.manifest.manifest) if changes.func is None else {}
+    wire = overrides.wire(session.manifest.manifest) if overrides.func is None else {}
     taken = set(client.futures) | set(session.mirror.ledger.row_of)
     assert session.paths is not None
     if not taken:  # else it is a run of its own, too
-        write_private(session.paths.resumes, past.paths.run_id.encode())
+        write_private(session.paths.resumes, finished.paths.run_id.encode())
     new_key = {
         key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
         for key in record.tasks
     }
-    replaced = changes.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
+    replaced = overrides.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
     futures: dict[Any, Future[Any]] = {}
     for group in _by_batch(record.tasks.values()):
-        kept = [task for task in group if task.key in past.kept]
+        stored = [task for task in group if task.key in finished.stored]
         left_out = [task for task in group if task.key in plan.left_out]
-        settled = {task.key for task in (*kept, *left_out)}
+        settled = {task.key for task in (*stored, *left_out)}
         runs = [task for task in group if task.key not in settled]
         corrected = [task for task in runs if task.batch.function_name in replaced]
         as_recorded = [task for task in runs if task.batch.function_name not in replaced]
-        futures |= _take_kept(client, past, kept, new_key)
+        futures |= _attach_stored(client, finished, stored, new_key)
         futures |= _submit(client, record, as_recorded, new_key, futures, wire)
         if corrected:
-            futures |= submit_corrected(client, record, corrected, changes, futures)
+            futures |= submit_corrected(client, record, corrected, overrides, futures)
         for task in left_out:
             futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
         _record(client, record, left_out, new_key, futures)
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
-        client.session.call_record.members(session.name_batch(name, name), known)
+        client.session.call_log.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in record.tasks)
 
 
-def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
+def _session_for(finished: FinishedRun, overrides: Overrides) -> ScalableSession:
     """The live session, or a new one on the run's target."""
     live = [session for session in live_sessions() if session.is_host_alive()]
     if live:
@@ -128,8 +95,10 @@ def _session_for(past: PastRun, changes: Changes) -> ScalableSession:
     else:
         for dead in live_sessions():
             dead.close()
-        run = json.loads(past.paths.run_json.read_bytes())
-        session = ScalableSession(_manifest_of(past.paths, run["target"], changes.memory_bytes))
+        run = json.loads(finished.paths.run_json.read_bytes())
+        session = ScalableSession(
+            _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
+        )
         session.start()
     session.mirror.refresh()
     return session
@@ -156,20 +125,20 @@ def _by_batch(tasks: Iterable[RecordedTask]) -> list[list[RecordedTask]]:
     return list(groups.values())
 
 
-def _take_kept(
+def _attach_stored(
     client: ScalableClient,
-    past: PastRun,
+    finished: FinishedRun,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
 ) -> dict[Any, Future[Any]]:
     """Futures of tasks whose results are kept."""
     by_folder: dict[str, list[RecordedTask]] = {}
     for task in tasks:
-        by_folder.setdefault(past.kept[task.key][0], []).append(task)
+        by_folder.setdefault(finished.stored[task.key][0], []).append(task)
     futures = {}
     for folder, group in by_folder.items():
         submission = _renewed(as_submission(group[0], store=folder, recompute=False))
-        packed = {new_key[task.key]: past.kept[task.key][1] for task in group}
+        packed = {new_key[task.key]: finished.stored[task.key][1] for task in group}
         sent = client.submit_packed(submission, packed)
         futures.update({task.key: sent[new_key[task.key]] for task in group})
     return futures
@@ -177,7 +146,7 @@ def _take_kept(
 
 def _submit(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -204,7 +173,7 @@ def _submit(
 
 def _record(
     client: ScalableClient,
-    record: CallRecord,
+    record: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -217,7 +186,7 @@ def _record(
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        client.session.call_record.calls(_renewed(as_submission(tasks[0])), packed)
+        client.session.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:
@@ -232,33 +201,33 @@ def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
 
 
 @dataclass
-class PastRun:
+class FinishedRun:
     """A run that is over, as far as its folder tells."""
 
     paths: RunPaths
-    record: CallRecord
+    record: CallLog
     states: dict[str, str]
     last_failures: dict[str, Any]
     durations_s: dict[str, tuple[float, int]]
-    kept: dict[Any, tuple[str, PackedCall]]
+    stored: dict[Any, tuple[str, PackedCall]]
 
     @classmethod
-    def read(cls, paths: RunPaths) -> PastRun:
+    def read(cls, paths: RunPaths) -> FinishedRun:
         """Read the folder of a run."""
-        record = read_call_record(paths.calls)
+        record = read_call_log(paths.calls)
         failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
         states = {str(row.get("task_id")): str(row["state"]) for row in tasks if "state" in row}
         durations_s = durations_by_function((*failures, *tasks))
         last_failures = {str(row.get("task_id")): row for row in failures}
         found = cls(paths, record, states, last_failures, durations_s, {})
-        found.kept = find_kept(record, record.tasks.values(), paths.results, found._is_of_run)
+        found.stored = find_stored(record, record.tasks.values(), paths.results, found._is_of_run)
         return found
 
-    def plan(self, choices: list[Any] | None, changes: Changes) -> ResubmitPlan:
+    def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
         """What a resubmission does, what it costs, and what a person may not expect."""
         tasks = self.record.tasks
         plan = plan_recorded(
-            (self._remains(task) for task in tasks.values()), self.last_failures, choices
+            (self._outcome_of(task) for task in tasks.values()), self.last_failures, filters
         )
         plan = with_estimate(
             plan,
@@ -266,24 +235,26 @@ class PastRun:
             self.durations_s,
             cores_of_a_slot(self.paths),
         )
-        replaced = changes.replaces(tasks[key].batch.function_name for key in plan.to_run)
+        replaced = overrides.replaces(tasks[key].batch.function_name for key in plan.to_run)
         notices = changed_functions(tasks[key] for key in plan.to_run)
-        told = tuple(text for name, text in notices.items() if name not in replaced)
+        all_notices = tuple(text for name, text in notices.items() if name not in replaced)
         if self.record.torn:
-            told += ("the end of the call record is torn: calls sent just before the end are lost",)
-        return replace(plan, notices=told)
+            all_notices += (
+                "the end of the call record is torn: calls sent just before the end are lost",
+            )
+        return replace(plan, notices=all_notices)
 
-    def _remains(self, task: RecordedTask) -> Remains:
+    def _outcome_of(self, task: RecordedTask) -> RecordedOutcome:
         text = key_text(task.key)
-        if task.key in self.kept:
-            fate = Fate.KEPT
+        if task.key in self.stored:
+            outcome = TaskOutcome.STORED
         elif self.states.get(text) == "cancelled":
-            fate = Fate.CANCELLED
+            outcome = TaskOutcome.CANCELLED
         else:
-            is_tried = text in self.states or text in self.last_failures
-            fate = Fate.TRIED if is_tried else Fate.UNTRIED
+            was_attempted = text in self.states or text in self.last_failures
+            outcome = TaskOutcome.ATTEMPTED if was_attempted else TaskOutcome.NEVER_RAN
         is_idempotent = task.batch.wire.get("idempotent", True)
-        return Remains(task.key, fate, is_idempotent, task.has_call, task.input_keys)
+        return RecordedOutcome(task.key, outcome, is_idempotent, task.has_call, task.input_keys)
 
     def _is_of_run(self, task: RecordedTask) -> bool:
         is_replaced = task.batch.wire.get("recompute")

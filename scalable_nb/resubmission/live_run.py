@@ -8,13 +8,13 @@ from typing import Any
 
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, read_call_record
+from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
-from scalable_nb.resubmission.overrides import Changes
+from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
     NOT_IDEMPOTENT,
     ResubmitPlan,
@@ -26,27 +26,27 @@ from scalable_nb.resubmission.resubmit_plan import (
 
 
 def plan_live(
-    client: ScalableClient, futures: FutureList, choices: list[Any] | None
+    client: ScalableClient, futures: FutureList, filters: list[Any] | None
 ) -> ResubmitPlan:
     """What a resubmission of these futures does."""
     last_failures = {row["task_id"]: row for row in client.session.failures() if "task_id" in row}
     statuses = {future.key: str(future.status) for future in futures}
-    plan = plan_resubmission(statuses, last_failures, choices)
-    return _without_unsafe(client, plan, named_words(choices))
+    plan = plan_resubmission(statuses, last_failures, filters)
+    return _without_unsafe(client, plan, named_keys(filters))
 
 
-def foreseen(client: ScalableClient, plan: ResubmitPlan, changes: Changes) -> ResubmitPlan:
+def preview_plan(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
     """The plan with what it costs, and with what a person may not expect: changed functions."""
     paths = client.session.paths
     assert paths is not None
-    recorded = read_call_record(paths.calls).tasks
+    recorded = read_call_log(paths.calls).tasks
     tasks = [recorded[key] for key in plan.to_run if key in recorded]
     names = {task.key: task.batch.function_name for task in tasks}
     durations_s = durations_by_function(row for rows in client.session.journals() for row in rows)
     plan = with_estimate(plan, lambda key: names.get(key, ""), durations_s, cores_of_a_slot(paths))
-    replaced = changes.replaces(names.values())
-    told = changed_functions(task for task in tasks if names[task.key] not in replaced)
-    return replace(plan, notices=tuple(told.values()))
+    replaced = overrides.replaces(names.values())
+    notices = changed_functions(task for task in tasks if names[task.key] not in replaced)
+    return replace(plan, notices=tuple(notices.values()))
 
 
 def resubmit_in_place(
@@ -56,40 +56,40 @@ def resubmit_in_place(
     # Before the host is asked: its answer may overtake us with a task that is done.
     for key in plan.to_run:
         client.futures[key].retry()
-    _ask(client, plan.to_run, wire, named, dry_run=False)
+    _request(client, plan.to_run, wire, named, dry_run=False)
 
 
 def resubmit_corrected(
-    client: ScalableClient, futures: FutureList, plan: ResubmitPlan, changes: Changes
+    client: ScalableClient, futures: FutureList, plan: ResubmitPlan, overrides: Overrides
 ) -> FutureList:
     """Run failed calls again with other code, as new tasks in the places of the old ones."""
     assert client.session.paths is not None
-    record = read_call_record(client.session.paths.calls)
+    record = read_call_log(client.session.paths.calls)
     _check_recorded(record, plan.to_run)
     tasks = [record.tasks[key] for key in plan.to_run]
-    replaced = changes.replaces(task.batch.function_name for task in tasks)
+    replaced = overrides.replaces(task.batch.function_name for task in tasks)
     corrected = [task for task in tasks if task.batch.function_name in replaced]
     inputs: dict[Any, Future[Any]] = {
         key: Future(key, client) for task in corrected for key in task.input_keys
     }
-    new = submit_corrected(client, record, corrected, changes, inputs)
+    new = submit_corrected(client, record, corrected, overrides, inputs)
     rest = [task.key for task in tasks if task.batch.function_name not in replaced]
     if rest:
-        wire = changes.wire(client.session.manifest.manifest)
+        wire = overrides.wire(client.session.manifest.manifest)
         resubmit_in_place(client, replace(plan, to_run=rest), wire, [])
     return _joined(futures, new)
 
 
-def named_words(choices: list[Any] | None) -> list[str]:
+def named_keys(filters: list[Any] | None) -> list[str]:
     """The words among the choices: keys of tasks among them are meant."""
-    return [choice for choice in choices or () if isinstance(choice, str)]
+    return [filter_ for filter_ in filters or () if isinstance(filter_, str)]
 
 
 def _joined(futures: FutureList, new: Mapping[Any, Future[Any]]) -> FutureList:
     return FutureList((new.get(each.key, each) for each in futures), name=futures.name)
 
 
-def _check_recorded(record: CallRecord, keys: list[Any]) -> None:
+def _check_recorded(record: CallLog, keys: list[Any]) -> None:
     for key in keys:
         task = record.tasks.get(key)
         if task is None or not task.has_call:
@@ -103,20 +103,20 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    answer = _ask(client, plan.to_run, {}, named, dry_run=True)
+    answer = _request(client, plan.to_run, {}, named, dry_run=True)
     left_out = {**plan.left_out, **dict.fromkeys(answer["left_out"], NOT_IDEMPOTENT)}
     return replace(plan, to_run=list(answer["chosen"]), left_out=left_out)
 
 
-def _ask(
+def _request(
     client: ScalableClient,
     keys: list[Any],
-    changes: dict[str, Any],
+    overrides: dict[str, Any],
     named: list[str],
     *,
     dry_run: bool,
 ) -> dict[str, list[Any]]:
     answer: dict[str, list[Any]] = client.ask(
-        "resubmit", keys=keys, changes=changes, named=named, dry_run=dry_run
+        "resubmit", keys=keys, changes=overrides, named=named, dry_run=dry_run
     )
     return answer

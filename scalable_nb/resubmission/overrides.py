@@ -16,7 +16,7 @@ from scalable_nb.manifest.schema import Manifest
 
 
 @dataclass(frozen=True)
-class Changes:
+class Overrides:
     """The options of a resubmission that change how tasks run.
 
     Attributes

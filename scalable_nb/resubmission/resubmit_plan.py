@@ -10,11 +10,11 @@ from enum import Enum
 from typing import Any
 
 from scalable_nb.paths import RunPaths
-from scalable_nb.resubmission.failure_filter import check_choices, is_chosen, listed_choices
+from scalable_nb.resubmission.failure_filter import as_filters, check_filters, matches_any
 from scalable_nb.telemetry.ledger import key_text
 from scalable_nb.telemetry.rows import FailureRow
 
-NOT_CHOSEN = "not chosen by only="
+NOT_SELECTED = "not chosen by only="
 NOT_IDEMPOTENT = "not idempotent"
 
 
@@ -77,7 +77,7 @@ class ResubmitPlan:
 def plan_resubmission(
     statuses: Mapping[Any, str],
     last_failures: Mapping[str, FailureRow],
-    choices: Collection[Any] | None,
+    filters: Collection[Any] | None,
 ) -> ResubmitPlan:
     """Decide which tasks of a live session run again.
 
@@ -87,27 +87,27 @@ def plan_resubmission(
         Key -> status of the future (``finished``, ``error``, ``pending``, ``cancelled``).
     last_failures : mapping
         Key as text -> row of the task's last failed attempt.
-    choices : collection, optional
-        Run only failed tasks that one of these names; see `choices.listed_choices`.
+    filters : collection, optional
+        Run only failed tasks that one of these names; see `as_filters`.
 
     Raises
     ------
     UnknownNameError
         When a word names none of the failures.
     """
-    choices = listed_choices(choices)
+    filters = as_filters(filters)
     failed = [key for key, status in statuses.items() if status in ("error", "lost")]
-    if choices:
+    if filters:
         texts = map(key_text, failed)
-        check_choices(choices, [last_failures[text] for text in texts if text in last_failures])
+        check_filters(filters, [last_failures[text] for text in texts if text in last_failures])
     to_run, left_out = [], {}
     for key in failed:
         # A task that failed with one of its inputs has no failed attempt of its own.
         row = last_failures.get(key_text(key))
-        if choices is None or (row is not None and is_chosen(row, choices)):
+        if filters is None or (row is not None and matches_any(row, filters)):
             to_run.append(key)
         else:
-            left_out[key] = NOT_CHOSEN
+            left_out[key] = NOT_SELECTED
     counts = Counter(statuses.values())
     for key, status in statuses.items():
         if status == "cancelled":
@@ -115,23 +115,23 @@ def plan_resubmission(
     return ResubmitPlan(counts["finished"], counts["pending"], to_run, left_out)
 
 
-class Fate(Enum):
+class TaskOutcome(Enum):
     """What became of a task of a run that is over."""
 
-    KEPT = "its result is kept"
-    TRIED = "an attempt of it is known"
-    UNTRIED = "no attempt of it is known"
+    STORED = "its result is kept"
+    ATTEMPTED = "an attempt of it is known"
+    NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class RecordedOutcome:
     """What is left of a recorded task.
 
     Attributes
     ----------
     key : object
-    fate : Fate
+    outcome : TaskOutcome
     is_idempotent : bool
     has_call : bool
         Whether it can be called again.
@@ -140,22 +140,22 @@ class Remains:
     """
 
     key: Any
-    fate: Fate
+    outcome: TaskOutcome
     is_idempotent: bool = True
     has_call: bool = True
     input_keys: tuple[Any, ...] = ()
 
 
 def plan_recorded(
-    tasks: Iterable[Remains],
+    tasks: Iterable[RecordedOutcome],
     last_failures: Mapping[str, FailureRow],
-    choices: Collection[Any] | None,
+    filters: Collection[Any] | None,
 ) -> ResubmitPlan:
     """Decide which tasks of a run that is over run in another one.
 
     Parameters
     ----------
-    tasks : iterable of Remains
+    tasks : iterable of RecordedOutcome
         In the order of submission: inputs come before what takes them.
     last_failures, choices
         As for `plan_resubmission`.
@@ -170,19 +170,19 @@ def plan_recorded(
     rows = {
         task.key: last_failures[texts[task.key]]
         for task in tasks
-        if task.fate is not Fate.KEPT and texts[task.key] in last_failures
+        if task.outcome is not TaskOutcome.STORED and texts[task.key] in last_failures
     }
-    if choices:
-        check_choices(choices, rows.values())
+    if filters:
+        check_filters(filters, rows.values())
     known = {task.key for task in tasks}
     to_run: list[Any] = []
     left_out: dict[Any, str] = {}
-    kept = untried = 0
+    stored = never_ran = 0
     for task in tasks:
-        if task.fate is Fate.KEPT:
-            kept += 1
+        if task.outcome is TaskOutcome.STORED:
+            stored += 1
             continue
-        reason = _obstacle(task, rows.get(task.key), choices) or next(
+        reason = _obstacle(task, rows.get(task.key), filters) or next(
             (
                 "an input is left out" if key in known else "an input was no call of ours"
                 for key in task.input_keys
@@ -194,8 +194,8 @@ def plan_recorded(
             left_out[task.key] = reason
         else:
             to_run.append(task.key)
-            untried += task.fate is Fate.UNTRIED
-    return ResubmitPlan(0, 0, to_run, left_out, from_cache=kept, never_ran=untried)
+            never_ran += task.outcome is TaskOutcome.NEVER_RAN
+    return ResubmitPlan(0, 0, to_run, left_out, from_cache=stored, never_ran=never_ran)
 
 
 def with_estimate(
@@ -224,12 +224,14 @@ def with_estimate(
     return replace(plan, core_hours=seconds * cores / 3600)
 
 
-def _obstacle(task: Remains, row: FailureRow | None, choices: Collection[Any] | None) -> str:
-    if task.fate is Fate.CANCELLED:
+def _obstacle(
+    task: RecordedOutcome, row: FailureRow | None, filters: Collection[Any] | None
+) -> str:
+    if task.outcome is TaskOutcome.CANCELLED:
         return "cancelled"
-    if choices is not None and (row is None or not is_chosen(row, choices)):
-        return NOT_CHOSEN
-    if not task.is_idempotent and key_text(task.key) not in (choices or ()):
+    if filters is not None and (row is None or not matches_any(row, filters)):
+        return NOT_SELECTED
+    if not task.is_idempotent and key_text(task.key) not in (filters or ()):
         return NOT_IDEMPOTENT
     return "" if task.has_call else "its arguments were not recorded"
 

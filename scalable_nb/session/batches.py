@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Future
 
-from scalable_nb.client.call_log import CallRecord, read_call_record
+from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, batch_members, find_kept
+from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Batches(MutableMapping[str, FutureList]):
     """Name of a batch -> its futures, in the order of the call.
 
     A batch is what one ``client.map`` gave; those of single ``client.submit`` calls are
-    gathered by function, as ``"submit-NAME"``. Names and keys come from the run's call record,
+    gathered by function, as ``"submit-NAME"``. Names and keys come from the run's call log,
     and futures are made when somebody asks. Futures of another kernel stay wanted until
     ``del session.batches[name]``.
 
@@ -31,7 +31,7 @@ class Batches(MutableMapping[str, FutureList]):
 
     def __init__(self, session: ScalableSession) -> None:
         self._session = session
-        self._record: CallRecord | None = None
+        self._log: CallLog | None = None
         self._mark: tuple[Any, ...] = ()
         self._joined: dict[str, FutureList] = {}
 
@@ -76,13 +76,13 @@ class Batches(MutableMapping[str, FutureList]):
 
     # --- internals -------------------------------------------------------------------
 
-    def _read(self) -> CallRecord:
+    def _read(self) -> CallLog:
         assert self._session.paths is not None
         folder = self._session.paths.calls
         mark = tuple((path.name, path.stat().st_size) for path in sorted(folder.glob("*.calls")))
-        if self._record is None or mark != self._mark:
-            self._record, self._mark = read_call_record(folder), mark
-        return self._record
+        if self._log is None or mark != self._mark:
+            self._log, self._mark = read_call_log(folder), mark
+        return self._log
 
     def _futures(self, keys: list[Any]) -> list[Future[Any]]:
         client = self._session.client
@@ -96,15 +96,15 @@ class Batches(MutableMapping[str, FutureList]):
         return futures
 
     def _restore(self, keys: Collection[Any]) -> None:
-        """Futures of tasks that the host does not know: answered by what is kept, or ended."""
+        """Futures of tasks that the host does not know: answered by stored results, or ended."""
         assert self._session.paths is not None
-        client, record = self._session.client, self._read()
-        tasks = [record.tasks[key] for key in keys if key in record.tasks]
-        kept = find_kept(record, tasks, self._session.paths.results)
+        client, log = self._session.client, self._read()
+        tasks = [log.tasks[key] for key in keys if key in log.tasks]
+        stored = find_stored(log, tasks, self._session.paths.results)
         for key in keys:
-            if key in kept:
-                folder, packed = kept[key]
-                submission = as_submission(record.tasks[key], store=folder)
-                client.answers.restore(key, submission, packed)
+            if key in stored:
+                folder, packed = stored[key]
+                submission = as_submission(log.tasks[key], store=folder)
+                client.cached_futures.restore(key, submission, packed)
             else:
                 client.futures[key].cancel("released", "its result was released")

@@ -16,17 +16,17 @@ from scalable_nb.protocol.connection_file import (
     HostState,
     is_alive,
     is_here,
-    read_contact,
-    read_sign,
+    read_connection_info,
+    read_state,
 )
-from scalable_nb.session.host_job import SubmittedHost
-from scalable_nb.session.host_launcher import SpawnedHost, StartedHost, last_lines
+from scalable_nb.session.host_job import HostJob
+from scalable_nb.session.host_launcher import HostHandle, SpawnedHost, last_lines
 from scalable_nb.telemetry.aggregates import core_hours
 from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 
 # What needs Dask is imported while the host starts: it takes as long as that.
 if TYPE_CHECKING:
-    from scalable_nb.client.call_log_writer import Recording
+    from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.session.session import ScalableSession
     from scalable_nb.telemetry.attempt_history import AttemptRow
@@ -48,33 +48,33 @@ class Connection:
     ----------
     session : ScalableSession
     paths : RunPaths
-    contact : dict
+    connection_info : dict
         How the host is reached; see `scalable_nb.protocol.connection_file`.
-    host : StartedHost or None
+    host : HostHandle or None
         The host, where this kernel started it or it is a batch job.
 
     Attributes
     ----------
     client : ScalableClient
     mirror : Mirror
-    call_record : Recording
+    call_log : CallLogWriter
         Since `open`.
     """
 
     client: ScalableClient
     mirror: Mirror
-    call_record: Recording
+    call_log: CallLogWriter
 
     def __init__(
         self,
         session: ScalableSession,
         paths: RunPaths,
-        contact: dict[str, Any],
-        host: StartedHost | None,
+        connection_info: dict[str, Any],
+        host: HostHandle | None,
     ) -> None:
         self._session = session
         self.paths = paths
-        self.contact = contact
+        self.connection_info = connection_info
         self._host = host
         self._failures = JournalRows(paths.failures)
         self._endings = JournalRows(paths.tasks)
@@ -89,7 +89,7 @@ class Connection:
         OSError
             When the host cannot be reached.
         """
-        from scalable_nb.client.call_log_writer import Recording
+        from scalable_nb.client.call_log_writer import CallLogWriter
         from scalable_nb.client.host_api import LedgerFeed
         from scalable_nb.protocol.operations import NOTICE_TOPIC
         from scalable_nb.telemetry.ledger_mirror import Mirror
@@ -97,7 +97,7 @@ class Connection:
         self.client = self.new_client(set_as_default=True)
         self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self._session.manifest.manifest.defaults.record_limit_bytes
-        self.call_record = Recording(self.paths, self.client.id, limit_bytes)
+        self.call_log = CallLogWriter(self.paths.calls, self.client.id, limit_bytes)
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
 
     def new_client(self, **options: Any) -> ScalableClient:
@@ -105,9 +105,9 @@ class Connection:
         from scalable_nb.client.client import ScalableClient
         from scalable_nb.dask_adapter.tls import load_security
 
-        security = load_security(Path(self.contact["tls"]))
+        security = load_security(Path(self.connection_info["tls"]))
         return ScalableClient(
-            self.contact["address"], security=security, session=self._session, **options
+            self.connection_info["address"], security=security, session=self._session, **options
         )
 
     # --- the host's health ---------------------------------------------------------
@@ -115,14 +115,14 @@ class Connection:
     def is_host_alive(self, *, seen_within_s: float = 0.0) -> bool:
         """Whether the host is there for us, or was so short a time ago: not dead, nor ending."""
         if time.monotonic() - self._seen_alive_at >= seen_within_s:
-            contact = read_contact(self.paths)
+            connection_info = read_connection_info(self.paths)
             # The first thing a host does at its end is to say so in its file.
-            is_there = contact is not None and is_alive(contact)
+            is_there = connection_info is not None and is_alive(connection_info)
             self._seen_alive_at = time.monotonic() if is_there else -math.inf
             return is_there
         return True
 
-    def obituary(self) -> str:
+    def death_message(self) -> str:
         """What to say of a host that died."""
         return (
             f"the host of session {self.paths.run_id} ({self._where()}) is gone. "
@@ -133,9 +133,9 @@ class Connection:
         )
 
     def _where(self) -> str:
-        job = f"job {self._host.job_id}, " if isinstance(self._host, SubmittedHost) else ""
-        node = "" if is_here(self.contact) else f" on {self.contact.get('host')}"
-        return f"{job}pid {self.contact.get('pid')}{node}"
+        job = f"job {self._host.job_id}, " if isinstance(self._host, HostJob) else ""
+        node = "" if is_here(self.connection_info) else f" on {self.connection_info.get('host')}"
+        return f"{job}pid {self.connection_info.get('pid')}{node}"
 
     # --- its records ---------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Connection:
         timeout_s = _CLIENT_TIMEOUT_S + len(self.client.futures) / _RELEASED_PER_S
         with suppress(TimeoutError):
             self.client.close(timeout=timeout_s)
-        self.call_record.close()
+        self.call_log.close()
         if not self._is_gone_within(_STOP_TIMEOUT_S):
             self._end_host(signal.SIGKILL)
             self._is_gone_within(_KILL_TIMEOUT_S)
@@ -189,15 +189,15 @@ class Connection:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:
                 return
-        if read_sign(self.paths.session_json).get("state") != HostState.ENDING:
+        if read_state(self.paths.session_json).get("state") != HostState.ENDING:
             self._end_host(signal.SIGTERM)
 
     def _end_host(self, number: signal.Signals) -> None:
         """End a host that does not hear."""
-        if isinstance(self._host, SubmittedHost):
+        if isinstance(self._host, HostJob):
             self._host.end()
-        elif is_here(self.contact) and is_alive(self.contact):
-            os.kill(self.contact["pid"], number)
+        elif is_here(self.connection_info) and is_alive(self.connection_info):
+            os.kill(self.connection_info["pid"], number)
 
     def _is_gone_within(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -214,8 +214,12 @@ class Connection:
         if self._host is not None and self._host.has_ended():
             return False
         # The process goes a moment after the file; only this machine can see it.
-        sign = self.contact if is_here(self.contact) else read_sign(self.paths.session_json)
-        return is_alive(sign)
+        info = (
+            self.connection_info
+            if is_here(self.connection_info)
+            else read_state(self.paths.session_json)
+        )
+        return is_alive(info)
 
 
 def _show_notice(event: tuple[float, str]) -> None:

@@ -11,20 +11,26 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors import StartError
 from scalable_nb.manifest.job_options import host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import BEAT_INTERVAL_S, HostState, beat, read_sign, sign
-from scalable_nb.session.host_launcher import last_lines, run_to_end
+from scalable_nb.protocol.connection_file import (
+    HEARTBEAT_INTERVAL_S,
+    HostState,
+    read_state,
+    touch,
+    write_state,
+)
+from scalable_nb.session.host_launcher import last_lines, run_coroutine
 
 logger = logging.getLogger(__name__)
 
 _END_GRACE_S: Final = 15.0
 
 
-class SubmittedHost:
+class HostJob:
     """A host that is, or will be, a batch job.
 
     Parameters
@@ -50,7 +56,7 @@ class SubmittedHost:
         self._logs = logs
         self._queue = open_queue(provider, name)
         self._asked_at = time.time()
-        self._beaten_at = 0.0
+        self._touched_at = 0.0
         self._told: str | None = None
 
     @property
@@ -68,16 +74,16 @@ class SubmittedHost:
 
     def has_ended(self) -> bool:
         """Whether the job is over; a host on any batch system writes that down itself, last."""
-        run_to_end(self._queue.look())
+        run_coroutine(self._queue.look())
         facts = self._facts()
         return self._paths.summary_json.exists() or (facts is not None and facts.has_ended)
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        fate = run_to_end(self._fate()) or self._facts()
-        if fate is None:
+        outcome = run_coroutine(self._outcome()) or self._facts()
+        if outcome is None:
             return f"{self.system} job {self.job_id} ended"
-        return in_words(self.system, fate)
+        return outcome_text(self.system, outcome)
 
     def advice(self) -> str:
         """Where a person finds why the job waits, where that is not told here."""
@@ -86,17 +92,17 @@ class SubmittedHost:
 
     def is_queued(self) -> bool:
         """Whether the job has not begun; says what it waits for, and that somebody does."""
-        if read_sign(self._paths.session_json).get("state") != HostState.ASKED_FOR:
+        if read_state(self._paths.session_json).get("state") != HostState.ASKED_FOR:
             return False
-        if time.monotonic() - self._beaten_at > BEAT_INTERVAL_S:
-            self._beaten_at = time.monotonic()
-            beat(self._paths)
+        if time.monotonic() - self._touched_at > HEARTBEAT_INTERVAL_S:
+            self._touched_at = time.monotonic()
+            touch(self._paths)
         facts = self._facts()
         if facts is not None and facts.is_waiting and facts.reason:
             self._tell(facts)
         return facts is None or facts.is_waiting
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log, and of what the job printed before there was one."""
         from scalable_nb.batch_system.job_logs import logs_of_job
 
@@ -128,14 +134,14 @@ class SubmittedHost:
     def _facts(self) -> JobFacts | None:
         return self._queue.facts(self.job_id)
 
-    async def _fate(self) -> JobFacts | None:
+    async def _outcome(self) -> JobFacts | None:
         from scalable_nb.batch_system.job_logs import logs_of_job
         from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 
         facts = self._facts()
         began_at = facts.started_at if facts is not None else None
         answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
-        JobOutcomes(self._queue).ask(
+        JobOutcomes(self._queue).query(
             LostJob(
                 self.job_id,
                 began_at or self._asked_at,
@@ -147,7 +153,7 @@ class SubmittedHost:
         return await answer
 
 
-def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
+def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
     """Submit the host of a run.
 
     Raises
@@ -160,13 +166,13 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
 
     target = loaded.target
     logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])
-    sign(paths, HostState.ASKED_FOR)
+    write_state(paths, HostState.ASKED_FOR)
     paths.host_log.touch(mode=0o600)
     cls: Any = session_job(target.provider)
     keywords = host_keywords(target, str(paths.folder))
     job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
     try:
-        run_to_end(job.start())
+        run_coroutine(job.start())
         if job.failure is not None:
             raise StartError(
                 f"the job of the session's host could not be submitted.\n{job.failure}\n"
@@ -179,7 +185,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> SubmittedHost:
         if job.job_id is not None:
             cancel_jobs(target.provider, [job.job_id])
         raise
-    host = SubmittedHost(paths, **about, logs=logs)
+    host = HostJob(paths, **about, logs=logs)
     logger.warning(
         "The session's host is %s job %s; this waits until it runs (Ctrl-C cancels it). %s"
         "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,

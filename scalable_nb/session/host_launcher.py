@@ -21,7 +21,7 @@ from scalable_nb.errors import StartError
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import HostState, read_contact, sign
+from scalable_nb.protocol.connection_file import HostState, read_connection_info, write_state
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ _TERM_GRACE_S: Final = 10.0
 _LOG_LINES: Final = 15
 
 
-class StartedHost(Protocol):
+class HostHandle(Protocol):
     """A host that was asked for.
 
     Attributes
@@ -51,7 +51,7 @@ class StartedHost(Protocol):
     def is_queued(self) -> bool:
         """Whether it still waits for a machine to run on."""
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log, set in, and where that is."""
 
     def end(self) -> None:
@@ -95,7 +95,7 @@ class SpawnedHost:
 
     def __init__(self, paths: RunPaths) -> None:
         self._log = paths.host_log
-        sign(paths, HostState.ASKED_FOR)
+        write_state(paths, HostState.ASKED_FOR)
         # -P: the notebook's folder must not shadow what the host imports.
         command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -116,7 +116,7 @@ class SpawnedHost:
         """It runs at once."""
         return False
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log."""
         return f"Its log ({self._log}) says:\n{last_lines(self._log)}"
 
@@ -133,13 +133,13 @@ class SpawnedHost:
             self._process.wait()
 
 
-def await_contact(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[str, Any]:
+def await_connection_info(paths: RunPaths, host: HostHandle, timeout_s: float) -> dict[str, Any]:
     """Wait until a host says how it is reached.
 
     Parameters
     ----------
     paths : RunPaths
-    host : StartedHost
+    host : HostHandle
     timeout_s : float
         How long it may take to come up, the time in a queue not counted.
 
@@ -150,20 +150,20 @@ def await_contact(paths: RunPaths, host: StartedHost, timeout_s: float) -> dict[
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        contact = read_contact(paths)
-        if contact is not None:
-            return contact
+        connection_info = read_connection_info(paths)
+        if connection_info is not None:
+            return connection_info
         if host.has_ended():
             raise StartError(
                 f"the host of run {paths.run_id} did not come up: {host.how_ended()}. "
-                f"{host.last_words()}"
+                f"{host.log_excerpt()}"
             )
         if host.is_queued():
             deadline = time.monotonic() + timeout_s
         time.sleep(host.poll_s)
     raise StartError(
         f"the host of run {paths.run_id} did not come up within {timeout_s:g} s "
-        f"(SCALABLE_START_TIMEOUT_S). {host.last_words()}"
+        f"(SCALABLE_START_TIMEOUT_S). {host.log_excerpt()}"
     )
 
 
@@ -176,7 +176,7 @@ def last_lines(path: Path) -> str:
     return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
 
 
-def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a loop of its own, and give its result.
 
     In a notebook the calling thread runs an event loop already, so this is another thread. It

@@ -21,10 +21,12 @@ _JOB_VARIABLES: Final = {
     "MOAB_JOBID": "Moab",
 }
 _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
-_ASK_TIMEOUT_S: Final = 5.0
+_COMMAND_TIMEOUT_S: Final = 5.0
 
 
-def what_ends_a_host(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> str | None:
+def find_lifetime_limit(
+    environ: Mapping[str, str] = os.environ, root: Path = Path("/")
+) -> str | None:
     """What will end a host that is started here sooner than its session; None where nothing is.
 
     Parameters
@@ -60,7 +62,7 @@ def _end_of(system: str, job_id: str) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_ASK_TIMEOUT_S,
+            timeout=_COMMAND_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

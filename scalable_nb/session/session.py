@@ -24,27 +24,27 @@ from scalable_nb.protocol.connection_file import (
     HostState,
     is_alive,
     is_here,
-    read_contact,
-    read_sign,
+    read_connection_info,
+    read_state,
 )
 from scalable_nb.session.connection import Connection
-from scalable_nb.session.host_job import SubmittedHost, submit_host
+from scalable_nb.session.host_job import HostJob, submit_host
 from scalable_nb.session.host_launcher import (
+    HostHandle,
     SpawnedHost,
-    StartedHost,
-    await_contact,
+    await_connection_info,
     prepare_run,
     write_plan,
 )
-from scalable_nb.session.host_lifetime import what_ends_a_host
-from scalable_nb.session.stale_runs import sweep_runs
+from scalable_nb.session.host_lifetime import find_lifetime_limit
+from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.telemetry.rows import FailureRow
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
-    from scalable_nb.client.call_log_writer import Recording
+    from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
     from scalable_nb.session.batches import Batches
@@ -114,15 +114,15 @@ class ScalableSession:
             When no host is alive.
         """
         runs_dir = load_settings().runs_dir
-        sweep_runs(runs_dir)
+        remove_stale_runs(runs_dir)
         runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
         for paths in runs:
-            contact = read_contact(paths)
-            if contact is not None and is_alive(contact):
-                target = contact["target"]
+            connection_info = read_connection_info(paths)
+            if connection_info is not None and is_alive(connection_info):
+                target = connection_info["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
-                session._connect(contact, SubmittedHost.of(paths))
+                session._connect(connection_info, HostJob.of(paths))
                 session._batch_names.update(session.batches)
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
@@ -178,9 +178,9 @@ class ScalableSession:
         if self._is_open:
             return self.client
         where = self.manifest.target.host
-        self.ends_with = (what_ends_a_host() or "") if where == "auto" else ""
+        self.ends_with = (find_lifetime_limit() or "") if where == "auto" else ""
         settings = self.settings
-        sweep_runs(settings.runs_dir)
+        remove_stale_runs(settings.runs_dir)
         project = self.manifest.manifest.project.name
         self.paths = create_run(settings.runs_dir, project)
         prepare_run(self.paths, self.manifest, settings.linger_s)
@@ -189,27 +189,27 @@ class ScalableSession:
             host = self._begin_host(self.paths)
             write_plan(self.paths, plan or self.plan())
             _load_dask()
-            contact = await_contact(self.paths, host, settings.start_timeout_s)
-            self._reach(contact, host)
+            connection_info = await_connection_info(self.paths, host, settings.start_timeout_s)
+            self._reach(connection_info, host)
         except BaseException:
             if host is not None:
                 host.end()
-            if read_sign(self.paths.session_json).get("state") == HostState.ASKED_FOR:
+            if read_state(self.paths.session_json).get("state") == HostState.ASKED_FOR:
                 self.paths.session_json.unlink(missing_ok=True)
             raise
         return self.client
 
-    def _reach(self, contact: dict[str, Any], host: StartedHost) -> None:
+    def _reach(self, connection_info: dict[str, Any], host: HostHandle) -> None:
         try:
-            self._connect(contact, host)
+            self._connect(connection_info, host)
         except OSError as error:
             raise StartError(
-                f"the host of run {self.run_id} is up on {contact['host']}, and cannot be "
+                f"the host of run {self.run_id} is up on {connection_info['host']}, and cannot be "
                 f"reached from here: {error}. `interface:` of the target names the network that "
                 f"host, workers and this machine share; a firewall may be between them."
             ) from error
 
-    def _begin_host(self, paths: RunPaths) -> StartedHost:
+    def _begin_host(self, paths: RunPaths) -> HostHandle:
         if self.manifest.target.host == "job":
             return submit_host(paths, self.manifest)
         return SpawnedHost(paths)
@@ -256,11 +256,11 @@ class ScalableSession:
         self.check_alive()
         return self._linked.new_client(**{"set_as_default": False, **options})
 
-    def _connect(self, contact: dict[str, Any], host: StartedHost | None) -> None:
+    def _connect(self, connection_info: dict[str, Any], host: HostHandle | None) -> None:
         from scalable_nb.session.batches import Batches
 
         assert self.paths is not None
-        self._connection = Connection(self, self.paths, contact, host)
+        self._connection = Connection(self, self.paths, connection_info, host)
         self._connection.open()
         self._batches = Batches(self)
         self._is_open = True
@@ -285,9 +285,9 @@ class ScalableSession:
         return self._linked.mirror
 
     @property
-    def call_record(self) -> Recording:
+    def call_log(self) -> CallLogWriter:
         """Where this kernel writes its calls down."""
-        return self._linked.call_record
+        return self._linked.call_log
 
     # --- what goes on --------------------------------------------------------------
 
@@ -299,12 +299,12 @@ class ScalableSession:
     @property
     def dashboard_link(self) -> str:
         """Dask's dashboard for a browser, under a prefix that only this user can read."""
-        link = str(self._contact.get("dashboard", ""))
-        return browser_link(link) if is_here(self._contact) else link
+        link = str(self._connection_info.get("dashboard", ""))
+        return browser_link(link) if is_here(self._connection_info) else link
 
     @property
-    def _contact(self) -> dict[str, Any]:
-        return self._connection.contact if self._connection is not None else {}
+    def _connection_info(self) -> dict[str, Any]:
+        return self._connection.connection_info if self._connection is not None else {}
 
     def status(self) -> SessionStatus:
         """Workers and tasks as the host sees them now."""
@@ -315,17 +315,17 @@ class ScalableSession:
             run_id=self.run_id,
             target=self.target_name,
             state="running",
-            host_pid=self._contact["pid"],
+            host_pid=self._connection_info["pid"],
             workers=answer["workers"],
             counts=answer["counts"],
             dashboard_link=self.dashboard_link,
             folder=self.paths.folder,
-            started_at=self._contact["started_at"],
+            started_at=self._connection_info["started_at"],
             notices=answer["notices"],
             pauses=list(answer["pauses"]),
             jobs=answer["jobs"],
             core_hours=self._linked.core_hours(),
-            host=self._contact["host"],
+            host=self._connection_info["host"],
             host_job=answer["host_job"],
         )
 
@@ -550,11 +550,11 @@ class ScalableSession:
             raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
         is_closed = linked.client.status == "closed"
         if is_closed or not linked.is_host_alive(seen_within_s=seen_within_s):
-            raise HostDiedError(self.obituary())
+            raise HostDiedError(self.death_message())
 
-    def obituary(self) -> str:
+    def death_message(self) -> str:
         """What to say of a host that died."""
-        return self._linked.obituary()
+        return self._linked.death_message()
 
     def __repr__(self) -> str:
         state = "running" if self._is_open else ("closed" if self._connection else "not started")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scalable_nb.paths import RunPaths, list_runs
-from scalable_nb.protocol.connection_file import is_alive, read_sign
+from scalable_nb.protocol.connection_file import is_alive, read_state
 
 logger = logging.getLogger(__name__)
 
 
-def sweep_runs(runs_dir: Path) -> list[RunPaths]:
+def remove_stale_runs(runs_dir: Path) -> list[RunPaths]:
     """Take away keys, addresses, workspaces and jobs of dead hosts; the records stay.
 
     Returns
@@ -21,17 +21,17 @@ def sweep_runs(runs_dir: Path) -> list[RunPaths]:
     list of RunPaths
         The runs in which something was removed.
     """
-    swept = [
+    stale = [
         run
         for run in list_runs(runs_dir)
-        if any(_leftovers(run)) and not is_alive(read_sign(run.session_json))
+        if any(_leftovers(run)) and not is_alive(read_state(run.session_json))
     ]
-    for run in swept:
+    for run in stale:
         if run.session_json.exists():
             _cancel_jobs(run)
         for path in _leftovers(run):
             _remove(path)
-    return swept
+    return stale
 
 
 def _leftovers(run: RunPaths) -> Iterator[Path]:

@@ -101,7 +101,7 @@ def _table(
 def view(futures: FutureList) -> dict[str, Any]:
     """How a `FutureList` draws itself: MIME type to data."""
     from scalable_nb.widgets.saved_output import in_notebook
-    from scalable_nb.widgets.task_table.summary import picture_text, take_picture
+    from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     if not _is_ours(futures):
         return {"text/plain": repr(futures)}
@@ -112,10 +112,10 @@ def view(futures: FutureList) -> dict[str, Any]:
     mirror = session.mirror
     with mirror.lock:
         rows = [mirror.ledger.row_of.get(key, -1) for key in dict.fromkeys(futures.keys)]
-        picture = take_picture(
+        summary = summarize_table(
             mirror.ledger, rows, title=futures.name, status=mirror.status, at=time.time()
         )
-    return {"text/plain": picture_text(picture)}
+    return {"text/plain": summary_text(summary)}
 
 
 def _is_ours(futures: FutureList) -> bool:

@@ -35,7 +35,7 @@ class Kernel:
 THIS_KERNEL: Final = Kernel()
 
 
-class Audience:
+class Viewers:
     """Those who look at one view; at first somebody who has just displayed it.
 
     Parameters
@@ -45,29 +45,29 @@ class Audience:
 
     def __init__(self, kernel: Kernel = THIS_KERNEL) -> None:
         self._kernel = kernel
-        self._heard_at = kernel.clock()
+        self._last_seen_at = kernel.clock()
 
-    def hear(self) -> None:
+    def record_seen(self) -> None:
         """A page says that it shows the view."""
-        self._heard_at = self._kernel.clock()
+        self._last_seen_at = self._kernel.clock()
 
     def leave(self) -> None:
         """The last page that showed it does so no more."""
-        self._heard_at = float("-inf")
+        self._last_seen_at = float("-inf")
 
-    def leaves_in_s(self) -> float | None:
+    def expires_in_s(self) -> float | None:
         """Seconds after which nobody counts as there; None while nobody can be heard."""
         if self._kernel.is_busy:
             return None
-        last = self._heard_at
+        last = self._last_seen_at
         if last > float("-inf"):
             last = max(last, self._kernel.idle_since)
         return max(0.0, last + PATIENCE_S - self._kernel.clock())
 
     @property
-    def is_there(self) -> bool:
+    def are_present(self) -> bool:
         """Whether somebody may be looking."""
-        return self.leaves_in_s() != 0.0
+        return self.expires_in_s() != 0.0
 
 
 def let_callbacks_run_in_subshells(comm: Any) -> None:

@@ -14,7 +14,7 @@ from journal_rows import failure, write_run
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall
-from scalable_nb.client.call_log_writer import CallRecorder
+from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import pack_arguments, pack_function
 from scalable_nb.errors import SubmitError
 from scalable_nb.paths import RunPaths
@@ -99,14 +99,14 @@ def record_calls(
     """Write down what tasks of a run call, as a client does before they run."""
     name = "".join(calls)
     batch = RecordedBatch(name, "sweep", function.__name__, wire=wire, at=time.time())
-    recorder = CallRecorder(run.calls, f"kernel-{name}", 1 << 30)
+    writer = CallLogWriter(run.calls, f"kernel-{name}", 1 << 30)
     made = []
     for key, args in calls.items():
         arguments, _, buffers = pack_arguments(args, {}, function)
         call = Call(pack_function(function), arguments, buffers=buffers)
         made.append(RecordedCall(key, call, inputs, ", ".join(map(repr, args))))
-    recorder.write(batch, made)
-    recorder.close()
+    writer.write_calls(batch, made)
+    writer.close()
 
 
 def test_a_call_of_a_finished_run_takes_kept_results(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from journal_rows import failure
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.resubmission.api import resubmit
 from scalable_nb.resubmission.resubmit_plan import (
-    Fate,
-    Remains,
+    RecordedOutcome,
     ResubmitPlan,
+    TaskOutcome,
     plan_recorded,
     plan_resubmission,
     with_estimate,
@@ -113,13 +113,13 @@ def test_without_failures_there_is_nothing_to_choose() -> None:
         assert plan_resubmission(statuses, ROWS, [is_slow]).to_run == []
 
 
-@pytest.mark.parametrize("choice", [7, None, ValueError("x"), ["MemoryError"]])
-def test_a_choice_is_a_name_or_a_function(choice: Any) -> None:
+@pytest.mark.parametrize("filter_", [7, None, ValueError("x"), ["MemoryError"]])
+def test_a_filter_is_a_name_or_a_function(filter_: Any) -> None:
     """Anything else is refused, with examples of what is meant."""
     with pytest.raises(SubmitError) as caught:
-        plan_resubmission(STATUSES, ROWS, [choice])
+        plan_resubmission(STATUSES, ROWS, [filter_])
     assert str(caught.value) == (
-        f"only={choice!r} is neither a name nor a function; expected e.g. "
+        f"only={filter_!r} is neither a name nor a function; expected e.g. "
         "only='TaskTimeoutError' or only=lambda row: row['duration_s'] > 10"
     )
 
@@ -149,38 +149,42 @@ def test_an_empty_list_needs_no_host() -> None:
 
 # --- of a run that is over ------------------------------------------------------------
 
-FATES = st.sampled_from(list(Fate))
+FATES = st.sampled_from(list(TaskOutcome))
 
 
 @given(
     tasks=st.lists(st.tuples(FATES, st.booleans(), st.booleans(), st.integers(0, 9)), max_size=10)
 )
 def test_every_recorded_task_has_one_place_in_the_plan(
-    tasks: list[tuple[Fate, bool, bool, int]],
+    tasks: list[tuple[TaskOutcome, bool, bool, int]],
 ) -> None:
     """Kept, to run or left out with a reason; nothing runs whose input does not come."""
     remains = [
-        Remains(number, fate, is_idempotent, has_call, (source,) if source < number else ())
-        for number, (fate, is_idempotent, has_call, source) in enumerate(tasks)
+        RecordedOutcome(
+            number, outcome, is_idempotent, has_call, (source,) if source < number else ()
+        )
+        for number, (outcome, is_idempotent, has_call, source) in enumerate(tasks)
     ]
     plan = plan_recorded(remains, {}, None)
     assert plan.from_cache + len(plan.to_run) + len(plan.left_out) == len(tasks)
     assert plan.to_run == sorted(plan.to_run)
     for task in remains:
         if task.key in plan.to_run:
-            assert task.fate in (Fate.TRIED, Fate.UNTRIED)
+            assert task.outcome in (TaskOutcome.ATTEMPTED, TaskOutcome.NEVER_RAN)
             assert task.is_idempotent
             assert task.has_call
             assert not set(task.input_keys) & plan.left_out.keys()
-    assert plan.never_ran == sum(remains[key].fate is Fate.UNTRIED for key in plan.to_run)
+    assert plan.never_ran == sum(
+        remains[key].outcome is TaskOutcome.NEVER_RAN for key in plan.to_run
+    )
 
 
 def test_a_plan_tells_counts_and_cost() -> None:
     """As a person asks: what is there, what runs, what it costs."""
     remains = [
-        *(Remains(f"kept-{n}", Fate.KEPT) for n in range(847)),
-        *(Remains(f"tried-{n}", Fate.TRIED) for n in range(41)),
-        *(Remains(f"untried-{n}", Fate.UNTRIED) for n in range(12)),
+        *(RecordedOutcome(f"kept-{n}", TaskOutcome.STORED) for n in range(847)),
+        *(RecordedOutcome(f"tried-{n}", TaskOutcome.ATTEMPTED) for n in range(41)),
+        *(RecordedOutcome(f"untried-{n}", TaskOutcome.NEVER_RAN) for n in range(12)),
     ]
     plan = plan_recorded(remains, {}, None)
     assert str(plan) == "847 from cache, 41 to run again, 12 never ran"

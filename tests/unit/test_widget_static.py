@@ -18,12 +18,12 @@ from scalable_nb.faults.circuit_breaker import Pause
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.widgets.session_card import card_html, card_text
-from scalable_nb.widgets.task_table.static_html import column_heights, picture_html
+from scalable_nb.widgets.task_table.static_html import column_heights, summary_html
 from scalable_nb.widgets.task_table.summary import (
-    Picture,
+    TableSummary,
     duration_text,
-    picture_text,
-    take_picture,
+    summarize_table,
+    summary_text,
 )
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -46,36 +46,36 @@ class Tags(HTMLParser):
         self.words += data
 
 
-def picture_of(states: list[TaskState], **options: Any) -> Picture:
+def summary_of(states: list[TaskState], **options: Any) -> TableSummary:
     mirror = FakeMirror()
     mirror.add(len(states))
     for row, state in enumerate(states):
         mirror.change(row, state)
-    return take_picture(mirror.ledger, at=time.time(), **options)
+    return summarize_table(mirror.ledger, at=time.time(), **options)
 
 
 @given(STATES)
 def test_counts_always_add_up_to_the_number_of_tasks(states: list[TaskState]) -> None:
     """Whatever the states, their counts add up, and the HTML says each of them."""
-    picture = picture_of(states)
-    assert sum(picture.counts.values()) == len(states)
-    words = Tags(picture_html(picture)).words.replace("\xa0", " ")
+    summary = summary_of(states)
+    assert sum(summary.counts.values()) == len(states)
+    words = Tags(summary_html(summary)).words.replace("\xa0", " ")
     for state in TaskState:
-        assert picture.counts.get(state, 0) == states.count(state)
+        assert summary.counts.get(state, 0) == states.count(state)
         assert (f"{state.label} {states.count(state)}" in words) == (state in states)
 
 
 @given(STATES)
 def test_a_share_is_never_rounded_to_all_or_nothing(states: list[TaskState]) -> None:
     """The text says 100 % only when all is done and 0 % only when nothing is."""
-    picture = picture_of(states)
-    found = re.search(r"(\d+) % done", picture_text(picture))
+    summary = summary_of(states)
+    found = re.search(r"(\d+) % done", summary_text(summary))
     if not states:
         assert found is None
         return
     assert found is not None
-    assert (found[1] == "100") == (picture.done == len(states))
-    assert (found[1] == "0") == (picture.done == 0)
+    assert (found[1] == "100") == (summary.done == len(states))
+    assert (found[1] == "0") == (summary.done == 0)
 
 
 def test_the_texts_of_others_are_escaped() -> None:
@@ -84,7 +84,7 @@ def test_the_texts_of_others_are_escaped() -> None:
     mirror.add(1)
     mirror.ledger.labels[0] = EVIL
     mirror.change(0, TaskState.FAILED, attempt=1, worker=EVIL, error=EVIL)
-    found = Tags(picture_html(take_picture(mirror.ledger, title=EVIL, at=0)))
+    found = Tags(summary_html(summarize_table(mirror.ledger, title=EVIL, at=0)))
     assert not {"script", "img"} & set(found.tags)
     assert found.words.count("<script>alert(1)</script>") == 4
 
@@ -98,7 +98,7 @@ def test_100000_tasks_stay_below_30_kb() -> None:
         mirror.change(
             row, TaskState(row % 10), attempt=4, worker="&" * 1000, error="&" * 1000, duration_s=9e9
         )
-    saved = picture_html(take_picture(mirror.ledger, title="&" * 5000, at=time.time()))
+    saved = summary_html(summarize_table(mirror.ledger, title="&" * 5000, at=time.time()))
     assert len(saved.encode()) < 30_000
     assert "100,000 tasks" in saved
 
@@ -106,11 +106,11 @@ def test_100000_tasks_stay_below_30_kb() -> None:
 def test_failed_tasks_come_first_and_the_rest_is_counted() -> None:
     """The rows that need attention are listed, failures before retries, and no more than fit."""
     states = [TaskState.RETRYING] * 10 + [TaskState.SUCCEEDED] * 10 + [TaskState.FAILED] * 10
-    picture = picture_of(states)
-    assert [line.position for line in picture.lines] == [*range(20, 30), 0, 1]
-    assert picture.hidden == 8
-    assert "8 more" in picture_html(picture)
-    assert "8 more" in picture_text(picture)
+    summary = summary_of(states)
+    assert [line.position for line in summary.lines] == [*range(20, 30), 0, 1]
+    assert summary.hidden == 8
+    assert "8 more" in summary_html(summary)
+    assert "8 more" in summary_text(summary)
 
 
 def test_a_table_of_chosen_tasks_shows_only_these_in_their_order() -> None:
@@ -118,8 +118,8 @@ def test_a_table_of_chosen_tasks_shows_only_these_in_their_order() -> None:
     mirror = FakeMirror()
     mirror.add(10)
     mirror.change(7, TaskState.FAILED, attempt=2, worker="w", error="ValueError", duration_s=65.2)
-    picture = take_picture(mirror.ledger, [3, -1, 7], title="sweep", status="closed", at=0)
-    assert picture_text(picture).splitlines() == [
+    summary = summarize_table(mirror.ledger, [3, -1, 7], title="sweep", status="closed", at=0)
+    assert summary_text(summary).splitlines() == [
         "sweep: 3 tasks, 33 % done (the session has ended)",
         "  1 failed, 1 queued, 1 pending",
         "  [2] simulate(scenario=7): failed, attempt 2/4, 1 min 05 s, ValueError on w",

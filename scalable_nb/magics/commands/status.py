@@ -6,14 +6,14 @@ import os
 from argparse import Namespace
 
 from scalable_nb.magics.run_selection import RUN, visited_session
-from scalable_nb.magics.verb import Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text
 
 
 def _run(context: Context, options: Namespace) -> object:
-    from scalable_nb.session.stale_runs import sweep_runs
+    from scalable_nb.session.stale_runs import remove_stale_runs
     from scalable_nb.settings import load_settings
 
-    sweep_runs(load_settings().runs_dir)
+    remove_stale_runs(load_settings().runs_dir)
     with visited_session(context, options.run) as session:
         status = session.status()
     # A shell has no `session` to ask for the link, and keeps nothing. What a cell runs as
@@ -23,7 +23,7 @@ def _run(context: Context, options: Namespace) -> object:
     return status
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="status",
     summary="show the session: target, workers, tasks by state, dashboard",
     run=_run,

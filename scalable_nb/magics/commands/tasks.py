@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.run_selection import LAST, RUN, live_session, named_run, newest_run
-from scalable_nb.magics.verb import Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text
 
 if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
@@ -36,14 +36,14 @@ def _as_text(run: RunPaths) -> Text:
     import time
 
     from scalable_nb.telemetry.ledger_replay import ledger_of_run
-    from scalable_nb.widgets.task_table.summary import picture_text, take_picture
+    from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     ledger = ledger_of_run(run)
-    picture = take_picture(ledger, title=run.run_id, status="finished", at=time.time())
-    return Text(picture_text(picture))
+    summary = summarize_table(ledger, title=run.run_id, status="finished", at=time.time())
+    return Text(summary_text(summary))
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="tasks",
     summary="show the table of all tasks: live of the session, or of a finished run",
     run=_run,

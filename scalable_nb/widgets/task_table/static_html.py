@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from scalable_nb.telemetry.rows import TaskState
-from scalable_nb.widgets.task_table.summary import STATE_ORDER, Picture, TaskLine, headline
+from scalable_nb.widgets.task_table.summary import STATE_ORDER, TableSummary, TaskLine, headline
 
 # Mid tones: read on white and on black.
 _COLOURS: Final = {
@@ -68,25 +68,25 @@ _FAINT: Final = "opacity:.7"
 _CELL_STYLE: Final = "padding:2px 10px 2px 0;text-align:left"
 
 
-def picture_html(picture: Picture) -> str:
+def summary_html(summary: TableSummary) -> str:
     """The table as HTML without scripts, for a saved, exported or printed notebook."""
-    at = datetime.fromtimestamp(picture.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    at = datetime.fromtimestamp(summary.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     parts = [
-        f"<div><strong>{html.escape(headline(picture), quote=False)}</strong> "
+        f"<div><strong>{html.escape(headline(summary), quote=False)}</strong> "
         f'<span style="{_FAINT}">as of {at}</span></div>',
-        _bar(picture),
-        _legend(picture),
-        _strip(picture),
-        _table(picture),
+        _bar(summary),
+        _legend(summary),
+        _strip(summary),
+        _table(summary),
     ]
     return f'<div style="{_FRAME}">{"".join(parts)}</div>'
 
 
-def _bar(picture: Picture) -> str:
-    total = len(picture.states)
+def _bar(summary: TableSummary) -> str:
+    total = len(summary.states)
     pieces = "".join(
         f'<div style="width:{100 * count / total:.3f}%;background:{_COLOURS[state]}"></div>'
-        for state, count in picture.counts.items()
+        for state, count in summary.counts.items()
         if state.is_final or state == TaskState.RUNNING
     )
     return (
@@ -95,21 +95,21 @@ def _bar(picture: Picture) -> str:
     )
 
 
-def _legend(picture: Picture) -> str:
+def _legend(summary: TableSummary) -> str:
     words = [
         f'<span style="color:{_COLOURS[state]}">{_MARKS[state]}</span>&nbsp;{state.label}'
         f"&nbsp;<strong>{count:,}</strong>"
-        for state, count in picture.counts.items()
+        for state, count in summary.counts.items()
     ]
     return f"<div>{' &nbsp; '.join(words)}</div>"
 
 
-def _strip(picture: Picture) -> str:
-    total = len(picture.states)
+def _strip(summary: TableSummary) -> str:
+    total = len(summary.states)
     if not total:
         return ""
     is_small = total <= _STRIP_COLUMNS * _STRIP_ROWS
-    width, height, paths = _cells(picture.states) if is_small else _shares(picture.states)
+    width, height, paths = _cells(summary.states) if is_small else _shares(summary.states)
     drawn = "".join(f'<path fill="{_COLOURS[s]}" d="{d}"/>' for s, d in paths.items() if d)
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -171,15 +171,15 @@ def column_heights(states: Any, max_columns: int, height: int) -> Any:
     return heights
 
 
-def _table(picture: Picture) -> str:
-    if not picture.lines:
+def _table(summary: TableSummary) -> str:
+    if not summary.lines:
         return ""
     names = ("#", "task", "state", "attempt", "worker", "duration", "error")
     head = "".join(f'<th style="{_CELL_STYLE}">{name}</th>' for name in names)
-    body = "".join(_table_row(line) for line in picture.lines)
+    body = "".join(_table_row(line) for line in summary.lines)
     more = (
-        f'<div style="{_FAINT}">… and {picture.hidden:,} more that failed or wait for a retry</div>'
-        if picture.hidden
+        f'<div style="{_FAINT}">… and {summary.hidden:,} more that failed or wait for a retry</div>'
+        if summary.hidden
         else ""
     )
     return (

@@ -56,7 +56,7 @@ class TaskLine:
 
 
 @dataclass(frozen=True)
-class Picture:
+class TableSummary:
     """What a static view shows.
 
     Attributes
@@ -90,14 +90,14 @@ class Picture:
         return sum(count for state, count in self.counts.items() if state.is_final)
 
 
-def take_picture(
+def summarize_table(
     ledger: Ledger,
     rows: Sequence[int] | None = None,
     *,
     title: str = "",
     status: str = "live",
     at: float,
-) -> Picture:
+) -> TableSummary:
     """What the ledger says of some of its tasks now.
 
     Parameters
@@ -121,7 +121,7 @@ def take_picture(
     # Failed for good first, each in the order of the table.
     notable = notable[np.argsort(states[notable] != TaskState.FAILED, kind="stable")]
     lines = tuple(_line(ledger, int(chosen[i]), int(i)) for i in notable[:MAX_ROWS])
-    return Picture(title, status, states, lines, len(notable) - len(lines), at)
+    return TableSummary(title, status, states, lines, len(notable) - len(lines), at)
 
 
 def _line(ledger: Ledger, row: int, position: int) -> TaskLine:
@@ -139,7 +139,7 @@ def _line(ledger: Ledger, row: int, position: int) -> TaskLine:
 
 
 def paused_batches(ledger: Ledger, rows: Sequence[int] | None = None) -> dict[str, int]:
-    """The batches that have paused tasks among some rows, and how many; as `take_picture`."""
+    """The batches that have paused tasks among some rows, and how many; as `summarize_table`."""
     if not ledger.counts[TaskState.PAUSED]:
         return {}
     states = np.array(ledger.columns["state"], np.uint8)
@@ -166,32 +166,32 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
 
 
-def picture_text(picture: Picture) -> str:
+def summary_text(summary: TableSummary) -> str:
     """The table as plain text: one line of counts, then the tasks that need attention."""
-    out = [headline(picture)]
-    if picture.counts:
-        out.append("  " + ", ".join(f"{n:,} {s.label}" for s, n in picture.counts.items()))
-    for line in picture.lines:
+    out = [headline(summary)]
+    if summary.counts:
+        out.append("  " + ", ".join(f"{n:,} {s.label}" for s, n in summary.counts.items()))
+    for line in summary.lines:
         parts = [line.state.label, f"attempt {line.attempt}", line.duration, line.error]
         on = f" on {line.worker}" if line.worker else ""
         out.append(f"  [{line.position}] {line.label}: {', '.join(filter(None, parts))}{on}")
-    if picture.hidden:
-        out.append(f"  ... and {picture.hidden:,} more")
+    if summary.hidden:
+        out.append(f"  ... and {summary.hidden:,} more")
     return "\n".join(out)
 
 
-def headline(picture: Picture) -> str:
+def headline(summary: TableSummary) -> str:
     """Title, number of tasks, share done, and the session's end where it ended."""
-    total = len(picture.states)
+    total = len(summary.states)
     tasks = f"{total:,} task{'' if total == 1 else 's'}"
-    done = f", {_percent(picture)} done" if total else ""
-    status = STATUS_TEXT[picture.status]
-    title = f"{one_line(picture.title, _MAX_LABEL_CHARS)}: " if picture.title else ""
+    done = f", {_percent(summary)} done" if total else ""
+    status = STATUS_TEXT[summary.status]
+    title = f"{one_line(summary.title, _MAX_LABEL_CHARS)}: " if summary.title else ""
     return f"{title}{tasks}{done}{f' ({status})' if status else ''}"
 
 
-def _percent(picture: Picture) -> str:
+def _percent(summary: TableSummary) -> str:
     # Never "100 %" while one is missing, nor "0 %" once something is done.
-    share, total = picture.done, len(picture.states)
+    share, total = summary.done, len(summary.states)
     percent = 100 * share // total
     return f"{max(percent, 1) if share else 0} %"

@@ -22,14 +22,14 @@ from scalable_nb.widgets.saved_output import SavedOutputs
 from scalable_nb.widgets.task_table.actions import Controls
 from scalable_nb.widgets.task_table.page_requests import PageRequests
 from scalable_nb.widgets.task_table.row_stream import RowStream
-from scalable_nb.widgets.task_table.static_html import picture_html
+from scalable_nb.widgets.task_table.static_html import summary_html
 from scalable_nb.widgets.task_table.summary import (
-    Picture,
+    TableSummary,
     paused_batches,
-    picture_text,
-    take_picture,
+    summarize_table,
+    summary_text,
 )
-from scalable_nb.widgets.viewers import THIS_KERNEL, Audience, let_callbacks_run_in_subshells
+from scalable_nb.widgets.viewers import THIS_KERNEL, Viewers, let_callbacks_run_in_subshells
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class TaskTable(anywidget.AnyWidget):
     ) -> None:
         self._mirror = mirror
         self._controls = controls
-        self._audience = Audience()
+        self._viewers = Viewers()
         self._paused: dict[str, int] = {}  # batch -> paused tasks of this table
         self._lock = threading.RLock()  # of everything below; taken before the mirror's
         self._stream = RowStream(mirror.ledger, mirror.lock, keys)
@@ -137,7 +137,7 @@ class TaskTable(anywidget.AnyWidget):
             controls,
             key_of=self._stream.key,
             send=self.send,
-            tell_problem=self._tell_problem,
+            report_problem=self._report_problem,
         )
         self._snapshot_cost_s = 0.0
         self._snapshot_bytes = 0
@@ -186,7 +186,7 @@ class TaskTable(anywidget.AnyWidget):
 
     def _attend(self) -> None:
         """Follow the ledger while somebody looks, and no longer."""
-        is_wanted = self._audience.is_there and not self._is_closed
+        is_wanted = self._viewers.are_present and not self._is_closed
         with self._lock:
             unsubscribe = self._unsubscribe
             if is_wanted and unsubscribe is None:
@@ -211,7 +211,7 @@ class TaskTable(anywidget.AnyWidget):
             except Exception as error:
                 # A thread's exception is seen by nobody; the table says that it stopped.
                 logger.exception("the task table no longer follows its run")
-                self._tell_problem("the table no longer follows the run", error)
+                self._report_problem("the table no longer follows the run", error)
                 return
             if self.status != "live":
                 return  # and was told so
@@ -225,9 +225,9 @@ class TaskTable(anywidget.AnyWidget):
             due = [] if self._outputs.due_at is None else [self._outputs.due_at]
             if self._snapshot_seq != self._stream.seq:
                 due.append(self._snapshot_at + self._snapshot_due_s())
-        leaves_in_s = self._audience.leaves_in_s()
-        if leaves_in_s is not None:
-            due.append(time.monotonic() + leaves_in_s)
+        expires_in_s = self._viewers.expires_in_s()
+        if expires_in_s is not None:
+            due.append(time.monotonic() + expires_in_s)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _push(self, *, at_once: bool = False) -> None:
@@ -240,17 +240,17 @@ class TaskTable(anywidget.AnyWidget):
                 self.send({"type": "delta"}, buffers=[frame.data])
             if self.status != self._mirror.status:
                 self.status = self._mirror.status
-            self._tell_pauses()
-            picture = self._picture()
+            self._publish_pauses()
+            summary = self._summary()
             has_ended = self.status != "live"
-            is_over = has_ended or picture.done == len(picture.states) > 0
+            is_over = has_ended or summary.done == len(summary.states) > 0
             is_due = time.monotonic() >= self._snapshot_at + self._snapshot_due_s()
             if self._snapshot_seq != self._stream.seq and (is_over or is_due):
                 self.send_state("snapshot")
             if is_over:
-                self._outputs.update(picture, at_once=at_once or has_ended)
+                self._outputs.update(summary, at_once=at_once or has_ended)
 
-    def _tell_pauses(self) -> None:
+    def _publish_pauses(self) -> None:
         with self._mirror.lock:
             paused = paused_batches(self._mirror.ledger, self._stream.ledger_rows())
         if self._controls is None or self._mirror.status != "live":
@@ -294,23 +294,23 @@ class TaskTable(anywidget.AnyWidget):
         if kind == "resync":
             self.send_state("snapshot")
         elif kind == "watch":
-            self._audience.hear()
+            self._viewers.record_seen()
             self._wake.set()
         elif kind == "unwatch":
-            self._audience.leave()
+            self._viewers.leave()
             self._wake.set()
         else:
             self._requests.answer(content)
 
-    def _tell_problem(self, what: str, error: Exception | None) -> None:
+    def _report_problem(self, what: str, error: Exception | None) -> None:
         text = "" if error is None else f"{what}: {type(error).__name__}: {error}"
         self.problem = text[:1000]
 
     # --- showing ------------------------------------------------------------------
 
-    def _picture(self) -> Picture:
+    def _summary(self) -> TableSummary:
         with self._lock, self._mirror.lock:
-            return take_picture(
+            return summarize_table(
                 self._mirror.ledger,
                 self._stream.ledger_rows(),
                 title=self.title,
@@ -319,11 +319,11 @@ class TaskTable(anywidget.AnyWidget):
             )
 
     def __repr__(self) -> str:
-        return picture_text(self._picture())
+        return summary_text(self._summary())
 
     def mimebundle(self) -> dict[str, Any]:
         """The widget, with its present state as HTML and as text for where it cannot live."""
-        return self._render(self._picture())
+        return self._render(self._summary())
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.mimebundle(), {}
@@ -331,12 +331,12 @@ class TaskTable(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         """Show the table in an output that is written again when the work is over."""
         with self._lock:
-            self._outputs.show(self._picture())
+            self._outputs.show(self._summary())
 
-    def _render(self, picture: Picture) -> dict[str, Any]:
+    def _render(self, summary: TableSummary) -> dict[str, Any]:
         return {
-            "text/plain": picture_text(picture),
-            "text/html": picture_html(picture),
+            "text/plain": summary_text(summary),
+            "text/html": summary_html(summary),
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,

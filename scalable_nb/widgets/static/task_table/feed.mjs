@@ -38,7 +38,7 @@ import { TaskStore } from "./store.mjs";
 
 export const ANSWER_WITHIN_MS = 400;
 const RESYNC_EVERY_MS = 5000;
-/** The kernel stops sending when it has not heard this for a while (audience.py). */
+/** The kernel stops sending when it has not heard this for a while (viewers.py). */
 const WATCH_EVERY_MS = 20_000;
 
 const TRAITS = ["status", "problem", "title", "can_ask", "actions", "pauses"];

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalable_nb.widgets.viewers import PATIENCE_S, Audience, Kernel
+from scalable_nb.widgets.viewers import PATIENCE_S, Kernel, Viewers
 
 
 class Clock:
@@ -16,33 +16,33 @@ def test_silence_counts_only_while_the_kernel_could_hear() -> None:
     """An idle kernel waits a while, one that runs a cell for ever, and then a while again."""
     clock = Clock()
     kernel = Kernel(clock)
-    audience = Audience(kernel)
+    viewers = Viewers(kernel)
     clock.now += PATIENCE_S - 1
-    assert audience.is_there
+    assert viewers.are_present
     kernel.begin_cell()
     clock.now += 100_000
-    assert audience.is_there
-    assert audience.leaves_in_s() is None
+    assert viewers.are_present
+    assert viewers.expires_in_s() is None
     kernel.end_cell()
-    assert audience.leaves_in_s() == PATIENCE_S
+    assert viewers.expires_in_s() == PATIENCE_S
     clock.now += PATIENCE_S
-    assert not audience.is_there
+    assert not viewers.are_present
 
 
 def test_who_is_heard_stays_and_who_leaves_is_gone_at_once() -> None:
     """A page's word makes the patience begin anew; a page that closes ends it."""
     clock = Clock()
     kernel = Kernel(clock)
-    audience = Audience(kernel)
+    viewers = Viewers(kernel)
     clock.now += PATIENCE_S - 1
-    audience.hear()
+    viewers.record_seen()
     clock.now += PATIENCE_S - 1
-    assert audience.is_there
-    audience.leave()
-    assert not audience.is_there
+    assert viewers.are_present
+    viewers.leave()
+    assert not viewers.are_present
     kernel.begin_cell()
-    assert audience.is_there
+    assert viewers.are_present
     kernel.end_cell()
-    assert not audience.is_there
-    audience.hear()
-    assert audience.is_there
+    assert not viewers.are_present
+    viewers.record_seen()
+    assert viewers.are_present

@@ -25,7 +25,7 @@ from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import (
     StaleModuleWarning,
     is_project_module,
-    ship_project_modules,
+    pickle_project_modules_by_value,
     warn_if_stale,
 )
 from scalable_nb.faults.policy import TaskPolicy
@@ -182,7 +182,7 @@ def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch
     gc.callbacks.append(import_something)
     gc.set_threshold(1)
     try:
-        ship_project_modules()
+        pickle_project_modules_by_value()
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(import_something)

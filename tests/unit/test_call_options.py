@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scalable_nb.cache.decorator import cacheable
-from scalable_nb.client.call_options import Order
+from scalable_nb.client.call_options import CallOptions
 from scalable_nb.errors import PolicyError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.decision import PolicyTerms
@@ -51,9 +51,9 @@ def session(tmp_path: Path) -> Any:
     )
 
 
-def terms(order: Order) -> PolicyTerms:
+def terms(options: CallOptions) -> PolicyTerms:
     """The policy as a worker reads it."""
-    return PolicyTerms.from_wire(order.wire)
+    return PolicyTerms.from_wire(options.wire)
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_names_lead_to_components(
     session: Any, options: dict[str, str], names: tuple[str, str, str]
 ) -> None:
     """A tag is a component or one of its tags; it comes before the task's own component."""
-    order = Order.resolve(session, simulate, **options)
-    assert (order.task, order.component, order.tag) == names
-    batch = order.batch("study", simulate)
+    resolved = CallOptions.resolve(session, simulate, **options)
+    assert (resolved.task, resolved.component, resolved.tag) == names
+    batch = resolved.batch("study", simulate)
     assert (batch.task, batch.component, batch.tag) == names
     assert (batch.name, batch.function) == ("study", "simulate")
-    assert batch.batch_id != order.batch("study", simulate).batch_id
+    assert batch.batch_id != resolved.batch("study", simulate).batch_id
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "wanted"),
     [
         ({"task": "run_analysys"}, "no task named 'run_analysys'. Did you mean 'run_analysis'?"),
         ({"tag": "numpi"}, "no tag or component named 'numpi'. Did you mean 'numpy'?"),
@@ -90,18 +90,18 @@ def test_names_lead_to_components(
     ],
 )
 def test_a_name_the_manifest_lacks_is_an_error(
-    session: Any, options: dict[str, str], said: str
+    session: Any, options: dict[str, str], wanted: str
 ) -> None:
     """The closest name, the known ones and where they are defined are in the message."""
     with pytest.raises(UnknownNameError) as caught:
-        Order.resolve(session, simulate, **options)
-    assert said in str(caught.value)
+        CallOptions.resolve(session, simulate, **options)
+    assert wanted in str(caught.value)
     assert "`scalable.yaml` defines them; `%scalable init` writes one" in str(caught.value)
 
 
 def test_terms_come_from_the_nearest_place(session: Any) -> None:
     """An argument comes before the policy, this before the task, this before the defaults."""
-    resolve = Order.resolve
+    resolve = CallOptions.resolve
     assert terms(resolve(session, simulate)).retries == 2
     task = terms(resolve(session, simulate, task="run_analysis"))
     assert (task.retries, task.timeout_s) == (3, 300.0)
@@ -119,20 +119,20 @@ def test_terms_come_from_the_nearest_place(session: Any) -> None:
 def test_rules_travel_and_say_where_they_cannot(session: Any) -> None:
     """Functions and classes of a policy are packed; one that cannot be is named as such."""
     policy = TaskPolicy(validate=lambda value: value > 0, retry_on=(KeyError,))
-    rules = pickle.loads(terms(Order.resolve(session, simulate, policy=policy)).code)
+    rules = pickle.loads(terms(CallOptions.resolve(session, simulate, policy=policy)).code)
     assert rules["validate"](1)
     assert rules["retry_on"] == (KeyError,)
-    assert terms(Order.resolve(session, simulate, policy=TaskPolicy(retries=1))).code == b""
+    assert terms(CallOptions.resolve(session, simulate, policy=TaskPolicy(retries=1))).code == b""
     lock = threading.Lock()
     with pytest.raises(SubmitError, match=r"rules of the policy \(.*\) cannot be sent .*lock"):
-        Order.resolve(session, simulate, policy=TaskPolicy(validate=lambda value: lock))
+        CallOptions.resolve(session, simulate, policy=TaskPolicy(validate=lambda value: lock))
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None])
 def test_slots_are_a_whole_number_from_one(session: Any, n: Any) -> None:
     """Anything else is refused with the value and an example."""
     with pytest.raises(SubmitError) as caught:
-        Order.resolve(session, simulate, n=n)
+        CallOptions.resolve(session, simulate, n=n)
     assert str(caught.value) == (
         f"n={n!r} is not a number of slots; expected an integer from 1, as n=1"
     )
@@ -140,10 +140,10 @@ def test_slots_are_a_whole_number_from_one(session: Any, n: Any) -> None:
 
 def test_no_task_takes_more_slots_than_a_worker_has(session: Any) -> None:
     """One slot needs no reservation, more are reserved, and too many would wait for ever."""
-    assert Order.resolve(session, simulate, n=1).resources == {}
-    assert Order.resolve(session, simulate, n=2).resources == {"slots": 2}
+    assert CallOptions.resolve(session, simulate, n=1).resources == {}
+    assert CallOptions.resolve(session, simulate, n=2).resources == {"slots": 2}
     with pytest.raises(SubmitError) as caught:
-        Order.resolve(session, simulate, n=3)
+        CallOptions.resolve(session, simulate, n=3)
     assert str(caught.value) == (
         "n=3 slots, but a worker of target 'local' has 2; raise `threads_per_worker:` in "
         "scalable.yaml"
@@ -153,15 +153,15 @@ def test_no_task_takes_more_slots_than_a_worker_has(session: Any) -> None:
 def test_a_policy_that_makes_no_sense_is_refused(session: Any) -> None:
     """Mistakes in retries are found when the call is made, not on a worker."""
     with pytest.raises(PolicyError, match="retries=-1"):
-        Order.resolve(session, simulate, retries=-1)
+        CallOptions.resolve(session, simulate, retries=-1)
 
 
 def test_results_are_kept_where_that_was_asked_for(session: Any, tmp_path: Path) -> None:
     """The task's `cache: true` or `@cacheable` keeps results; equal calls have equal keys."""
-    plain = Order.resolve(session, simulate)
+    plain = CallOptions.resolve(session, simulate)
     assert plain.result_key("key-1", (1,), {}) == ""
     assert "store" not in plain.wire
-    kept = Order.resolve(session, simulate, task="run_analysis")
+    kept = CallOptions.resolve(session, simulate, task="run_analysis")
     assert kept.wire["store"] == str(tmp_path / "cache")
     keys = [kept.result_key(f"key-{n}", (value,), {}) for n, value in enumerate([1, 1, 2])]
     assert keys[0] == keys[1] != keys[2]
@@ -170,7 +170,7 @@ def test_results_are_kept_where_that_was_asked_for(session: Any, tmp_path: Path)
     def decorated(scenario: int) -> int:
         return scenario
 
-    own = Order.resolve(session, decorated)
+    own = CallOptions.resolve(session, decorated)
     assert (own.wire["store"], own.wire["recompute"]) == (str(tmp_path / "mine"), True)
     assert own.function is not decorated
     assert own.result_key("key-1", (1,), {})

@@ -1,0 +1,225 @@
+"""A Dask client with public hooks, and what it knows of its futures.
+
+Dask's client has no hooks. It calls private methods of its own, which `ClientHooks` overrides to
+call public ones. The links lead to distributed 2026.8.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any
+
+from dask._task_spec import Task
+from distributed import Client, Future
+from distributed.client import FutureState, SpanMetadata, futures_of
+
+from scalable_nb.dask_adapter.graphs import expression_of
+
+
+class ClientHooks(Client):
+    """A `distributed.Client` whose subclass decides about some of its futures.
+
+    A subclass overrides `on_graph`, `on_share`, `on_gather`, `on_release`, `on_cancelled` and
+    `on_disconnect`. As they are, the client does what Dask's does.
+    """
+
+    # --- hooks -------------------------------------------------------------------------
+
+    def on_graph(self, expression: Any) -> None:
+        """Prepare for a graph that is about to be sent, other than one of `submit_graph`."""
+
+    def on_share(self, keys: Collection[Any]) -> None:
+        """Prepare for futures that other clients will get: in variables, queues, datasets."""
+
+    async def on_gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
+    ) -> Any:
+        """Return the results of futures, in the shape they are given in; see `gather_remote`."""
+        return await self.gather_remote(futures, errors, direct, local_worker)
+
+    def on_release(self, key: Any) -> bool:
+        """Return whether the last future of a task, which is gone, was unknown to the scheduler."""
+        return False
+
+    def on_cancelled(self, keys: Collection[Any]) -> None:
+        """Take note of tasks that another client or the scheduler cancelled."""
+
+    async def on_disconnect(self) -> bool:
+        """Return whether the client has given up a connection that broke; else it reconnects."""
+        return False
+
+    # --- what a subclass calls ---------------------------------------------------------
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message for a stream handler of the scheduler."""
+        # Messages and graphs arrive in the order in which they are sent; calls of a handler,
+        # which are public, overtake them.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1439
+        self._send_to_scheduler(dict(message))
+
+    def submit_graph(
+        self,
+        tasks: Mapping[Any, Task],
+        *,
+        workers: Any = None,
+        allow_other_workers: bool = False,
+        priority: int = 0,
+        resources: dict[str, float] | None = None,
+        fifo_timeout: str | float = 0,
+    ) -> dict[Any, Future[Any]]:
+        """Send tasks and return their futures; the first ones have precedence.
+
+        `Client.map` sends many tasks at once, but not tasks with different inputs each.
+        """
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L3373
+        futures: dict[Any, Future[Any]] = super()._graph_to_futures(
+            expression_of(tasks),
+            list(tasks),
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            internal_priority=dict(zip(tasks, itertools.count(), strict=False)),
+            user_priority=priority,
+            resources=resources,
+            fifo_timeout=fifo_timeout,
+            span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
+        )
+        return futures
+
+    async def gather_remote(
+        self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
+    ) -> Any:
+        """Return the results of futures as Dask does: from the memory of the workers."""
+        return await super()._gather(futures, errors, direct, local_worker)
+
+    def held_futures(self, keys: Iterable[Any]) -> dict[Any, Future[Any]]:
+        """Return a future of each task of which one is held already."""
+        # Without the lock another thread could drop the last future in between.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1122
+        with self._refcount_lock:
+            return {key: Future(key, self) for key in keys if key in self.futures}
+
+    def finish_futures(self, keys: Iterable[Any]) -> None:
+        """Finish futures, present or to be made, of tasks that the scheduler does not know."""
+        for key in keys:
+            if key in self.futures:
+                self.futures[key].finish()
+            else:
+                self.futures[key] = FinishedFutureState(key)
+
+    def fail_pending_futures(self, error: Exception) -> None:
+        """Fail all futures that are pending, and forget all."""
+        states = list(self.futures.values())
+        self.futures.clear()  # else closing would cancel them, without a reason
+        for state in states:
+            if state.status == "pending":
+                state.set_error(error, None)
+
+    async def close_fast(self) -> None:
+        """Close without waiting for the scheduler, in the client's event loop."""
+        # `close` waits for the scheduler unless it runs in another event loop.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1862
+        await self._close(fast=True)
+
+    # --- what Dask calls ---------------------------------------------------------------
+
+    async def _start(self, *args: Any, **kwargs: Any) -> Any:
+        # Called to connect. Variables and queues send keys of futures through `scheduler`.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/variable.py#L197
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/queues.py#L223
+        started = await super()._start(*args, **kwargs)
+        scheduler: Any = self.scheduler
+        for handler in ("variable_set", "queue_put"):
+            setattr(scheduler, handler, partial(self._put, getattr(scheduler, handler)))
+        return started
+
+    async def _put(self, send: Callable[..., Any], key: Any = None, **values: Any) -> Any:
+        """Send a value, or the key of a future, for a variable or queue."""
+        if key is None:
+            return await send(**values)
+        self.on_share([key])
+        return await send(key=key, **values)
+
+    async def _publish_dataset(self, *args: Any, **kwargs: Any) -> Any:
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L2849
+        self.on_share({future.key for future in futures_of([args, kwargs])})
+        return await super()._publish_dataset(*args, **kwargs)
+
+    def _graph_to_futures(self, expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        # Called for every graph, of collections too: `submit` and `map` are not all.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L3373
+        self.on_graph(expr)
+        return super()._graph_to_futures(expr, keys, *args, **kwargs)
+
+    async def _gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
+    ) -> Any:
+        # Called for every result: `Future.result` does not call `gather`.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L2342
+        return await self.on_gather(futures, errors, direct, local_worker)
+
+    def _release_key(self, key: Any) -> None:
+        # Called when the last future of a task is gone.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1723
+        if not self.on_release(key):
+            super()._release_key(key)
+        elif key in self.futures:
+            self.futures.pop(key).cancel()  # the scheduler has no such task to release
+
+    def _handle_cancelled_keys(self, keys: list[Any], reason: Any = None, msg: Any = None) -> None:
+        # Called when another client or the scheduler cancelled tasks.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1810
+        super()._handle_cancelled_keys(keys, reason, msg)
+        self.on_cancelled(keys)
+
+    async def _reconnect(self) -> None:
+        # Called when the connection to the scheduler broke.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1513
+        if not await self.on_disconnect():
+            await super()._reconnect()
+
+
+class FinishedFutureState(FutureState):
+    """State of a future that is finished from the start.
+
+    Dask makes an event for it at once, which takes more memory than all else of a cached result,
+    and is hardly ever waited for.
+    """
+
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L661
+    __slots__ = ()
+
+    def __init__(self, key: Any) -> None:
+        super().__init__(key)
+        self.status = "finished"
+
+    def _get_event(self) -> asyncio.Event:
+        event: asyncio.Event | None = self._event
+        if event is None:
+            event = asyncio.Event()
+            if self.status == "finished":
+                event.set()
+            self._event = event  # type: ignore[assignment]  # Dask declares it as None
+        return event
+
+    def done(self) -> bool:
+        """Return whether there is a result or an error."""
+        return self._get_event().is_set()
+
+
+async def wait_until_done(future: Future[Any]) -> None:
+    """Wait until a future is finished, failed or cancelled."""
+    # `distributed.wait` raises for a future that is cancelled.
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L661
+    await future._state.wait()  # type: ignore[union-attr]
+
+
+async def error_of(future: Future[Any]) -> BaseException:
+    """Return the exception that a failed or cancelled future raises."""
+    # `Future.exception` cannot be awaited unless the client is asynchronous.
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L454
+    error = await future._exception()
+    return error if isinstance(error, BaseException) else CancelledError(str(future.key))
