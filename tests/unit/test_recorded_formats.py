@@ -26,6 +26,7 @@ from recorded import RECORDED, copy_project, entries, pickled_names, recorded_ru
 
 import scalable_nb
 from scalable_nb import errors
+from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.cache.upkeep import cache_info, verify_cache
 from scalable_nb.callrecord import read_call_record
@@ -62,7 +63,14 @@ JOURNALS = ("tasks", "failures", "workers", "cache")
 #: Columns whose values are one of a few words.
 ENUMERATED = {
     "tasks": ("event_type", "state", "reason", "failure_class", "schema_version"),
-    "failures": ("event_type", "category", "failure_class", "provider", "job_state"),
+    "failures": (
+        "event_type",
+        "category",
+        "failure_class",
+        "provider",
+        "job_state",
+        "error_module",
+    ),
     "workers": ("event_type", "phase", "job_state", "component"),
     "cache": ("event_type",),
 }
@@ -521,6 +529,18 @@ def test_stored_results_are_read(request: pytest.FixtureRequest, check: Check, n
     for key, value in found.items():
         found[key] = value.tolist()[:3] if hasattr(value, "tolist") else value
     check(f"stored results of {name}", found)
+
+
+def test_own_result_keys_are_unchanged(local: RunPaths, cluster: RunPaths) -> None:
+    """Results of a task that no other call shares have the keys that are made today."""
+    found = {}
+    for run in (local, cluster):
+        for task in read_call_record(run.calls).tasks.values():
+            if task.result_key and not task.about:
+                shared = task.batch.batch_id if task.batch.wire.get("idempotent", True) else ""
+                assert task.result_key == own_result_key(task.key, shared)
+                found[task.key] = shared
+    assert (found["pay-0"], bool(found["table"])) == ("", True)
 
 
 def test_result_file_has_the_same_head() -> None:
