@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 from counting import calls
 from recorded import RECORDED, copy_project, recorded_runs
+from sessions import processes_of
+from waiting import until
 
 from scalable_nb import File, FutureList, ScalableSession, resubmit
 from scalable_nb.errors import SubmitError
@@ -51,11 +53,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setenv("DEMO_MARKS", str(marks))
         patch.syspath_prepend(folder)
+        others = live_sessions()
         yield folder
-    for session in live_sessions():
-        if session.settings.runs_dir.is_relative_to(folder):
-            session.close()
+        for session in live_sessions():
+            if session not in others:
+                session.close()
     sys.modules.pop("demo_tasks", None)
+    until(lambda: processes_of(folder) == [])
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +177,12 @@ def test_recorded_cache_answers(
     assert demo.count_lines(File("copy.csv")) == 3  # called here, too
     marks = project / "marks"
     assert [calls(marks, name) for name in ("count_lines", "letters-ab", "simulate-3")] == [0] * 3
-    states = {row["task_id"]: row["state"] for row in session.journals()[1]}
-    assert [states[key] for key in ("lines-of-copy", "letters-of-now", "simulate-of-now")] == (
-        ["cached"] * 3
-    )
+
+    def has_journal_of_hits() -> bool:
+        states = {row["task_id"]: row["state"] for row in session.journals()[1]}
+        return all(states.get(each.key) == "cached" for each in (lines, text, value))
+
+    until(has_journal_of_hits)
 
 
 def test_other_input_is_computed(
