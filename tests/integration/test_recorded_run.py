@@ -17,12 +17,12 @@ from sessions import processes_of
 from waiting import until
 
 from scalable_nb import File, FutureList, ScalableSession, resubmit
+from scalable_nb.client.futures import PartialResult
 from scalable_nb.errors import SubmitError
-from scalable_nb.futures import PartialResult
 from scalable_nb.paths import RunPaths
-from scalable_nb.reproduction import call_of_run
-from scalable_nb.resubmission.plan import ResubmitPlan
-from scalable_nb.session import live_sessions
+from scalable_nb.resubmission.find_call import call_of_run
+from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.session.session import live_sessions
 
 pytestmark = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11),
