@@ -121,8 +121,8 @@ class ClientRequests:
                     self._tracker.placement.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
-                kept = {name: before[name] for name in STORAGE_ENTRIES if name in before}
-                ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
+                unchanged = {name: before[name] for name in STORAGE_ENTRIES if name in before}
+                ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
             self._tracker.recorder.reopen(tracked, terms)
             self._tracker.at_most_once.reset(key)
             ts.suspicious = 0

@@ -32,8 +32,8 @@ class Message:
     """Base of all messages: frozen dataclasses whose fields are plain values or messages.
 
     Types that are checked: the built-in ones, enums, typed dicts, other messages,
-    ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[K, V]``, unions and ``Any``. Task keys are ``Any``: Dask's may be
-    tuples.
+    ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[K, V]``, unions and ``Any``. Task keys are ``Any``:
+    Dask's may be tuples.
     """
 
     __slots__ = ()

@@ -84,7 +84,7 @@ def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides)
         policy=TaskPolicy(idempotent=terms.idempotent),
         is_named="keep_limit" in batch.wire,
     )
-    kept: dict[str, Any] = {
+    unchanged: dict[str, Any] = {
         name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
     }
-    return replace(options, wire={**kept, **terms.to_wire()})
+    return replace(options, wire={**unchanged, **terms.to_wire()})

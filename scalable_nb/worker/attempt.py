@@ -51,7 +51,7 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     try:
         with attempt.registered():
             if attempt.has_stored_result():
-                return attempt.stored.value
+                return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 sync(attempt.worker.loop, attempt.acquire_permit)
@@ -70,7 +70,7 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     try:
         with attempt.registered():
             if attempt.has_stored_result():
-                return attempt.stored.value
+                return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 await attempt.acquire_permit()
@@ -91,7 +91,7 @@ class _Attempt:
         self.run_id = self.state.run_id
         annotation = TaskAnnotation.from_wire((self.state.annotations or {}).get(ANNOTATION, {}))
         self.terms = annotation.terms
-        self.stored = TaskResultCache(annotation, call.result_key)
+        self.result_cache = TaskResultCache(annotation, call.result_key)
         self.started_at = time()
         self._entry = AttemptEntry()
 
@@ -108,20 +108,20 @@ class _Attempt:
 
     def has_stored_result(self) -> bool:
         """Whether the result is there already, so that the function is not called."""
-        is_hit = self.stored.is_hit()
+        is_hit = self.result_cache.is_hit()
         self._attach_facts()
         return is_hit
 
     def _attach_facts(self) -> None:
         # Travels with the message that the task is done: it costs no message of its own.
-        if self.stored.facts:
-            self.state.metadata[ANNOTATION] = self.stored.facts
+        if self.result_cache.facts:
+            self.state.metadata[ANNOTATION] = self.result_cache.facts
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
         """Unpickle the call; the clocks of the execution start after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
-        self.stored.about = description(self.call.about, function, args, kwargs)
+        self.result_cache.about = description(self.call.about, function, args, kwargs)
         self.started_at = time()
         self._entry.restart_clock()
         return function, args, kwargs
@@ -149,7 +149,9 @@ class _Attempt:
             raise ResultValidationError(
                 f"validate={name} refused the result, a {type(result).__name__}"
             )
-        self.stored.keep(result, {"task_id": str(self.key), "duration_s": time() - self.started_at})
+        self.result_cache.store_result(
+            result, {"task_id": str(self.key), "duration_s": time() - self.started_at}
+        )
         self._attach_facts()
         return result
 

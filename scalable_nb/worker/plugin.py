@@ -13,6 +13,11 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter.http_pages import confine
+from scalable_nb.dask_adapter.worker_hooks import (
+    register_stream_handler,
+    send_to_scheduler,
+    will_start,
+)
 from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
 from scalable_nb.protocol.operations import PEAK_METRIC, Operation
 from scalable_nb.protocol.wire import receiving, stream_message
@@ -62,7 +67,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
             # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
             # would inherit.
             signal.signal(signal.SIGTERM, lambda number, frame: None)
-        confine(worker.http_application, self.http_prefix)
+        confine(worker, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)
 
@@ -77,7 +82,7 @@ def answer_revocations(worker: Worker, registry: Path) -> None:
         # Not awaited by the stream, on which other messages follow.
         worker.loop.add_callback(_answer, worker, registry, query)
 
-    worker.stream_handlers[Operation.QUERY_REVOKED] = receiving(RevocationQuery, handle)
+    register_stream_handler(worker, Operation.QUERY_REVOKED, receiving(RevocationQuery, handle))
 
 
 async def _answer(worker: Worker, registry: Path, query: RevocationQuery) -> None:
@@ -88,11 +93,10 @@ async def _answer(worker: Worker, registry: Path, query: RevocationQuery) -> Non
             is_known = bool(attempt.ended_at) or not query.until_ended
         else:
             # A thread that was given the task registers it in a moment, whatever is wanted now.
-            ts = worker.state.tasks.get(key)
-            is_known = ts is None or ts.state != "cancelled" or ts.run_id != run_id
+            is_known = not will_start(worker, key, run_id)
         if is_known:
             break
         await asyncio.sleep(_LOOK_INTERVAL_S)
     span = (attempt.started_at, attempt.ended_at or None) if attempt else None
     answer = RevocationAnswer(key, run_id, span)
-    worker.batched_send(stream_message(Operation.ANSWER_REVOKED, answer))
+    send_to_scheduler(worker, stream_message(Operation.ANSWER_REVOKED, answer))

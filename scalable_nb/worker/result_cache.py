@@ -13,7 +13,7 @@ from distributed import Worker
 
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
-from scalable_nb.cache.lookup import keep, look_up
+from scalable_nb.cache.lookup import look_up, store_result
 from scalable_nb.cache.store import ResultStore, StoredResult
 from scalable_nb.protocol.annotations import TaskAnnotation
 
@@ -64,13 +64,13 @@ class TaskResultCache:
             self._report(problem=found.problem)
         return found.is_hit
 
-    def keep(self, value: Any, meta: Mapping[str, Any]) -> None:
+    def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
         """Write the result."""
         if self._store is None:
             return
         meta = {**self.about, **meta}
         limit_bytes = self._annotation.limit_bytes
-        stored = keep(self._store, self._key, value, meta, limit_bytes=limit_bytes)
+        stored = store_result(self._store, self._key, value, meta, limit_bytes=limit_bytes)
         if isinstance(stored, StoredResult):
             self._report(event="kept", bytes=stored.nbytes)
         else:
@@ -106,6 +106,6 @@ def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None
     for key in keys:
         if key in dask_worker.data:
             value, meta = dask_worker.data[key], {"task_id": str(key)}
-            stored = keep(store, own_result_key(key), value, meta)
+            stored = store_result(store, own_result_key(key), value, meta)
             if not isinstance(stored, StoredResult):
                 logger.warning("%s: %s", key, stored)
