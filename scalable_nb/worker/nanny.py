@@ -274,9 +274,7 @@ class ScalableNanny(NannyHooks):
         is_sigkill = exit_code == -signal.SIGKILL
         if self.exceeded_memory(owner.pid):
             cause = ExitCause.MEMORY
-        elif (
-            cause is ExitCause.EXIT and exit_code == -signal.SIGKILL and self._oom_kills.has_grown()
-        ):
+        elif cause is ExitCause.EXIT and is_sigkill and self._oom_kills.has_grown():
             cause = ExitCause.KERNEL
             limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
         report = self._exit_report(
