@@ -1,4 +1,4 @@
-"""The command line ``scalable``: the verbs of the table that need no notebook.
+"""The command line ``scalable``: the subcommands of the table that need no notebook.
 
 click speaks with the shell (completion, pipes, exit codes: 0 well, 1 an error of ours,
 2 wrong use); words are understood by the same parser as those of the magic.
@@ -12,11 +12,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from scalable_nb import __version__
-from scalable_nb.magics.commands.help import verb_help
+from scalable_nb.magics.commands import SHELL
+from scalable_nb.magics.commands.help import subcommand_help
 from scalable_nb.magics.completion import complete_words
 from scalable_nb.magics.parser import parse
-from scalable_nb.magics.verb import Context, WrongUse
-from scalable_nb.magics.verb_registry import SHELL
+from scalable_nb.magics.subcommand import Context, InvalidUsageError
 
 
 class _UsageError(click.ClickException):
@@ -48,12 +48,16 @@ def _complete(ctx: click.Context, param: click.Parameter, beginning: str) -> lis
 @click.version_option(__version__, prog_name="scalable-nb")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
 def main(words: tuple[str, ...]) -> None:
-    """Run a verb, e.g. ``scalable report --last --failures``."""
+    """Run a subcommand, e.g. ``scalable report --last --failures``."""
     try:
-        verb, options = parse(words, SHELL)
-        say = partial(click.echo, err=True)
-        value = verb_help(verb, SHELL) if options.help else verb.run(Context(SHELL, say), options)
-    except WrongUse as error:
+        subcommand, options = parse(words, SHELL)
+        echo = partial(click.echo, err=True)
+        value = (
+            subcommand_help(subcommand, SHELL)
+            if options.help
+            else subcommand.run(Context(SHELL, echo), options)
+        )
+    except InvalidUsageError as error:
         raise _UsageError(str(error)) from error
     except Exception as error:
         from scalable_nb.errors import ScalableError

@@ -50,10 +50,10 @@ def logs_of_job(folder: Path, job_id: str) -> list[Path]:
 
 def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
     """Where the jobs of a run put their output; made where it is missing."""
-    said = loaded.target.options.get("log_directory")
-    said = said or job_options.configured(loaded.target, "log_directory")
-    if said is None:
+    directory = loaded.target.options.get("log_directory")
+    directory = directory or job_options.configured(loaded.target, "log_directory")
+    if directory is None:
         return private_folder(paths.jobs)
-    folder = Path(said).expanduser().absolute()
+    folder = Path(directory).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

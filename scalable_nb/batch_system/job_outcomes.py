@@ -37,17 +37,17 @@ class LostJob:
         The files with its output.
     before : JobFacts or None
         The batch system's last word of the run before its end.
-    then : callable
-        Called once with its fate, or None when nobody can say.
+    on_outcome : callable
+        Called once with its outcome, or None when nobody can say.
     """
 
     job_id: str
     came_at: float
     logs: Callable[[], Sequence[Path]]
     before: JobFacts | None
-    then: Callable[[JobFacts | None], None]
+    on_outcome: Callable[[JobFacts | None], None]
     tries: int = 0
-    fate: JobFacts | None = field(default=None, init=False)
+    outcome: JobFacts | None = field(default=None, init=False)
 
 
 class JobOutcomes:
@@ -65,57 +65,57 @@ class JobOutcomes:
         self._queue = queue
         self._waits_s = waits_s
         self._open: list[LostJob] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._query_task: asyncio.Task[None] | None = None
 
-    def ask(self, lost: LostJob) -> None:
+    def query(self, lost: LostJob) -> None:
         """Find out what became of a job; returns at once."""
         self._open.append(lost)
         self._queue.look_soon()
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().create_task(self._ask_all())
+        if self._query_task is None or self._query_task.done():
+            self._query_task = asyncio.get_running_loop().create_task(self._query_all())
 
     def drop(self, lost: LostJob | None) -> None:
         """Nobody waits for this answer any more."""
         self._open = [other for other in self._open if other is not lost]
 
-    async def _ask_all(self) -> None:
+    async def _query_all(self) -> None:
         while self._open:
             # The one that waits longest sets the pace; newer ones get their tries as well.
             await asyncio.sleep(self._waits_s[max(lost.tries for lost in self._open)])
-            asked = list(self._open)
-            if not asked:
+            pending = list(self._open)
+            if not pending:
                 return
             try:
-                await self._look_up(asked)
+                await self._look_up(pending)
             except Exception:
                 # Whatever goes wrong here, the tasks must not wait for ever.
-                logger.exception("the fate of jobs could not be looked up")
-            for lost in [lost for lost in self._open if lost in asked]:
+                logger.exception("the outcome of jobs could not be looked up")
+            for lost in [lost for lost in self._open if lost in pending]:
                 lost.tries += 1
                 if self._is_settled(lost):
                     self.drop(lost)
-                    lost.then(lost.fate)
+                    lost.on_outcome(lost.outcome)
 
-    async def _look_up(self, asked: Sequence[LostJob]) -> None:
+    async def _look_up(self, pending: Sequence[LostJob]) -> None:
         runs: Mapping[str, Sequence[JobFacts]] = {}
         last: dict[str, JobFacts] = {}
         try:
-            runs = await self._queue.runs(sorted({lost.job_id for lost in asked}))
+            runs = await self._queue.runs(sorted({lost.job_id for lost in pending}))
             if not runs:
                 last = await self._queue.last_runs()
         except BatchCommandError as error:
             logger.warning("%s", error)  # the log may still say it
-        for lost in asked:
+        for lost in pending:
             lines = await asyncio.to_thread(read_tail, lost.logs)
             log = parse_log(lines, lost.job_id, lost.came_at)
             records, now = runs.get(lost.job_id, ()), last.get(lost.job_id)
-            fate = find_outcome(lost.came_at, records, now, log)
-            if fate is not None:
-                lost.fate = with_start(fate, lost.before, lost.came_at)
+            outcome = find_outcome(lost.came_at, records, now, log)
+            if outcome is not None:
+                lost.outcome = with_start(outcome, lost.before, lost.came_at)
 
     def _is_settled(self, lost: LostJob) -> bool:
         if lost.tries >= len(self._waits_s):
             return True
-        if lost.fate is None:
+        if lost.outcome is None:
             return False
-        return lost.fate.source != "log" or lost.tries >= _TRIES_FOR_DETAILS
+        return lost.outcome.source != "log" or lost.tries >= _TRIES_FOR_DETAILS

@@ -26,7 +26,7 @@ FIRST_SPACING_S: Final = 2.0
 LONGEST_SPACING_S: Final = 30.0
 
 #: What tells a person why a job waits, by system.
-_ASKS: Final = {
+_STATUS_COMMANDS: Final = {
     "HTCONDOR": "condor_q -better-analyze",
     "LSF": "bjobs -l",
     "MOAB": "checkjob -v",
@@ -43,13 +43,13 @@ class Queue:
     ----------
     system : str
         Its name as a person writes it.
-    is_telling : bool
+    reports_states : bool
         Whether anything will be known of its jobs.
     error : BatchCommandError or None
         Why the last question has no answer.
     """
 
-    is_telling = False
+    reports_states = False
 
     def __init__(self, system: str) -> None:
         self.system = system
@@ -57,7 +57,7 @@ class Queue:
 
     def advice(self, job_id: str) -> str:
         """Where a person finds why a job waits; empty where that is said unasked."""
-        return f"`{_ASKS[self.system]} {job_id}` says why it waits."
+        return f"`{_STATUS_COMMANDS[self.system]} {job_id}` says why it waits."
 
     async def look(self) -> None:
         """Ask for the states of all jobs, where it is time to."""
@@ -97,7 +97,7 @@ class SlurmQueue(Queue):
         Seconds between the first two questions, and again whenever something has changed.
     """
 
-    is_telling = True
+    reports_states = True
 
     def __init__(self, job_name: str, first_spacing_s: float = FIRST_SPACING_S) -> None:
         super().__init__("Slurm")
@@ -107,7 +107,7 @@ class SlurmQueue(Queue):
         self._states: dict[str, tuple[str, str | None]] = {}
         self._first_spacing_s = first_spacing_s
         self._spacing_s = first_spacing_s
-        self._asked_at = float("-inf")
+        self._queried_at = float("-inf")
 
     def advice(self, job_id: str) -> str:
         """Nothing: the reason is in what `squeue` says."""
@@ -115,9 +115,9 @@ class SlurmQueue(Queue):
 
     async def look(self) -> None:
         """Ask, unless that was done a moment ago."""
-        if monotonic() - self._asked_at < self._spacing_s:
+        if monotonic() - self._queried_at < self._spacing_s:
             return
-        self._asked_at = monotonic()
+        self._queried_at = monotonic()
         try:
             found = await self._query.jobs()
         except BatchCommandError as error:

@@ -199,22 +199,24 @@ def find_outcome(
     log : JobFacts or None
         What the job's output says of this run's end.
     """
-    fate = _of_record(came_at, records) or _of_controller(came_at, now)
+    outcome = _from_accounting(came_at, records) or _from_controller(came_at, now)
     if log is None:
-        return fate
-    if fate is None or not log.state:
+        return outcome
+    if outcome is None or not log.state:
         # The log knows a kill for memory, which some states do not tell.
-        return _joined(fate, log) if fate or log.state else None
+        return _with_log(outcome, log) if outcome or log.state else None
     # It is written as the end begins, before anybody can cancel the job once more.
-    is_vague = fate.state in ("CANCELLED", "REQUEUED", "FAILED")
-    return _joined(replace(fate, state=log.state) if is_vague and _says_why(log) else fate, log)
+    is_vague = outcome.state in ("CANCELLED", "REQUEUED", "FAILED")
+    return _with_log(
+        replace(outcome, state=log.state) if is_vague and _has_cause(log) else outcome, log
+    )
 
 
-def _says_why(log: JobFacts) -> bool:
+def _has_cause(log: JobFacts) -> bool:
     return log.state != "CANCELLED"
 
 
-def _of_record(came_at: float, records: Sequence[JobFacts]) -> JobFacts | None:
+def _from_accounting(came_at: float, records: Sequence[JobFacts]) -> JobFacts | None:
     begun = [record for record in records if record.started_at is not None]
     own = [record for record in begun if _was_on(record, came_at)] or begun[-1:]
     return own[0] if own and own[0].has_ended else None
@@ -226,7 +228,7 @@ def _was_on(run: JobFacts, at: float) -> bool:
     return run.started_at <= at and (run.ended_at is None or at < run.ended_at + 1)
 
 
-def _of_controller(came_at: float, now: JobFacts | None) -> JobFacts | None:
+def _from_controller(came_at: float, now: JobFacts | None) -> JobFacts | None:
     if now is None:
         return None
     has_begun_again = now.started_at is not None and now.started_at > came_at
@@ -235,40 +237,40 @@ def _of_controller(came_at: float, now: JobFacts | None) -> JobFacts | None:
     return now if now.has_ended else None
 
 
-def _joined(fate: JobFacts | None, log: JobFacts) -> JobFacts:
-    if fate is None:
+def _with_log(outcome: JobFacts | None, log: JobFacts) -> JobFacts:
+    if outcome is None:
         return log
     return replace(
-        fate,
-        node=log.node or fate.node,
-        ended_at=fate.ended_at or log.ended_at,
-        max_rss_bytes=max(fate.max_rss_bytes or 0, log.max_rss_bytes or 0) or None,
-        memory_limit_bytes=log.memory_limit_bytes or fate.memory_limit_bytes,
-        is_out_of_memory=fate.is_out_of_memory or log.is_out_of_memory,
+        outcome,
+        node=log.node or outcome.node,
+        ended_at=outcome.ended_at or log.ended_at,
+        max_rss_bytes=max(outcome.max_rss_bytes or 0, log.max_rss_bytes or 0) or None,
+        memory_limit_bytes=log.memory_limit_bytes or outcome.memory_limit_bytes,
+        is_out_of_memory=outcome.is_out_of_memory or log.is_out_of_memory,
         log_tail=log.log_tail,
     )
 
 
-def with_start(fate: JobFacts, before: JobFacts | None, came_at: float) -> JobFacts:
-    """Add what was known of the run while it lived, where its fate does not say it.
+def with_start(outcome: JobFacts, before: JobFacts | None, came_at: float) -> JobFacts:
+    """Add what was known of the run while it lived, where its outcome does not say it.
 
     Parameters
     ----------
-    fate : JobFacts
+    outcome : JobFacts
     before : JobFacts or None
         The batch system's last word of the job while it ran, perhaps of a later run.
     came_at : float
         When the worker connected.
     """
     if before is None or before.started_at is None or before.started_at > came_at:
-        return fate
-    ended_at, elapsed_s = fate.ended_at, fate.elapsed_s
+        return outcome
+    ended_at, elapsed_s = outcome.ended_at, outcome.elapsed_s
     if elapsed_s is None and ended_at is not None:
         elapsed_s = max(0.0, ended_at - before.started_at)
     return replace(
-        fate,
-        node=fate.node or before.node,
-        started_at=fate.started_at or before.started_at,
+        outcome,
+        node=outcome.node or before.node,
+        started_at=outcome.started_at or before.started_at,
         elapsed_s=elapsed_s,
     )
 
@@ -284,14 +286,14 @@ _HAPPENED: Final = {
 }
 
 
-def in_words(system: str, fate: JobFacts) -> str:
-    """The fate of a job as one clause, e.g. ``Slurm job 75 on n1 was PREEMPTED after 3 s``."""
-    words = [f"{system} job {fate.job_id}"]
-    if fate.node:
-        words.append(f"on {fate.node}")
-    words.append(_HAPPENED.get(fate.state, "was {state}").format(state=fate.state))
-    if fate.elapsed_s is not None:
-        words.append(f"after {fate.elapsed_s:.0f} s")
-    if fate.exit_code:
-        words.append(f"with exit code {fate.exit_code}")
+def outcome_text(system: str, outcome: JobFacts) -> str:
+    """The outcome of a job as one clause, e.g. ``Slurm job 75 on n1 was PREEMPTED after 3 s``."""
+    words = [f"{system} job {outcome.job_id}"]
+    if outcome.node:
+        words.append(f"on {outcome.node}")
+    words.append(_HAPPENED.get(outcome.state, "was {state}").format(state=outcome.state))
+    if outcome.elapsed_s is not None:
+        words.append(f"after {outcome.elapsed_s:.0f} s")
+    if outcome.exit_code:
+        words.append(f"with exit code {outcome.exit_code}")
     return " ".join(words)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from distributed.core import Status
 
+from scalable_nb.dask_adapter.cluster import mark_closed
 from scalable_nb.manifest.job_options import job_class
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def session_job(provider: str) -> type[Job]:
             try:
                 await super().close()
             finally:
-                self.status = Status.closed
-                self._event_finished.set()
+                mark_closed(self)
 
     SessionJob.__name__ = base.__name__
     return SessionJob

@@ -90,14 +90,14 @@ class OwnerLock:
         )
 
     def _write(self) -> None:
-        said = {
+        content = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "boot_id": _boot_id(),
             "alive_at": time.time(),
         }
         self._file.seek(0)
-        self._file.write(json.dumps(said) + "\n")
+        self._file.write(json.dumps(content) + "\n")
         self._file.truncate()
         self._file.flush()
 

@@ -19,7 +19,7 @@ import cloudpickle
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.keys import CallKeys
-from scalable_nb.cache.lookup import kept_call
+from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import SubmitError
 from scalable_nb.settings import load_settings
@@ -105,7 +105,7 @@ class CacheableFunction(Generic[P, T]):
         """
         bound_args, bound_kwargs = self.convert(args, kwargs)
         keys = self._current_keys()
-        outcome = kept_call(
+        outcome = cached_call(
             self.store(),
             keys.key(bound_args, bound_kwargs),
             lambda: self.compute(*bound_args, **bound_kwargs),
@@ -216,10 +216,10 @@ class CacheableFunction(Generic[P, T]):
 
 @functools.lru_cache(maxsize=64)
 def _store_at(
-    said: Path | None, compress: bool, variable: str | None, working_directory: str
+    cache_dir: Path | None, compress: bool, variable: str | None, working_directory: str
 ) -> ResultStore:
     """The store of a direct call; what decides it is in the arguments, so it may be remembered."""
-    return ResultStore(said or load_settings().cache_dir, compress=compress)
+    return ResultStore(cache_dir or load_settings().cache_dir, compress=compress)
 
 
 def _empty() -> CacheableFunction[Any, Any]:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class KeptOutcome(Generic[T]):
+class CallOutcome(Generic[T]):
     """What became of a call whose result is kept.
 
     Attributes
@@ -34,7 +34,7 @@ class KeptOutcome(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
+class LookupResult(Generic[T]):
     """What was kept under a key.
 
     Attributes
@@ -52,17 +52,17 @@ class Found(Generic[T]):
     problem: str | None = None
 
 
-def look_up(store: ResultStore, key: str) -> Found[Any]:
+def look_up(store: ResultStore, key: str) -> LookupResult[Any]:
     """Look for a kept result; trouble with the store is told, not raised."""
     try:
-        return Found(is_hit=True, value=store.get(key))
+        return LookupResult(is_hit=True, value=store.get(key))
     except KeyError:
-        return Found(is_hit=False)
+        return LookupResult(is_hit=False)
     except (ResultStoreError, OSError) as error:
-        return Found(is_hit=False, problem=str(error))
+        return LookupResult(is_hit=False, problem=str(error))
 
 
-def keep(
+def store_result(
     store: ResultStore,
     key: str,
     value: object,
@@ -77,14 +77,14 @@ def keep(
         return str(error)
 
 
-def kept_call(
+def cached_call(
     store: ResultStore,
     key: str,
     call: Callable[[], T],
     *,
     recompute: bool = False,
     meta: Callable[[], Mapping[str, Any]] | None = None,
-) -> KeptOutcome[T]:
+) -> CallOutcome[T]:
     """The kept result of a key, or that of the call, which is then kept.
 
     Trouble with the store never fails the call: it is told in ``problem``. What the call
@@ -102,12 +102,12 @@ def kept_call(
     meta : callable, optional
         Gives what to remember, see `ResultStore.put`; asked only where something is kept.
     """
-    found: Found[Any] = Found(is_hit=False) if recompute else look_up(store, key)
+    found: LookupResult[Any] = LookupResult(is_hit=False) if recompute else look_up(store, key)
     if found.is_hit:
-        return KeptOutcome(cast(T, found.value), was_hit=True)
+        return CallOutcome(cast(T, found.value), was_hit=True)
     value = call()
-    stored = keep(store, key, value, meta() if meta is not None else None)
+    stored = store_result(store, key, value, meta() if meta is not None else None)
     if isinstance(stored, StoredResult):
-        return KeptOutcome(value, was_hit=False, stored=stored, problem=found.problem)
+        return CallOutcome(value, was_hit=False, stored=stored, problem=found.problem)
     problems = filter(None, (found.problem, stored))
-    return KeptOutcome(value, was_hit=False, problem="; ".join(problems))
+    return CallOutcome(value, was_hit=False, problem="; ".join(problems))

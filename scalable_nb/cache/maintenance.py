@@ -149,7 +149,7 @@ def _function(entry: StoredResult) -> str:
     return str(entry.meta.get("function") or "")
 
 
-def why(
+def explain_miss(
     func: Callable[..., Any],
     *args: Any,
     store: ResultStore | None = None,
@@ -193,15 +193,19 @@ def why(
     )
 
 
-def _differences(kept: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
+#: The name of `explain_miss` in earlier versions.
+why = explain_miss
+
+
+def _differences(stored: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
     found = []
-    if kept.get("identity") != call["identity"]:
-        found.append(_code_difference(kept.get("parts") or {}, call["parts"]))
-    if kept.get("version") != call["version"]:
+    if stored.get("identity") != call["identity"]:
+        found.append(_code_difference(stored.get("parts") or {}, call["parts"]))
+    if stored.get("version") != call["version"]:
         found.append(
-            f"the version ({kept.get('version')!r} was kept, {call['version']!r} is asked)"
+            f"the version ({stored.get('version')!r} was kept, {call['version']!r} is asked)"
         )
-    arguments = kept.get("arguments") or {}
+    arguments = stored.get("arguments") or {}
     return [*found, *(f"argument {name!r}" for name in _changed(arguments, call["arguments"]))]
 
 

@@ -41,15 +41,18 @@ def secret_prefix() -> str:
     return f"/s-{secrets.token_hex(16)}"
 
 
-def confine(application: Any, prefix: str) -> None:
+def confine(server: Any, prefix: str) -> None:
     """Answer 404 for every path outside ``prefix``.
 
     Parameters
     ----------
-    application : distributed.http.routing.RoutingApplication
+    server : Scheduler or Worker
     prefix : str
         With a leading and no trailing slash.
     """
+    # No option of Dask hides a page, and its routes cannot be removed.
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/http/routing.py
+    application = server.http_application
     find_handler = application.find_handler
     inside = f"{prefix}/"
 

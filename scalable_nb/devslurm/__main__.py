@@ -80,7 +80,7 @@ def down(folder: Path, *, remove: bool) -> None:
 
 
 def _show(slurm: DevSlurm) -> None:
-    nodes = slurm.ask("sinfo", "-h", "-o", "%P %t %N")
+    nodes = slurm.run_client("sinfo", "-h", "-o", "%P %t %N")
     click.echo(nodes.rstrip(), err=True)
     click.echo(f"export SLURM_CONF={shlex.quote(str(slurm.layout.slurm_conf))}")
 

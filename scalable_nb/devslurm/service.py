@@ -158,7 +158,7 @@ class DevSlurm:
         names += ["slurmctld", *(f"slurmd-{node}" for node in instance.nodes)]
         return [self._daemon(name) for name in names]
 
-    def ask(self, *command: str) -> str:
+    def run_client(self, *command: str) -> str:
         """What a Slurm command of this instance prints.
 
         Raises
@@ -249,7 +249,7 @@ class DevSlurm:
     def _install_database(self, instance: Instance) -> None:
         fresh = self.layout.folder / "database.new"
         shutil.rmtree(fresh, ignore_errors=True)
-        self.ask(
+        self.run_client(
             "mariadb-install-db",
             "--no-defaults",
             f"--datadir={fresh}",
@@ -269,10 +269,10 @@ class DevSlurm:
         return Daemon(name, self.layout.pids, self.layout.logs)
 
     def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
         return {
-            **kept,
-            "PATH": f"{kept.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+            **inherited,
+            "PATH": f"{inherited.get('PATH', os.defpath)}:/usr/sbin:/sbin",
             "SLURM_CONF": str(self.layout.slurm_conf),
         }
 
@@ -285,16 +285,18 @@ class DevSlurm:
         instance = self.instance()
         assert instance
         try:
-            idle = self.ask("sinfo", "-h", "-N", "-p", "batch", "-t", "idle", "-o", "%N").split()
+            idle = self.run_client(
+                "sinfo", "-h", "-N", "-p", "batch", "-t", "idle", "-o", "%N"
+            ).split()
         except ScalableError:
             return False  # slurmctld does not answer yet
         return set(idle) == set(instance.nodes)
 
     def _cancel_jobs(self) -> None:
         try:
-            self.ask("scancel", "--user", _user())
+            self.run_client("scancel", "--user", _user())
             deadline = time.monotonic() + _JOBS_END_WITHIN_S
-            while self.ask("squeue", "-h", "-o", "%i") and time.monotonic() < deadline:
+            while self.run_client("squeue", "-h", "-o", "%i") and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
         except ScalableError:
             # It does not answer any more; what its jobs left is ended below.

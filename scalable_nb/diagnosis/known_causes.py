@@ -50,8 +50,8 @@ _is_memory_error: Final = _finds("MemoryError|OutOfMemory", "failure_class")
 _is_disk_full: Final = _finds("no space left on device|quota exceeded", "message")
 _is_import_error: Final = _has_class("ModuleNotFoundError", "ImportError")
 _is_time_error: Final = _has_class("TaskTimeoutError", "TimeoutError")
-_says_walltime: Final = _finds(r"time limit|walltime", "message")
-_says_preempted: Final = _finds(r"preempt|spot instance|reclaimed", "message")
+_mentions_walltime: Final = _finds(r"time limit|walltime", "message")
+_mentions_preemption: Final = _finds(r"preempt|spot instance|reclaimed", "message")
 
 
 def _is_unclassified(row: Row) -> bool:
@@ -65,12 +65,12 @@ def _is_timeout(row: Row) -> bool:
 
 def _is_walltime(row: Row) -> bool:
     is_infrastructure = row.get("category") == "infrastructure"
-    return is_infrastructure and (row.get("job_state") == "TIMEOUT" or _says_walltime(row))
+    return is_infrastructure and (row.get("job_state") == "TIMEOUT" or _mentions_walltime(row))
 
 
 def _is_preempted(row: Row) -> bool:
     is_infrastructure = row.get("category") == "infrastructure"
-    return is_infrastructure and (row.get("job_state") == "PREEMPTED" or _says_preempted(row))
+    return is_infrastructure and (row.get("job_state") == "PREEMPTED" or _mentions_preemption(row))
 
 
 def _is_network(row: Row) -> bool:

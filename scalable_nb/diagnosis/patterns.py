@@ -177,7 +177,7 @@ def _preemption_wave(failures: pd.DataFrame) -> Finding | None:
     # A crashing function ends many workers too, but one after the other and the same calls.
     if workers < _WAVE_WORKERS or len(wave) < 0.6 * len(lost) or len(wave) > 4 * workers:
         return None
-    is_told = bool((wave["job_state"] == "PREEMPTED").any()) or any(
+    is_reported = bool((wave["job_state"] == "PREEMPTED").any()) or any(
         "preempt" in str(text).lower() for text in wave["message"].unique()
     )
     evidence = measure(wave) | {
@@ -185,14 +185,14 @@ def _preemption_wave(failures: pd.DataFrame) -> Finding | None:
         "began_at": wave["timestamp"].iloc[0].isoformat(),
         "span_s": round(float(at[ends[begin] - 1] - at[begin]), 1),
     }
-    by = "preempted" if is_told else "taken away, as a preemption or a failing switch does it,"
+    by = "preempted" if is_reported else "taken away, as a preemption or a failing switch does it,"
     return Finding(
         "preemption_wave",
         f"{workers:,} workers were {by} within {evidence['span_s']:.0f} s at "
         f"{wave['timestamp'].iloc[0]:%H:%M:%S} UTC, and {who(evidence)} with them. Nothing is "
         "wrong with the tasks.",
         evidence,
-        0.95 if is_told else 0.6,
+        0.95 if is_reported else 0.6,
         "`resubmit(futures)` runs again what is missing; keep results with `cache: true`, or use a "
         "partition that is not preempted.",
         "resubmit(futures)",

@@ -88,7 +88,7 @@ class Selection:
 
     def __str__(self) -> str:
         span = self.span and f"{self.span[0]:%H:%M:%S} to {self.span[1]:%H:%M:%S}"
-        said = {
+        given = {
             "class": ", ".join(name or "others" for name in self.error_class or ()),
             "took": self.duration_s and "{:.3g} s to {:.3g} s".format(*self.duration_s),
             "place": self.place and self.place[1],
@@ -97,7 +97,7 @@ class Selection:
             "attempt": self.attempt,
             "text": self.text,
         }
-        return "; ".join(f"{name}: {value}" for name, value in said.items() if value)
+        return "; ".join(f"{name}: {value}" for name, value in given.items() if value)
 
 
 def _holds(frame: pd.DataFrame, text: str) -> Any:

@@ -83,7 +83,7 @@ class ManifestError(ScalableError, ValueError):
 
 
 class UnknownNameError(ScalableError, KeyError):
-    """A name (target, component, task, tag, verb, run) that is not defined.
+    """A name (target, component, task, tag, subcommand, run) that is not defined.
 
     Parameters
     ----------

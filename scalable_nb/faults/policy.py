@@ -118,21 +118,21 @@ class TaskPolicy:
         """What is code of the user's: ``retry_on``, ``give_up_on``, ``validate``, where said."""
         names = ("retry_on", "give_up_on", "validate")
         # A tuple of rules is empty where none was said; a callable may be false by itself.
-        said = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in said.items() if value not in ((), None)}
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value not in ((), None)}
 
     def changes(self) -> dict[str, Any]:
         """What is said here, as values that may overwrite those of `PolicyTerms.to_wire`.
 
         Unlike there, a value that equals the default is kept: ``retries=0`` must undo 3.
         """
-        said = {
+        given = {
             "retries": self.max_retries,
             "idempotent": self.idempotent,
             "worker_losses": self.worker_losses,
             **({} if self.waits is None else _values(self.waits)),
         }
-        changes = {name: value for name, value in said.items() if value is not None}
+        changes = {name: value for name, value in given.items() if value is not None}
         if isinstance(self.escalate, MemoryEscalation):
             changes["memory_factor"] = self.escalate.factor
             changes["max_memory_bytes"] = self.escalate.max_bytes

@@ -159,16 +159,16 @@ def argument_panel(argument: Argument | None) -> Panel:
         name="share that failed",
         showlegend=False,
     )
-    told = _NO_ARGUMENT
+    title = _NO_ARGUMENT
     if argument:
         found = argument.information
-        told = f"{name} (explains {found.share:.0%} of the failures, p = {found.p_value:.2g})"
+        title = f"{name} (explains {found.share:.0%} of the failures, p = {found.p_value:.2g})"
     return Panel(
         [bars],
         {
             "tickvals": bars.x,
             "ticktext": [label_text(level.label, 18) for level in levels],
-            "title_text": told,
+            "title_text": title,
             "showgrid": False,
         },
         {"title_text": "share that failed", "range": [0, 1], "tickformat": ".0%"},
@@ -233,10 +233,10 @@ def retries_panel(table: pd.DataFrame) -> Panel:
         for column, colour in (("succeeded", _GOOD), ("failed", _FAILED))
     ]
     waited, lost = float(table["waited_s"].sum()), float(table["lost_core_h"].sum())
-    told = f"attempt ({waited:,.0f} s of waiting, {lost:.2f} core-hours lost)"
+    title = f"attempt ({waited:,.0f} s of waiting, {lost:.2f} core-hours lost)"
     return Panel(
         traces,
-        {"title_text": told, "tickvals": numbers, "showgrid": False},
+        {"title_text": title, "tickvals": numbers, "showgrid": False},
         {"title_text": "attempts", "rangemode": "tozero", "type": "linear"},
         _HEIGHT,
     )

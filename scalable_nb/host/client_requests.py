@@ -17,7 +17,7 @@ from scalable_nb.dask_adapter.rerun_transitions import rerun
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import ANNOTATION, KEPT_ANNOTATIONS
+from scalable_nb.protocol.messages import ANNOTATION, CACHE_ANNOTATIONS
 from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
@@ -100,8 +100,8 @@ class ClientRequests:
                     self._tracker.placement.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
-                kept = {name: before[name] for name in KEPT_ANNOTATIONS if name in before}
-                ts.annotations = {**annotations, ANNOTATION: {**kept, **wire}}
+                unchanged = {name: before[name] for name in CACHE_ANNOTATIONS if name in before}
+                ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
             self._tracker.recorder.reopen(tracked, terms)
             self._tracker.at_most_once.reset(key)
             ts.suspicious = 0

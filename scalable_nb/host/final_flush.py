@@ -27,7 +27,7 @@ class FlushReport:
 
     Attributes
     ----------
-    kept : int
+    stored : int
         Results that were written.
     left_out : int
         Results beyond the limit.
@@ -35,12 +35,12 @@ class FlushReport:
         Results that could not be written.
     """
 
-    kept: int
+    stored: int
     left_out: int
     problems: int
 
     def __str__(self) -> str:
-        parts = [f"{self.kept:,} results were still wanted and are kept in the run folder"]
+        parts = [f"{self.stored:,} results were still wanted and are kept in the run folder"]
         if self.left_out:
             parts.append(f"{self.left_out:,} beyond {LIMIT_BYTES / 1e9:.3g} GB are not")
         if self.problems:
@@ -71,7 +71,7 @@ async def flush_wanted_results(
     room_bytes, left_out = limit_bytes, 0
     for key in tracker.records:
         ts = scheduler.tasks.get(key)
-        if ts is None or not ts.who_wants or not ts.who_has or key in tracker.kept_keys:
+        if ts is None or not ts.who_wants or not ts.who_has or key in tracker.stored_keys:
             continue
         nbytes = ts.get_nbytes()
         if nbytes > room_bytes:
@@ -93,5 +93,5 @@ async def flush_wanted_results(
         return None
     # The files tell: an answer of a worker would have to be unpickled here.
     wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
-    kept = len(ResultStore(folder).contained(wanted))
-    return FlushReport(kept, left_out, len(wanted) - kept)
+    stored = len(ResultStore(folder).contained(wanted))
+    return FlushReport(stored, left_out, len(wanted) - stored)

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import dask
 
-from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
+from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
@@ -105,7 +105,7 @@ class Host:
 
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
         scheduler = fleet.scheduler
-        confine(scheduler.http_application, prefix)
+        confine(scheduler, prefix)
         tracker = TaskTracker(
             scheduler,
             self.recorder,

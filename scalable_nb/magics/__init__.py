@@ -1,1 +1,1 @@
-"""The verbs of ``%scalable`` and of the command line, all made from one table."""
+"""The subcommands of ``%scalable`` and of the command line, all made from one table."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scalable_nb.magics.verb import WrongUse
+from scalable_nb.magics.subcommand import InvalidUsageError
 
 _INDENT: Final = "    "
 
@@ -58,12 +58,14 @@ def make_function(
 
     Raises
     ------
-    WrongUse
+    InvalidUsageError
         When the cell is no Python, is empty, yields, or uses a name that nobody defined.
     """
     tree = _parse(cell)
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in _own(tree)):
-        raise WrongUse("the cell uses `yield`; expected a cell whose last line is the result.")
+        raise InvalidUsageError(
+            "the cell uses `yield`; expected a cell whose last line is the result."
+        )
     text = _text(cell, tree, name, parameters)
     code = _function_code(text, name)
     shipped = _shipped(code, variables)
@@ -86,7 +88,7 @@ def _parse(cell: str) -> ast.Module:
         number = error.lineno if isinstance(error, SyntaxError) else None
         line = f", line {number}" if number else ""
         hint = " Lines that begin with % or ! run in the notebook only." if _is_magic(cell) else ""
-        raise WrongUse(f"the cell is not Python{line}: {words}.{hint}") from error
+        raise InvalidUsageError(f"the cell is not Python{line}: {words}.{hint}") from error
     (function,) = wrapped.body
     assert isinstance(function, ast.AsyncFunctionDef)
     return ast.Module(function.body, [])
@@ -123,7 +125,7 @@ def _own(tree: ast.AST) -> Iterator[ast.AST]:
 def _indented(cell: str) -> str:
     """Each line set in, but for those that continue a text of several lines."""
     if not cell.strip():
-        raise WrongUse("the cell is empty; expected what is to be done for each item.")
+        raise InvalidUsageError("the cell is empty; expected what is to be done for each item.")
     inside: set[int] = set()
     try:
         for token in tokenize.generate_tokens(io.StringIO(cell).readline):
@@ -149,7 +151,7 @@ def _function_code(text: str, name: str) -> types.CodeType:
     try:
         module = compile(text, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise WrongUse(f"the cell cannot be a function: {error.msg}.") from error
+        raise InvalidUsageError(f"the cell cannot be a function: {error.msg}.") from error
     # So that tracebacks, and the cache, which compares sources, can read it.
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     return next(
@@ -165,7 +167,7 @@ def _shipped(code: types.CodeType, variables: Mapping[str, Any]) -> dict[str, An
     if missing:
         name = missing[0]
         close = difflib.get_close_matches(name, variables, n=1)
-        raise WrongUse(
+        raise InvalidUsageError(
             f"the cell uses {name!r}, which is no variable of the notebook."
             + (f" Did you mean {close[0]!r}?" if close else "")
             + " The cell runs on the workers: define it before, or in the cell itself."

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scalable_nb.magics.verb import Option, Surface, Verb
+from scalable_nb.magics.subcommand import Option, Subcommand, Surface
 
 _OUR_LINE = re.compile(r"(?:^|=)\s*(?P<prompt>%%?)scalable\s+(?P<rest>.*)$")
 
@@ -33,13 +33,17 @@ def complete_line(text_until_cursor: str, surface: Surface) -> Offer:
     *words, fragment = re.split(r"\s+", ours["rest"])
     if not words:
         is_cell = ours["prompt"] == "%%"
-        fitting = (name for name, verb in surface.verbs.items() if verb.takes_cell is is_cell)
+        fitting = (
+            name
+            for name, subcommand in surface.subcommands.items()
+            if subcommand.takes_cell is is_cell
+        )
         return _offer(fragment, fitting)
     return complete_words(words, fragment, surface)
 
 
 def complete_words(words: list[str], fragment: str, surface: Surface) -> Offer:
-    """What fits after ``words``: a verb, an option of the verb, a value of the option.
+    """What fits after ``words``: a subcommand, an option of the subcommand, a value of the option.
 
     Parameters
     ----------
@@ -49,40 +53,42 @@ def complete_words(words: list[str], fragment: str, surface: Surface) -> Offer:
         The beginning of the next one, maybe empty; also ``--option=beginning``.
     """
     if not words:
-        return _offer(fragment, surface.verbs)
-    verb, rest = surface.verbs.get(words[0]), words[1:]
-    if verb is None:
+        return _offer(fragment, surface.subcommands)
+    subcommand, rest = surface.subcommands.get(words[0]), words[1:]
+    if subcommand is None:
         return Offer()
     spelling, equals, beginning = fragment.partition("=")
     if equals:
-        named = surface.option(verb, spelling)
+        named = surface.option(subcommand, spelling)
         return _offer(beginning, _values(named, rest))
-    if not fragment.startswith("-") and (awaiting := _awaiting_value(verb, rest, surface)):
+    if not fragment.startswith("-") and (awaiting := _awaiting_value(subcommand, rest, surface)):
         return _offer(fragment, _values(awaiting, rest))
-    return _offer(fragment, _next_words(verb, rest, fragment, surface))
+    return _offer(fragment, _next_words(subcommand, rest, fragment, surface))
 
 
 def _values(option: Option | None, words: list[str]) -> Iterable[str]:
     return option.candidates(words) if option and option.candidates else ()
 
 
-def _awaiting_value(verb: Verb, words: list[str], surface: Surface) -> Option | None:
+def _awaiting_value(subcommand: Subcommand, words: list[str], surface: Surface) -> Option | None:
     """The option whose value stands at the cursor."""
     for distance, word in enumerate(reversed(words)):
-        option = surface.option(verb, word)
+        option = surface.option(subcommand, word)
         if option is not None:
             takes_one = not option.is_flag and (distance == 0 or option.is_repeated)
             return option if takes_one else None
     return None
 
 
-def _next_words(verb: Verb, words: list[str], fragment: str, surface: Surface) -> Iterable[str]:
+def _next_words(
+    subcommand: Subcommand, words: list[str], fragment: str, surface: Surface
+) -> Iterable[str]:
     if not fragment.startswith("-"):
         given = [word for word in words if not word.startswith("-")]
-        for place, argument in enumerate(verb.arguments):
+        for place, argument in enumerate(subcommand.arguments):
             if argument.candidates and (argument.is_repeated or place >= len(given)):
                 yield from (word for word in argument.candidates(words) if word not in given)
-    for option in surface.options(verb):
+    for option in surface.options(subcommand):
         if option.is_repeated or not any(name in words for name in option.names):
             yield from (name for name in option.names if name.startswith("--"))
 

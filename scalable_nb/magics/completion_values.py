@@ -1,7 +1,7 @@
 """Names that exist here and now, for the Tab key.
 
 A completion must never fail: where a manifest or a folder cannot be read, there is
-nothing to offer, and the verb itself will say what is wrong.
+nothing to offer, and the subcommand itself will say what is wrong.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ def failures(words: list[str]) -> Iterable[str]:
     return [*Category, *classes]
 
 
-def _of_live_session(ask: Callable[[ScalableSession], Iterable[str]]) -> list[str]:
+def _of_live_session(read: Callable[[ScalableSession], Iterable[str]]) -> list[str]:
     """What the newest live session answers, sorted; nothing where it cannot."""
     from scalable_nb.errors import ScalableError
     from scalable_nb.session.session import live_sessions
 
     try:
-        names = {name for session in live_sessions()[-1:] for name in ask(session)}
+        names = {name for session in live_sessions()[-1:] for name in read(session)}
     except (ScalableError, OSError):
         return []
     return sorted(filter(None, names))

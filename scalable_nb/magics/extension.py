@@ -19,12 +19,12 @@ from IPython.core.magic import (
     no_var_expand,
 )
 
-from scalable_nb.magics.commands.help import overview, verb_help
+from scalable_nb.magics.commands import NOTEBOOK
+from scalable_nb.magics.commands.help import overview, subcommand_help
 from scalable_nb.magics.completion import complete_line
 from scalable_nb.magics.line_expansion import split_cell_line, split_line
 from scalable_nb.magics.parser import parse
-from scalable_nb.magics.verb import Context, Verb, WrongUse
-from scalable_nb.magics.verb_registry import NOTEBOOK
+from scalable_nb.magics.subcommand import Context, InvalidUsageError, Subcommand
 
 _SHOWN: Final = (
     "scalable_nb.client.client.ScalableClient",
@@ -44,18 +44,18 @@ class ScalableMagics(Magics):
     def scalable(
         self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
     ) -> object:
-        """Run a verb."""
+        """Run a subcommand."""
         variables: dict[str, Any] = self.shell.user_ns  # type: ignore[union-attr]
         try:
             split = split_line if cell is None else split_cell_line
             words = split(line, {**variables, **(local_ns or {})})
-            verb, options = parse(words, NOTEBOOK)
+            subcommand, options = parse(words, NOTEBOOK)
             if options.help:
-                return verb_help(verb, NOTEBOOK)
-            _check_cell(verb, cell)
-            say = _nothing if options.quiet else print
-            value = verb.run(Context(NOTEBOOK, say, variables, cell), options)
-        except WrongUse as error:
+                return subcommand_help(subcommand, NOTEBOOK)
+            _check_cell(subcommand, cell)
+            echo = _nothing if options.quiet else print
+            value = subcommand.run(Context(NOTEBOOK, echo, variables, cell), options)
+        except InvalidUsageError as error:
             raise UsageError(str(error)) from error
         except Exception as error:
             if _is_ours(error):
@@ -70,7 +70,7 @@ class ScalableMagics(Magics):
     # First of all matchers: what it offers makes the others superfluous.
     @context_matcher(priority=1000)  # type: ignore[untyped-decorator]
     def complete(self, context: CompletionContext) -> SimpleMatcherResult:
-        """Offer verbs, options and values on a ``%scalable`` line, and nothing else there."""
+        """Offer subcommands, options and values on a ``%scalable`` line, and nothing else there."""
         offered = complete_line(context.text_until_cursor, NOTEBOOK)
         return SimpleMatcherResult(
             completions=[SimpleCompletion(text=word, type="magic") for word in offered.words],
@@ -100,12 +100,16 @@ def unload(ipython: Any) -> None:
     matchers[:] = [matcher for matcher in matchers if matcher != magics.complete]
 
 
-def _check_cell(verb: Verb, cell: str | None) -> None:
-    line = NOTEBOOK.line(verb)
-    if verb.takes_cell and cell is None:
-        raise WrongUse(f"`{verb.name}` runs the cell below it: begin the cell with `{line}`.")
-    if not verb.takes_cell and cell is not None:
-        raise WrongUse(f"`{verb.name}` has no use for a cell: write `{line}`, with one %.")
+def _check_cell(subcommand: Subcommand, cell: str | None) -> None:
+    line = NOTEBOOK.line(subcommand)
+    if subcommand.takes_cell and cell is None:
+        raise InvalidUsageError(
+            f"`{subcommand.name}` runs the cell below it: begin the cell with `{line}`."
+        )
+    if not subcommand.takes_cell and cell is not None:
+        raise InvalidUsageError(
+            f"`{subcommand.name}` has no use for a cell: write `{line}`, with one %."
+        )
 
 
 def _is_ours(error: Exception) -> bool:
@@ -115,24 +119,24 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _nothing(text: str) -> None:
-    """Where ``say`` goes with ``-q``."""
+    """Where ``echo`` goes with ``-q``."""
 
 
 def install_when_shown(ipython: Any) -> None:
     """Have `scalable_nb.widgets.display.install` called just before it is needed."""
     # This formatter is asked before all others, and knows types that are not imported yet.
-    first_asked = ipython.display_formatter.ipython_display_formatter
+    formatter = ipython.display_formatter.ipython_display_formatter
 
     def install_then_show(value: object) -> None:
         from scalable_nb.widgets import display
 
         forget(ipython)
         display.install()
-        if not first_asked(value):
+        if not formatter(value):
             raise NotImplementedError  # IPython's way to say: ask the other formatters
 
     for name in _SHOWN:
-        first_asked.for_type_by_name(*name.rsplit(".", 1), install_then_show)
+        formatter.for_type_by_name(*name.rsplit(".", 1), install_then_show)
 
 
 def forget(ipython: Any) -> None:

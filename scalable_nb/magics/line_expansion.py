@@ -9,12 +9,12 @@ from typing import Any
 
 from IPython.utils.text import DollarFormatter
 
-from scalable_nb.magics.verb import WrongUse
+from scalable_nb.magics.subcommand import InvalidUsageError
 
 _MARK = re.compile("\0(\\d+)\0")
 
 _ASSIGNMENT = re.compile(r"(?<!\S)[^\W\d]\w*=(?!=)")
-_KEPT = re.compile("\1(\\d+)\1")
+_PLACEHOLDER = re.compile("\1(\\d+)\1")
 
 _MISSPELLED = (NameError, AttributeError, SyntaxError, ValueError)
 _SPELLING = " Write {name} where letters follow the name, $$name or {{ for the signs themselves."
@@ -57,7 +57,7 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
 
     Raises
     ------
-    WrongUse
+    InvalidUsageError
         Names the expression that failed, or the quote that is not closed.
 
     Examples
@@ -70,12 +70,16 @@ def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     try:
         marked = marking.vformat(line.replace("\0", ""), (), variables)
     except Exception as error:  # whatever the user's expression raises
-        told = f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
-        raise WrongUse(told + (_SPELLING if isinstance(error, _MISSPELLED) else "")) from error
+        message = (
+            f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
+        )
+        raise InvalidUsageError(
+            message + (_SPELLING if isinstance(error, _MISSPELLED) else "")
+        ) from error
     try:
         words = shlex.split(marked)
     except ValueError as error:
-        raise WrongUse(f"cannot split {line.strip()!r} into words: {error}.") from error
+        raise InvalidUsageError(f"cannot split {line.strip()!r} into words: {error}.") from error
     return [text for word in words for text in _filled(word, marking.values)]
 
 
@@ -91,16 +95,16 @@ def split_cell_line(line: str, variables: Mapping[str, Any]) -> list[str]:
     ['map', '--over', 'x=[1, 2]', "y=list('ab')"]
     """
     expressions: list[str] = []
-    kept: list[str] = []
+    parts: list[str] = []
     place = 0
     for begin in _ASSIGNMENT.finditer(line):
         if begin.start() >= place:
             end = _end_of_expression(line, begin.end())
-            kept.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
+            parts.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
             expressions.append(line[begin.start() : end])
             place = end
-    words = split_line("".join(kept) + line[place:], variables)
-    return [_KEPT.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
+    words = split_line("".join(parts) + line[place:], variables)
+    return [_PLACEHOLDER.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
 
 
 def _without_comment(line: str) -> str:

@@ -1,4 +1,4 @@
-"""From the words of a line to a verb and the values of its options."""
+"""From the words of a line to a subcommand and the values of its options."""
 
 from __future__ import annotations
 
@@ -6,55 +6,55 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from scalable_nb.magics.verb import Option, Surface, Verb, WrongUse
-from scalable_nb.magics.verb_registry import find_verb
+from scalable_nb.magics.commands import find_subcommand
+from scalable_nb.magics.subcommand import InvalidUsageError, Option, Subcommand, Surface
 
 
 class _Parser(argparse.ArgumentParser):
     """An argparse parser that raises where the original ends the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise WrongUse(message)
+        raise InvalidUsageError(message)
 
 
-def parse(words: Sequence[str], surface: Surface) -> tuple[Verb, argparse.Namespace]:
+def parse(words: Sequence[str], surface: Surface) -> tuple[Subcommand, argparse.Namespace]:
     """Read the words after ``%scalable``.
 
     Returns
     -------
-    tuple of Verb and argparse.Namespace
-        The namespace has an attribute for each option and argument of the verb, those
-        that every verb shares included. No words at all mean the verb ``help``; with
+    tuple of Subcommand and argparse.Namespace
+        The namespace has an attribute for each option and argument of the subcommand, those
+        that every subcommand shares included. No words at all mean the subcommand ``help``; with
         ``--help`` nothing else of the line is looked at.
 
     Raises
     ------
-    WrongUse
+    InvalidUsageError
         Names the word that is wrong, what is possible and the closest match.
     """
     first, *rest = words or ["help"]
-    verb = find_verb("help" if first in ("--help", "-h") else first, surface)
+    subcommand = find_subcommand("help" if first in ("--help", "-h") else first, surface)
     asks_help = "--help" in rest or "-h" in rest
     try:
-        values, strays = _parser(verb, surface).parse_known_intermixed_args(
+        values, strays = _parser(subcommand, surface).parse_known_intermixed_args(
             ["-h"] if asks_help else rest
         )
     except argparse.ArgumentError as error:
-        raise WrongUse(_badly_valued(error, verb, surface)) from error
+        raise InvalidUsageError(_badly_valued(error, subcommand, surface)) from error
     if strays:
-        raise WrongUse(_stray(strays[0], verb, surface))
-    _convert(vars(values), surface.options(verb))
-    return verb, values
+        raise InvalidUsageError(_stray(strays[0], subcommand, surface))
+    _convert(vars(values), surface.options(subcommand))
+    return subcommand, values
 
 
-def _parser(verb: Verb, surface: Surface) -> _Parser:
+def _parser(subcommand: Subcommand, surface: Surface) -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for argument in verb.arguments:
+    for argument in subcommand.arguments:
         if argument.is_repeated:
             parser.add_argument(argument.attribute, nargs="*", default=[])
         else:
             parser.add_argument(argument.attribute, nargs="?")
-    for option in surface.options(verb):
+    for option in surface.options(subcommand):
         settings: dict[str, Any] = {"dest": option.attribute, "default": option.default}
         if option.is_flag:
             settings.update(action="store_true", default=False)
@@ -74,30 +74,30 @@ def _convert(values: dict[str, Any], options: Sequence[Option]) -> None:
         try:
             made = [option.kind(text) for text in texts]
         except ValueError as error:
-            raise WrongUse(f"{option.name} {' '.join(texts)}: {error}.") from error
+            raise InvalidUsageError(f"{option.name} {' '.join(texts)}: {error}.") from error
         values[option.attribute] = made if option.is_repeated else made[0]
 
 
-def _stray(word: str, verb: Verb, surface: Surface) -> str:
+def _stray(word: str, subcommand: Subcommand, surface: Surface) -> str:
     """What to say of a word that belongs to nothing."""
-    line = surface.line(verb)
+    line = surface.line(subcommand)
     if word.startswith("-"):
         from scalable_nb.errors import UnknownNameError
 
-        known = [option.name for option in surface.options(verb)]
+        known = [option.name for option in surface.options(subcommand)]
         hint = f"`{line} --help` explains them."
         unknown = word.partition("=")[0]
-        return str(UnknownNameError(f"option of `{verb.name}`", unknown, known, hint))
-    valued = next((option for option in verb.options if not option.is_flag), None)
+        return str(UnknownNameError(f"option of `{subcommand.name}`", unknown, known, hint))
+    valued = next((option for option in subcommand.options if not option.is_flag), None)
     meant = f" Did you mean `{line} {valued.name} {word}`?" if valued else ""
     return f"`{line}` has no place for {word!r}.{meant} `{line} --help` explains what it takes."
 
 
-def _badly_valued(error: argparse.ArgumentError, verb: Verb, surface: Surface) -> str:
-    option = surface.option(verb, (error.argument_name or "").split("/")[0])
+def _badly_valued(error: argparse.ArgumentError, subcommand: Subcommand, surface: Surface) -> str:
+    option = surface.option(subcommand, (error.argument_name or "").split("/")[0])
     if option is None:
         return str(error)
     if option.is_flag:
         return f"{option.name} takes no value."
-    line = f"{surface.line(verb)} {option.name} {option.value}"
+    line = f"{surface.line(subcommand)} {option.name} {option.value}"
     return f"{option.name} needs a value: `{line}`."

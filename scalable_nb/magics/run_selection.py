@@ -1,4 +1,4 @@
-"""Which run, and which session, a verb is about."""
+"""Which run, and which session, a subcommand is about."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.completion_values import run_ids
-from scalable_nb.magics.verb import Context, Option, WrongUse
+from scalable_nb.magics.subcommand import Context, InvalidUsageError, Option
 
 if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
@@ -70,13 +70,13 @@ def named_run(options: Namespace) -> RunPaths | None:
 
     Raises
     ------
-    WrongUse
+    InvalidUsageError
         When both are given.
     UnknownNameError
         When there is no such run.
     """
     if options.run is not None and options.last:
-        raise WrongUse(f"--run {options.run} and --last name two runs: give one of them.")
+        raise InvalidUsageError(f"--run {options.run} and --last name two runs: give one of them.")
     return newest_run(options.run) if options.run is not None or options.last else None
 
 

@@ -91,8 +91,8 @@ def check(document: Checkable) -> list[Problem]:
         problems.update(_tied(document, found) for found in own.items())
         for found in _findings(merged(data, data["overlays"][name])):
             inside = ("overlays", name, *found[0])
-            is_said = found in base or any(inside[: len(path)] == path for path in own)
-            if not is_said:
+            is_known = found in base or any(inside[: len(path)] == path for path in own)
+            if not is_known:
                 problems.add(_tied(document, found, name))
     return sorted(problems, key=lambda problem: (problem.line, str(problem)))
 

@@ -36,7 +36,7 @@ _NOTHING: Final = object()
 
 
 @dataclass(frozen=True)
-class Layers:
+class ConfigSources:
     """Manifest files as one document; the one that goes first stands first.
 
     Parameters
@@ -55,11 +55,11 @@ class Layers:
     locks: Document | None = None
     has_project: bool = False
 
-    def over(self, default: dict[str, Any]) -> Layers:
+    def over(self, default: dict[str, Any]) -> ConfigSources:
         """These files with what holds where none of them says it."""
-        said = self.data if isinstance(self.data, dict) else {}
+        given = self.data if isinstance(self.data, dict) else {}
         missing = {
-            key: value for key, value in default.items() if key == "project" or not said.get(key)
+            key: value for key, value in default.items() if key == "project" or not given.get(key)
         }
         text = yaml.safe_dump(missing, sort_keys=False, allow_unicode=True)
         return replace(self, documents=(*self.documents, parse_document(text, BUILT_IN)))
@@ -86,10 +86,10 @@ class Layers:
         """The line of the deepest part of ``path``, in the file that `file_of` gives."""
         return self._document_of(path).line(path)
 
-    def origin(self, said: KeyPath, path: KeyPath) -> tuple[str, bool]:
+    def origin(self, given: KeyPath, path: KeyPath) -> tuple[str, bool]:
         """The file in which a value is said, and whether what it is about is locked."""
         is_locked = self.locks is not None and _is_locked(path, _patterns(self.locks))
-        return self._document_of(said).name, is_locked
+        return self._document_of(given).name, is_locked
 
     def check(self) -> list[str]:
         """Everything that is wrong with the files, as sentences with file and line."""
@@ -119,7 +119,7 @@ class Layers:
         return self.documents[0]
 
 
-def find_layers(path: str | os.PathLike[str] | None = None) -> Layers:
+def find_config_sources(path: str | os.PathLike[str] | None = None) -> ConfigSources:
     """The files that hold here, read but not checked; there may be none.
 
     Parameters
@@ -144,12 +144,12 @@ def find_layers(path: str | os.PathLike[str] | None = None) -> Layers:
             line = f"{document.name} is empty; `%scalable init --force` writes a commented one"
             raise ManifestError(line, [line])
     locks = documents[-1] if files and files[-1] == system_manifest() else None
-    return Layers(tuple(documents), tuple(files), locks, project is not None)
+    return ConfigSources(tuple(documents), tuple(files), locks, project is not None)
 
 
-def only(path: Path) -> Layers:
+def only(path: Path) -> ConfigSources:
     """One file by itself: a manifest that was resolved before."""
-    return Layers((read_document(path),), (path,), has_project=True)
+    return ConfigSources((read_document(path),), (path,), has_project=True)
 
 
 def leaves(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -211,18 +211,18 @@ def _is_readable(document: Document) -> bool:
 
 
 def _patterns(locks: Document) -> list[str]:
-    said = (locks.data or {}).get(_LOCKED) or []
-    return [str(each) for each in said] if isinstance(said, list) else []
+    given = (locks.data or {}).get(_LOCKED) or []
+    return [str(each) for each in given] if isinstance(given, list) else []
 
 
 def _lock_problems(locks: Document) -> Iterator[Problem]:
-    said = (locks.data or {}).get(_LOCKED) or []
-    if not isinstance(said, list):
-        text = f"{said!r} is not a list; expected e.g. [targets.slurm.account]"
+    given = (locks.data or {}).get(_LOCKED) or []
+    if not isinstance(given, list):
+        text = f"{given!r} is not a list; expected e.g. [targets.slurm.account]"
         yield Problem(locks.line((_LOCKED,)), (_LOCKED,), text)
         return
     known = [name for name in Manifest.model_fields if name not in ("version", "overlays")]
-    for index, each in enumerate(said):
+    for index, each in enumerate(given):
         section = str(each).partition(".")[0]
         if section not in known:
             text = f"{str(each)!r} is no key of a manifest; {suggestion(section, known)}"
@@ -241,10 +241,10 @@ def _changes(document: Document, locks: Document) -> Iterator[Problem]:
         if value == prescribed or leaves_as_it_is:
             continue
         if prescribed is _NOTHING:
-            told = f"is locked by {locks.name}:{locks.line((_LOCKED,))}; remove it"
+            reason = f"is locked by {locks.name}:{locks.line((_LOCKED,))}; remove it"
         else:
-            told = f"is locked to {prescribed!r} by {locks.name}:{locks.line(held)}; remove it"
-        yield Problem(document.line(path), path, told)
+            reason = f"is locked to {prescribed!r} by {locks.name}:{locks.line(held)}; remove it"
+        yield Problem(document.line(path), path, reason)
 
 
 def _is_locked(path: KeyPath, patterns: Iterable[str]) -> bool:

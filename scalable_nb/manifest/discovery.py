@@ -14,7 +14,7 @@ import dask
 from scalable_nb.errors import StartError
 from scalable_nb.manifest import job_options
 
-_ASK_TIMEOUT_S: Final = 10.0
+_COMMAND_TIMEOUT_S: Final = 10.0
 _WORKERS: Final = 4
 _WALLTIME: Final = "01:00:00"
 _WALLTIME_S: Final = 3600
@@ -83,7 +83,7 @@ def _walltime(longest: str) -> str:
 
 
 def _default_partition() -> dict[str, str]:
-    lines = _ask("scontrol", "show", "partition", "--oneliner").splitlines()
+    lines = _run_slurm("scontrol", "show", "partition", "--oneliner").splitlines()
     partitions = [
         {key: value for key, _, value in (word.partition("=") for word in line.split())}
         for line in lines
@@ -101,7 +101,7 @@ def _default_partition() -> dict[str, str]:
 
 def _memory_of_a_core_mb(partition: str) -> int:
     """The memory of the smallest node of a partition, shared by its cores."""
-    rows = _ask("sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%c %m")
+    rows = _run_slurm("sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%c %m")
     shares = [
         int(memory.rstrip("+")) // int(cpus.rstrip("+"))
         for cpus, memory in (row.split() for row in rows.splitlines())
@@ -109,21 +109,21 @@ def _memory_of_a_core_mb(partition: str) -> int:
     return min(shares, default=1024)
 
 
-def _ask(*command: str) -> str:
+def _run_slurm(*command: str) -> str:
     try:
         answer = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_ASK_TIMEOUT_S
+            command, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _silent(command, str(error)) from error
+        raise _unavailable(command, str(error)) from error
     if answer.returncode:
-        raise _silent(command, f"exit code {answer.returncode}: {answer.stderr.strip()}")
+        raise _unavailable(command, f"exit code {answer.returncode}: {answer.stderr.strip()}")
     return answer.stdout
 
 
-def _silent(command: tuple[str, ...], said: str) -> StartError:
+def _unavailable(command: tuple[str, ...], output: str) -> StartError:
     return StartError(
         "there is no scalable.yaml, and no Slurm answers here. "
-        f"`{' '.join(command)}` said: {said}. Where Slurm's commands work, this starts without a "
+        f"`{' '.join(command)}` said: {output}. Where Slurm's commands work, this starts without a "
         f"file; `%scalable start` without a target uses this machine; {_EMBEDDED}"
     )

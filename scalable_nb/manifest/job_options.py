@@ -261,9 +261,9 @@ def job_name(target: Target, run: str) -> str:
 
     It has 15 characters with the last six of a run's id, which is what PBS takes.
     """
-    said = target.options.get("job_name")
+    given = target.options.get("job_name")
     site = configured(target, "name")
-    return said or (site if site != _DASKS_JOB_NAME else None) or f"scalable-{run}"
+    return given or (site if site != _DASKS_JOB_NAME else None) or f"scalable-{run}"
 
 
 def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]:

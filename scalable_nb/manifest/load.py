@@ -15,7 +15,7 @@ from dask.system import CPU_COUNT
 
 from scalable_nb.errors import ManifestError, UnknownNameError
 from scalable_nb.manifest.checks import merged
-from scalable_nb.manifest.config_sources import Layers, find_layers, leaves, only
+from scalable_nb.manifest.config_sources import ConfigSources, find_config_sources, leaves, only
 from scalable_nb.manifest.discovery import discover
 from scalable_nb.manifest.schema import PROVIDERS, Manifest, Target
 from scalable_nb.manifest.start_plan import Origin
@@ -85,10 +85,10 @@ def load_manifest(
     StartError
         When there is no file and the batch system asked for is not to be found.
     """
-    layers = find_layers(path)
-    if not layers.has_project:
-        layers = layers.over(_default(Path.cwd()))
-    return _resolve(layers, target)
+    sources = find_config_sources(path)
+    if not sources.has_project:
+        sources = sources.over(_default(Path.cwd()))
+    return _resolve(sources, target)
 
 
 def load_resolved(path: Path, *, target: str) -> LoadedManifest:
@@ -96,17 +96,17 @@ def load_resolved(path: Path, *, target: str) -> LoadedManifest:
     return _resolve(only(path), target)
 
 
-def _resolve(layers: Layers, target: str | None) -> LoadedManifest:
+def _resolve(sources: ConfigSources, target: str | None) -> LoadedManifest:
     wanted = target or load_settings().target
-    problems = layers.check()
+    problems = sources.check()
     if problems:
         raise ManifestError("\n".join(problems), problems)
-    data, discovered = layers.data, ""
-    if not layers.files and wanted in PROVIDERS and wanted != "local":
+    data, discovered = sources.data, ""
+    if not sources.files and wanted in PROVIDERS and wanted != "local":
         found = discover(wanted)
         data["targets"][wanted] = found.target
         discovered = found.notice
-    target_name = _choose(target, list(data["targets"]), layers.files)
+    target_name = _choose(target, list(data["targets"]), sources.files)
     overlay = (data["targets"][target_name] or {}).get("overlay")
     if overlay is not None:
         data = merged(data, data["overlays"][overlay])
@@ -118,12 +118,12 @@ def _resolve(layers: Layers, target: str | None) -> LoadedManifest:
         manifest=manifest,
         target_name=target_name,
         target=manifest.targets[target_name],
-        source=layers.files[0] if layers.files else None,
+        source=sources.files[0] if sources.files else None,
         text=text,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
-        defaulted=not layers.files,
+        defaulted=not sources.files,
         discovered=discovered,
-        origins=_origins(layers, target_name, overlay),
+        origins=_origins(sources, target_name, overlay),
     )
 
 
@@ -132,15 +132,15 @@ def project_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().name).strip("-.") or "project"
 
 
-def _origins(layers: Layers, target_name: str, overlay: str | None) -> tuple[Origin, ...]:
+def _origins(sources: ConfigSources, target_name: str, overlay: str | None) -> tuple[Origin, ...]:
     """Where the values come from that hold on a target."""
-    base = {path: path for path, _ in leaves(layers.data)}
+    base = {path: path for path, _ in leaves(sources.data)}
     if overlay is not None:
         start: KeyPath = ("overlays", overlay)
-        base |= {path: (*start, *path) for path, _ in leaves(layers.data["overlays"][overlay])}
+        base |= {path: (*start, *path) for path, _ in leaves(sources.data["overlays"][overlay])}
     return tuple(
-        Origin(".".join(map(str, path)), *layers.origin(said, path))
-        for path, said in base.items()
+        Origin(".".join(map(str, path)), *sources.origin(given_path, path))
+        for path, given_path in base.items()
         if path[0] not in ("version", "overlays")
         and (path[0] != "targets" or path[1:2] == (target_name,))
     )

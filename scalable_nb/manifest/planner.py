@@ -94,7 +94,7 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
     """One job per worker (``processes: n``: per n workers), sized by its component."""
     target = loaded.target
     notices = list(_notices(loaded))
-    if _max_workers(loaded) is None and not _say_workers(loaded):
+    if _max_workers(loaded) is None and not _declares_workers(loaded):
         notices.append(
             f"max_workers is not given: one worker; set targets.{loaded.target_name}.max_workers"
         )
@@ -159,7 +159,7 @@ def _host_job(loaded: LoadedManifest) -> ComponentPlan:
     )
 
 
-def worker_shares(total: int | None, said: Mapping[str, int | None]) -> dict[str, int]:
+def worker_shares(total: int | None, given: Mapping[str, int | None]) -> dict[str, int]:
     """How many workers of each component a start asks for.
 
     Components that do not say it share evenly what of the total the others leave; each gets
@@ -170,16 +170,16 @@ def worker_shares(total: int | None, said: Mapping[str, int | None]) -> dict[str
     >>> worker_shares(10, {"small": None, "big": 2, "huge": None})
     {'small': 4, 'big': 2, 'huge': 4}
     """
-    silent = [name for name, count in said.items() if count is None]
-    left = (total or 0) - sum(count for count in said.values() if count is not None)
-    shares = {name: count for name, count in said.items() if count is not None}
-    for number, name in enumerate(silent):
-        extra = number < left % len(silent)
-        shares[name] = max(1, left // len(silent) + extra)
-    return {name: shares[name] for name in said}
+    unset = [name for name, count in given.items() if count is None]
+    left = (total or 0) - sum(count for count in given.values() if count is not None)
+    shares = {name: count for name, count in given.items() if count is not None}
+    for number, name in enumerate(unset):
+        extra = number < left % len(unset)
+        shares[name] = max(1, left // len(unset) + extra)
+    return {name: shares[name] for name in given}
 
 
-def _say_workers(loaded: LoadedManifest) -> bool:
+def _declares_workers(loaded: LoadedManifest) -> bool:
     return all(c.workers is not None for c in loaded.manifest.components.values())
 
 

@@ -13,7 +13,7 @@ from scalable_nb.telemetry.ledger import key_text
 ANNOTATION: Final = "scalable"
 
 #: What of it is not policy: how results are kept, which a resubmission does not change.
-KEPT_ANNOTATIONS: Final = ("store", "recompute", "keep_limit", "compress")
+CACHE_ANNOTATIONS: Final = ("store", "recompute", "keep_limit", "compress")
 
 
 @dataclass(slots=True)

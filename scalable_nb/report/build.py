@@ -208,8 +208,8 @@ def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[Failed
     rows: Any = failures.iloc[[place for place, _ in listed]].to_dict("records")
     for row, (_, retried) in zip(rows, listed, strict=True):
         yield _failed_task(row, names.get(row["task_id"], ""), retried)
-    untold = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
-    rows = last[untold].to_dict("records")
+    without_row = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
+    rows = last[without_row].to_dict("records")
     for row in rows:
         yield _failed_task(row, "", 0)
 

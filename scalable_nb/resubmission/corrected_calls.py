@@ -17,7 +17,7 @@ from scalable_nb.client.submission import Prepared, SchedulingOptions
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.protocol.messages import KEPT_ANNOTATIONS
+from scalable_nb.protocol.messages import CACHE_ANNOTATIONS
 from scalable_nb.resubmission.overrides import Overrides
 
 
@@ -86,7 +86,7 @@ def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides)
         policy=TaskPolicy(idempotent=terms.idempotent),
         is_named="keep_limit" in batch.wire,
     )
-    kept: dict[str, Any] = {
-        name: options.wire[name] for name in KEPT_ANNOTATIONS if name in options.wire
+    unchanged: dict[str, Any] = {
+        name: options.wire[name] for name in CACHE_ANNOTATIONS if name in options.wire
     }
-    return replace(options, wire={**kept, **terms.to_wire()})
+    return replace(options, wire={**unchanged, **terms.to_wire()})

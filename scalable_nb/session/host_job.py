@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors import StartError
 from scalable_nb.manifest.job_options import host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
@@ -80,10 +80,10 @@ class HostJob:
 
     def how_ended(self) -> str:
         """In which state, where, after how long, with which exit code, as far as is known."""
-        fate = run_coroutine(self._fate()) or self._facts()
-        if fate is None:
+        outcome = run_coroutine(self._outcome()) or self._facts()
+        if outcome is None:
             return f"{self.system} job {self.job_id} ended"
-        return in_words(self.system, fate)
+        return outcome_text(self.system, outcome)
 
     def advice(self) -> str:
         """Where a person finds why the job waits, where that is not told here."""
@@ -134,14 +134,14 @@ class HostJob:
     def _facts(self) -> JobFacts | None:
         return self._queue.facts(self.job_id)
 
-    async def _fate(self) -> JobFacts | None:
+    async def _outcome(self) -> JobFacts | None:
         from scalable_nb.batch_system.job_logs import logs_of_job
         from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 
         facts = self._facts()
         began_at = facts.started_at if facts is not None else None
         answer: asyncio.Future[JobFacts | None] = asyncio.get_running_loop().create_future()
-        JobOutcomes(self._queue).ask(
+        JobOutcomes(self._queue).query(
             LostJob(
                 self.job_id,
                 began_at or self._asked_at,

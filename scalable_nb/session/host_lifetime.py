@@ -21,7 +21,7 @@ _JOB_VARIABLES: Final = {
     "MOAB_JOBID": "Moab",
 }
 _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
-_ASK_TIMEOUT_S: Final = 5.0
+_COMMAND_TIMEOUT_S: Final = 5.0
 
 
 def find_lifetime_limit(
@@ -62,7 +62,7 @@ def _end_of(system: str, job_id: str) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_ASK_TIMEOUT_S,
+            timeout=_COMMAND_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

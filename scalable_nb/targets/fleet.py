@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from distributed.deploy.spec import SpecCluster
 
+from scalable_nb.dask_adapter.cluster import apply_worker_spec
+
 #: A worker process that its nanny restarts is back sooner.
 LOST_GRACE_S: Final = 20.0
 
@@ -182,7 +184,7 @@ class Fleet(ABC):
         return None
 
     async def _apply(self) -> None:
-        await self.cluster._correct_state()
+        await apply_worker_spec(self.cluster)
 
     @abstractmethod
     def how_ended(self, entry: WorkerGroup) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from distributed import LocalCluster
 from distributed.core import Status
 from distributed.security import Security
 
+from scalable_nb.dask_adapter.cluster import apply_worker_spec_soon
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
@@ -29,8 +30,7 @@ class LocalFleet(Fleet):
 
     async def _apply(self) -> None:
         # A nanny is there when its worker is; nobody waits for that.
-        loop: Any = self.cluster.loop
-        loop.add_callback(self.cluster._correct_state)
+        apply_worker_spec_soon(self.cluster)
 
 
 async def start_local(

@@ -83,7 +83,7 @@ class Mirror:
             if self.status != "live":
                 return
             self.status = status
-            self._tell(self.ledger.delta(self.ledger.seq))
+            self._notify(self.ledger.delta(self.ledger.seq))
 
     def _unsubscribe(self, callback: Callable[[Delta], None]) -> None:
         with self.lock:
@@ -119,10 +119,10 @@ class Mirror:
             before = self.ledger.ledger_id, self.ledger.seq
             is_next = self.ledger.apply(delta)
             if (self.ledger.ledger_id, self.ledger.seq) != before:
-                self._tell(delta)
+                self._notify(delta)
             return is_next
 
-    def _tell(self, delta: Delta) -> None:
+    def _notify(self, delta: Delta) -> None:
         for callback in list(self._callbacks):
             try:
                 callback(delta)

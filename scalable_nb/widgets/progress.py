@@ -61,15 +61,15 @@ def draw(futures: Sequence[Future[Any]], name: str, console: Console) -> None:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[outcomes]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        line = bar.add_task(one_line(name, 40), total=len(futures), told="")
+        line = bar.add_task(one_line(name, 40), total=len(futures), outcomes="")
         while True:
             counts = Counter(str(future.status) for future in futures)
             done = len(futures) - counts["pending"]
-            bar.update(line, completed=done, told=outcomes_text(counts))
+            bar.update(line, completed=done, outcomes=outcomes_text(counts))
             if done == len(futures):
                 return
             time.sleep(_POLL_S)
@@ -78,9 +78,9 @@ def draw(futures: Sequence[Future[Any]], name: str, console: Console) -> None:
 def count_line(futures: Sequence[Future[Any]]) -> str:
     """How far the futures are, as in ``31 of 41 done: 29 succeeded, 2 failed``."""
     counts = Counter(str(future.status) for future in futures)
-    told = outcomes_text(counts)
+    outcomes = outcomes_text(counts)
     done = len(futures) - counts["pending"]
-    return f"{done:,} of {len(futures):,} done{': ' if told else ''}{told}"
+    return f"{done:,} of {len(futures):,} done{': ' if outcomes else ''}{outcomes}"
 
 
 def outcomes_text(counts: Counter[str]) -> str:

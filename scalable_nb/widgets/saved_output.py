@@ -51,7 +51,9 @@ class SavedOutputs:
     def update(self, summary: TableSummary, *, at_once: bool = False) -> None:
         """Write the outputs again that say something else than the final ``summary``."""
         now = time.monotonic()
-        outdated = [at for at, shown in self._shown.items() if not _says_the_same(shown, summary)]
+        outdated = [
+            at for at, shown in self._shown.items() if not _has_same_content(shown, summary)
+        ]
         self.due_at = None
         if not outdated:
             return
@@ -65,7 +67,7 @@ class SavedOutputs:
         self._updated_at = now
 
 
-def _says_the_same(one: TableSummary, other: TableSummary) -> bool:
+def _has_same_content(one: TableSummary, other: TableSummary) -> bool:
     # All but the time.
     return (
         one.status == other.status

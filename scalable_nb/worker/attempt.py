@@ -42,7 +42,7 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     try:
         with attempt.noted():
             if attempt.has_kept_result():
-                return attempt.kept.value
+                return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 sync(attempt.worker.loop, attempt.acquire_permit)
@@ -61,7 +61,7 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     try:
         with attempt.noted():
             if attempt.has_kept_result():
-                return attempt.kept.value
+                return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 await attempt.acquire_permit()
@@ -82,7 +82,7 @@ class _Attempt:
         self.run_id = self.state.run_id
         wire = (self.state.annotations or {}).get(ANNOTATION, {})
         self.terms = PolicyTerms.from_wire(wire)
-        self.kept = TaskResultCache(
+        self.result_cache = TaskResultCache(
             wire.get("store", ""),
             call.result_key,
             recompute=wire.get("recompute", False),
@@ -105,20 +105,20 @@ class _Attempt:
 
     def has_kept_result(self) -> bool:
         """Whether the result is there already, so that the function is not called."""
-        is_hit = self.kept.is_hit()
+        is_hit = self.result_cache.is_hit()
         self._tell_kept()
         return is_hit
 
     def _tell_kept(self) -> None:
         # Travels with the message that the task is done: it costs no message of its own.
-        if self.kept.facts:
-            self.state.metadata[ANNOTATION] = self.kept.facts
+        if self.result_cache.facts:
+            self.state.metadata[ANNOTATION] = self.result_cache.facts
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
         """Unpickle the call; the clocks of the execution start after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
-        self.kept.about = described(self.call.about, function, args, kwargs)
+        self.result_cache.about = described(self.call.about, function, args, kwargs)
         self.started_at = time()
         self._note.called()
         return function, args, kwargs
@@ -145,7 +145,9 @@ class _Attempt:
             raise ResultValidationError(
                 f"validate={name} refused the result, a {type(result).__name__}"
             )
-        self.kept.keep(result, {"task_id": str(self.key), "duration_s": time() - self.started_at})
+        self.result_cache.store_result(
+            result, {"task_id": str(self.key), "duration_s": time() - self.started_at}
+        )
         self._tell_kept()
         return result
 

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import dask
 import psutil
-from distributed.cli import dask_worker
 from distributed.comm import get_address_host
 from distributed.utils import get_ip
 
-from scalable_nb.dask_adapter.dask_config import DASK_CONFIG
+from scalable_nb.dask_adapter.cluster import DASK_CONFIG
+from scalable_nb.dask_adapter.worker_hooks import parse_worker_options, split_ports
 from scalable_nb.protocol.operations import offer
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
@@ -68,15 +68,14 @@ def nanny_arguments(words: list[str]) -> Iterator[dict[str, Any]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--component", default="")
     own, words = parser.parse_known_args(words)
-    given = dask_worker.main.make_context("scalable-worker", words).params
+    given = parse_worker_options(words)
     count = int(given["n_workers"] or 1)
     threads = given["nthreads"] or 1
     shared = {name: value for name, value in given.items() if name not in _TRANSLATED}
     if not (given["host"] or given["interface"] or given["listen_address"]):
         # The one address through which the scheduler is reached, not all of the machine's.
         shared["host"] = get_ip(get_address_host(given["scheduler"]))
-    ports = dask_worker._apportion_ports(given["worker_port"], given["nanny_port"], count, True)
-    for number, own_ports in enumerate(ports):
+    for number, own_ports in enumerate(split_ports(given, count)):
         yield {
             "scheduler_ip": given["scheduler"],
             "name": given["name"] if count == 1 else f"{given['name']}-{number}",

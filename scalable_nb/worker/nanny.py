@@ -12,11 +12,9 @@ from time import time
 from typing import Any, Final
 
 import psutil
-from distributed import Nanny
-from distributed.core import Status
 from distributed.utils_comm import retry
-from tornado.ioloop import PeriodicCallback
 
+from scalable_nb.dask_adapter.worker_hooks import NannyHooks
 from scalable_nb.worker.attempt_registry import (
     SLOTS_VARIABLE,
     NotedAttempt,
@@ -40,8 +38,6 @@ STOPPED_GRACE_S: Final = 10.0
 _ANNOUNCE_TIMEOUT_S: Final = 1.0
 _HAND_OVER_TIMEOUT_S: Final = 10.0
 
-_UP: Final = (Status.init, Status.starting, Status.running)
-
 #: Why a worker process goes that does not hear of the scheduler any more, or that the
 #: scheduler does not know any more (distributed 2026.8.0).
 _CUT_OFF: Final = (
@@ -52,7 +48,7 @@ _CUT_OFF: Final = (
 _SILENT: Final = "check-worker-ttl"
 
 
-class ScalableNanny(Nanny):
+class ScalableNanny(NannyHooks):
     """Dask's nanny with a watch over the attempts that its worker process is executing.
 
     Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
@@ -83,10 +79,8 @@ class ScalableNanny(Nanny):
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
         self._reporting = asyncio.Lock()
-        self.handlers["scalable_worker_lost"] = self.worker_lost
-        self.periodic_callbacks["scalable-watch"] = PeriodicCallback(
-            self._watch, _WATCH_INTERVAL_S * 1000
-        )
+        self.register_handlers({"scalable_worker_lost": self.worker_lost})
+        self.call_periodically("scalable-watch", _WATCH_INTERVAL_S, self._watch)
 
     async def instantiate(self) -> Any:
         """Start a worker process with an empty file of slots."""
@@ -109,7 +103,7 @@ class ScalableNanny(Nanny):
 
     def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
         """Close with the worker process, unless that goes only because it was cut off."""
-        if reason in _CUT_OFF and self.status in _UP and self.pid is not None:
+        if reason in _CUT_OFF and self.is_up and self.pid is not None:
             self._kill(self.pid, "cut")
         else:
             super().close_gracefully(reason)
@@ -162,7 +156,7 @@ class ScalableNanny(Nanny):
 
     async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
         owner = read_owner(self._slots)
-        if owner is None or self.status not in _UP:
+        if owner is None or not self.is_up:
             return None
         call = getattr(self.scheduler, handler)(worker=owner.address, **values)
         try:
@@ -231,17 +225,18 @@ class ScalableNanny(Nanny):
         if answer["kill"] and is_there and pid == self.pid:
             self._kill(pid, "timeout")
 
-    def _on_worker_exit_sync(self, exitcode: int) -> None:
-        if self.status in _UP:  # otherwise somebody ended it on purpose
-            self._unreported_exit = exitcode
-        super()._on_worker_exit_sync(exitcode)
+    def on_worker_exit(self, exit_code: int) -> None:
+        """Remember the exit code, unless the worker process was closed on purpose."""
+        if self.is_up:
+            self._unreported_exit = exit_code
 
-    async def _on_worker_exit(self, exitcode: int) -> None:
+    async def may_restart(self) -> bool:
+        """Report how the worker process ended, and close if there is no host to report to."""
         if await self._report_exit():
-            await super()._on_worker_exit(exitcode)
-        else:
-            # A host that is gone does not come back: its job must not wait for it.
-            await self.close(timeout=2, reason="scalable-scheduler-gone")
+            return True
+        # A host that is gone does not come back: its job must not wait for it.
+        await self.close(timeout=2, reason="scalable-scheduler-gone")
+        return False
 
     async def _report_exit(self) -> bool:
         """Tell the scheduler of an end that nobody wanted, once; says whether it is there."""
@@ -257,7 +252,7 @@ class ScalableNanny(Nanny):
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
         cause = self._killed.pop(owner.pid, "exit")
         limit_bytes = self.memory_manager.memory_limit
-        if owner.pid == self.memory_manager._last_terminated_pid:
+        if self.exceeded_memory(owner.pid):
             cause = "memory"
         elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
             cause = "kernel"

@@ -14,6 +14,11 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter.http_pages import confine
+from scalable_nb.dask_adapter.worker_hooks import (
+    register_stream_handler,
+    send_to_scheduler,
+    will_start,
+)
 from scalable_nb.protocol.operations import PEAK_METRIC, REVOCATION_ANSWER, REVOCATION_QUERY
 from scalable_nb.worker.attempt_registry import SLOTS_VARIABLE, Owner, note_owner, read_noted
 from scalable_nb.worker.peak_memory import peak_memory_bytes
@@ -61,7 +66,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
             # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
             # would inherit.
             signal.signal(signal.SIGTERM, lambda number, frame: None)
-        confine(worker.http_application, self.http_prefix)
+        confine(worker, self.http_prefix)
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)
 
@@ -76,7 +81,7 @@ def answer_revocations(worker: Worker, slots: Path) -> None:
         # Not awaited by the stream, on which other messages follow.
         worker.loop.add_callback(functools.partial(_answer, worker, slots, **question))
 
-    worker.stream_handlers[REVOCATION_QUERY] = handle
+    register_stream_handler(worker, REVOCATION_QUERY, handle)
 
 
 async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ended: bool) -> None:
@@ -86,10 +91,10 @@ async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ende
             is_known = bool(noted.ended_at) or not until_ended
         else:
             # A thread that was given the task notes it in a moment, whatever is wanted now.
-            ts = worker.state.tasks.get(key)
-            is_known = ts is None or ts.state != "cancelled" or ts.run_id != run_id
+            is_known = not will_start(worker, key, run_id)
         if is_known:
             break
         await asyncio.sleep(_LOOK_INTERVAL_S)
     span = (noted.started_at, noted.ended_at or None) if noted else None
-    worker.batched_send({"op": REVOCATION_ANSWER, "key": key, "run_id": run_id, "span": span})
+    answer = {"op": REVOCATION_ANSWER, "key": key, "run_id": run_id, "span": span}
+    send_to_scheduler(worker, answer)

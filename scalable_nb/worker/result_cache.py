@@ -13,7 +13,7 @@ from distributed import Worker
 
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
-from scalable_nb.cache.lookup import keep, look_up
+from scalable_nb.cache.lookup import look_up, store_result
 from scalable_nb.cache.store import ResultStore, StoredResult
 
 logger = logging.getLogger(__name__)
@@ -76,12 +76,12 @@ class TaskResultCache:
             self._note(problem=found.problem)
         return found.is_hit
 
-    def keep(self, value: Any, meta: Mapping[str, Any]) -> None:
+    def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
         """Write the result."""
         if self._store is None:
             return
         meta = {**self.about, **meta}
-        stored = keep(self._store, self._key, value, meta, limit_bytes=self._limit_bytes)
+        stored = store_result(self._store, self._key, value, meta, limit_bytes=self._limit_bytes)
         if isinstance(stored, StoredResult):
             self._note(event="kept", bytes=stored.nbytes)
         else:
@@ -116,6 +116,8 @@ def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None
     store = ResultStore(Path(folder))
     for key in keys:
         if key in dask_worker.data:
-            kept = keep(store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)})
-            if not isinstance(kept, StoredResult):
-                logger.warning("%s: %s", key, kept)
+            stored = store_result(
+                store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)}
+            )
+            if not isinstance(stored, StoredResult):
+                logger.warning("%s: %s", key, stored)

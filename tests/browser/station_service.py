@@ -20,7 +20,7 @@ ATTEMPTS = 3
 _SLOWEST_S = 0.16
 
 
-def fate(station: int) -> str:
+def outcome_of(station: int) -> str:
     """What happens to who asks for a station: ``fine late down broken``."""
     if station % 15 == 8:
         return "broken"  # its data are no numbers
@@ -55,7 +55,7 @@ class StationService:
         with self._changed:
             self.requests[station] += 1
             number = self.requests[station]
-        is_up = {"down": False, "late": number > 1}.get(fate(station), True)
+        is_up = {"down": False, "late": number > 1}.get(outcome_of(station), True)
         if is_up or number == ATTEMPTS:
             self._wait_for_release()
         if not is_up:
@@ -63,7 +63,9 @@ class StationService:
         # The service is slow, some stations more than others.
         threading.Event().wait(_SLOWEST_S * (station * 0.618 % 1))
         hours = [f"{10 + (station * 7 + hour) % 12}.5" for hour in range(24)]
-        return 200, BROKEN_TEXT + "x" * 10_000 if fate(station) == "broken" else " ".join(hours)
+        return 200, BROKEN_TEXT + "x" * 10_000 if outcome_of(station) == "broken" else " ".join(
+            hours
+        )
 
     def _wait_for_release(self) -> None:
         with self._changed:

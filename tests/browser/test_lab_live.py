@@ -24,7 +24,7 @@ from station_service import (
     BROKEN_TEXT,
     STATIONS,
     StationService,
-    fate,
+    outcome_of,
     station_service,
 )
 
@@ -71,10 +71,10 @@ late""",
     "progress(futures)",
     "%scalable stop",
 ]
-FATES = Counter(fate(station) for station in range(STATIONS))
+OUTCOMES = Counter(outcome_of(station) for station in range(STATIONS))
 ENDS = {
-    "succeeded": FATES["fine"] + FATES["late"],
-    "failed": FATES["down"] + FATES["broken"],
+    "succeeded": OUTCOMES["fine"] + OUTCOMES["late"],
+    "failed": OUTCOMES["down"] + OUTCOMES["broken"],
 }
 
 
@@ -238,7 +238,7 @@ def test_the_card_of_a_task_tells_both_attempts(tour: Tour) -> None:
 
 
 def test_the_table_ends_with_the_truth(tour: Tour) -> None:
-    """What the page says in the end is what the service, the journal and the fates say."""
+    """What the page says in the end is what the service, the journal and the outcomes say."""
     tour.is_done(STATIONS)
     expect(tour.table.locator(".snb-badge")).to_have_text("done")
     shown = tour.look()
@@ -248,8 +248,8 @@ def test_the_table_ends_with_the_truth(tour: Tour) -> None:
     assert Counter(task["state"] for task in tasks) == ENDS
     assert sum(task["attempts"] for task in tasks) == tour.service.requests.total()
     failures = Counter(row["failure_class"] for row in read_rows(tour.run.failures).rows)
-    tries = FATES["late"] + ATTEMPTS * FATES["down"]
-    assert failures == {"ValueError": FATES["broken"], "HTTPError": tries}
+    tries = OUTCOMES["late"] + ATTEMPTS * OUTCOMES["down"]
+    assert failures == {"ValueError": OUTCOMES["broken"], "HTTPError": tries}
 
 
 def test_failed_tasks_are_found_with_their_class_and_attempts(tour: Tour) -> None:
@@ -262,8 +262,8 @@ def test_failed_tasks_are_found_with_their_class_and_attempts(tour: Tour) -> Non
         for row in rows
     )
     assert shown == {
-        (f"1/{ATTEMPTS}", "ValueError"): FATES["broken"],
-        (f"{ATTEMPTS}/{ATTEMPTS}", "HTTPError"): FATES["down"],
+        (f"1/{ATTEMPTS}", "ValueError"): OUTCOMES["broken"],
+        (f"{ATTEMPTS}/{ATTEMPTS}", "HTTPError"): OUTCOMES["down"],
     }
     tour.table.get_by_role("button", name="Show all").click()
 
@@ -287,7 +287,7 @@ def test_a_click_on_an_error_class_filters_the_failures(tour: Tour) -> None:
     expect(kinds).to_have_count(2)
     ChartPointer(chart).click_bar("ValueError")
     expect(kinds).to_have_count(1)
-    expect(kinds).to_have_text(re.compile(rf"^{FATES['broken']}\s×.*ValueError"))
+    expect(kinds).to_have_text(re.compile(rf"^{OUTCOMES['broken']}\s×.*ValueError"))
     expect(tour.explorer.locator("pre").first).to_contain_text(BROKEN_TEXT)
     take_pictures(tour, "failures", FAILURES, FAILURES)
     assert tour.explorer.locator(":is(pre, .widget-html) :is(script, img)").count() == 0

@@ -101,7 +101,7 @@ def run_round(folder: Path, seed: int, workers: int = 2) -> str:
         with chdir(folder):
             (run,) = list_runs(load_settings().runs_dir)
             _kill(run, kernel, victims)
-            kept = _kept_calls(folder)
+            stored = _stored_calls(folder)
             before = _calls(folder)
             message = _resume(folder)
     finally:
@@ -109,11 +109,11 @@ def run_round(folder: Path, seed: int, workers: int = 2) -> str:
         kernel.wait()
     after = _calls(folder)
     again = [name for name, count in after.items() if count > 1 and name != "total"]
-    assert not kept & set(again), f"seed {seed}: kept results were computed again"
+    assert not stored & set(again), f"seed {seed}: kept results were computed again"
     assert len(again) <= THREADS, f"seed {seed}: {again} ran twice"
     assert max(after.values(), default=0) <= 2, f"seed {seed}: {after}"
     return (
-        f"seed {seed}: {victims} killed when {len(before)} calls had begun and {len(kept)} were "
+        f"seed {seed}: {victims} killed when {len(before)} calls had begun and {len(stored)} were "
         f"kept, {len(again)} ran twice; {message}"
     )
 
@@ -158,7 +158,7 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _kept_calls(folder: Path) -> set[str]:
+def _stored_calls(folder: Path) -> set[str]:
     store = ResultStore(folder / ".scalable" / "cache")
     return {f"work-{store.get(key)['x']}" for key in store.iter_keys()}
 

@@ -90,7 +90,7 @@ def test_the_pause_can_be_turned_into_a_cancel(
 def test_magics_tell_lift_and_cancel_the_pause(
     shell: InteractiveShell, paused: tuple[ScalableSession, FutureList], folder: Path
 ) -> None:
-    """`status` says why, a bare `cancel` kills nothing, and the verbs do what their words say."""
+    """`status` says why, a bare `cancel` kills nothing, and each subcommand has its effect."""
     session, futures = paused
     count = session.status().counts["paused"]
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
-#: What somebody does first: the verbs of a notebook, and the same files in a shell afterwards.
+#: First steps: the subcommands of a notebook, then the same files in a shell afterwards.
 FIRST_STEPS = """
 import sys
 import scalable_nb
@@ -110,4 +110,4 @@ def test_another_package_named_scalable_is_left_alone(installed: Path, tmp_path:
     code = "import scalable, scalable_nb; scalable.main()"
     assert run(installed / "python", "-c", code, cwd=tmp_path) == "the other one\n"
     assert "scalable report" in (ROOT / "docs/how-to/from-scalable.md").read_text()
-    assert "verb" in run(installed / "scalable", "help", cwd=tmp_path).lower()
+    assert "subcommand" in run(installed / "scalable", "help", cwd=tmp_path).lower()

@@ -1,4 +1,4 @@
-"""The verbs against a real host: in this process, in a kernel and on the command line."""
+"""The subcommands against a real host: in this process, in a kernel and on the command line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def calls(folder: Path) -> list[int]:
 def test_from_start_to_stop(
     shell: InteractiveShell, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every verb does its part: only failed tasks run again, and all results come in order."""
+    """Every subcommand works: only failed tasks run again, and all results come in order."""
     session = value(shell, "%scalable start")
     assert isinstance(session, ScalableSession) and shell.user_ns["client"] is session.client
     value(shell, SIMULATE)
@@ -214,8 +214,8 @@ def test_another_target_is_refused_while_one_is_live(shell: InteractiveShell, fo
     assert value(shell, f"%scalable status --run {session.run_id}").state == "running"
 
 
-def test_host_that_died_is_told_by_every_verb(shell: InteractiveShell, folder: Path) -> None:
-    """Verbs say that the host is gone; `stop` and `start` lead on, and the records stay."""
+def test_host_that_died_is_told_by_every_subcommand(shell: InteractiveShell, folder: Path) -> None:
+    """Subcommands say that the host is gone; `stop` and `start` lead on, and the records stay."""
     session = value(shell, "%scalable start")
     value(shell, SIMULATE)
     assert len(session.failures()) == 3  # written by now, not only on its way
@@ -276,7 +276,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def test_verbs_in_a_real_kernel(kernel: Any, folder: Path) -> None:
+def test_subcommands_in_a_real_kernel(kernel: Any, folder: Path) -> None:
     """Completion answers, a mistake is one line, session and futures draw themselves."""
     outputs: list[dict[str, Any]] = []
 
@@ -295,7 +295,9 @@ def test_verbs_in_a_real_kernel(kernel: Any, folder: Path) -> None:
 
     assert run("%scalable strat")["status"] == "error"
     texts = [message["content"].get("text", "") for message in outputs]
-    assert re.search(r"UsageError: no verb named 'strat'. Did you mean 'start'\?", "".join(texts))
+    assert re.search(
+        r"UsageError: no subcommand named 'strat'. Did you mean 'start'\?", "".join(texts)
+    )
 
     assert run("%scalable start")["status"] == "ok"
     shown = [m["content"]["data"] for m in outputs if m["msg_type"] == "execute_result"]

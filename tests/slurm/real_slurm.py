@@ -80,11 +80,11 @@ class RealSlurm:
 
     def scontrol(self, *words: str) -> str:
         """What ``scontrol`` prints."""
-        return self.instance.ask("scontrol", *words)
+        return self.instance.run_client("scontrol", *words)
 
     def squeue(self, fields: str = "%i %T") -> list[str]:
         """One line per job that is not over."""
-        return self.instance.ask("squeue", "-h", "-o", fields).splitlines()
+        return self.instance.run_client("squeue", "-h", "-o", fields).splitlines()
 
     def state(self, job_id: str) -> str:
         """The state of a job, in Slurm's capitals; also after its end."""
@@ -93,7 +93,7 @@ class RealSlurm:
 
     def sbatch(self, script: str, log: Path, *options: str) -> str:
         """Submit a shell script, and return the id of its job."""
-        printed = self.instance.ask(
+        printed = self.instance.run_client(
             "sbatch", "--parsable", f"--output={log}", *options, "--wrap", script
         )
         return printed.strip().partition(";")[0]
@@ -104,13 +104,15 @@ class RealSlurm:
 
     def resume(self) -> None:
         """Bring all nodes back that have not come by themselves."""
-        down = self.instance.ask("sinfo", "-h", "-N", "-p", "batch", "-t", "down", "-o", "%N")
+        down = self.instance.run_client(
+            "sinfo", "-h", "-N", "-p", "batch", "-t", "down", "-o", "%N"
+        )
         for node in down.split():
             self.scontrol("update", f"NodeName={node}", "State=RESUME")
 
     def clear(self) -> None:
         """End all jobs and bring all nodes back."""
-        self.instance.ask("scancel", "--user", str(self._user()))
+        self.instance.run_client("scancel", "--user", str(self._user()))
         # A job on a node that is down cannot end, and a node may go down late.
         until(lambda: self.resume() or not self.squeue(), timeout_s=120)
 

@@ -101,7 +101,7 @@ def test_the_host_waits_in_the_queue_and_outlives_its_kernel(
     until((folder / "cancelled").exists)
     assert slurm.state(job) == "CANCELLED"
     assert not paths.session_json.exists()
-    slurm.instance.ask("scancel", full)
+    slurm.instance.run_client("scancel", full)
     assert kernel.wait(timeout=60) == -signal.SIGKILL
     until(lambda: all(calls(folder, x) == 1 for x in range(4)), timeout_s=60)
     until(last_run().summary_json.exists, timeout_s=60)
@@ -145,13 +145,13 @@ def test_a_run_goes_on_through_three_hosts(start: Start, folder: Path, slurm: Re
     _check_what_another_kernel_sees(session)
 
     lost = (folder / f"job-{second}").read_text()
-    slurm.instance.ask("scancel", "--full", "--signal=KILL", lost)
+    slurm.instance.run_client("scancel", "--full", "--signal=KILL", lost)
     until(lambda: [row["job_id"] for row in session.failures()] == [lost], timeout_s=60)
     assert session.failures()[0]["job_state"] == "CANCELLED"
     (folder / f"gate-{first}").touch()
     assert futures[first].result(timeout=60) == first**2
 
-    slurm.instance.ask("scancel", _job_of_host())
+    slurm.instance.run_client("scancel", _job_of_host())
     with pytest.raises(errors.HostDiedError, match="resubmit --last"):
         futures[second].result(timeout=60)
     session.close()

@@ -51,7 +51,7 @@ def _losses(folder: Path, count: int) -> list[dict[str, Any]]:
     return rows()
 
 
-def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
+def test_four_jobs_have_four_outcomes(start: Start, folder: Path, any_slurm: RealSlurm) -> None:
     """Cancelled, requeued, node failed, preempted: each record says which it was, of which job,
     where, and what the job's log said last. Each task runs again, and no budget pays for it: its
     one retry is there for an error of its own. All jobs are looked up together."""
@@ -63,7 +63,7 @@ def test_four_jobs_meet_four_fates(start: Start, folder: Path, any_slurm: RealSl
     until(lambda: all(calls(folder, x) == 1 for x in range(4)), timeout_s=60)
     jobs = [(folder / f"job-{x}").read_text() for x in range(4)]
     nodes = dict(line.split() for line in slurm.squeue("%i %N"))
-    slurm.instance.ask("scancel", jobs[0])
+    slurm.instance.run_client("scancel", jobs[0])
     slurm.scontrol("requeue", jobs[1])
     slurm.scontrol("update", f"NodeName={nodes[jobs[2]]}", "State=DOWN", "Reason=test")
     urgent = ("--partition=urgent", "--exclusive", "-w", nodes[jobs[3]])

@@ -280,14 +280,14 @@ def test_tasks_are_finished_when_slurm_ends_their_jobs_which_are_replaced(
     futures = session.client.map(function, range(4))
     until(lambda: sum(calls(folder, x) for x in range(4)) == 2)
     ended = slurm.squeue("%i")[0]
-    slurm.instance.ask("scancel", ended)
+    slurm.instance.run_client("scancel", ended)
     assert futures.results().count(ended) == 1
     assert len(session.failures()) == failed_before
     assert [calls(folder, x) for x in range(4)] == [1] * 4
 
     futures = session.client.map(function, range(4, 7))
     before = _worker_names(session)
-    slurm.instance.ask("scancel", *slurm.squeue("%i"))
+    slurm.instance.run_client("scancel", *slurm.squeue("%i"))
     assert len(futures.results()) == 3
     until(lambda: len(_worker_names(session)) == 2)
     assert not before & _worker_names(session)

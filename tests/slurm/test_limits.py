@@ -79,11 +79,11 @@ def test_workers_of_one_job_come_and_go_together(
     until(lambda: slurm.squeue("%i") == [long], timeout_s=60)
     assert session.failures() == []
 
-    slurm.instance.ask("scancel", "--full", "--signal=KILL", long)
+    slurm.instance.run_client("scancel", "--full", "--signal=KILL", long)
     until(lambda: _names(session) == {"any-2-0", "any-2-1"}, timeout_s=60)
     (last,) = slurm.squeue("%i")
     assert _notices(session, "max_worker_replacements") == []
-    slurm.instance.ask("scancel", "--full", "--signal=KILL", last)
+    slurm.instance.run_client("scancel", "--full", "--signal=KILL", last)
     until(lambda: _notices(session, "max_worker_replacements"), timeout_s=60)
     assert "2 workers were lost" in _notices(session, "max_worker_replacements")[0]
     assert slurm.squeue() == []

@@ -64,10 +64,10 @@ def run_with(plan: Plan, seed: int, noise: float = 0.02) -> Planted:
             str(4000 + slot),
             _BEGIN + timedelta(seconds=number * 2 + dice.random()),
         )
-        fate = plan(call, dice)
-        if fate is None and dice.random() < noise:
-            fate = 1, False, RESET
-        _record(run, call, *(fate or (0, False, {})))
+        outcome = plan(call, dice)
+        if outcome is None and dice.random() < noise:
+            outcome = 1, False, RESET
+        _record(run, call, *(outcome or (0, False, {})))
     return run
 
 

@@ -15,7 +15,7 @@ def test_a_ticket_is_given_once() -> None:
     assert not at_most_once.acquire("payment-1", FIRST, 9)
     assert at_most_once.is_held_by("payment-1", FIRST)
     assert not at_most_once.is_held_by("payment-1", SECOND)
-    assert FIRST in at_most_once.in_words("payment-1")
+    assert FIRST in at_most_once.refusal_text("payment-1")
 
 
 def test_every_task_has_its_own() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalable_nb.cache.lookup import kept_call
+from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import (
     CorruptResultError,
     ResultStore,
@@ -325,12 +325,12 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from scalable_nb.cache.lookup import kept_call
+from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
 store = ResultStore(Path(sys.argv[1]))
 store.put("0" * 64, "old")
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-outcome = kept_call(store, "0" * 64, lambda: np.ones(1_000_000), recompute=True)
+outcome = cached_call(store, "0" * 64, lambda: np.ones(1_000_000), recompute=True)
 assert outcome.value.sum() == 1_000_000 and not outcome.was_hit and outcome.stored is None
 assert "File too large" in outcome.problem, outcome.problem
 assert store.get("0" * 64) == "old"
@@ -385,14 +385,14 @@ def test_writers_of_one_key_do_not_disturb_each_other(store):
     assert files == ["0" * 64 + ".result"]
 
 
-# --- kept_call -------------------------------------------------------------------------------
+# --- cached_call -------------------------------------------------------------------------------
 
 
 def test_a_call_is_made_once(store):
     """The second call of a key is answered from its file, None included."""
     calls = []
-    first = kept_call(store, KEY, lambda: calls.append(1), meta=lambda: {"label": "x"})
-    second = kept_call(store, KEY, lambda: calls.append(2))
+    first = cached_call(store, KEY, lambda: calls.append(1), meta=lambda: {"label": "x"})
+    second = cached_call(store, KEY, lambda: calls.append(2))
     assert calls == [1]
     assert (first.value, first.was_hit, first.problem) == (None, False, None)
     assert first.stored is not None and first.stored.meta["label"] == "x"
@@ -402,7 +402,7 @@ def test_a_call_is_made_once(store):
 def test_recompute_calls_and_replaces(store):
     """A recomputation passes over what is kept, and is kept itself."""
     store.put(KEY, "old")
-    outcome = kept_call(store, KEY, lambda: "new", recompute=True)
+    outcome = cached_call(store, KEY, lambda: "new", recompute=True)
     assert (outcome.value, outcome.was_hit) == ("new", False)
     assert store.get(KEY) == "new"
 
@@ -410,7 +410,7 @@ def test_recompute_calls_and_replaces(store):
 def test_a_call_that_fails_keeps_nothing(store):
     """The exception of the call comes through unchanged, and no result is written."""
     with pytest.raises(ZeroDivisionError):
-        kept_call(store, KEY, lambda: 1 / 0)
+        cached_call(store, KEY, lambda: 1 / 0)
     assert not store.contains(KEY)
 
 
@@ -418,25 +418,25 @@ def test_a_damaged_result_is_computed_again_and_reported(store):
     """Damage is told as a problem, and mended by the new result."""
     path = store.put(KEY, "right").path
     path.write_bytes(path.read_bytes()[:-1])
-    outcome = kept_call(store, KEY, lambda: "right")
+    outcome = cached_call(store, KEY, lambda: "right")
     assert (outcome.value, outcome.was_hit) == ("right", False)
     assert outcome.problem is not None and "is damaged" in outcome.problem
-    assert kept_call(store, KEY, lambda: "wrong").value == "right"
+    assert cached_call(store, KEY, lambda: "wrong").value == "right"
 
 
 def test_trouble_with_the_store_never_fails_the_call(store):
     """Unpicklable results and unusable folders are told, and the result is returned."""
     lock = threading.Lock()
-    outcome = kept_call(store, KEY, lambda: lock)
+    outcome = cached_call(store, KEY, lambda: lock)
     assert outcome.value is lock
     assert outcome.problem is not None and "cannot be pickled" in outcome.problem
     store.folder.mkdir(exist_ok=True)
     store.folder.chmod(0o777)
-    outcome = kept_call(ResultStore(store.folder), OTHER, lambda: 5)
+    outcome = cached_call(ResultStore(store.folder), OTHER, lambda: 5)
     assert outcome.value == 5
     assert outcome.problem is not None and "writable by others" in outcome.problem
     (store.folder.parent / "file").write_text("")
-    outcome = kept_call(ResultStore(store.folder.parent / "file"), OTHER, lambda: 6)
+    outcome = cached_call(ResultStore(store.folder.parent / "file"), OTHER, lambda: 6)
     assert outcome.value == 6
     assert outcome.problem is not None and "not a directory" in outcome.problem.lower()
 
@@ -444,11 +444,11 @@ def test_trouble_with_the_store_never_fails_the_call(store):
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-from scalable_nb.cache.lookup import kept_call
+from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
 if os.getuid() == 0:  # whom no mode stops
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
-outcome = kept_call(ResultStore(Path(sys.argv[1])), "0" * 64, lambda: 5)
+outcome = cached_call(ResultStore(Path(sys.argv[1])), "0" * 64, lambda: 5)
 assert outcome.value == 5 and outcome.stored is None
 assert "is not writable" in outcome.problem, outcome.problem
 """

@@ -80,7 +80,7 @@ def test_names_lead_to_components(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "wanted"),
     [
         ({"task": "run_analysys"}, "no task named 'run_analysys'. Did you mean 'run_analysis'?"),
         ({"tag": "numpi"}, "no tag or component named 'numpi'. Did you mean 'numpy'?"),
@@ -90,12 +90,12 @@ def test_names_lead_to_components(
     ],
 )
 def test_a_name_the_manifest_lacks_is_an_error(
-    context: ClientContext, options: dict[str, str], said: str
+    context: ClientContext, options: dict[str, str], wanted: str
 ) -> None:
     """The closest name, the known ones and where they are defined are in the message."""
     with pytest.raises(UnknownNameError) as caught:
         CallOptions.resolve(context, simulate, **options)
-    assert said in str(caught.value)
+    assert wanted in str(caught.value)
     assert "`scalable.yaml` defines them; `%scalable init` writes one" in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import cloudpickle
 import pytest
 
 from scalable_nb.magics.cell_function import CellFunction, make_function
-from scalable_nb.magics.verb import WrongUse
+from scalable_nb.magics.subcommand import InvalidUsageError
 
 NOTEBOOK: dict[str, Any] = {"scale": 3, "math": math, "unused": object(), "model": {"a": 1}}
 
@@ -103,7 +103,7 @@ def test_a_traceback_has_the_lines_of_the_cell() -> None:
 )  # fmt: skip
 def test_what_cannot_be_a_function_says_why(text: str, message: str) -> None:
     """Before anything is submitted, with the line as the notebook counts it."""
-    with pytest.raises(WrongUse, match=message):
+    with pytest.raises(InvalidUsageError, match=message):
         cell(text)
 
 

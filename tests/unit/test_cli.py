@@ -1,4 +1,4 @@
-"""The command line: the table's verbs in a shell, with exit codes for scripts."""
+"""The command line: the table's subcommands in a shell, with exit codes for scripts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from scalable_nb import __version__, cacheable
 from scalable_nb.cli import main
-from scalable_nb.magics.commands.help import overview, verb_help
-from scalable_nb.magics.verb_registry import SHELL, VERBS
+from scalable_nb.magics.commands import SHELL, SUBCOMMANDS
+from scalable_nb.magics.commands.help import overview, subcommand_help
 
 RUN = "run-20260101T000000Z-demo-00000001"
 NEWER = "run-20260102T000000Z-demo-00000002"
@@ -82,12 +82,14 @@ def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:
     assert "KeyError" in scalable("tasks", "--run", RUN).output
 
 
-def test_verbs_of_the_shell_are_those_of_the_table() -> None:
+def test_subcommands_of_the_shell_are_those_of_the_table() -> None:
     """What the help lists is what the table marks, each with the help of the table."""
-    assert list(SHELL.verbs) == [name for name, verb in VERBS.items() if verb.on_command_line]
+    assert list(SHELL.subcommands) == [
+        name for name, subcommand in SUBCOMMANDS.items() if subcommand.on_command_line
+    ]
     assert scalable().output == scalable("--help").output == overview(SHELL) + "\n"
-    for name, verb in SHELL.verbs.items():
-        text = verb_help(verb, SHELL) + "\n"
+    for name, subcommand in SHELL.subcommands.items():
+        text = subcommand_help(subcommand, SHELL) + "\n"
         assert scalable("help", name).output == scalable(name, "--help").output == text
         assert "%scalable" not in text
 
@@ -97,8 +99,8 @@ def test_verbs_of_the_shell_are_those_of_the_table() -> None:
     [
         (
             ["reprot"],
-            "no verb named 'reprot'. Did you mean 'report'? Known: cache, cancel, diagnose, help, "
-            "init, logs, plan, report, resume, runs, scale, status, stop, tasks. "
+            "no subcommand named 'reprot'. Did you mean 'report'? Known: cache, cancel, diagnose, "
+            "help, init, logs, plan, report, resume, runs, scale, status, stop, tasks. "
             "`scalable help` explains them.",
         ),
         (

@@ -14,7 +14,7 @@ from doc_blocks import PAGES, ROOT, blocks
 
 import scalable_nb
 from scalable_nb import errors, paths
-from scalable_nb.magics.verb_registry import VERBS
+from scalable_nb.magics.commands import SUBCOMMANDS
 from scalable_nb.manifest.load import load_manifest
 from scalable_nb.manifest.schema import Manifest
 
@@ -30,7 +30,7 @@ components: {default: {}}
 
 @pytest.mark.timeout(240)
 def test_the_site_is_complete_and_needs_no_network(tmp_path: Path) -> None:
-    """Built with warnings as errors, all verbs are there and nothing is loaded from elsewhere."""
+    """Built with warnings as errors, with all subcommands; nothing is loaded from elsewhere."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     # Whatever would look at the network must fail.
     env = {**os.environ, "https_proxy": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
@@ -45,11 +45,13 @@ def test_the_site_is_complete_and_needs_no_network(tmp_path: Path) -> None:
     styles = [path.read_text() for path in tmp_path.rglob("*.css")]
     assert styles and not any(re.search(r"(@import|url\()[\s\"']*(https?:)?//", s) for s in styles)
 
-    verbs = pages[tmp_path / "reference" / "verbs.html"]
-    for verb in VERBS.values():
-        assert f'id="{verb.name}"' in verbs
-        for option in verb.options:
-            assert all(f"<code>{name}</code>" in verbs for name in option.names), verb.name
+    subcommands = pages[tmp_path / "reference" / "subcommands.html"]
+    for subcommand in SUBCOMMANDS.values():
+        assert f'id="{subcommand.name}"' in subcommands
+        for option in subcommand.options:
+            assert all(f"<code>{name}</code>" in subcommands for name in option.names), (
+                subcommand.name
+            )
     python = pages[tmp_path / "reference" / "python.html"]
     missing = [name for name in set(scalable_nb.__all__) - {"errors"} if f">{name}<" not in python]
     assert missing == []
@@ -96,19 +98,23 @@ def test_every_manifest_of_the_documentation_is_one(
         assert load_manifest(target=target).target_name == target
 
 
-def test_documentation_names_verbs_and_options_that_exist() -> None:
-    """Each `%scalable ...` in a page is a verb, with options that the verb has."""
+def test_documentation_names_subcommands_and_options_that_exist() -> None:
+    """Each `%scalable ...` in a page is a subcommand, with options that the subcommand has."""
     wrong = []
     for page in PAGES:
         for prompt, line in re.findall(
             r"(%%?scalable|\bscalable) ([a-z]+[^`#\n]*)", page.read_text()
         ):
             words = line.split()
-            if prompt == "scalable" and words[0] not in VERBS:
+            if prompt == "scalable" and words[0] not in SUBCOMMANDS:
                 continue  # a sentence about the package
-            verb = VERBS.get(words[0])
-            names = {name for option in verb.options for name in option.names} if verb else set()
+            subcommand = SUBCOMMANDS.get(words[0])
+            names = (
+                {name for option in subcommand.options for name in option.names}
+                if subcommand
+                else set()
+            )
             options = [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
-            wrong += [f"{page.name}: {line}"] if verb is None else []
+            wrong += [f"{page.name}: {line}"] if subcommand is None else []
             wrong += [f"{page.name}: {o}" for o in options if o not in names | {"--help", "--out"}]
     assert wrong == []

@@ -23,15 +23,15 @@ WORKER = "tls://10.0.0.2:1"
 class Accounting(Queue):
     """A batch system that knows one job."""
 
-    is_telling = True
+    reports_states = True
 
-    def __init__(self, fate: JobFacts | None) -> None:
+    def __init__(self, outcome: JobFacts | None) -> None:
         super().__init__("Slurm")
-        self.fate = fate
+        self.outcome = outcome
 
     async def runs(self, job_ids: Any) -> dict[str, list[JobFacts]]:
         """The run that ended."""
-        return {"75": [self.fate]} if self.fate else {}
+        return {"75": [self.outcome]} if self.outcome else {}
 
 
 def losses(queue: Queue) -> JobLosses:
@@ -53,12 +53,12 @@ def losses(queue: Queue) -> JobLosses:
 
 
 def amended(
-    fate: JobFacts | None, report: ExitReport | None = None, duration_s: float = 3.0
+    outcome: JobFacts | None, report: ExitReport | None = None, duration_s: float = 3.0
 ) -> tuple[FailedAttempt, WorkerLossCause]:
     """The record of an attempt of 3 s whose job met this fate."""
 
     async def settle() -> tuple[FailedAttempt, WorkerLossCause]:
-        known = losses(Accounting(fate))
+        known = losses(Accounting(outcome))
         answered = asyncio.Event()
         if known.must_wait(WORKER, report, lambda worker: answered.set(), is_expected=False):
             await answered.wait()
@@ -112,14 +112,14 @@ def test_an_attempt_that_had_a_whole_walltime_is_told_apart() -> None:
 
 def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
     """Class, category and amounts say it; the state stays Slurm's own word."""
-    fate = ended(
+    outcome = ended(
         "FAILED",
         signal=9,
         is_out_of_memory=True,
         max_rss_bytes=500 * 2**20,
         memory_limit_bytes=300 * 2**20,
     )
-    failure, loss = amended(fate)
+    failure, loss = amended(outcome)
     assert loss is WorkerLossCause.OUT_OF_MEMORY
     assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
     assert (failure.job_state, failure.exit_code) == ("FAILED", -9)
@@ -128,8 +128,10 @@ def test_a_kill_for_memory_is_an_out_of_memory_whatever_the_state() -> None:
 
 def test_slurms_own_word_for_out_of_memory_is_an_out_of_memory_error() -> None:
     """With cgroups Slurm says OUT_OF_MEMORY; its log, read beside it, need not know an amount."""
-    fate = ended("OUT_OF_MEMORY", is_out_of_memory=True, elapsed_s=9.0, max_rss_bytes=300 * 2**20)
-    failure, loss = amended(fate)
+    outcome = ended(
+        "OUT_OF_MEMORY", is_out_of_memory=True, elapsed_s=9.0, max_rss_bytes=300 * 2**20
+    )
+    failure, loss = amended(outcome)
     assert loss is WorkerLossCause.OUT_OF_MEMORY
     assert (failure.failure_class, failure.category) == ("OutOfMemoryError", "resource")
     assert (failure.job_state, failure.memory_bytes) == ("OUT_OF_MEMORY", 300 * 2**20)

@@ -10,8 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell
 
 from scalable_nb.magics import completion_values
+from scalable_nb.magics.commands import NOTEBOOK, SHELL, SUBCOMMANDS
 from scalable_nb.magics.completion import Offer, complete_line, complete_words
-from scalable_nb.magics.verb_registry import NOTEBOOK, SHELL, VERBS
 
 RUNS = ["run-20260101T000000Z-demo-00000001", "run-20260102T000000Z-demo-00000002"]
 SHARED = ("--quiet", "--out", "--help")
@@ -44,7 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "fragment", "words"),
     [
-        ("%scalable ", "", tuple(name for name in VERBS if name != "map")),
+        ("%scalable ", "", tuple(name for name in SUBCOMMANDS if name != "map")),
         ("%%scalable ", "", ("map",)),
         ("%%scalable map --pr", "--pr", ("--product",)),
         ("%scalable sta", "sta", ("start", "status")),
@@ -83,13 +83,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_is_offered_at_the_cursor(line: str, fragment: str, words: tuple[str, ...]) -> None:
-    """Verbs, options not given yet, and values that exist here; nothing on other lines."""
+    """Subcommands, options not given yet, and values that exist here; nothing on other lines."""
     assert complete_line(line, NOTEBOOK) == Offer(fragment, words)
 
 
-def test_shell_offers_only_its_own_verbs() -> None:
-    """On the command line the verbs that need a notebook are not offered."""
-    assert complete_words([], "", SHELL).words == tuple(SHELL.verbs)
+def test_shell_offers_only_its_own_subcommands() -> None:
+    """On the command line the subcommands that need a notebook are not offered."""
+    assert complete_words([], "", SHELL).words == tuple(SHELL.subcommands)
     assert complete_words(["report"], "--q", SHELL).words == ()
 
 

@@ -1,4 +1,4 @@
-"""From a line to a verb and its options: what is read, and what is said of mistakes."""
+"""From a line to a subcommand and its options: what is read, and what is said of mistakes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.magics.commands.help import overview, usage, verb_help
+from scalable_nb.magics.commands import NOTEBOOK, SHELL, SUBCOMMANDS
+from scalable_nb.magics.commands.help import overview, subcommand_help, usage
 from scalable_nb.magics.line_expansion import split_cell_line, split_line
 from scalable_nb.magics.parser import parse
-from scalable_nb.magics.verb import Surface, Verb, WrongUse
-from scalable_nb.magics.verb_registry import NOTEBOOK, SHELL, VERBS
+from scalable_nb.magics.subcommand import InvalidUsageError, Subcommand, Surface
 
-VERB_NAMES = ", ".join(sorted(VERBS))
+SUBCOMMAND_NAMES = ", ".join(sorted(SUBCOMMANDS))
 
 
 @pytest.mark.parametrize(
-    ("line", "verb", "values"),
+    ("line", "subcommand", "values"),
     [
-        ("", "help", {"verb": None, "help": False}),
-        ("--help", "help", {"verb": None}),
-        ("help start", "help", {"verb": "start"}),
+        ("", "help", {"subcommand": None, "help": False}),
+        ("--help", "help", {"subcommand": None}),
+        ("help start", "help", {"subcommand": "start"}),
         ("start --target slurm", "start", {"target": "slurm", "manifest": None}),
         ("start -t slurm -m a.yaml", "start", {"target": "slurm", "manifest": Path("a.yaml")}),
         ("start --target=slurm", "start", {"target": "slurm"}),
@@ -44,22 +44,24 @@ VERB_NAMES = ", ".join(sorted(VERBS))
         ("cancel a --paused b", "cancel", {"batches": ["a", "b"], "paused": True, "all": False}),
     ],
 )
-def test_line_becomes_verb_and_values(line: str, verb: str, values: dict[str, Any]) -> None:
+def test_line_becomes_subcommand_and_values(
+    line: str, subcommand: str, values: dict[str, Any]
+) -> None:
     """Long and short options, their values and the defaults arrive as the table says."""
     found, options = parse(line.split(), NOTEBOOK)
-    assert found is VERBS[verb]
+    assert found is SUBCOMMANDS[subcommand]
     assert {name: getattr(options, name) for name in values} == values
 
 
 WRONG = [
     (
         "strat",
-        f"no verb named 'strat'. Did you mean 'start'? Known: {VERB_NAMES}. "
+        f"no subcommand named 'strat'. Did you mean 'start'? Known: {SUBCOMMAND_NAMES}. "
         "`%scalable help` explains them.",
     ),
     (
         "xyzzy",
-        f"no verb named 'xyzzy'. Known: {VERB_NAMES}. `%scalable help` explains them.",
+        f"no subcommand named 'xyzzy'. Known: {SUBCOMMAND_NAMES}. `%scalable help` explains them.",
     ),
     (
         "start --tagret slurm",
@@ -111,20 +113,20 @@ WRONG = [
 @pytest.mark.parametrize(("line", "message"), WRONG)
 def test_mistake_is_named_with_the_way_out(line: str, message: str) -> None:
     """Each kind of mistake gets exactly this sentence."""
-    with pytest.raises(WrongUse) as caught:
+    with pytest.raises(InvalidUsageError) as caught:
         parse(line.split(), NOTEBOOK)
     assert str(caught.value) == message
 
 
 def test_help_wins_over_mistakes_on_the_line() -> None:
     """Somebody who asks for help gets it, whatever else stands on the line."""
-    verb, options = parse(["start", "--tagret", "x", "--help"], NOTEBOOK)
-    assert (verb.name, options.help) == ("start", True)
+    subcommand, options = parse(["start", "--tagret", "x", "--help"], NOTEBOOK)
+    assert (subcommand.name, options.help) == ("start", True)
 
 
-def test_verb_of_the_notebook_is_explained_in_the_shell() -> None:
-    """A verb that exists but needs a notebook is not called unknown."""
-    with pytest.raises(WrongUse, match=r"`failures` needs a notebook: type `%scalable"):
+def test_subcommand_of_the_notebook_is_explained_in_the_shell() -> None:
+    """A subcommand that exists but needs a notebook is not called unknown."""
+    with pytest.raises(InvalidUsageError, match=r"`failures` needs a notebook: type `%scalable"):
         parse(["failures"], SHELL)
 
 
@@ -132,62 +134,66 @@ def test_verb_of_the_notebook_is_explained_in_the_shell() -> None:
 
 
 @pytest.mark.parametrize("surface", [NOTEBOOK, SHELL], ids=lambda surface: surface.prompt)
-def test_spellings_of_a_verb_are_unambiguous(surface: Surface) -> None:
-    """No two options of a verb share a spelling or the name of their value."""
-    for verb in surface.verbs.values():
-        options = surface.options(verb)
+def test_spellings_of_a_subcommand_are_unambiguous(surface: Surface) -> None:
+    """No two options of a subcommand share a spelling or the name of their value."""
+    for subcommand in surface.subcommands.values():
+        options = surface.options(subcommand)
         spellings = [name for option in options for name in option.names]
         attributes = [option.attribute for option in options]
-        attributes += [argument.attribute for argument in verb.arguments]
-        assert len(spellings) == len(set(spellings)), verb.name
-        assert len(attributes) == len(set(attributes)), verb.name
+        attributes += [argument.attribute for argument in subcommand.arguments]
+        assert len(spellings) == len(set(spellings)), subcommand.name
+        assert len(attributes) == len(set(attributes)), subcommand.name
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
-def test_every_verb_explains_itself(verb: Verb) -> None:
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS.values(), ids=lambda subcommand: subcommand.name)
+def test_every_subcommand_explains_itself(subcommand: Subcommand) -> None:
     """Help shows usage, every option with its summary, an example and the Python for it."""
-    text = verb_help(verb, NOTEBOOK)
-    assert text.startswith(usage(verb, NOTEBOOK))
-    assert verb.examples and verb.python in text
-    for option in NOTEBOOK.options(verb):
+    text = subcommand_help(subcommand, NOTEBOOK)
+    assert text.startswith(usage(subcommand, NOTEBOOK))
+    assert subcommand.examples and subcommand.python in text
+    for option in NOTEBOOK.options(subcommand):
         assert all(name in text for name in option.names)
         assert option.summary in text
-    for example in verb.examples:
+    for example in subcommand.examples:
         assert f"%scalable {example.line}" in text and example.effect in text
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
-def test_the_python_of_a_verb_can_be_typed_as_it_stands(verb: Verb) -> None:
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS.values(), ids=lambda subcommand: subcommand.name)
+def test_the_python_of_a_subcommand_can_be_typed_as_it_stands(subcommand: Subcommand) -> None:
     """It imports, by names that exist, what `%scalable start` does not put into the namespace."""
-    program = ast.parse(verb.python)
+    program = ast.parse(subcommand.python)
     namespace = dict.fromkeys(("session", "client", "function", "simulate"))
     imports = [node for node in program.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), verb.name, "exec"), namespace)
+    exec(compile(ast.Module(imports, []), subcommand.name, "exec"), namespace)
     names = [node.id for node in ast.walk(program) if isinstance(node, ast.Name)]
     assert [name for name in names if name not in namespace and not hasattr(builtins, name)] == []
 
 
 @pytest.mark.parametrize(
-    ("surface", "verb", "line"),
+    ("surface", "subcommand", "line"),
     [
-        (surface, verb, example.line)
+        (surface, subcommand, example.line)
         for surface in (NOTEBOOK, SHELL)
-        for verb in surface.verbs.values()
-        for example in verb.examples
+        for subcommand in surface.subcommands.values()
+        for example in subcommand.examples
     ],
     ids=lambda value: getattr(value, "prompt", getattr(value, "name", value)),
 )
-def test_examples_of_the_help_are_right(surface: Surface, verb: Verb, line: str) -> None:
-    """Every line that the help recommends is understood as the verb that it explains."""
-    assert parse(line.split(), surface)[0] is verb
+def test_examples_of_the_help_are_right(
+    surface: Surface, subcommand: Subcommand, line: str
+) -> None:
+    """Every line that the help recommends is understood as the subcommand that it explains."""
+    assert parse(line.split(), surface)[0] is subcommand
 
 
 def test_overview_lists_what_can_be_typed() -> None:
-    """The short help has a line for each verb of the place where it is asked for."""
+    """The short help has a line for each subcommand of the place where it is asked for."""
     for surface in (NOTEBOOK, SHELL):
         lines = overview(surface).splitlines()
-        assert lines[0] == f"{surface.prompt} VERB [options]"
-        assert [line.split()[0] for line in lines if line.startswith("  ")] == [*surface.verbs]
+        assert lines[0] == f"{surface.prompt} SUBCOMMAND [options]"
+        assert [line.split()[0] for line in lines if line.startswith("  ")] == [
+            *surface.subcommands
+        ]
 
 
 # --- expansion ---------------------------------------------------------------
@@ -254,7 +260,7 @@ def test_variables_fill_single_words(line: str, words: list[str]) -> None:
 )
 def test_line_that_cannot_be_split_is_explained(line: str, message: str) -> None:
     """An unknown variable, a failing expression and an open quote are told as they are."""
-    with pytest.raises(WrongUse) as caught:
+    with pytest.raises(InvalidUsageError) as caught:
         split_line(line, {"name": "a"})
     assert str(caught.value) == message
 

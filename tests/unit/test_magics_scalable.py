@@ -1,6 +1,6 @@
 """The magic in a real IPython shell: what cells return, say, store and refuse.
 
-The verbs that need a session run against a small stand-in here; with the real one they run
+The subcommands that need a session run against a small stand-in here; with the real one they run
 in tests/integration/test_magics.py.
 """
 
@@ -20,9 +20,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell, usage_error
 
 from scalable_nb import errors
-from scalable_nb.magics.commands.help import overview, verb_help
+from scalable_nb.magics.commands import NOTEBOOK, SUBCOMMANDS
+from scalable_nb.magics.commands.help import overview, subcommand_help
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.verb_registry import NOTEBOOK, VERBS
 from scalable_nb.manifest.load import load_manifest
 
 MANIFEST = """
@@ -132,7 +132,7 @@ def value(shell: InteractiveShell, cell: str) -> Any:
     ("cell", "message"),
     [
         ("%scalable stop now", "`%scalable stop` has no place for 'now'."),
-        ("%scalable strat", "no verb named 'strat'. Did you mean 'start'?"),
+        ("%scalable strat", "no subcommand named 'strat'. Did you mean 'start'?"),
         ("%scalable start -t $where", "cannot fill in the variables of 'start -t $where': "),
         ("%scalable start -t luni", "no target named 'luni'. Did you mean 'lumi'? Known: local, "),
         ("%scalable status", "no session is live. `%scalable start` starts one."),
@@ -279,20 +279,20 @@ def test_variables_are_looked_up_where_the_magic_is_used(shell: InteractiveShell
 def test_bare_magic_shows_the_short_help(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str], cell: str
 ) -> None:
-    """Without a verb the help is the cell's value, shown as plain text."""
+    """Without a subcommand the help is the cell's value, shown as plain text."""
     assert value(shell, cell) == overview(NOTEBOOK)
     assert overview(NOTEBOOK) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_help_of_a_verb_comes_both_ways(shell: InteractiveShell, name: str) -> None:
-    """`help VERB` and `VERB --help` give the same text."""
-    text = verb_help(VERBS[name], NOTEBOOK)
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_of_a_subcommand_comes_both_ways(shell: InteractiveShell, name: str) -> None:
+    """`help SUBCOMMAND` and `SUBCOMMAND --help` give the same text."""
+    text = subcommand_help(SUBCOMMANDS[name], NOTEBOOK)
     assert value(shell, f"%scalable help {name}") == text
     assert value(shell, f"%scalable {name} --help") == text
 
 
-def test_question_mark_shows_the_verbs(shell: InteractiveShell) -> None:
+def test_question_mark_shows_the_subcommands(shell: InteractiveShell) -> None:
     """`%scalable?` finds the same list."""
     found = shell.object_inspect("scalable")
     assert found["docstring"].strip() == overview(NOTEBOOK)
@@ -397,7 +397,7 @@ def test_loading_twice_and_unloading(shell: InteractiveShell) -> None:
 
 
 def test_loading_imports_neither_dask_nor_widgets() -> None:
-    """`%load_ext scalable_nb` stays fast because the heavy parts wait for the first verb."""
+    """`%load_ext scalable_nb` stays fast because the heavy parts wait for the first subcommand."""
     code = (
         "from magic_shell import make_shell\n"
         "shell = make_shell()\n"
@@ -430,4 +430,4 @@ def test_ipython_loads_it_at_its_start(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert verb_help(VERBS["start"], NOTEBOOK).splitlines()[0] in done.stdout
+    assert subcommand_help(SUBCOMMANDS["start"], NOTEBOOK).splitlines()[0] in done.stdout

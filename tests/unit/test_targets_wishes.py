@@ -44,11 +44,11 @@ def test_a_number_that_was_asked_for_stays() -> None:
     st.integers(0, 100),
     st.dictionaries(st.text(max_size=3), st.none() | st.integers(0, 20), min_size=1),
 )
-def test_nobody_is_left_without_a_share(total: int, said: dict[str, int | None]) -> None:
+def test_nobody_is_left_without_a_share(total: int, given: dict[str, int | None]) -> None:
     """Who says a number gets it; the others get one at least, and equally many but for one."""
-    shares = worker_shares(total, said)
-    assert all(shares[name] == count for name, count in said.items() if count is not None)
-    others = [shares[name] for name, count in said.items() if count is None]
+    shares = worker_shares(total, given)
+    assert all(shares[name] == count for name, count in given.items() if count is not None)
+    others = [shares[name] for name, count in given.items() if count is None]
     assert all(others)
     assert not others or max(others) - min(others) <= 1
 

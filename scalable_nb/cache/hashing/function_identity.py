@@ -36,7 +36,7 @@ _MISSING: Final = object()
 _FIXED: Final = (FunctionType, BuiltinFunctionType, type, PurePath)
 # What Python or a class decorator derives from the rest of a class.
 _DERIVED: Final = frozenset({"__module__", "__dict__", "__weakref__", "__doc__", "__qualname__"})
-_TELLING_DUNDERS: Final = frozenset({"__annotations__", "__slots__", "__match_args__"})
+_BEHAVIOUR_DUNDERS: Final = frozenset({"__annotations__", "__slots__", "__match_args__"})
 
 
 class Identity:
@@ -252,7 +252,7 @@ class _Walk:
             is_dunder = name.startswith("__") and name.endswith("__")
             plain = _undecorated(attribute)
             if name in _DERIVED or (
-                is_dunder and name not in _TELLING_DUNDERS and not isinstance(plain, FunctionType)
+                is_dunder and name not in _BEHAVIOUR_DUNDERS and not isinstance(plain, FunctionType)
             ):
                 continue
             add((name, type(attribute).__qualname__))

@@ -26,7 +26,7 @@ from scalable_nb.cache.hashing.value_writers import NotEncodableError
 #: A plain value (tuples, strings, numbers) that stands for a function's code.
 CodeValue = tuple[Any, ...]
 
-_KEPT_FILES: Final = 500  # a notebook makes one of each executed cell
+_CACHED_FILES: Final = 500  # a notebook makes one of each executed cell
 _OWN_PACKAGE: Final = __name__.partition(".")[0]
 _Def = ast.FunctionDef | ast.AsyncFunctionDef
 _Documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
@@ -97,7 +97,7 @@ def parse_file(filename: str, module_globals: dict[str, Any] | None = None) -> P
         lines = linecache.getlines(filename, module_globals)
         parsed = _files.get(filename)
         if parsed is None or parsed.lines is not lines:
-            if len(_files) >= _KEPT_FILES:
+            if len(_files) >= _CACHED_FILES:
                 _files.clear()
             parsed = _files[filename] = _parse(filename, lines)
         return parsed

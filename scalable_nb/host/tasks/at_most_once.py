@@ -42,7 +42,7 @@ class AtMostOnceGuard:
         ticket = self._taken.get(key)
         return ticket is not None and ticket.worker == worker
 
-    def in_words(self, key: Any) -> str:
+    def refusal_text(self, key: Any) -> str:
         """Where and when the ticket was taken."""
         ticket = self._taken[key]
         return f"was called at {utc_iso(ticket.taken_at)} on {ticket.worker}"

@@ -65,7 +65,7 @@ class AttemptFailures:
             return {"granted": True, "refusal": ""}
         return {
             "granted": False,
-            "refusal": f"{tracked.label} {self._at_most_once.in_words(key)}, and nobody knows "
+            "refusal": f"{tracked.label} {self._at_most_once.refusal_text(key)}, and nobody knows "
             "how far it came. The task is not idempotent, so it is not called again; `resubmit` "
             "does it when the task is named.",
         }

@@ -89,7 +89,7 @@ class TaskTracker(SchedulerPlugin):
         #: Client -> how often it said that kept results answered calls.
         self.answered: Counter[str] = Counter()
         #: Tasks whose result is on disk.
-        self.kept_keys: set[Any] = set()
+        self.stored_keys: set[Any] = set()
         self.stop_requested = asyncio.Event()
         self._told_of_store: set[str] = set()
         self._batches: dict[str, Batch] = {}
@@ -200,19 +200,19 @@ class TaskTracker(SchedulerPlugin):
             self.recorder.begin_attempt(following)
 
     def _on_memory(self, tracked: TrackedTask, start: str, stimulus: str, kwargs: Any) -> None:
-        kept = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
-        if kept:
-            self.recorder.keep(tracked, kept)
-            if kept.get("event"):
-                self.kept_keys.add(tracked.key)
-            if kept.get("problem"):
-                self._tell_of_store(tracked, kept["problem"])
+        cache_facts = (kwargs.get("metadata") or {}).get(ANNOTATION) or {}
+        if cache_facts:
+            self.recorder.record_cache(tracked, cache_facts)
+            if cache_facts.get("event"):
+                self.stored_keys.add(tracked.key)
+            if cache_facts.get("problem"):
+                self._report_store_problem(tracked, cache_facts["problem"])
         started_at = duration_s = None
         for span in kwargs.get("startstops") or ():
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
         self.breakers.on_success(tracked)
-        is_hit = kept.get("event") == "hit" and tracked.reason != RECOVERED
+        is_hit = cache_facts.get("event") == "hit" and tracked.reason != RECOVERED
         is_found = started_at is None or started_at <= tracked.succeeded_at
         if tracked.reason == RECOMPUTED and (is_hit or is_found):
             # Dask asked again for what this very run had computed and kept, or for what the
@@ -234,7 +234,7 @@ class TaskTracker(SchedulerPlugin):
             result_bytes=kwargs.get("nbytes"),
         )
 
-    def _tell_of_store(self, tracked: TrackedTask, problem: str) -> None:
+    def _report_store_problem(self, tracked: TrackedTask, problem: str) -> None:
         # Once per function: whatever ails the store, it ails it for the next task too.
         if tracked.batch.function not in self._told_of_store:
             self._told_of_store.add(tracked.batch.function)
@@ -307,7 +307,7 @@ class TaskTracker(SchedulerPlugin):
         self.failures.forget(tracked.key)
         self.placement.forget(tracked.key)
         del self.records[tracked.key]
-        self.kept_keys.discard(tracked.key)
+        self.stored_keys.discard(tracked.key)
         state = TaskState(self.recorder.ledger.columns["state"][tracked.row])
         if not state.is_final:
             self.recorder.finish(tracked, TaskState.CANCELLED)

@@ -15,7 +15,7 @@ from dask.utils import format_bytes
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
-from scalable_nb.batch_system.job_state import JobFacts, in_words
+from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
@@ -54,7 +54,7 @@ class _WorkerJob:
     came_at: float
     question: LostJob | None = None
     is_answered: bool = False
-    fate: JobFacts | None = None
+    outcome: JobFacts | None = None
 
 
 class JobLosses(SchedulerPlugin):
@@ -71,7 +71,7 @@ class JobLosses(SchedulerPlugin):
     def __init__(self, tracker: TaskTracker, fleet: JobFleet) -> None:
         self._fleet = fleet
         self._queue = fleet.queue
-        self._fates = JobOutcomes(fleet.queue)
+        self._outcomes = JobOutcomes(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
         tracker.recorder.job_of = self.job_of
         tracker.scheduler.add_plugin(self)
@@ -94,41 +94,41 @@ class JobLosses(SchedulerPlugin):
         self,
         worker: str,
         report: ExitReport | None,
-        then: Callable[[str], None],
+        on_outcome: Callable[[str], None],
         *,
         is_expected: bool,
     ) -> bool:
-        """Whether the fate of a lost worker's job has to be found out first.
+        """Whether the outcome of a lost worker's job has to be found out first.
 
         Parameters
         ----------
         worker : str
         report : ExitReport or None
             The nanny's word, if it has come.
-        then : callable
-            Called with the worker when the fate is known, or nobody can say.
+        on_outcome : callable
+            Called with the worker when the outcome is known, or nobody can say.
         is_expected : bool
             Whether the worker had said goodbye to the scheduler.
         """
         job, job_id = self._jobs.get(worker), self.job_of(worker)
-        if job is None or job_id is None or job.is_answered or not self._queue.is_telling:
+        if job is None or job_id is None or job.is_answered or not self._queue.reports_states:
             return False
         if _is_of_process(report):  # the nanny is in the job: it runs on
-            self._fates.drop(job.question)
+            self._outcomes.drop(job.question)
             return False
         if report is None and is_expected and job.entry.is_leaving:  # we ended it
             return False
         if job.question is None:
-            job.question = self._question(job, job_id, worker, then)
-            self._fates.ask(job.question)
+            job.question = self._question(job, job_id, worker, on_outcome)
+            self._outcomes.query(job.question)
         return True
 
     def _question(
-        self, job: _WorkerJob, job_id: str, worker: str, then: Callable[[str], None]
+        self, job: _WorkerJob, job_id: str, worker: str, on_outcome: Callable[[str], None]
     ) -> LostJob:
-        def answer(fate: JobFacts | None) -> None:
-            job.fate, job.is_answered = fate, True
-            then(worker)
+        def answer(outcome: JobFacts | None) -> None:
+            job.outcome, job.is_answered = outcome, True
+            on_outcome(worker)
 
         logs = self._fleet.logs_of
         before = self._queue.last_running(job_id)
@@ -137,7 +137,7 @@ class JobLosses(SchedulerPlugin):
     def has_ended(self, worker: str) -> bool:
         """Whether a lost worker's job is known to have ended, and not by us."""
         job = self._jobs.get(worker)
-        return job is not None and job.fate is not None
+        return job is not None and job.outcome is not None
 
     def amend(
         self,
@@ -166,31 +166,33 @@ class JobLosses(SchedulerPlugin):
             return failure, loss
         last = self._queue.facts(job_id)
         failure = replace(failure, job_id=job_id, host=(last and last.node) or failure.host)
-        if _is_of_process(report) and self._queue.is_telling:
+        if _is_of_process(report) and self._queue.reports_states:
             return replace(failure, job_state="RUNNING"), loss
         if not job.is_answered:
             return failure, loss
-        if job.fate is None:
+        if job.outcome is None:
             where = f"{self._queue.system} job {job_id}"
             message = f"{label}: worker lost: what became of {where} is unknown"
             return replace(failure, message=message), loss
-        return self._of_fate(job.entry, job.fate, failure, label)
+        return self._of_outcome(job.entry, job.outcome, failure, label)
 
-    def _of_fate(
-        self, entry: WorkerGroup, fate: JobFacts, failure: FailedAttempt, label: str
+    def _of_outcome(
+        self, entry: WorkerGroup, outcome: JobFacts, failure: FailedAttempt, label: str
     ) -> tuple[FailedAttempt, WorkerLossCause]:
-        words = f"{label}: worker lost: {in_words(self._queue.system, fate)}"
-        loss = _LOSS_OF.get(fate.state, WorkerLossCause.CRASH)
+        words = f"{label}: worker lost: {outcome_text(self._queue.system, outcome)}"
+        loss = _LOSS_OF.get(outcome.state, WorkerLossCause.CRASH)
         values: dict[str, Any] = {}
-        if fate.is_out_of_memory:
+        if outcome.is_out_of_memory:
             loss = WorkerLossCause.OUT_OF_MEMORY
-            if fate.memory_limit_bytes:
-                used = format_bytes(fate.max_rss_bytes or 0)
-                words += f", using {used} of its limit of {format_bytes(fate.memory_limit_bytes)}"
+            if outcome.memory_limit_bytes:
+                used = format_bytes(outcome.max_rss_bytes or 0)
+                words += (
+                    f", using {used} of its limit of {format_bytes(outcome.memory_limit_bytes)}"
+                )
             values = {
                 "failure_class": OutOfMemoryError.__name__,
                 "category": "resource",
-                "memory_limit_bytes": fate.memory_limit_bytes or failure.memory_limit_bytes,
+                "memory_limit_bytes": outcome.memory_limit_bytes or failure.memory_limit_bytes,
             }
         elif loss is WorkerLossCause.WALLTIME and _had_all(failure, entry.kind.walltime_s):
             loss = WorkerLossCause.WHOLE_WALLTIME
@@ -198,11 +200,11 @@ class JobLosses(SchedulerPlugin):
         amended = replace(
             failure,
             message=words,
-            host=fate.node or failure.host,
-            job_state=fate.state,
-            exit_code=-fate.signal if fate.signal else fate.exit_code,
-            memory_bytes=max(failure.memory_bytes or 0, fate.max_rss_bytes or 0) or None,
-            details={"log_tail": list(fate.log_tail), "job_source": fate.source},
+            host=outcome.node or failure.host,
+            job_state=outcome.state,
+            exit_code=-outcome.signal if outcome.signal else outcome.exit_code,
+            memory_bytes=max(failure.memory_bytes or 0, outcome.max_rss_bytes or 0) or None,
+            details={"log_tail": list(outcome.log_tail), "job_source": outcome.source},
             **values,
         )
         return amended, loss

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.start import publish
 from scalable_nb.magics.completion_values import run_ids
-from scalable_nb.magics.verb import Argument, Context, Example, Verb
+from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
@@ -27,19 +27,19 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     )
     if session is None:
         session = ScalableSession.attach(run_id)
-        context.say(f"Joined run {session.run_id} on target {session.target_name!r}.")
+        context.echo(f"Joined run {session.run_id} on target {session.target_name!r}.")
     else:
-        context.say(f"Run {session.run_id} is this notebook's session already.")
+        context.echo(f"Run {session.run_id} is this notebook's session already.")
     publish(context, session)
     batches = session.batches
     for name, count in batches.sizes().items():
-        context.say(f"`session.batches[{name!r}]`: {count:,} tasks")
+        context.echo(f"`session.batches[{name!r}]`: {count:,} tasks")
     if not batches:
-        context.say("It has called nothing yet.")
+        context.echo("It has called nothing yet.")
     return session
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="attach",
     summary="join a live run: after a kernel was restarted, or from a second notebook",
     run=_run,

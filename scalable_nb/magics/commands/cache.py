@@ -6,7 +6,15 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.run_selection import live_session
-from scalable_nb.magics.verb import Argument, Context, Example, Option, Text, Verb, WrongUse
+from scalable_nb.magics.subcommand import (
+    Argument,
+    Context,
+    Example,
+    InvalidUsageError,
+    Option,
+    Subcommand,
+    Text,
+)
 
 if TYPE_CHECKING:
     from scalable_nb.cache.store import ResultStore
@@ -20,9 +28,9 @@ def _run(context: Context, options: Namespace) -> object:
     action, *words = options.words or ["info"]
     store = _store(context)
     if action == "why":
-        return _why(context, words)
+        return _explain(context, words)
     if words:
-        raise WrongUse(f"`cache {action}` takes nothing more, not {words[0]!r}.")
+        raise InvalidUsageError(f"`cache {action}` takes nothing more, not {words[0]!r}.")
     if action == "info":
         return _with_rate(context, cache_info(store))
     if action == "verify":
@@ -32,7 +40,7 @@ def _run(context: Context, options: Namespace) -> object:
         return Text(f"Removed: {removed}")
     from scalable_nb.errors import UnknownNameError
 
-    raise WrongUse(str(UnknownNameError("action of `cache`", action, _ACTIONS)))
+    raise InvalidUsageError(str(UnknownNameError("action of `cache`", action, _ACTIONS)))
 
 
 def _actions(words: list[str]) -> tuple[str, ...]:
@@ -61,16 +69,18 @@ def _with_rate(context: Context, info: object) -> object:
     return replace(info, hits=events.count("cache-hit"), misses=events.count("cache-kept"))
 
 
-def _why(context: Context, words: list[str]) -> Text:
+def _explain(context: Context, words: list[str]) -> Text:
     """``why NAME [VALUE ...]``: values are Python, names of the notebook among them."""
-    from scalable_nb.cache.maintenance import why
+    from scalable_nb.cache.maintenance import explain_miss
 
     variables = context.variables
     if variables is None or not words:
-        raise WrongUse("`cache why` takes a call in a notebook: `cache why simulate 3 scale=2`.")
+        raise InvalidUsageError(
+            "`cache why` takes a call in a notebook: `cache why simulate 3 scale=2`."
+        )
     function = variables.get(words[0])
     if not callable(function):
-        raise WrongUse(f"cache why {words[0]}: the notebook has no function of this name.")
+        raise InvalidUsageError(f"cache why {words[0]}: the notebook has no function of this name.")
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for word in words[1:]:
@@ -79,7 +89,7 @@ def _why(context: Context, words: list[str]) -> Text:
             kwargs[name] = _value(text)
         else:
             args.append(_value(word))
-    return Text(why(function, *args, **kwargs))
+    return Text(explain_miss(function, *args, **kwargs))
 
 
 def _value(text: str) -> object:
@@ -91,7 +101,7 @@ def _value(text: str) -> object:
         return text
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="cache",
     summary="what is kept: info, verify, clear, or why a call was not found",
     run=_run,
@@ -111,6 +121,9 @@ VERB = Verb(
         Example("cache clear --function simulate", "remove those of one function"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
-    python="from scalable_nb.cache.maintenance import why; print(why(simulate, 3, scale=2.5))",
+    python=(
+        "from scalable_nb.cache.maintenance import explain_miss; "
+        "print(explain_miss(simulate, 3, scale=2.5))"
+    ),
     on_command_line=True,
 )

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.completion_values import batches
 from scalable_nb.magics.run_selection import RUN, visited_session
-from scalable_nb.magics.verb import Argument, Context, Example, Option, Text, Verb, WrongUse
+from scalable_nb.magics.subcommand import (
+    Argument,
+    Context,
+    Example,
+    InvalidUsageError,
+    Option,
+    Subcommand,
+    Text,
+)
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
 def _run(context: Context, options: Namespace) -> Text:
     if options.batches and options.all:
-        raise WrongUse(f"{' '.join(options.batches)} and --all: give one of them.")
+        raise InvalidUsageError(f"{' '.join(options.batches)} and --all: give one of them.")
     with visited_session(context, options.run) as session:
         if not (options.batches or options.all or options.paused):
             return _choice(context.surface.prompt, session.unfinished())
@@ -43,7 +51,7 @@ def _choice(prompt: str, unfinished: Mapping[str, Counter[str]]) -> Text:
     return Text("\n".join(lines))
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="cancel",
     summary="cancel tasks that are not done; results that are there stay",
     run=_run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run
-from scalable_nb.magics.verb import Context, Example, Text, Verb, format_option
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text, format_option
 
 
 def _run(context: Context, options: Namespace) -> object:
@@ -23,7 +23,7 @@ def _run(context: Context, options: Namespace) -> object:
     return Text(diagnosis_text(run.run_id, findings))
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="diagnose",
     summary="say what went wrong in a run, how sure that is, and what to do",
     run=_run,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run, live_session
-from scalable_nb.magics.verb import Context, Example, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
@@ -32,7 +32,7 @@ def _goes_on(session: ScalableSession) -> bool:
     return session.is_live and session.is_host_alive()
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="failures",
     summary="explore failed attempts: classes, durations, kinds, tracebacks",
     run=_run,

@@ -1,68 +1,88 @@
-"""``help``: all verbs, or one."""
+"""``help``: all subcommands, or one."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from scalable_nb.magics.verb import Argument, Context, Example, Option, Surface, Text, Verb
-
-
-def _run(context: Context, options: Namespace) -> Text:
-    from scalable_nb.magics.verb_registry import find_verb
-
-    if options.verb is None:
-        return overview(context.surface)
-    return verb_help(find_verb(options.verb, context.surface), context.surface)
-
-
-def _verbs(words: list[str]) -> Iterable[str]:
-    from scalable_nb.magics.verb_registry import VERBS
-
-    return VERBS
-
-
-VERB = Verb(
-    name="help",
-    summary="list the verbs, or explain one",
-    run=_run,
-    arguments=(Argument("verb", "VERB", "the verb to explain", _verbs),),
-    examples=(Example("help", "list all verbs"), Example("help report", "explain one")),
-    python="import scalable_nb; help(scalable_nb)",
-    on_command_line=True,
+from scalable_nb.magics.subcommand import (
+    Argument,
+    Context,
+    Example,
+    Option,
+    Subcommand,
+    Surface,
+    Text,
 )
 
 
-def overview(surface: Surface) -> Text:
-    """One line per verb."""
-    rows = [(verb.name, verb.summary) for verb in surface.verbs.values()]
-    shared = " ".join(option.usage for option in surface.shared)
-    return Text(
-        f"{surface.prompt} VERB [options]\n\n{_columns(rows)}\n\n"
-        f"Every verb takes {shared}.\n"
-        f"`{surface.prompt} VERB --help` explains a verb with examples."
+def make_subcommand(
+    subcommands: Mapping[str, Subcommand], find_subcommand: Callable[[str, Surface], Subcommand]
+) -> Subcommand:
+    """Return ``help`` for a table of subcommands.
+
+    Parameters
+    ----------
+    subcommands : mapping
+        Name -> subcommand; read when help is typed, so that it may contain ``help`` itself.
+    find_subcommand : callable
+        Returns the subcommand of a name on a surface.
+    """
+
+    def run(context: Context, options: Namespace) -> Text:
+        if options.subcommand is None:
+            return overview(context.surface)
+        return subcommand_help(
+            find_subcommand(options.subcommand, context.surface), context.surface
+        )
+
+    def names(words: list[str]) -> Iterable[str]:
+        return subcommands
+
+    return Subcommand(
+        name="help",
+        summary="list the subcommands, or explain one",
+        run=run,
+        arguments=(Argument("subcommand", "SUBCOMMAND", "the subcommand to explain", names),),
+        examples=(Example("help", "list all subcommands"), Example("help report", "explain one")),
+        python="import scalable_nb; help(scalable_nb)",
+        on_command_line=True,
     )
 
 
-def verb_help(verb: Verb, surface: Surface) -> Text:
-    """Everything about one verb: usage, options, examples, the same in Python."""
-    parts = [usage(verb, surface), verb.summary[0].upper() + verb.summary[1:] + "."]
-    if verb.arguments:
-        parts.append(_section("arguments", [(a.value, a.summary) for a in verb.arguments]))
-    options = [(_spellings(option), option.summary) for option in surface.options(verb)]
+def overview(surface: Surface) -> Text:
+    """One line per subcommand."""
+    rows = [(subcommand.name, subcommand.summary) for subcommand in surface.subcommands.values()]
+    shared = " ".join(option.usage for option in surface.shared)
+    return Text(
+        f"{surface.prompt} SUBCOMMAND [options]\n\n{_columns(rows)}\n\n"
+        f"Every subcommand takes {shared}.\n"
+        f"`{surface.prompt} SUBCOMMAND --help` explains a subcommand with examples."
+    )
+
+
+def subcommand_help(subcommand: Subcommand, surface: Surface) -> Text:
+    """Everything about one subcommand: usage, options, examples, the same in Python."""
+    parts = [
+        usage(subcommand, surface),
+        subcommand.summary[0].upper() + subcommand.summary[1:] + ".",
+    ]
+    if subcommand.arguments:
+        parts.append(_section("arguments", [(a.value, a.summary) for a in subcommand.arguments]))
+    options = [(_spellings(option), option.summary) for option in surface.options(subcommand)]
     parts.append(_section("options", options))
-    start = surface.line(verb).removesuffix(verb.name)
-    examples = [(start + e.line, f"# {e.effect}") for e in verb.examples]
+    start = surface.line(subcommand).removesuffix(subcommand.name)
+    examples = [(start + e.line, f"# {e.effect}") for e in subcommand.examples]
     parts.append(_section("examples", examples))
-    parts.append(f"in Python:\n  {verb.python}")
+    parts.append(f"in Python:\n  {subcommand.python}")
     return Text("\n\n".join(parts))
 
 
-def usage(verb: Verb, surface: Surface) -> str:
-    """The verb with its arguments and options on one line."""
-    arguments = [argument.usage for argument in verb.arguments]
-    options = [option.usage for option in verb.options]
-    return " ".join([surface.line(verb), *arguments, *options])
+def usage(subcommand: Subcommand, surface: Surface) -> str:
+    """The subcommand with its arguments and options on one line."""
+    arguments = [argument.usage for argument in subcommand.arguments]
+    options = [option.usage for option in subcommand.options]
+    return " ".join([surface.line(subcommand), *arguments, *options])
 
 
 def _spellings(option: Option) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from scalable_nb.magics.verb import Context, Example, Option, Verb
+from scalable_nb.magics.subcommand import Context, Example, Option, Subcommand
 
 
 def _run(context: Context, options: Namespace) -> Path:
@@ -13,11 +13,11 @@ def _run(context: Context, options: Namespace) -> Path:
     from scalable_nb.paths import MANIFEST_NAME
 
     path = write_template(options.path or Path(MANIFEST_NAME), force=options.force)
-    context.say(f"Wrote {path}. Edit it, then look at `{context.surface.prompt} plan`.")
+    context.echo(f"Wrote {path}. Edit it, then look at `{context.surface.prompt} plan`.")
     return path
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="init",
     summary="write a commented scalable.yaml to begin with",
     run=_run,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from scalable_nb.magics.completion_values import log_names
 from scalable_nb.magics.run_selection import LAST, RUN, chosen_run, live_session
-from scalable_nb.magics.verb import (
+from scalable_nb.magics.subcommand import (
     Argument,
     Context,
     Example,
+    InvalidUsageError,
     Option,
+    Subcommand,
     Text,
-    Verb,
-    WrongUse,
     whole_number,
 )
 
@@ -31,7 +31,9 @@ def _run(context: Context, options: Namespace) -> Text:
     run = chosen_run(context, options)
     if options.task is not None:
         if options.names:
-            raise WrongUse(f"{options.names[0]} and --task {options.task}: give one of them.")
+            raise InvalidUsageError(
+                f"{options.names[0]} and --task {options.task}: give one of them."
+            )
         return Text(_of_task(context, run, options.task, options.lines))
     files = run.log_files()
     if not options.names:
@@ -71,7 +73,7 @@ def _of_task(context: Context, run: RunPaths, task_id: str, count: int) -> str:
     controls = SessionControls(session) if session and is_ours else RunControls(run)
     attempts = controls.attempts(task_id)
     if not attempts:
-        raise WrongUse(
+        raise InvalidUsageError(
             f"run {run.run_id} has no attempt of a task {task_id!r}; expected a key as "
             f"`{context.surface.prompt} tasks` shows it."
         )
@@ -81,7 +83,7 @@ def _of_task(context: Context, run: RunPaths, task_id: str, count: int) -> str:
     return "\n".join([f"{head}:", *lines]) if lines else f"{head}: nothing was logged."
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="logs",
     summary="show what the host, the workers and the jobs of a run wrote",
     run=_run,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.cell_function import CellFunction, make_function
 from scalable_nb.magics.completion_values import components, tasks
-from scalable_nb.magics.verb import (
+from scalable_nb.magics.subcommand import (
     Context,
     Example,
+    InvalidUsageError,
     Option,
-    Verb,
-    WrongUse,
+    Subcommand,
     seconds,
     whole_number,
 )
@@ -34,22 +34,28 @@ def _run(context: Context, options: Namespace) -> FutureList:
     columns = _columns(options.over, variables)
     calls = _calls(columns, options.product)
     cell = make_function(context.cell or "", _function_name(options.name), list(columns), variables)
-    context.say(_told(cell, columns, len(calls)))
-    return client.map(_kept(cell, options.cache), *zip(*calls, strict=True), **_terms(options))
+    context.echo(_summary(cell, columns, len(calls)))
+    return client.map(
+        _as_cacheable(cell, options.cache), *zip(*calls, strict=True), **_terms(options)
+    )
 
 
 def _columns(over: list[str] | None, variables: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The values of each name that the cell is mapped over."""
     if not over:
-        raise WrongUse(f"nothing to map over; expected e.g. `%%scalable map {_OVER_EXAMPLE}`.")
+        raise InvalidUsageError(
+            f"nothing to map over; expected e.g. `%%scalable map {_OVER_EXAMPLE}`."
+        )
     columns: dict[str, list[Any]] = {}
     for text in over:
         name, equals, expression = text.partition("=")
         name = name.strip()
         if not name.isidentifier():
-            raise WrongUse(f"--over {text}: expected NAME=VALUES, e.g. `{_OVER_EXAMPLE}`.")
+            raise InvalidUsageError(f"--over {text}: expected NAME=VALUES, e.g. `{_OVER_EXAMPLE}`.")
         if name in columns:
-            raise WrongUse(f"--over {name}= is given twice; each name has one column of values.")
+            raise InvalidUsageError(
+                f"--over {name}= is given twice; each name has one column of values."
+            )
         columns[name] = _values(text, expression if equals else name, variables)
     return columns
 
@@ -58,19 +64,19 @@ def _values(text: str, expression: str, variables: Mapping[str, Any]) -> list[An
     try:
         values = eval(expression, dict(variables))  # the person's own, in their own notebook
     except Exception as error:  # whatever the expression raises
-        raise WrongUse(
+        raise InvalidUsageError(
             f"--over {text}: {type(error).__name__}: {error}. Quotes keep an expression with "
             "spaces together: --over 'x=[1, 2]'."
         ) from error
     try:
         listed = list(values)
     except TypeError as error:
-        raise WrongUse(
+        raise InvalidUsageError(
             f"--over {text}: a {type(values).__name__} cannot be mapped over; expected several "
             f"values, e.g. `{_OVER_EXAMPLE}`."
         ) from error
     if not listed:
-        raise WrongUse(f"--over {text}: there are no values.")
+        raise InvalidUsageError(f"--over {text}: there are no values.")
     return listed
 
 
@@ -79,9 +85,9 @@ def _calls(columns: Mapping[str, list[Any]], is_product: bool) -> list[tuple[Any
         return list(itertools.product(*columns.values()))
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
-        raise WrongUse(
-            f"--over takes the values of all names side by side, but {told}; `--product` runs "
+        sizes = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        raise InvalidUsageError(
+            f"--over takes the values of all names side by side, but {sizes}; `--product` runs "
             "every combination."
         )
     return list(zip(*columns.values(), strict=True))
@@ -92,7 +98,7 @@ def _function_name(batch: str | None) -> str:
     return name if name.isidentifier() else "cell"
 
 
-def _kept(cell: CellFunction, is_cached: bool) -> Any:
+def _as_cacheable(cell: CellFunction, is_cached: bool) -> Any:
     from scalable_nb.cache.decorator import cacheable
 
     return cacheable(cell.function) if is_cached else cell.function
@@ -113,7 +119,7 @@ def _terms(options: Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _told(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -> str:
+def _summary(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -> str:
     lines = [f"{count:,} task{'' if count == 1 else 's'} over {', '.join(columns)}."]
     if cell.shipped:
         shipped = ", ".join(f"{k} ({type(v).__name__})" for k, v in cell.shipped.items())
@@ -123,7 +129,7 @@ def _told(cell: CellFunction, columns: Mapping[str, list[Any]], count: int) -> s
     return "\n".join(lines)
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="map",
     summary="run the cell once for each of many values, on the workers",
     run=_run,

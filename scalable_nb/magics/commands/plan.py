@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.completion_values import targets
-from scalable_nb.magics.verb import Context, Example, Option, Verb
+from scalable_nb.magics.subcommand import Context, Example, Option, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.manifest.start_plan import Plan
@@ -33,7 +33,7 @@ def _run(context: Context, options: Namespace) -> Plan:
     return make_plan(load_manifest(options.manifest, target=options.target))
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="plan",
     summary="show what a start would ask for: workers, memory, walltime, batch script",
     run=_run,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.completion_values import run_ids
 from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run, newest_run
-from scalable_nb.magics.verb import Context, Example, Option, Text, Verb, WrongUse, format_option
+from scalable_nb.magics.subcommand import (
+    Context,
+    Example,
+    InvalidUsageError,
+    Option,
+    Subcommand,
+    Text,
+    format_option,
+)
 
 if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
@@ -23,7 +31,9 @@ def _run(context: Context, options: Namespace) -> object:
     report: Report | Comparison = build_report(run)
     if options.compare is not None:
         if options.failures or options.format == "html":
-            raise WrongUse("--compare gives text or json, of the whole run: leave out the other.")
+            raise InvalidUsageError(
+                "--compare gives text or json, of the whole run: leave out the other."
+            )
         report = compare(build_report(newest_run(options.compare)), build_report(run))
     if options.format == "html":
         return _page(run, report, options)
@@ -63,7 +73,7 @@ def _written(value: object, output: str | None) -> object:
     return Text(f"Written to {path.absolute()}")
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="report",
     summary="tell what became of a run, from its folder alone",
     run=_run,

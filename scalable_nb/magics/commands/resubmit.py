@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from scalable_nb.magics.commands.start import publish
 from scalable_nb.magics.completion_values import failures, run_ids
 from scalable_nb.magics.run_selection import LAST
-from scalable_nb.magics.verb import Context, Example, Option, Verb, WrongUse, seconds, whole_number
+from scalable_nb.magics.subcommand import (
+    Context,
+    Example,
+    InvalidUsageError,
+    Option,
+    Subcommand,
+    seconds,
+    whole_number,
+)
 from scalable_nb.magics.wait import WaitInterrupted, wait_for
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
     from scalable_nb.session.session import current_session
 
     if options.run is not None and options.last:
-        raise WrongUse(f"--run {options.run} and --last name two runs: give one of them.")
+        raise InvalidUsageError(f"--run {options.run} and --last name two runs: give one of them.")
     run = options.run or ("last" if options.last else None)
     choice: dict[str, Any] = {
         "only": options.only,
@@ -39,7 +47,7 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
             return resubmit(tasks, run=run, **choice, dry_run=True)
     if tasks is not None and not tasks.failed:
-        context.say(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
+        context.echo(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
     futures: Any = resubmit(tasks, run=run, **choice)
     if not futures:
         return futures  # type: ignore[no-any-return]
@@ -66,7 +74,7 @@ def _function(context: Context, name: str | None) -> Any:
         return None
     function = (context.variables or {}).get(name)
     if not callable(function):
-        raise WrongUse(f"--func {name}: the notebook has no function of this name.")
+        raise InvalidUsageError(f"--func {name}: the notebook has no function of this name.")
     return function
 
 
@@ -82,7 +90,7 @@ def _interrupted(context: Context, futures: FutureList, name: str) -> WaitInterr
     )
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="resubmit",
     summary="run what failed again, and join it with what is there; also of a run that is over",
     run=_run,

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from scalable_nb.magics.completion_values import paused_batches
 from scalable_nb.magics.run_selection import RUN, visited_session
-from scalable_nb.magics.verb import Argument, Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand, Text
 
 
 def _run(context: Context, options: Namespace) -> Text:
@@ -17,7 +17,7 @@ def _run(context: Context, options: Namespace) -> Text:
     return Text(f"{count:,} paused task{' goes' if count == 1 else 's go'} on.")
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="resume",
     summary="let tasks go on that were paused because all before them failed alike",
     run=_run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scalable_nb.magics.verb import Context, Example, Verb, format_option
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, format_option
 
 
 def _run(context: Context, options: Namespace) -> object:
@@ -15,7 +15,7 @@ def _run(context: Context, options: Namespace) -> object:
     return runs.to_dict() if options.format == "json" else runs
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="runs",
     summary="list all runs: finished, running, or interrupted because their host died",
     run=_run,

@@ -6,14 +6,14 @@ from argparse import Namespace
 
 from scalable_nb.magics.completion_values import components
 from scalable_nb.magics.run_selection import RUN, visited_session
-from scalable_nb.magics.verb import (
+from scalable_nb.magics.subcommand import (
     Argument,
     Context,
     Example,
+    InvalidUsageError,
     Option,
+    Subcommand,
     Text,
-    Verb,
-    WrongUse,
     whole_number,
 )
 
@@ -21,12 +21,12 @@ from scalable_nb.magics.verb import (
 def _run(context: Context, options: Namespace) -> Text:
     is_adaptive = options.min is not None or options.max is not None
     if is_adaptive and options.count is not None:
-        raise WrongUse(
+        raise InvalidUsageError(
             f"{options.count} and --min or --max: a fixed number, or limits between which the work "
             "decides. Give one of them."
         )
     if not is_adaptive and options.count is None:
-        raise WrongUse(
+        raise InvalidUsageError(
             f"how many workers? `{context.surface.prompt} scale 4` is a fixed number, "
             f"`{context.surface.prompt} scale --min 0 --max 10` lets the work decide."
         )
@@ -49,10 +49,10 @@ def _count(text: str) -> int:
     try:
         return whole_number(text)
     except ValueError as error:
-        raise WrongUse(f"{text!r} is no number of workers: {error}.") from None
+        raise InvalidUsageError(f"{text!r} is no number of workers: {error}.") from None
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="scale",
     summary="ask for more or fewer workers; none is ended that executes a task",
     run=_run,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.plan import MANIFEST, TARGET
 from scalable_nb.magics.run_selection import live_session
-from scalable_nb.magics.verb import Context, Example, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand
 
 if TYPE_CHECKING:
     from scalable_nb.manifest.load import LoadedManifest
@@ -21,14 +21,16 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     if session is None:
         session = ScalableSession.from_yaml(options.manifest, target=options.target)
         session.start()
-        context.say(f"Started target {session.target_name!r}.")
+        context.echo(f"Started target {session.target_name!r}.")
         if session.manifest.defaulted and not session.manifest.discovered:
-            context.say(_chosen(session.manifest))
+            context.echo(_chosen(session.manifest))
         if session.ends_with:
-            context.say(f"Note: {session.ends_with}.")
+            context.echo(f"Note: {session.ends_with}.")
     else:
         notice = _notice_of_joining(session, options)
-        context.say(f"Target {session.target_name!r} is live already: this is its session.{notice}")
+        context.echo(
+            f"Target {session.target_name!r} is live already: this is its session.{notice}"
+        )
     publish(context, session)
     return session
 
@@ -53,16 +55,16 @@ def _notice_of_joining(live: ScalableSession, options: Namespace) -> str:
     source = options.manifest or live.manifest.source
     if options.target is None and (source is None or not source.exists()):
         return ""
-    asked = load_manifest(source, target=options.target or live.target_name)
-    if asked.target_name != live.target_name:
+    requested = load_manifest(source, target=options.target or live.target_name)
+    if requested.target_name != live.target_name:
         raise SessionConflictError(
-            f"cannot start target {asked.target_name!r}: a session on target "
+            f"cannot start target {requested.target_name!r}: a session on target "
             f"{live.target_name!r} is live (run {live.run_id}). `%scalable stop` ends it."
         )
-    if asked.sha256 == live.manifest.sha256:
+    if requested.sha256 == live.manifest.sha256:
         return ""
     return (
-        f" It has the manifest of its start; {asked.source or 'the default'} now differs: "
+        f" It has the manifest of its start; {requested.source or 'the default'} now differs: "
         "`%scalable stop`, then `%scalable start` takes that."
     )
 
@@ -81,12 +83,12 @@ def publish(context: Context, session: ScalableSession) -> None:
         if name in variables and not isinstance(variables[name], ours)
     ]
     variables["session"], variables["client"] = session, session.client
-    context.say(f"`session` and `client` are in the namespace. Files: {session.paths.folder}")
+    context.echo(f"`session` and `client` are in the namespace. Files: {session.paths.folder}")
     if replaced:
-        context.say(f"They replace variables of yours: {' and '.join(replaced)}.")
+        context.echo(f"They replace variables of yours: {' and '.join(replaced)}.")
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="start",
     summary="start a target, and put `session` and `client` into the namespace",
     run=_run,

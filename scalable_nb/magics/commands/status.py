@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 
 from scalable_nb.magics.run_selection import RUN, visited_session
-from scalable_nb.magics.verb import Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text
 
 
 def _run(context: Context, options: Namespace) -> object:
@@ -23,7 +23,7 @@ def _run(context: Context, options: Namespace) -> object:
     return status
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="status",
     summary="show the session: target, workers, tasks by state, dashboard",
     run=_run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from scalable_nb.magics.run_selection import RUN, reach_session
-from scalable_nb.magics.verb import Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text
 
 
 def _run(context: Context, options: Namespace) -> Text:
@@ -17,7 +17,7 @@ def _run(context: Context, options: Namespace) -> Text:
     return Text(build_report(session.paths).to_text())
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="stop",
     summary="end the session, its host and its jobs, and tell what became of the run",
     run=_run,

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.run_selection import LAST, RUN, live_session, named_run, newest_run
-from scalable_nb.magics.verb import Context, Example, Text, Verb
+from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text
 
 if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
@@ -43,7 +43,7 @@ def _as_text(run: RunPaths) -> Text:
     return Text(summary_text(summary))
 
 
-VERB = Verb(
+SUBCOMMAND = Subcommand(
     name="tasks",
     summary="show the table of all tasks: live of the session, or of a finished run",
     run=_run,

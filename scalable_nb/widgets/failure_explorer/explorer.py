@@ -103,12 +103,12 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             "show all": lambda _: self.choose(Selection()),
             "refresh": lambda _: self.refresh(),
             "remedy": self._remedy,
-            "resubmit": lambda _: self._tell(self.resubmit()),
+            "resubmit": lambda _: self._show_message(self.resubmit()),
             "reproduce": lambda _: self._reproduce(),
             "open log": lambda _: self._open_log(),
             "save": lambda _: self._save_page(),
         }
-        self._panel = FailurePanel(self._asked, is_of_run=self._paths is not None)
+        self._panel = FailurePanel(self._handle_action, is_of_run=self._paths is not None)
         super().__init__([self._panel])
         self._view = FailureView(self._records, None, timeout_s)
         self._show()
@@ -229,7 +229,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     def _load(self) -> None:
         self._view = FailureView(self._records, self.selection, self._timeout_s)
-        self._panel.tell("")
+        self._panel.show_message("")
         self._show()
 
     def _show(self) -> None:
@@ -266,7 +266,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     # --- what the page asks ----------------------------------------------------
 
-    def _asked(self, what: str, value: Any) -> None:
+    def _handle_action(self, what: str, value: Any) -> None:
         with self._showing_problems():
             self._answers[what](value)
 
@@ -288,7 +288,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             self.choose(replace(self.selection, text=text))
 
     def _remedy(self, finding: Finding) -> None:
-        self._tell(self.resubmit(*finding.fingerprints, **(finding.changes or {})))
+        self._show_message(self.resubmit(*finding.fingerprints, **(finding.changes or {})))
 
     def _reproduce(self) -> None:
         chosen = self._chosen_kind()
@@ -305,7 +305,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             self._show_outcome(rest())
 
     def _show_outcome(self, outcome: Outcome) -> None:
-        self._tell(outcome.text)
+        self._show_message(outcome.text)
         if outcome.details:
             self._panel.detail(failure_html.outcome_html(outcome.text, outcome.details))
 
@@ -318,10 +318,10 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     def _save_page(self) -> None:
         name = f"failures-{self._paths.run_id}.html" if self._paths else "failures.html"
-        self._tell(f"Written to {self.export(name).absolute()}")
+        self._show_message(f"Written to {self.export(name).absolute()}")
 
-    def _tell(self, text: str) -> None:
-        self._panel.tell(failure_html.note_html(text))
+    def _show_message(self, text: str) -> None:
+        self._panel.show_message(failure_html.note_html(text))
 
     @contextmanager
     def _showing_problems(self) -> Iterator[None]:
@@ -329,7 +329,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            self._panel.tell(failure_html.problem_html(error))
+            self._panel.show_message(failure_html.problem_html(error))
 
     # --- what is kept ----------------------------------------------------------
 
@@ -343,11 +343,11 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
                 self._show()
                 if self._is_going_on is not None:
                     self._follower = Follower(self.refresh, self._is_going_on)
-            told = (self._title, self.frame, self.groups, self.findings)
+            shown = (self._title, self.frame, self.groups, self.findings)
             first = self.groups["example"].head(1).tolist()
             example = self._records.row(int(first[0])) if first else None
         return {
             **super()._repr_mimebundle_(**kwargs),
-            "text/plain": failure_html.static_text(*told),
-            "text/html": failure_html.static_html(*told, example),
+            "text/plain": failure_html.static_text(*shown),
+            "text/html": failure_html.static_html(*shown, example),
         }

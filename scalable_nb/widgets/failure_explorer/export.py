@@ -119,14 +119,17 @@ def report_page(view: FailureView, title: str, text: str = "") -> str:
 def issue_text(group: Any, row: dict[str, Any], findings: list[Finding]) -> str:
     """A kind of failure as the text of an issue on GitHub, arguments left out."""
     trace = plain_text(row.get("traceback"), 8_000).replace("```", "'''")
-    told = [f for f in findings if group.fingerprint in f.fingerprints]
+    shown_findings = [f for f in findings if group.fingerprint in f.fingerprints]
     lines = [
         f"### {_quoted(group.failure_class)}: {_quoted(normalise_message(group.message))}",
         "",
         f"- {group.attempts:,} failed attempts of {group.tasks:,} tasks, {group.failed_tasks:,} "
         "failed for good",
         f"- function: `{_quoted(row.get('function_name'))}`, category: {_quoted(group.category)}",
-        *(f"- diagnosis ({f.confidence:.0%} sure): {f.rule.replace('_', ' ')}" for f in told[:3]),
+        *(
+            f"- diagnosis ({f.confidence:.0%} sure): {f.rule.replace('_', ' ')}"
+            for f in shown_findings[:3]
+        ),
         "",
         "```",
         trace or "no traceback in the journal",

@@ -133,8 +133,8 @@ def static_text(
 
 def problems_text(problems: Mapping[str, int]) -> str:
     """What was not as it should be in the journals; empty where all was."""
-    told = ", ".join(f"{name} in {_counted(count, 'line')}" for name, count in problems.items())
-    return f"Not all of the journal could be read: {told}." if told else ""
+    counts = ", ".join(f"{name} in {_counted(count, 'line')}" for name, count in problems.items())
+    return f"Not all of the journal could be read: {counts}." if counts else ""
 
 
 def remedy_label(finding: Finding) -> str:
@@ -188,8 +188,8 @@ def _groups_html(groups: Iterable[Any], count: int) -> str:
 def _attempt(example: Mapping[str, Any]) -> str:
     made, allowed = number(example.get("attempt")), number(example.get("attempts_allowed"))
     seconds = number(example.get("duration_s"))
-    told = f"{made:g} of {max(made, allowed):g}" if made >= 1 and allowed >= 1 else ""
-    return told + (f", {seconds:.3g} s" if seconds >= 0 else "")
+    counts = f"{made:g} of {max(made, allowed):g}" if made >= 1 and allowed >= 1 else ""
+    return counts + (f", {seconds:.3g} s" if seconds >= 0 else "")
 
 
 def _traceback_html(example: Mapping[str, Any], max_chars: int) -> str:

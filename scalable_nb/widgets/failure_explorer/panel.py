@@ -22,7 +22,7 @@ _MAX_REMEDIES: Final = 3
 _ALL: Final = "\0all"
 
 #: Name of what is asked, with its value: see `FailurePanel`.
-Ask = Callable[[str, Any], None]
+OnAction = Callable[[str, Any], None]
 
 
 class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -30,7 +30,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
 
     Parameters
     ----------
-    ask : callable
+    on_action : callable
         Called with what a person asks: ``"class"`` (a name, None for all), ``"text"``,
         ``"kind"`` (a fingerprint), ``"remedy"`` (a `Finding`), or with None ``"show all"``,
         ``"refresh"``, ``"resubmit"``, ``"reproduce"``, ``"open log"``, ``"save"``.
@@ -38,9 +38,9 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         Whether there is a run that can be acted on.
     """
 
-    def __init__(self, ask: Ask, *, is_of_run: bool) -> None:
+    def __init__(self, on_action: OnAction, *, is_of_run: bool) -> None:
         super().__init__()
-        self._ask, self._is_of_run = ask, is_of_run
+        self._on_action, self._is_of_run = on_action, is_of_run
         self._is_loading = False
         self._shown: list[ipywidgets.Widget] = []
         wide = ipywidgets.Layout(width="auto", max_width="28em")
@@ -65,22 +65,22 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         acting = [again, here, log] if is_of_run else []
         self._buttons = ipywidgets.HBox([*acting, self._copy, save], layout=wrapped)
         self._class.observe(self._on_class, "value")
-        self._search.observe(lambda _: ask("text", one_line(self._search.value)), "value")
+        self._search.observe(lambda _: on_action("text", one_line(self._search.value)), "value")
         self._list.observe(self._on_kind, "value")
 
     def _button(self, label: str, icon: str, what: str, value: Any = None) -> ipywidgets.Button:
         button = ipywidgets.Button(description=label, icon=icon)
         button.layout.width = "auto"
-        button.on_click(lambda _: self._ask(what, value))
+        button.on_click(lambda _: self._on_action(what, value))
         return button
 
     def _on_class(self, _: Any) -> None:
         if not self._is_loading:
-            self._ask("class", None if self._class.value == _ALL else self._class.value)
+            self._on_action("class", None if self._class.value == _ALL else self._class.value)
 
     def _on_kind(self, _: Any) -> None:
         if not self._is_loading:
-            self._ask("kind", self._list.value)
+            self._on_action("kind", self._list.value)
 
     # --- what is chosen in the list ------------------------------------------------
 
@@ -104,8 +104,8 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
     def show(self, view: FailureView, title: str, remedies: Sequence[Finding]) -> None:
         """Bring words, fields and lists up to date, in as few messages as can be."""
         sentence = failure_html.headline(view.frame, view.groups)
-        told = failure_html.problems_text(view.records.problems)
-        _set(self._head, failure_html.head_html(title, sentence, view.findings, told))
+        problems = failure_html.problems_text(view.records.problems)
+        _set(self._head, failure_html.head_html(title, sentence, view.findings, problems))
         chosen = f"Only {view.selection}" if not view.selection.is_empty else ""
         _set(self._chosen, failure_html.note_html(chosen))
         self._fill_classes(view)
@@ -122,7 +122,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         if [part.model_id for part in parts] != [part.model_id for part in self._shown]:
             self._shown = self.children = parts
 
-    def tell(self, html: str) -> None:
+    def show_message(self, html: str) -> None:
         """Say something in passing."""
         _set(self._note, html)
 

@@ -26,7 +26,7 @@ class PageRequests:
         Gives the key of a row of the table.
     send : callable
         Sends a message to the page.
-    tell_problem : callable
+    report_problem : callable
         Shows a text under the view; the empty one takes it away.
     """
 
@@ -36,12 +36,12 @@ class PageRequests:
         *,
         key_of: Callable[[int], str],
         send: Callable[[Message], None],
-        tell_problem: Callable[[str, Exception | None], None],
+        report_problem: Callable[[str, Exception | None], None],
     ) -> None:
         self._given = controls
         self._key_of = key_of
         self._send = send
-        self._tell_problem = tell_problem
+        self._report_problem = report_problem
         self._answers: Final[dict[str, Callable[[Message], None]]] = {
             "attempts": self._attempts,
             "log": self._log,
@@ -61,11 +61,11 @@ class PageRequests:
         except Exception as error:
             # ipywidgets would write it to a log that nobody reads.
             logger.exception("a request of the task table failed")
-            self._tell_problem("the kernel could not answer the table", error)
+            self._report_problem("the kernel could not answer the table", error)
             if "id" in content:
-                self._tell_outcome(content["id"], _failure(error))
+                self._report_outcome(content["id"], _failure(error))
         else:
-            self._tell_problem("", None)
+            self._report_problem("", None)
 
     @property
     def _controls(self) -> Controls:
@@ -91,7 +91,7 @@ class PageRequests:
     def _act(self, content: Message) -> None:
         keys = [self._key_of(int(row)) for row in content["rows"]]
         outcome = self._controls.act(str(content["action"]), keys)
-        self._tell_outcome(content["id"], outcome)
+        self._report_outcome(content["id"], outcome)
         if outcome.then is not None:
             # The kernel has other things to do meanwhile.
             arguments = (content["id"], outcome.then)
@@ -103,9 +103,9 @@ class PageRequests:
         except Exception as error:
             logger.exception("an action of the task table failed")
             outcome = _failure(error)
-        self._tell_outcome(number, outcome)
+        self._report_outcome(number, outcome)
 
-    def _tell_outcome(self, number: int, outcome: Outcome) -> None:
+    def _report_outcome(self, number: int, outcome: Outcome) -> None:
         texts = {"text": outcome.text, "details": outcome.details}
         self._send({"type": "acted", "id": number, **texts})
 

@@ -137,7 +137,7 @@ class TaskTable(anywidget.AnyWidget):
             controls,
             key_of=self._stream.key,
             send=self.send,
-            tell_problem=self._tell_problem,
+            report_problem=self._report_problem,
         )
         self._snapshot_cost_s = 0.0
         self._snapshot_bytes = 0
@@ -211,7 +211,7 @@ class TaskTable(anywidget.AnyWidget):
             except Exception as error:
                 # A thread's exception is seen by nobody; the table says that it stopped.
                 logger.exception("the task table no longer follows its run")
-                self._tell_problem("the table no longer follows the run", error)
+                self._report_problem("the table no longer follows the run", error)
                 return
             if self.status != "live":
                 return  # and was told so
@@ -240,7 +240,7 @@ class TaskTable(anywidget.AnyWidget):
                 self.send({"type": "delta"}, buffers=[frame.data])
             if self.status != self._mirror.status:
                 self.status = self._mirror.status
-            self._tell_pauses()
+            self._publish_pauses()
             summary = self._summary()
             has_ended = self.status != "live"
             is_over = has_ended or summary.done == len(summary.states) > 0
@@ -250,7 +250,7 @@ class TaskTable(anywidget.AnyWidget):
             if is_over:
                 self._outputs.update(summary, at_once=at_once or has_ended)
 
-    def _tell_pauses(self) -> None:
+    def _publish_pauses(self) -> None:
         with self._mirror.lock:
             paused = paused_batches(self._mirror.ledger, self._stream.ledger_rows())
         if self._controls is None or self._mirror.status != "live":
@@ -302,7 +302,7 @@ class TaskTable(anywidget.AnyWidget):
         else:
             self._requests.answer(content)
 
-    def _tell_problem(self, what: str, error: Exception | None) -> None:
+    def _report_problem(self, what: str, error: Exception | None) -> None:
         text = "" if error is None else f"{what}: {type(error).__name__}: {error}"
         self.problem = text[:1000]
 

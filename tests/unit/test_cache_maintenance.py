@@ -12,7 +12,7 @@ import pytest
 from scalable_nb import cacheable
 from scalable_nb.cache.file_lock import STALE_AFTER_S, IndexBusyError, OwnerLock
 from scalable_nb.cache.index import ResultIndex
-from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache, why
+from scalable_nb.cache.maintenance import cache_info, clear_cache, explain_miss, verify_cache
 from scalable_nb.cache.store import OversizedResultError, ResultStore
 
 FACTOR = 2
@@ -78,19 +78,19 @@ def test_why_a_call_is_not_kept(store: ResultStore) -> None:
         return part(x) + y
 
     kept = cacheable(store=store)(whole)
-    assert "no result of" in why(kept, 1)
+    assert "no result of" in explain_miss(kept, 1)
     kept(1, y=5)
-    assert "is kept: " in why(kept, 1, 5)
-    assert why(kept, 1, 6).endswith("Of the nearest one differ: argument 'y'")
+    assert "is kept: " in explain_miss(kept, 1, 5)
+    assert explain_miss(kept, 1, 6).endswith("Of the nearest one differ: argument 'y'")
     newer = cacheable(store=store, version=2)(whole)
-    assert "the version (None was kept, 2 is asked)" in why(newer, 1, 5)
+    assert "the version (None was kept, 2 is asked)" in explain_miss(newer, 1, 5)
 
     def part(x: int) -> int:  # type: ignore[no-redef]  # noqa: F811 - corrected
         return x + 100
 
     changed = cacheable(store=store)(whole)
-    assert "the source of `" in why(changed, 1, 5)
-    assert "part`" in why(changed, 1, 5)
+    assert "the source of `" in explain_miss(changed, 1, 5)
+    assert "part`" in explain_miss(changed, 1, 5)
 
 
 def test_a_limit_keeps_large_results_out(store: ResultStore) -> None:

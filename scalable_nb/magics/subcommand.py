@@ -1,4 +1,4 @@
-"""What a verb is: the entry of the table from which everything else is made."""
+"""What a subcommand is: the entry of the table from which everything else is made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 Candidates = Callable[[list[str]], Iterable[str]]
 
 
-class WrongUse(Exception):
+class InvalidUsageError(Exception):
     """A line that cannot be understood; the message is for the person who typed it."""
 
 
@@ -28,7 +28,7 @@ class Text(str):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a verb.
+    """An option of a subcommand.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Option:
 
     @property
     def attribute(self) -> str:
-        """Its name in the namespace that a verb gets."""
+        """Its name in the namespace that a subcommand gets."""
         return self.name.lstrip("-").replace("-", "_")
 
     @property
@@ -80,7 +80,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A word that may follow the verb without an option's name; several where repeated."""
+    """A word that may follow the subcommand without an option's name; several where repeated."""
 
     attribute: str
     value: str
@@ -103,7 +103,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Verb:
+class Subcommand:
     """An entry of the table.
 
     Parameters
@@ -115,13 +115,13 @@ class Verb:
     options : tuple of Option
         The first one that takes a value is suggested when somebody types a bare word.
     arguments : tuple of Argument
-        Optional words after the verb.
+        Optional words after the subcommand.
     examples : tuple of Example
         At least one; typed after ``%scalable``.
     python : str
         The same in Python.
     on_command_line : bool
-        Whether the verb makes sense without a notebook's session.
+        Whether the subcommand makes sense without a notebook's session.
     takes_cell : bool
         Whether it is about the cell below its line: ``%%scalable`` instead of ``%scalable``.
     """
@@ -139,53 +139,53 @@ class Verb:
 
 @dataclass(frozen=True)
 class Surface:
-    """A place where verbs are typed.
+    """A place where subcommands are typed.
 
     Parameters
     ----------
     prompt : str
-        What stands before a verb: ``"%scalable"`` or ``"scalable"``.
-    verbs : mapping of str to Verb
-        The verbs that make sense there.
+        What stands before a subcommand: ``"%scalable"`` or ``"scalable"``.
+    subcommands : mapping of str to Subcommand
+        The subcommands that make sense there.
     shared : tuple of Option
-        What every verb takes there besides its own options.
+        What every subcommand takes there besides its own options.
     """
 
     prompt: str
-    verbs: Mapping[str, Verb]
+    subcommands: Mapping[str, Subcommand]
     shared: tuple[Option, ...]
 
-    def options(self, verb: Verb) -> tuple[Option, ...]:
-        """All options that a verb takes here."""
-        return (*verb.options, *self.shared)
+    def options(self, subcommand: Subcommand) -> tuple[Option, ...]:
+        """All options that a subcommand takes here."""
+        return (*subcommand.options, *self.shared)
 
-    def line(self, verb: Verb) -> str:
-        """How a line with the verb begins, e.g. ``%scalable start``."""
-        return f"{'%' if verb.takes_cell else ''}{self.prompt} {verb.name}"
+    def line(self, subcommand: Subcommand) -> str:
+        """How a line with the subcommand begins, e.g. ``%scalable start``."""
+        return f"{'%' if subcommand.takes_cell else ''}{self.prompt} {subcommand.name}"
 
-    def option(self, verb: Verb, spelling: str) -> Option | None:
+    def option(self, subcommand: Subcommand, spelling: str) -> Option | None:
         """The option that is spelled so, if there is one."""
-        return next((o for o in self.options(verb) if spelling in o.names), None)
+        return next((o for o in self.options(subcommand) if spelling in o.names), None)
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where and for whom a verb runs.
+    """Where and for whom a subcommand runs.
 
     Parameters
     ----------
     surface : Surface
-        Where the verb was typed.
-    say : callable
+        Where the subcommand was typed.
+    echo : callable
         Tells the person something in passing.
     variables : mutable mapping, optional
         The notebook's variables; None on the command line.
     cell : str, optional
-        What stands below the line of a verb that takes a cell.
+        What stands below the line of a subcommand that takes a cell.
     """
 
     surface: Surface
-    say: Callable[[str], None]
+    echo: Callable[[str], None]
     variables: MutableMapping[str, Any] | None = None
     cell: str | None = None
 

@@ -97,10 +97,10 @@ def test_a_full_queue_is_told_with_its_reason(
     job.until(lambda: job.watch.jobs() and job.now["reason"] == "Resources")
     assert (job.now["phase"], job.now["job_state"]) == ("pending", "PENDING")
     job.until(lambda: job.now["estimated_start_at"] is not None)
-    slurm_plain.instance.ask("scancel", filler)
+    slurm_plain.instance.run_client("scancel", filler)
     job.until(lambda: job.now["phase"] == "starting")
     assert (job.now["job_state"], job.now["host"]) == ("RUNNING", "n1")
-    slurm_plain.instance.ask("scancel", job.now["job_id"])
+    slurm_plain.instance.run_client("scancel", job.now["job_id"])
     job.until(lambda: job.now["phase"] == "ended")
     phases = [phase for phase, _ in job.rows()]
     assert list(dict.fromkeys(phases)) == ["pending", "starting", "ended"]

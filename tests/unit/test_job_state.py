@@ -10,9 +10,9 @@ from scalable_nb.batch_system.job_state import (
     JobFacts,
     JobPhase,
     find_outcome,
-    in_words,
     job_phase,
     jobs_text,
+    outcome_text,
     with_forgotten,
     with_start,
 )
@@ -89,16 +89,16 @@ def test_a_job_that_the_batch_system_forgot_is_over() -> None:
 def test_the_run_of_the_worker_counts_not_the_last_one() -> None:
     """A job preempted, started again and cancelled was preempted, to the first run's worker."""
     records = [run("PREEMPTED"), run("CANCELLED", 120, 130)]
-    fate = find_outcome(CAME_AT, records, None, None)
-    assert fate is not None
-    assert fate.state == "PREEMPTED"
+    outcome = find_outcome(CAME_AT, records, None, None)
+    assert outcome is not None
+    assert outcome.state == "PREEMPTED"
     later = find_outcome(125.0, records, None, None)
     assert later is not None
     assert later.state == "CANCELLED"
 
 
 def test_nothing_is_said_while_the_job_runs() -> None:
-    """A job that runs, or of which nobody has heard, has no fate."""
+    """A job that runs, or of which nobody has heard, has no outcome."""
     for now in (None, JobFacts("75", "RUNNING", started_at=100.0), JobFacts("75", "COMPLETING")):
         assert find_outcome(CAME_AT, [], now, JobFacts("75", "", source="log")) is None
     assert find_outcome(CAME_AT, [run("RUNNING", ended_at=None)], None, None) is None
@@ -114,9 +114,9 @@ def test_nothing_is_said_while_the_job_runs() -> None:
 )
 def test_without_accounting_a_job_that_began_again_was_requeued(now: JobFacts) -> None:
     """The controller has forgotten the first run; the log may know why it ended."""
-    fate = find_outcome(CAME_AT, [], now, None)
-    assert fate is not None
-    assert fate.state == "REQUEUED"
+    outcome = find_outcome(CAME_AT, [], now, None)
+    assert outcome is not None
+    assert outcome.state == "REQUEUED"
     better = find_outcome(CAME_AT, [], now, log("NODE_FAIL"))
     assert better is not None
     assert (better.state, better.node) == ("NODE_FAIL", "n1")
@@ -125,9 +125,9 @@ def test_without_accounting_a_job_that_began_again_was_requeued(now: JobFacts) -
 def test_the_log_knows_better_than_a_cancellation_that_came_later() -> None:
     """Whoever cancels a job that is ending anyway overwrites its state, not its log."""
     for said, expected in (("TIMEOUT", "TIMEOUT"), ("CANCELLED", "CANCELLED")):
-        fate = find_outcome(CAME_AT, [run("CANCELLED")], None, log(said))
-        assert fate is not None
-        assert fate.state == expected
+        outcome = find_outcome(CAME_AT, [run("CANCELLED")], None, log(said))
+        assert outcome is not None
+        assert outcome.state == expected
     kept = find_outcome(CAME_AT, [run("TIMEOUT")], None, log("CANCELLED"))
     assert kept is not None
     assert kept.state == "TIMEOUT"
@@ -136,23 +136,23 @@ def test_the_log_knows_better_than_a_cancellation_that_came_later() -> None:
 def test_a_kill_for_memory_is_joined_with_the_state() -> None:
     """Slurm's state stays as it is; what the log knows of the memory is added."""
     said = log("CANCELLED", is_out_of_memory=True, max_rss_bytes=500, memory_limit_bytes=300)
-    fate = find_outcome(CAME_AT, [run("FAILED")], None, said)
-    assert fate is not None
-    assert (fate.state, fate.is_out_of_memory) == ("FAILED", True)
-    assert (fate.max_rss_bytes, fate.memory_limit_bytes) == (500, 300)
+    outcome = find_outcome(CAME_AT, [run("FAILED")], None, said)
+    assert outcome is not None
+    assert (outcome.state, outcome.is_out_of_memory) == ("FAILED", True)
+    assert (outcome.max_rss_bytes, outcome.memory_limit_bytes) == (500, 300)
 
 
 def test_what_was_known_before_fills_what_the_log_leaves_out() -> None:
     """The log alone gives no start; a later run's start is not taken for it."""
-    fate = log("PREEMPTED", ended_at=108.0)
+    outcome = log("PREEMPTED", ended_at=108.0)
     before = JobFacts("75", "RUNNING", started_at=100.0, node="n1")
-    assert with_start(fate, before, CAME_AT).elapsed_s == 8.0
+    assert with_start(outcome, before, CAME_AT).elapsed_s == 8.0
     later = JobFacts("75", "RUNNING", started_at=120.0, node="n2")
-    assert with_start(fate, later, CAME_AT).elapsed_s is None
+    assert with_start(outcome, later, CAME_AT).elapsed_s is None
 
 
 @pytest.mark.parametrize(
-    ("fate", "words"),
+    ("outcome", "words"),
     [
         (
             JobFacts("75", "PREEMPTED", node="n1", elapsed_s=3.0),
@@ -169,9 +169,9 @@ def test_what_was_known_before_fills_what_the_log_leaves_out() -> None:
         (JobFacts("75", "CANCELLED"), "Slurm job 75 was CANCELLED"),
     ],
 )
-def test_a_fate_in_words(fate: JobFacts, words: str) -> None:
+def test_outcome_text(outcome: JobFacts, words: str) -> None:
     """Job, node, what happened and after how long, as far as it is known."""
-    assert in_words("Slurm", fate) == words
+    assert outcome_text("Slurm", outcome) == words
 
 
 @pytest.mark.parametrize(
