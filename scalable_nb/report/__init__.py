@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from scalable_nb.report.build import FailedTask, Report, build_report
-from scalable_nb.report.compare import Comparison, compare
-from scalable_nb.report.run_overview import Runs, overview
+from scalable_nb.report.run_overview import Comparison, Runs, compare, overview
 
 __all__ = [
     "Comparison",
