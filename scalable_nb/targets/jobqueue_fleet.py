@@ -23,8 +23,7 @@ from distributed.security import Security
 from distributed.utils import get_ip
 
 from scalable_nb.batch_system.job_logs import log_folder, logs_of_job
-from scalable_nb.batch_system.job_queue import Queue, open_queue
-from scalable_nb.batch_system.submitted_job import session_job
+from scalable_nb.batch_system.job_queue import Queue, open_queue, session_job
 from scalable_nb.batch_system.walltime import walltime_s
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.manifest import job_options
