@@ -1,4 +1,4 @@
-"""Output files of batch jobs: where they are, and their last lines."""
+"""Output files of batch jobs: where they are, their last lines, and why a start failed."""
 
 from __future__ import annotations
 

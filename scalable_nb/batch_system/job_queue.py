@@ -1,4 +1,4 @@
-"""What a batch system says of the jobs of a run: one question for all of them, now and then."""
+"""Submit, observe and cancel the jobs of a run: one query for all of them at a time."""
 
 from __future__ import annotations
 

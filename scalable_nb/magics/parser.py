@@ -1,4 +1,4 @@
-"""From the words of a line to a subcommand and the values of its options."""
+"""From a line to a subcommand and the values of its options; variables are filled in first."""
 
 from __future__ import annotations
 

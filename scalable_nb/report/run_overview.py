@@ -1,4 +1,4 @@
-"""All runs of a folder, one line each."""
+"""Several runs: all of a folder in one line each, or one compared with an earlier one."""
 
 from __future__ import annotations
 

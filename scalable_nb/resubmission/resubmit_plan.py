@@ -1,4 +1,4 @@
-"""What a resubmission does with each task; pure."""
+"""What a resubmission does with each task, and which failures it is limited to; pure."""
 
 from __future__ import annotations
 

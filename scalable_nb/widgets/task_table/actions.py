@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
     from scalable_nb.resubmission.failed_call import FailedCall
     from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
 
 # As `logging` writes the time, in the machine's own zone: 2026-03-01 12:00:00,123
 _STAMP: Final = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
@@ -209,7 +209,7 @@ class RunControls:
 
     def attempts(self, task_id: str) -> Sequence[AttemptRow]:
         """All attempts of a task, oldest first."""
-        from scalable_nb.telemetry.ledger_replay import attempts_of_run
+        from scalable_nb.telemetry.journal_replay import attempts_of_run
 
         return attempts_of_run(self._paths, task_id)
 
