@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scalable_nb.report.build import FailedTask, Report, build_report
+from scalable_nb.report.build import build_report
 from scalable_nb.report.run_overview import Comparison, Runs, compare, overview
+from scalable_nb.report.run_report import FailedTask, Report
 
 __all__ = [
     "Comparison",

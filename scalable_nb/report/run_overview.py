@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from scalable_nb.paths import RunPaths, list_runs
-from scalable_nb.report.build import Report, build_report
+from scalable_nb.report.build import build_report
+from scalable_nb.report.run_report import Report
 from scalable_nb.telemetry.sanitize import one_line
 
 _LISTED: Final = 10
