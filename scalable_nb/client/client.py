@@ -39,7 +39,7 @@ from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
 
 _DYING_S: Final = 0.5
 _POLL_S: Final = 0.02

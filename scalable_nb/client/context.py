@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scalable_nb.manifest.load import LoadedManifest
     from scalable_nb.manifest.schema import Manifest
     from scalable_nb.paths import RunPaths
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
     from scalable_nb.telemetry.rows import FailureRow
 
