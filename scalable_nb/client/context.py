@@ -1,4 +1,4 @@
-"""What a client is built with, and what its parts know of each other: interfaces, no behaviour."""
+"""What a client is built with, and what its parts know of each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from scalable_nb.manifest.planner import make_plan
+from scalable_nb.settings import load_settings
 
 if TYPE_CHECKING:
     from dask._task_spec import Task
@@ -22,25 +25,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClientContext:
-    """Settings of a session that its calls depend on.
+    """What calls depend on: manifest, target and folders of a session.
 
     Attributes
     ----------
-    manifest : Manifest
-    cache_dir : Path
-        Folder of the results that answer later calls.
+    loaded : LoadedManifest
     results_dir : Path
         Folder of the results that are stored for this run alone.
-    worker_threads : int
-        Slots of one worker.
-    target_name : str
     """
 
-    manifest: Manifest
-    cache_dir: Path
+    loaded: LoadedManifest
     results_dir: Path
-    worker_threads: int
-    target_name: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """The content of the manifest."""
+        return self.loaded.manifest
+
+    @property
+    def target_name(self) -> str:
+        """The target's name in the manifest."""
+        return self.loaded.target_name
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the results that answer later calls, as the settings are now."""
+        return load_settings(local_cache=self.manifest.project.local_cache).cache_dir
+
+    @property
+    def worker_threads(self) -> int:
+        """Slots of one worker."""
+        return make_plan(self.loaded).threads_per_worker
 
 
 class SessionHandle(Protocol):

@@ -110,13 +110,7 @@ class Connection:
 
         return ScalableClient(
             self.connection_info["address"],
-            context=ClientContext(
-                manifest=self._session.manifest.manifest,
-                cache_dir=self._session.settings.cache_dir,
-                results_dir=self.paths.results,
-                worker_threads=self._session.worker_threads,
-                target_name=self._session.target_name,
-            ),
+            context=ClientContext(self._session.manifest, self.paths.results),
             call_log=self.call_log,
             host_health=self,
             session=self._session,

@@ -20,7 +20,7 @@ from scalable_nb.manifest.load import load_manifest
 
 MANIFEST = """\
 version: 1
-project: {name: demo}
+project: {name: demo, local_cache: CACHE}
 targets:
   local: {provider: local, max_workers: 1, threads_per_worker: 2}
 components:
@@ -41,14 +41,8 @@ def simulate(scenario: int) -> int:
 def context(tmp_path: Path) -> ClientContext:
     """The context of a session of this manifest."""
     path = tmp_path / "scalable.yaml"
-    path.write_text(MANIFEST)
-    return ClientContext(
-        manifest=load_manifest(path).manifest,
-        cache_dir=tmp_path / "cache",
-        results_dir=tmp_path / "results",
-        worker_threads=2,
-        target_name="local",
-    )
+    path.write_text(MANIFEST.replace("CACHE", str(tmp_path / "cache")))
+    return ClientContext(load_manifest(path), tmp_path / "results")
 
 
 def terms(options: CallOptions) -> PolicyTerms:
