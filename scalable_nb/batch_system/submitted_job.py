@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed.core import Status
 
 from scalable_nb.dask_adapter.cluster import mark_closed
+from scalable_nb.dask_adapter.compatibility import JOBS, check
 from scalable_nb.manifest.job_options import job_class
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _AT_ONCE: Final = 8
 def session_job(provider: str) -> type[Job]:
     """dask-jobqueue's job class of a provider, for jobs of a session."""
     base: Any = job_class(provider)
+    check(JOBS)
     turn = asyncio.Semaphore(_AT_ONCE)
 
     class SessionJob(base):  # type: ignore[misc]
