@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.batch_system.job_logs import read_tail
+from scalable_nb.batch_system.job_logs import likely_cause, read_tail
 from scalable_nb.batch_system.job_state import JobFacts, JobPhase, job_phase
-from scalable_nb.batch_system.startup_diagnosis import likely_cause
 
 if TYPE_CHECKING:
     from scalable_nb.host.tasks.tracker import TaskTracker
