@@ -15,7 +15,7 @@ from scalable_nb.telemetry.ledger import Delta, key_text
 if TYPE_CHECKING:
     from scalable_nb.client.cached_futures import CachedFutures
     from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
 
 _DYING_S: Final = 0.5
 _LOOK_EVERY_S: Final = 0.02

@@ -12,7 +12,6 @@ from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.paths import RunPaths, find_run, list_runs
 from scalable_nb.protocol.connection_file import is_alive, read_state
-from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
 from scalable_nb.resubmission.from_run_folder import resubmit_finished
 from scalable_nb.resubmission.live_run import (
     named_keys,
@@ -22,7 +21,7 @@ from scalable_nb.resubmission.live_run import (
     resubmit_in_place,
 )
 from scalable_nb.resubmission.overrides import Overrides
-from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.resubmission.resubmit_plan import FailureFilter, ResubmitPlan, as_filters
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.settings import load_settings
 

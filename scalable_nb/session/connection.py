@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
 _POLL_S: Final = 0.02
@@ -148,7 +148,7 @@ class Connection:
 
     def attempts(self, task_id: str, *, is_open: bool) -> list[AttemptRow]:
         """All attempts of a task, oldest first, the one that is running included."""
-        from scalable_nb.telemetry.attempt_history import join_attempts, running_attempt
+        from scalable_nb.telemetry.journal_replay import join_attempts, running_attempt
 
         failures, endings = self.journals(is_open=is_open)
         ended = join_attempts(

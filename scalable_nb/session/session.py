@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
     from scalable_nb.session.batches import Batches
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
 logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -53,7 +54,7 @@ def show(futures: FutureList) -> None:
     """
     from IPython.display import display
 
-    from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
 
     if in_notebook() and _is_ours(futures):
         display(table(futures))
@@ -100,7 +101,7 @@ def _table(
 
 def view(futures: FutureList) -> dict[str, Any]:
     """How a `FutureList` draws itself: MIME type to data."""
-    from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
     from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     if not _is_ours(futures):
@@ -130,9 +131,34 @@ def _refresh(session: ScalableSession) -> None:
         session.mirror.refresh()
 
 
+def card_bundle(
+    status: SessionStatus, look: Callable[[], SessionStatus] | None = None
+) -> dict[str, Any]:
+    """The card in all its forms; of these only a terminal's, which is not kept, has the link.
+
+    Parameters
+    ----------
+    status : SessionStatus
+        What it says.
+    look : callable, optional
+        Gives the status of a later time, see `LiveCard`.
+    """
+    from scalable_nb.widgets.session_card import card_html, card_text
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
+
+    if not in_notebook():
+        return {"text/plain": card_text(status, status.dashboard_link)}
+    from scalable_nb.widgets.live_card import LiveCard
+
+    return {
+        "text/plain": card_text(status),
+        "text/html": card_html(status),
+        **LiveCard(status, look).view(),
+    }
+
+
 def _session_bundle(session: ScalableSession) -> dict[str, Any]:
     from scalable_nb.errors import SessionError
-    from scalable_nb.widgets.session_card import card_bundle
 
     if not session.is_live:
         return {"text/plain": repr(session)}
@@ -147,8 +173,6 @@ def _client_bundle(client: ScalableClient) -> dict[str, Any]:
 
 
 def _status_bundle(status: SessionStatus) -> dict[str, Any]:
-    from scalable_nb.widgets.session_card import card_bundle
-
     return card_bundle(status)
 
 

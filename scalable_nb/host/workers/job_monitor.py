@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from scalable_nb.batch_system.job_logs import read_tail
+from scalable_nb.batch_system.job_logs import likely_cause, read_tail
 from scalable_nb.batch_system.job_state import JobFacts, JobPhase, job_phase
-from scalable_nb.batch_system.startup_diagnosis import likely_cause
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.run_recorder import RunRecorder
