@@ -17,6 +17,7 @@ from distributed.core import Status
 from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
 from scalable_nb.dask_adapter.cluster import mark_closed
+from scalable_nb.dask_adapter.compatibility import JOBS, check
 from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import job_class
 from scalable_nb.paths import RunPaths
@@ -219,6 +220,7 @@ def cancel_jobs(provider: str, job_ids: Sequence[str]) -> bool:
 def session_job(provider: str) -> type[Job]:
     """dask-jobqueue's job class of a provider, for jobs of a session."""
     base: Any = job_class(provider)
+    check(JOBS)
     turn = asyncio.Semaphore(_AT_ONCE)
 
     class SessionJob(base):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from typing import Any, Final
 import dask
 from distributed.security import Security
 
+from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.tls import create_security
@@ -90,6 +91,7 @@ class Host:
 
     async def serve(self) -> None:
         """Start everything, tell the kernel, and stay until the end."""
+        compatibility.check()
         prefix = secret_prefix()
         security = create_security(self.paths.tls)
         fleet, notices = await self._start_fleet(security, prefix)

@@ -122,6 +122,7 @@ class ScalableSession:
                 target = connection_info["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
+                _load_dask()
                 session._connect(connection_info, HostJob.of(paths))
                 session._batch_names.update(session.batches)
                 return session
@@ -562,6 +563,9 @@ class ScalableSession:
 
 
 def _load_dask() -> None:
+    from scalable_nb.dask_adapter import compatibility
+
+    compatibility.check()  # first: the client's modules import what may be missing
     importlib.import_module("scalable_nb.client.client")
 
 

@@ -19,6 +19,7 @@ HEAVY = {"IPython", "dask", "distributed", "ipywidgets", "numpy", "pandas", "plo
 
 ERRORS: list[BaseException] = [
     errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
+    errors.DaskVersionError("is missing in distributed 2027.1.0"),
     errors.HostDiedError("the host is gone"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
     errors.NoRunError("run", "last", (), "`%scalable start` begins a run."),
@@ -174,6 +175,7 @@ def test_errors_survive_the_way_from_a_worker(error: BaseException, again: Any) 
         (errors.NoSessionError, (errors.SessionError, RuntimeError)),
         (errors.SessionConflictError, (errors.SessionError,)),
         (errors.StartError, (errors.SessionError,)),
+        (errors.DaskVersionError, (ImportError,)),
         (errors.HostDiedError, (errors.SessionError, ConnectionError)),
     ],
 )
