@@ -10,8 +10,6 @@ from distributed import Client
 from benchmarks.contenders import our_session, plain_client
 from benchmarks.measure import Benchmark, Budget
 from scalable_nb import ScalableSession
-from scalable_nb.protocol.messages import JoinRequest
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.widgets.task_table.widget import TaskTable
 
@@ -40,8 +38,7 @@ def _measure_ours(tasks: int) -> float:
     with our_session() as live:
         futures = live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
         keys = [future.key for future in futures]
-        request = JoinRequest(live.client.id, tuple(keys))
-        while live.client.ask(Operation.JOIN, request)["keys"]:
+        while live.client.host_api.join(keys):
             time.sleep(0.1)  # the host does not know them all yet
         started_at = time.perf_counter()
         joined = ScalableSession.attach(live.run_id)

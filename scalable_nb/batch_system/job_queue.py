@@ -1,14 +1,16 @@
-"""What a batch system says of the jobs of a run: one question for all of them, now and then."""
+"""Submit, observe and cancel the jobs of a run: one query for all of them at a time."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shlex
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
@@ -16,6 +18,13 @@ from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import job_class
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import read_rows
+
+if TYPE_CHECKING:
+    from dask_jobqueue.core import Job
+
+#: Submissions at the same time; some batch systems refuse a user who sends more.
+_AT_ONCE: Final = 8
+
 
 logger = logging.getLogger(__name__)
 
@@ -201,3 +210,53 @@ def cancel_jobs(provider: str, job_ids: Sequence[str]) -> bool:
         logger.warning("the jobs %s could not be cancelled: %s", ", ".join(job_ids), error)
         return False
     return True
+
+
+@cache
+def session_job(provider: str) -> type[Job]:
+    """dask-jobqueue's job class of a provider, for jobs of a session."""
+    # Kernels import this module before Dask, which they load while the host starts.
+    from scalable_nb.dask_adapter.cluster import mark_closed, mark_running
+    from scalable_nb.dask_adapter.compatibility import JOBS, check
+
+    base: Any = job_class(provider)
+    check(JOBS)
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    class SessionJob(base):  # type: ignore[misc]
+        """Keeps the error of its submission, so that no other job is held up by it."""
+
+        failure: str | None = None
+
+        async def start(self) -> None:
+            try:
+                async with turn:
+                    await super().start()
+            except FileNotFoundError as error:
+                self.failure = _not_found(error.filename or self.submit_command, provider)
+            except (OSError, RuntimeError, ValueError) as error:
+                # dask-jobqueue's message has exit code, command, stdout and stderr.
+                self.failure = str(error).strip()
+            mark_running(self)
+
+        async def close(self) -> None:
+            try:
+                await super().close()
+            finally:
+                mark_closed(self)
+
+    SessionJob.__name__ = base.__name__
+    return SessionJob
+
+
+def _not_found(command: str, provider: str) -> str:
+    hint = (
+        " For a Slurm on this machine, to try things out: `python -m scalable_nb.devslurm up`."
+        if provider == "slurm"
+        else ""
+    )
+    return (
+        f"the command `{command}` is not there: this machine has no {provider} that jobs could be "
+        f"submitted to. Start the session on a login node, or use `%scalable start --target local`."
+        f"{hint}"
+    )

@@ -9,9 +9,8 @@ from typing import Any
 
 from dask.utils import format_bytes
 
-from scalable_nb.cache.file_lock import IndexBusyError
 from scalable_nb.cache.function import CacheableFunction
-from scalable_nb.cache.index import ResultIndex
+from scalable_nb.cache.index import IndexBusyError, ResultIndex
 from scalable_nb.cache.keys import CallKeys
 from scalable_nb.cache.store import CorruptResultError, ResultStore, ResultStoreError, StoredResult
 from scalable_nb.settings import load_settings

@@ -1,165 +1,189 @@
-"""A Dask client that belongs to a session, and asks its host."""
+"""The operations that a client calls on its host, one method each."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
-from distributed import Client, Future
-
-from scalable_nb.errors import HostDiedError
-from scalable_nb.protocol.messages import EmptyMessage, LedgerRequest, TaskKeys
+from scalable_nb.client.cached_futures import CachedFutures
+from scalable_nb.client.context import ClientTransport
+from scalable_nb.protocol.messages import (
+    AdaptRequest,
+    CallReply,
+    CallRequest,
+    CancelRequest,
+    EmptyMessage,
+    JoinRequest,
+    LedgerRequest,
+    ResubmitReply,
+    ResubmitRequest,
+    ResumeRequest,
+    ScaleRequest,
+    StatusReply,
+    TaskCount,
+    TaskKeys,
+    WorkerCounts,
+)
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message, call
 from scalable_nb.telemetry.ledger import Delta
-from scalable_nb.telemetry.rows import key_text
 
-if TYPE_CHECKING:
-    from scalable_nb.client.cached_futures import CachedFutures
-    from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
-
-_DYING_S: Final = 0.5
-_LOOK_EVERY_S: Final = 0.02
-_NOTHING: Final = EmptyMessage()
+M = TypeVar("M", bound=Message)
 
 
-class HostClient(Client):
-    """What a client of a session knows of its host.
+class HostApi:
+    """Calls the host. With an asynchronous client all methods return awaitables.
 
-    Attributes
+    Parameters
     ----------
-    session : ScalableSession
-        The session it belongs to.
-    cached_futures : CachedFutures
-        The calls that stored results answer.
+    transport : ClientTransport
     """
 
-    session: ScalableSession
-    cached_futures: CachedFutures
+    def __init__(self, transport: ClientTransport) -> None:
+        self._transport = transport
 
-    def attempts(self, future: Future[Any]) -> list[AttemptRow]:
-        """All attempts of a task so far, oldest first, the one that is running included.
+    # --- the session -------------------------------------------------------------------
 
-        Returns
-        -------
-        list of AttemptRow
-            Each with ``attempt, outcome`` ("failed", "succeeded" or "running"),
-            ``started_at, ended_at`` (UTC, ISO 8601), ``queued_s, duration_s, worker, host,
-            pid, memory_bytes``; a failed one also with ``failure_class, message, category,
-            fingerprint, traceback, retry_in_s`` and the rest of its row in
-            ``failures.jsonl``.
+    def status(self) -> StatusReply:
+        """Return workers, tasks, jobs and notices as the host sees them now."""
+        return self._get(Operation.STATUS, EmptyMessage(), StatusReply)
+
+    def flush(self) -> None:
+        """Have the journal written up to now."""
+        self._call(Operation.FLUSH)
+
+    def stop(self) -> None:
+        """Have the host end itself and its workers."""
+        self._call(Operation.STOP)
+
+    def scale(self, count: int, component: str | None) -> dict[str, int]:
+        """Set the number of workers; returns the wanted ones by component."""
+        return self._get(Operation.SCALE, ScaleRequest(count, component), WorkerCounts).counts
+
+    def adapt(self, minimum: int, maximum: int, component: str | None) -> dict[str, int]:
+        """Set limits of the number of workers; returns the wanted ones by component."""
+        request = AdaptRequest(minimum, maximum, component)
+        return self._get(Operation.ADAPT, request, WorkerCounts).counts
+
+    # --- tasks -------------------------------------------------------------------------
+
+    def retry_now(self, keys: Sequence[Any]) -> int:
+        """Start the next attempt of waiting tasks now; returns how many were waiting."""
+        return self._count(Operation.RETRY_NOW, keys)
+
+    def give_up(self, keys: Sequence[Any]) -> int:
+        """Let waiting tasks fail with their last error; returns how many were waiting."""
+        return self._count(Operation.GIVE_UP, keys)
+
+    def resume_tasks(self, keys: Sequence[Any]) -> int:
+        """Resume paused tasks; returns how many were paused."""
+        return self._count(Operation.RESUME_TASKS, keys)
+
+    def cancel_tasks(self, keys: Sequence[Any]) -> int:
+        """Cancel unfinished tasks; returns how many there were."""
+        return self._count(Operation.CANCEL_TASKS, keys)
+
+    def resume_batches(self, names: Sequence[str] | None) -> int:
+        """Resume paused batches, or all for None; returns how many tasks were paused."""
+        request = ResumeRequest(_names(names))
+        return self._get(Operation.RESUME_BATCHES, request, TaskCount).count
+
+    def cancel_batches(self, names: Sequence[str] | None, *, only_paused: bool) -> int:
+        """Cancel the unfinished tasks of batches, or of all for None; returns their number."""
+        request = CancelRequest(_names(names), only_paused)
+        return self._get(Operation.CANCEL_BATCHES, request, TaskCount).count
+
+    def resubmit(
+        self, keys: Sequence[Any], changes: dict[str, Any], named: Sequence[str], *, dry_run: bool
+    ) -> ResubmitReply:
+        """Run failed tasks again under their own keys; returns which ones, and which are not."""
+        request = ResubmitRequest(tuple(keys), changes, tuple(named), dry_run)
+        return self._get(Operation.RESUBMIT, request, ResubmitReply)
+
+    def call_of(self, key: Any) -> CallReply | None:
+        """Return what a task calls, or None if the host does not know it."""
+        return self._get(Operation.GET_CALL, CallRequest(key), CallReply)
+
+    def join(self, keys: Sequence[Any]) -> list[Any]:
+        """Let the host keep the results of tasks for this client, too; returns unknown keys."""
+        request = JoinRequest(self._transport.id, tuple(keys))
+        return list(self._get(Operation.JOIN, request, TaskKeys).keys)
+
+    async def ledger_delta(
+        self, ledger_id: str, since: int, wait_s: float, reports_sent: int
+    ) -> Delta | None:
+        """Return what changed in the ledger, or None if nothing did within ``wait_s`` seconds.
+
+        Parameters
+        ----------
+        ledger_id : str
+            Of the ledger that this client has a copy of.
+        since : int
+            The last sequence number in it.
+        wait_s : float
+        reports_sent : int
+            Messages about answered calls that the ledger is to contain.
         """
-        return self.session.attempts(key_text(future.key))
+        request = LedgerRequest(ledger_id, since, wait_s, self._transport.id, reports_sent)
+        delta: Delta | None = await self._call_async(Operation.GET_LEDGER, request)
+        return delta
 
-    def held_keys(self) -> dict[str, Any]:
-        """Keys of the futures held here, by their texts as in the journal."""
-        # A list first: other threads make futures and let go of them.
-        return {key_text(key): key for key in list(self.futures)}
+    # --- internals -----------------------------------------------------------------------
 
-    # --- tasks that wait for a retry ---------------------------------------------------
-
-    def retry_now(self, futures: Iterable[Future[Any]]) -> int:
-        """End the pause of tasks that wait for their next attempt; returns how many did."""
-        count: int = self.sync(self._count_of, Operation.RETRY_NOW, futures)
+    def _count(self, operation: Operation, keys: Sequence[Any]) -> int:
+        count: int = self._transport.sync(self._count_async, operation, TaskKeys(tuple(keys)))
         return count
 
-    def give_up(self, futures: Iterable[Future[Any]]) -> int:
-        """Let tasks that wait for their next attempt fail now, with their last error.
+    async def _count_async(self, operation: Operation, tasks: TaskKeys) -> int:
+        return len(TaskKeys.from_wire(await self._call_async(operation, tasks)).keys)
 
-        Returns
-        -------
-        int
-            How many were waiting; others are left alone.
-        """
-        count: int = self.sync(self._count_of, Operation.GIVE_UP, futures)
-        return count
+    def _call(self, operation: Operation) -> None:
+        self._transport.sync(self._call_async, operation, EmptyMessage())
 
-    def resume(self, futures: Iterable[Future[Any]]) -> int:
-        """Let the paused tasks of a batch go on although all before them failed alike.
+    def _get(self, operation: Operation, message: Message, reply: type[M]) -> M:
+        received: M = self._transport.sync(self._get_async, operation, message, reply)
+        return received
 
-        Returns
-        -------
-        int
-            How many were paused.
-        """
-        count: int = self.sync(self._count_of, Operation.RESUME_TASKS, futures)
-        return count
+    async def _get_async(self, operation: Operation, message: Message, reply: type[M]) -> M | None:
+        values = await self._call_async(operation, message)
+        return reply.from_wire(values) if values is not None else None
 
-    async def _count_of(self, operation: Operation, futures: Iterable[Future[Any]]) -> int:
-        tasks = TaskKeys(tuple(future.key for future in futures))
-        return len(TaskKeys.from_wire(await self.ask_async(operation, tasks)).keys)
+    async def _call_async(self, operation: Operation, message: Message) -> Any:
+        return await call(self._transport.scheduler, operation, message)
 
-    # --- the host --------------------------------------------------------------------
 
-    def ask(self, operation: Operation, message: Message = _NOTHING) -> Any:
-        """Call an operation of the host; return its reply as it arrived."""
-        return self.sync(self.ask_async, operation, message)
-
-    async def ask_async(self, operation: Operation, message: Message = _NOTHING) -> Any:
-        """Call an operation of the host, in the client's event loop."""
-        return await call(self.scheduler, operation, message)
-
-    def _handle_cancelled_keys(self, keys: list[Any], reason: Any = None, msg: Any = None) -> None:
-        """Called by Dask when tasks were cancelled by another client or by the host."""
-        super()._handle_cancelled_keys(keys, reason, msg)
-        # As `cancel` itself does: the same call, submitted again, is to run.
-        for key in keys:
-            self.futures.pop(key, None)
-
-    async def _reconnect(self) -> None:
-        """Called by Dask when the connection to the scheduler broke."""
-        if await self._has_live_host():
-            await super()._reconnect()
-            return
-        error = HostDiedError(self.session.death_message())
-        states = list(self.futures.values())
-        self.futures.clear()  # else closing would cancel them, without a reason
-        for state in states:
-            if state.status == "pending":
-                state.set_error(error, None)
-        self.session.mirror.end("lost")
-        await self._close(fast=True)
-
-    async def _has_live_host(self) -> bool:
-        """Whether the host outlives the connection to it."""
-        # A process that is killed loses its connections a moment before it is gone.
-        deadline = time.monotonic() + _DYING_S
-        while self.session.is_host_alive():
-            if time.monotonic() > deadline:
-                return True
-            await asyncio.sleep(_LOOK_EVERY_S)
-        return False
+def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 class LedgerFeed:
-    """How the mirror asks the host for changes (`telemetry.mirror.LedgerSource`)."""
+    """Fetches changes of the ledger for the mirror (`telemetry.ledger_mirror.LedgerSource`).
 
-    def __init__(self, client: HostClient) -> None:
-        self._client = client
+    Parameters
+    ----------
+    transport : ClientTransport
+    host_api : HostApi
+    cached_futures : CachedFutures
+    """
+
+    def __init__(
+        self, transport: ClientTransport, host_api: HostApi, cached_futures: CachedFutures
+    ) -> None:
+        self._transport = transport
+        self._host_api = host_api
+        self._cached_futures = cached_futures
 
     async def fetch(self, ledger_id: str, since: int, wait_s: float) -> Delta | None:
-        """What changed, or None when nothing did within ``wait_s`` seconds."""
-        answer: Delta | None = await self._client.ask_async(
-            Operation.GET_LEDGER,
-            LedgerRequest(
-                ledger_id,
-                since,
-                wait_s,
-                client=self._client.id,
-                reports_sent=self._client.cached_futures.reports_sent,
-            ),
-        )
-        return answer
+        """Return what changed, or None if nothing did within ``wait_s`` seconds."""
+        sent = self._cached_futures.reports_sent
+        return await self._host_api.ledger_delta(ledger_id, since, wait_s, sent)
 
     def run(self, coroutine: Callable[[], Awaitable[Any]]) -> None:
         """Start a coroutine in the client's IO thread."""
-        loop = self._client.loop
+        loop = self._transport.loop
         assert loop is not None  # a connected client has one
         loop.add_callback(coroutine)
 
     def run_sync(self, coroutine: Callable[[], Awaitable[Any]]) -> Any:
         """Run a coroutine in the client's IO thread and wait for its result."""
-        return self._client.sync(coroutine)
+        return self._transport.sync(coroutine)

@@ -1,46 +1,47 @@
 """What kernels ask of the host: run again, hurry, give up, go on, tell, stop.
 
-The functions are handlers on the scheduler; a client calls them with its `ask`.
+The functions are handlers on the scheduler; a client calls them through its `HostApi`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from dask._task_spec import Alias
-
-from scalable_nb.dask_adapter.rerun_transitions import rerun
+from scalable_nb.dask_adapter.graphs import arguments_of, function_of, input_keys_of
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors import TaskTimeoutError
-from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.protocol.annotations import ANNOTATION, STORAGE_ENTRIES
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.attempt_failures import AttemptFailures
+from scalable_nb.host.tasks.batch_breakers import BatchBreakers
+from scalable_nb.host.tasks.client_leases import ClientLeases
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
+from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import (
+    AnsweredCalls,
+    BatchMessage,
     CallReply,
     CallRequest,
     CancelRequest,
     EmptyMessage,
     LedgerRequest,
-    ReopenedTasks,
-    ResubmitReply,
-    ResubmitRequest,
     ResumeRequest,
     StatusReply,
     TaskCount,
     TaskKeys,
     WorkerStatus,
 )
-from scalable_nb.protocol.operations import COMPONENT_PREFIX, Operation
-from scalable_nb.protocol.wire import answering, receiving
+from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.worker.attempt import run_async_attempt
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
@@ -54,91 +55,57 @@ class ClientRequests:
 
     Parameters
     ----------
-    tracker : TaskTracker
-        Its scheduler gets the handlers.
+    registry : TaskRegistry
+    recorder : RunRecorder
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    breakers : BatchBreakers
+    failures : AttemptFailures
+    leases : ClientLeases
+    notices : Notices
+    jobs : callable
+        Returns what is known of the batch jobs of the workers.
+    host_job : callable
+        Returns what is known of the batch job that this host is; nothing where it is none.
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
-        self._scheduler = tracker.scheduler
-        self._scheduler.stream_handlers[Operation.TASKS_REOPENED] = receiving(
-            ReopenedTasks, self.reopen
-        )
-        self._scheduler.handlers |= {
-            Operation.RESUBMIT: answering(ResubmitRequest, self.resubmit),
-            Operation.RETRY_NOW: answering(TaskKeys, self.retry_now),
-            Operation.GIVE_UP: answering(TaskKeys, self.give_up),
-            Operation.RESUME_TASKS: answering(TaskKeys, self.resume_tasks),
-            Operation.CANCEL_TASKS: answering(TaskKeys, self.cancel_tasks),
-            Operation.RESUME_BATCHES: answering(ResumeRequest, self.resume_batches),
-            Operation.CANCEL_BATCHES: answering(CancelRequest, self.cancel_batches),
-            Operation.GET_CALL: answering(CallRequest, self.call),
-            Operation.GET_LEDGER: answering(LedgerRequest, self.ledger_delta),
-            Operation.FLUSH: answering(EmptyMessage, self.flush),
-            Operation.STATUS: answering(EmptyMessage, self.status),
-            Operation.STOP: answering(EmptyMessage, self.stop),
-        }
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        recorder: RunRecorder,
+        adapter: SchedulerAdapter,
+        parked: ParkedTasks,
+        breakers: BatchBreakers,
+        failures: AttemptFailures,
+        leases: ClientLeases,
+        notices: Notices,
+        jobs: Callable[[], list[dict[str, Any]]],
+        host_job: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._registry = registry
+        self._recorder = recorder
+        self._ledger = recorder.ledger
+        self._adapter = adapter
+        self._parked = parked
+        self._breakers = breakers
+        self._failures = failures
+        self._leases = leases
+        self._notices = notices
+        self._jobs = jobs
+        self._host_job = host_job
+        # By client: how many of its reports on calls that stored results answered have arrived.
+        self._answered: Counter[str] = Counter()
 
-    # --- run again -----------------------------------------------------------------
+    # --- tasks arrive ----------------------------------------------------------------
 
-    def reopen(self, client: str, message: ReopenedTasks) -> None:
-        """A client submitted calls again whose failed futures it still holds."""
-        failed = filter(self.is_failed, message.keys)
-        self.run_again(dict.fromkeys(failed, message.annotation))
+    def add_batch(self, client: str, message: BatchMessage) -> None:
+        """A client is about to send a graph: what its tasks have in common."""
+        self._registry.expect(TaskBatch.announced(message))
 
-    def resubmit(self, request: ResubmitRequest) -> ResubmitReply:
-        """Run failed tasks again under their own keys, with changed terms.
-
-        Tasks that are not idempotent are left out unless they are named.
-        """
-        records, changes = self._tracker.records, request.changes
-        failed = [key for key in request.keys if self.is_failed(key)]
-        chosen = {key for key in failed if records[key].terms.idempotent or key in request.named}
-        reply = ResubmitReply(
-            chosen=tuple(key for key in failed if key in chosen),
-            left_out=tuple(key for key in failed if key not in chosen),
-        )
-        if not request.dry_run:
-            wires = {key: {**records[key].terms.to_wire(), **changes} for key in reply.chosen}
-            self.run_again(wires)
-        return reply
-
-    def is_failed(self, key: Any) -> bool:
-        """Whether a task failed for good."""
-        ts = self._scheduler.tasks.get(key)
-        return key in self._tracker.records and ts is not None and ts.state == "erred"
-
-    def run_again(self, wires: Mapping[Any, dict[str, Any] | None]) -> None:
-        """Run failed tasks and their failed inputs again; None keeps a task's terms."""
-        again = self._with_failed_inputs(wires)
-        for key in again:
-            tracked, ts = self._tracker.records[key], self._scheduler.tasks[key]
-            terms, wire = tracked.terms, wires.get(key)
-            if wire is not None and not tracked.is_native:
-                terms = PolicyTerms.from_wire(wire)
-                if wire.get("component"):
-                    self._tracker.recorder.move(tracked, wire["component"])
-                    self._tracker.placement.forget(key)
-                annotations = ts.annotations or {}
-                before = annotations.get(ANNOTATION, {})
-                unchanged = {name: before[name] for name in STORAGE_ENTRIES if name in before}
-                ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
-            self._tracker.recorder.reopen(tracked, terms)
-            self._tracker.at_most_once.reset(key)
-            ts.suspicious = 0
-        if wires:
-            rerun(self._scheduler, again)
-
-    def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
-        # Dask retries the failed inputs of a task with it.
-        found: dict[Any, None] = {}
-        stack = list(keys)
-        while stack:
-            key = stack.pop()
-            if key not in found and self.is_failed(key):
-                found[key] = None
-                stack += [dts.key for dts in self._scheduler.tasks[key].dependencies]
-        return list(found)
+    def add_answered(self, client: str, message: AnsweredCalls) -> None:
+        """A client answered calls with stored results."""
+        self._recorder.enter_answered(message)
+        self._answered[client] += 1
 
     # --- between two attempts --------------------------------------------------------
 
@@ -146,46 +113,42 @@ class ClientRequests:
         """End the waiting of tasks between two attempts; returns their keys."""
         waiting = self._waiting(request)
         for key in waiting.keys:
-            self._tracker.parked.unpark(key)
+            self._parked.unpark(self._registry[key])
         return waiting
 
     def give_up(self, request: TaskKeys) -> TaskKeys:
         """Let tasks between two attempts fail with their last error; returns their keys."""
         waiting = self._waiting(request)
         for key in waiting.keys:
-            tracked = self._tracker.records[key]
-            self._tracker.recorder.give_up(tracked)
+            tracked = self._registry[key]
+            self._recorder.give_up(tracked)
             error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
-            self._tracker.failures.fail(tracked, error)
+            self._failures.fail(tracked, error)
         return waiting
 
     def _waiting(self, request: TaskKeys) -> TaskKeys:
-        return TaskKeys(tuple(key for key in request.keys if self._is_waiting(key)))
+        timed = filter(self._parked.is_timed, request.keys)
+        return TaskKeys(tuple(filter(self._has_no_worker, timed)))
 
-    def _is_waiting(self, key: Any) -> bool:
-        ts = self._scheduler.tasks.get(key)
-        return self._tracker.parked.is_timed(key) and ts is not None and ts.state == "no-worker"
+    def _has_no_worker(self, key: Any) -> bool:
+        ts = self._adapter.tasks.get(key)
+        return ts is not None and ts.state == "no-worker"
 
     # --- single tasks ----------------------------------------------------------------
 
     def resume_tasks(self, request: TaskKeys) -> TaskKeys:
         """Let paused tasks continue; returns their keys."""
-        return TaskKeys(tuple(self._tracker.breakers.resume(request.keys)))
+        return TaskKeys(tuple(self._breakers.resume(request.keys)))
 
     def cancel_tasks(self, request: TaskKeys) -> TaskKeys:
         """Cancel those of the tasks that are not done; returns their keys.
 
         Whoever wants them, also a kernel that is gone.
         """
-        states = self._tracker.recorder.ledger.columns["state"]
-        records = self._tracker.records
-        to_cancel = tuple(
-            key
-            for key in request.keys
-            if key in records and not TaskState(states[records[key].row]).is_final
-        )
-        self._tracker.leases.cancel(to_cancel, "a person cancelled it")
-        return TaskKeys(to_cancel)
+        found = ((key, self._registry.get(key)) for key in request.keys)
+        to_cancel = [key for key, tracked in found if tracked and self._is_unfinished(tracked)]
+        self._leases.cancel(to_cancel, "a person cancelled it")
+        return TaskKeys(tuple(to_cancel))
 
     def call(self, request: CallRequest) -> CallReply | None:
         """What a task calls, as bytes that nobody here opens.
@@ -193,16 +156,15 @@ class ClientRequests:
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
         key = request.key
-        tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
+        tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
         if tracked is None or tracked.is_native or ts is None or ts.run_spec is None:
             return None
-        spec: Any = ts.run_spec
-        (call,) = (part for part in spec.args if isinstance(part, Call))
+        (call,) = (part for part in arguments_of(ts.run_spec) if isinstance(part, Call))
         return CallReply(
             label=tracked.label,
             call=pickle.dumps(call),
-            inputs=tuple(part.target for part in spec.args if isinstance(part, Alias)),
-            is_async=spec.func is run_async_attempt,
+            inputs=tuple(input_keys_of(ts.run_spec)),
+            is_async=function_of(ts.run_spec) is run_async_attempt,
             idempotent=tracked.terms.idempotent,
             timeout_s=tracked.terms.timeout_s,
         )
@@ -212,7 +174,7 @@ class ClientRequests:
     def resume_batches(self, request: ResumeRequest) -> TaskCount:
         """Let the paused tasks of these batches go on; returns how many."""
         paused = self._unfinished(request.batches, only_paused=True)
-        return TaskCount(len(self._tracker.breakers.resume(paused)))
+        return TaskCount(len(self._breakers.resume(paused)))
 
     def cancel_batches(self, request: CancelRequest) -> TaskCount:
         """Cancel what is not done of these batches; returns how many.
@@ -220,19 +182,20 @@ class ClientRequests:
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
         keys = self._unfinished(request.batches, only_paused=request.only_paused)
-        self._tracker.leases.cancel(keys, "a person cancelled it")
+        self._leases.cancel(keys, "a person cancelled it")
         return TaskCount(len(keys))
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
-        tracker = self._tracker
-        states = tracker.recorder.ledger.columns["state"]
         return [
             key
-            for key, tracked in tracker.records.items()
+            for key, tracked in self._registry.items()
             if (batches is None or tracked.batch.name in batches)
-            and not TaskState(states[tracked.row]).is_final
-            and (key in tracker.breakers or not only_paused)
+            and self._is_unfinished(tracked)
+            and (tracked.is_paused or not only_paused)
         ]
+
+    def _is_unfinished(self, tracked: TrackedTask) -> bool:
+        return not TaskState(self._ledger.columns["state"][tracked.row]).is_final
 
     # --- tell ------------------------------------------------------------------------
 
@@ -242,9 +205,9 @@ class ClientRequests:
         What a client answered itself before it asks is in it: that came another way, and may
         be later.
         """
-        ledger, answered = self._tracker.recorder.ledger, self._tracker.answered
+        ledger = self._ledger
         patience = time() + HEARD_WITHIN_S
-        while answered[request.client] < request.reports_sent and time() < patience:
+        while self._answered[request.client] < request.reports_sent and time() < patience:
             await asyncio.sleep(0.01)
         since = request.since if request.ledger_id == ledger.ledger_id else 0
         deadline = time() + request.wait_s
@@ -254,26 +217,21 @@ class ClientRequests:
             await asyncio.sleep(DELTA_INTERVAL_S)
         return ledger.delta(since)
 
-    def stop(self, request: EmptyMessage) -> None:
-        """End the host."""
-        self._tracker.stop()
-
     async def flush(self, request: EmptyMessage) -> None:
         """Bring the journal on disk up to date."""
-        self._tracker.recorder.flush()
+        self._recorder.flush()
 
     def status(self, request: EmptyMessage) -> StatusReply:
         """Workers, counts and notices."""
-        recorder = self._tracker.recorder
         return StatusReply(
-            counts=recorder.ledger.count(),
-            notices=tuple(self._tracker.notices),
-            pauses=tuple(self._tracker.breakers.pauses()),
-            jobs=tuple(self._tracker.jobs()),
-            host_job=self._tracker.host_job(),
+            counts=self._ledger.count(),
+            notices=tuple(self._notices.list()),
+            pauses=tuple(self._breakers.pauses()),
+            jobs=tuple(self._jobs()),
+            host_job=self._host_job(),
             workers=tuple(
                 WorkerStatus(
-                    name=recorder.worker_name(ws.address),
+                    name=self._recorder.worker_name(ws.address),
                     address=ws.address,
                     component=_component(ws.resources),
                     state="busy" if ws.processing else "idle",
@@ -282,7 +240,7 @@ class ClientRequests:
                     memory_limit_bytes=ws.memory_limit,
                     host=ws.host,
                 )
-                for ws in self._scheduler.workers.values()
+                for ws in self._adapter.workers.values()
             ),
         )
 

@@ -22,8 +22,7 @@ from IPython.core.magic import (
 from scalable_nb.magics.commands import NOTEBOOK
 from scalable_nb.magics.commands.help import overview, subcommand_help
 from scalable_nb.magics.completion import complete_line
-from scalable_nb.magics.line_expansion import split_cell_line, split_line
-from scalable_nb.magics.parser import parse
+from scalable_nb.magics.parser import parse, split_cell_line, split_line
 from scalable_nb.magics.subcommand import Context, InvalidUsageError, Subcommand
 
 _SHOWN: Final = (

@@ -1,13 +1,23 @@
-"""From the words of a line to a subcommand and the values of its options."""
+"""From a line to a subcommand and the values of its options; variables are filled in first."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
+
+from IPython.utils.text import DollarFormatter
 
 from scalable_nb.magics.commands import find_subcommand
 from scalable_nb.magics.subcommand import InvalidUsageError, Option, Subcommand, Surface
+
+_MARK = re.compile("\0(\\d+)\0")
+_ASSIGNMENT = re.compile(r"(?<!\S)[^\W\d]\w*=(?!=)")
+_PLACEHOLDER = re.compile("\1(\\d+)\1")
+_MISSPELLED = (NameError, AttributeError, SyntaxError, ValueError)
+_SPELLING = " Write {name} where letters follow the name, $$name or {{ for the signs themselves."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,3 +111,130 @@ def _badly_valued(error: argparse.ArgumentError, subcommand: Subcommand, surface
         return f"{option.name} takes no value."
     line = f"{surface.line(subcommand)} {option.name} {option.value}"
     return f"{option.name} needs a value: `{line}`."
+
+
+class _Marking(DollarFormatter):
+    """IPython's own expansion, with a mark where each value goes.
+
+    The values are put in after the line has been split: a folder with a space in its
+    name stays one word, and no quote or backslash in a value is taken for syntax.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        converted = super().convert_field(value, conversion)
+        self.values.append(converted)
+        return converted
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return f"\0{len(self.values) - 1}\0"
+
+
+def split_line(line: str, variables: Mapping[str, Any]) -> list[str]:
+    """The words of a line as the shell would split it, expanded.
+
+    Parameters
+    ----------
+    line : str
+        What follows ``%scalable``.
+    variables : mapping
+        Where names are looked up; nothing but what stands in ``$name`` and
+        ``{expression}`` on the line is evaluated, never a value.
+
+    Returns
+    -------
+    list of str
+        A value that is a list or tuple and stands alone gives one word per item.
+
+    Raises
+    ------
+    InvalidUsageError
+        Names the expression that failed, or the quote that is not closed.
+
+    Examples
+    --------
+    >>> split_line("start --target $where", {"where": "my cluster"})
+    ['start', '--target', 'my cluster']
+    """
+    line = _without_comment(line)
+    marking = _Marking()
+    try:
+        marked = marking.vformat(line.replace("\0", ""), (), variables)
+    except Exception as error:  # whatever the user's expression raises
+        message = (
+            f"cannot fill in the variables of {line.strip()!r}: {type(error).__name__}: {error}."
+        )
+        raise InvalidUsageError(
+            message + (_SPELLING if isinstance(error, _MISSPELLED) else "")
+        ) from error
+    try:
+        words = shlex.split(marked)
+    except ValueError as error:
+        raise InvalidUsageError(f"cannot split {line.strip()!r} into words: {error}.") from error
+    return [text for word in words for text in _filled(word, marking.values)]
+
+
+def split_cell_line(line: str, variables: Mapping[str, Any]) -> list[str]:
+    """The words of a line above a cell, where ``name=expression`` is Python and stays as it is.
+
+    Brackets and quotes of an expression hold it together, as they do in Python, and what is
+    in braces is a set or a dict.
+
+    Examples
+    --------
+    >>> split_cell_line("map --over x=[1, 2] y=list('ab')", {})
+    ['map', '--over', 'x=[1, 2]', "y=list('ab')"]
+    """
+    expressions: list[str] = []
+    parts: list[str] = []
+    place = 0
+    for begin in _ASSIGNMENT.finditer(line):
+        if begin.start() >= place:
+            end = _end_of_expression(line, begin.end())
+            parts.append(f"{line[place : begin.start()]}\1{len(expressions)}\1")
+            expressions.append(line[begin.start() : end])
+            place = end
+    words = split_line("".join(parts) + line[place:], variables)
+    return [_PLACEHOLDER.sub(lambda mark: expressions[int(mark[1])], word) for word in words]
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a ``#`` that begins a word, as in the examples of the help."""
+    quote = ""
+    for place, sign in enumerate(line):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign == "#" and line[:place][-1:].strip() == "":
+            return line[:place]
+    return line
+
+
+def _end_of_expression(line: str, place: int) -> int:
+    """Where the expression that begins here ends: at a space outside of brackets and quotes."""
+    depth, quote = 0, ""
+    while place < len(line):
+        sign = line[place]
+        if quote:
+            if sign == "\\":
+                place += 1
+            elif sign == quote:
+                quote = ""
+        elif sign in "'\"":
+            quote = sign
+        elif sign.isspace() and depth <= 0:
+            break
+        else:
+            depth += (sign in "([{") - (sign in ")]}")
+        place += 1
+    return min(place, len(line))
+
+
+def _filled(word: str, values: list[Any]) -> list[str]:
+    alone = _MARK.fullmatch(word)
+    if alone and isinstance(value := values[int(alone[1])], list | tuple):
+        return [str(item) for item in value]
+    return [_MARK.sub(lambda mark: str(values[int(mark[1])]), word)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.completion_values import run_ids
+from scalable_nb.magics.completion import run_ids
 from scalable_nb.magics.subcommand import Context, InvalidUsageError, Option
 
 if TYPE_CHECKING:

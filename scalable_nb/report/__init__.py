@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scalable_nb.report.build import FailedTask, Report, build_report
-from scalable_nb.report.compare import Comparison, compare
-from scalable_nb.report.run_overview import Runs, overview
+from scalable_nb.report.build import build_report
+from scalable_nb.report.run_overview import Comparison, Runs, compare, overview
+from scalable_nb.report.run_report import FailedTask, Report
 
 __all__ = [
     "Comparison",

@@ -7,12 +7,12 @@ from typing import Any
 
 from distributed import Future
 
+from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.paths import RunPaths, find_run, list_runs
 from scalable_nb.protocol.connection_file import is_alive, read_state
-from scalable_nb.resubmission.failure_filter import FailureFilter, as_filters
 from scalable_nb.resubmission.from_run_folder import resubmit_finished
 from scalable_nb.resubmission.live_run import (
     named_keys,
@@ -22,7 +22,7 @@ from scalable_nb.resubmission.live_run import (
     resubmit_in_place,
 )
 from scalable_nb.resubmission.overrides import Overrides
-from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.resubmission.resubmit_plan import FailureFilter, ResubmitPlan, as_filters
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.settings import load_settings
 
@@ -94,10 +94,11 @@ def resubmit(
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
-    client = listed._client()
+    client = listed.client
+    assert isinstance(client, ScalableClient)
     client.session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
-    wire = overrides.wire(client.session.manifest.manifest)
+    wire = overrides.wire(client.context.manifest)
     plan = plan_live(client, listed, filters)
     if dry_run:
         return _shown(preview_plan(client, plan, overrides))

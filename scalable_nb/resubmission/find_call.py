@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.categories import Category
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import CallReply, CallRequest
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.resubmission.failed_call import FailedCall, Reproduction
 from scalable_nb.telemetry.journal_reader import read_task_rows
 from scalable_nb.telemetry.rows import key_text
@@ -60,15 +58,13 @@ def call_of_session(session: ScalableSession, task_id: str, key: Any = None) -> 
     SubmitError
         As `reproduce`.
     """
-    request = CallRequest(task_id if key is None else key)
-    reply = session.client.ask(Operation.GET_CALL, request)
-    if reply is None:
+    found = session.client.host_api.call_of(task_id if key is None else key)
+    if found is None:
         raise SubmitError(
             f"the host has no call of {task_id!r}: nobody wants its result any more, or it did "
             "not come through `client.submit` or `client.map`. Submit it again, or call the "
             "function yourself"
         )
-    found = CallReply.from_wire(reply)
     _check_idempotent(found.label, found.idempotent)
     call: Call = pickle.loads(found.call)  # made by our own host, over TLS
     rows = [row for row in session.failures() if row.get("task_id") == task_id]

@@ -12,8 +12,6 @@ from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
-from scalable_nb.protocol.messages import ResubmitReply, ResubmitRequest
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.resubmission.code_changes import changed_functions
 from scalable_nb.resubmission.corrected_calls import submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
@@ -58,8 +56,7 @@ def resubmit_in_place(
     # Before the host is asked: its answer may overtake us with a task that is done.
     for key in plan.to_run:
         client.futures[key].retry()
-    request = ResubmitRequest(tuple(plan.to_run), wire, tuple(named), dry_run=False)
-    client.ask(Operation.RESUBMIT, request)
+    client.host_api.resubmit(plan.to_run, wire, named, dry_run=False)
 
 
 def resubmit_corrected(
@@ -78,7 +75,7 @@ def resubmit_corrected(
     new = submit_corrected(client, record, corrected, overrides, inputs)
     rest = [task.key for task in tasks if task.batch.function_name not in replaced]
     if rest:
-        wire = overrides.wire(client.session.manifest.manifest)
+        wire = overrides.wire(client.context.manifest)
         resubmit_in_place(client, replace(plan, to_run=rest), wire, [])
     return _joined(futures, new)
 
@@ -106,7 +103,6 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    request = ResubmitRequest(tuple(plan.to_run), {}, tuple(named), dry_run=True)
-    reply = ResubmitReply.from_wire(client.ask(Operation.RESUBMIT, request))
+    reply = client.host_api.resubmit(plan.to_run, {}, named, dry_run=True)
     left_out = {**plan.left_out, **dict.fromkeys(reply.left_out, NOT_IDEMPOTENT)}
     return replace(plan, to_run=list(reply.chosen), left_out=left_out)

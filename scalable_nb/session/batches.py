@@ -11,8 +11,6 @@ from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
-from scalable_nb.protocol.messages import JoinRequest, TaskKeys
-from scalable_nb.protocol.operations import Operation
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
@@ -92,8 +90,7 @@ class Batches(MutableMapping[str, FutureList]):
         # They exist before the host tells what became of them.
         futures: list[Future[Any]] = [Future(key, client) for key in keys]
         if new:
-            request = JoinRequest(client.id, tuple(new))
-            unknown = TaskKeys.from_wire(client.ask(Operation.JOIN, request)).keys
+            unknown = client.host_api.join(new)
             if unknown:
                 self._restore(unknown)
         return futures

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,6 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import HostHandle, SpawnedHost, last_lines
 from scalable_nb.telemetry.aggregates import core_hours
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
 _POLL_S: Final = 0.02
@@ -95,20 +95,28 @@ class Connection:
         from scalable_nb.protocol.operations import NOTICE_TOPIC
         from scalable_nb.telemetry.ledger_mirror import Mirror
 
-        self.client = self.new_client(set_as_default=True)
-        self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self._session.manifest.manifest.defaults.record_limit_bytes
-        self.call_log = CallLogWriter(self.paths.calls, self.client.id, limit_bytes)
+        name = f"client-{uuid.uuid4().hex}"
+        self.call_log = CallLogWriter(self.paths.calls, name, limit_bytes)
+        self.client = client = self.new_client(set_as_default=True)
+        self.mirror = Mirror(LedgerFeed(client, client.host_api, client.cached_futures), "")
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
 
     def new_client(self, **options: Any) -> ScalableClient:
         """Give a further client; options as for `distributed.Client`."""
         from scalable_nb.client.client import ScalableClient
+        from scalable_nb.client.context import ClientContext
         from scalable_nb.dask_adapter.tls import load_security
 
-        security = load_security(Path(self.connection_info["tls"]))
         return ScalableClient(
-            self.connection_info["address"], security=security, session=self._session, **options
+            self.connection_info["address"],
+            context=ClientContext(self._session.manifest, self.paths.results),
+            call_log=self.call_log,
+            host_health=self,
+            session=self._session,
+            on_host_lost=lambda: self.mirror.end("lost"),
+            security=load_security(Path(self.connection_info["tls"])),
+            **options,
         )
 
     # --- the host's health ---------------------------------------------------------
@@ -143,13 +151,13 @@ class Connection:
     def journals(self, *, is_open: bool) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks; where it ``is_open``, brought up to date by the host."""
         if is_open and self.is_host_alive():
-            self.client.ask(Operation.FLUSH)
+            self.client.host_api.flush()
         endings = self._endings.read()
         return with_given_up(self._failures.read(), endings), endings
 
     def attempts(self, task_id: str, *, is_open: bool) -> list[AttemptRow]:
         """All attempts of a task, oldest first, the one that is running included."""
-        from scalable_nb.telemetry.attempt_history import join_attempts, running_attempt
+        from scalable_nb.telemetry.journal_replay import join_attempts, running_attempt
 
         failures, endings = self.journals(is_open=is_open)
         ended = join_attempts(
@@ -185,7 +193,7 @@ class Connection:
         if self.client.status == "running":
             try:
                 self.mirror.refresh()  # so that the views end with what is true
-                self.client.ask(Operation.STOP)
+                self.client.host_api.stop()
             except OSError:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:

@@ -162,7 +162,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
         When the batch system refuses; carries the command and what it said.
     """
     from scalable_nb.batch_system.job_logs import log_folder
-    from scalable_nb.batch_system.submitted_job import session_job
+    from scalable_nb.batch_system.job_queue import session_job
 
     target = loaded.target
     logs, name = log_folder(loaded, paths), job_name(target, paths.run_id[-6:])

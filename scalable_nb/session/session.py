@@ -27,16 +27,6 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
-from scalable_nb.protocol.messages import (
-    AdaptRequest,
-    CancelRequest,
-    ResumeRequest,
-    ScaleRequest,
-    StatusReply,
-    TaskCount,
-    WorkerCounts,
-)
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.session.connection import Connection
 from scalable_nb.session.host_job import HostJob, submit_host
 from scalable_nb.session.host_launcher import (
@@ -58,7 +48,7 @@ if TYPE_CHECKING:
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
     from scalable_nb.session.batches import Batches
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
 logger = logging.getLogger(__name__)
@@ -132,6 +122,7 @@ class ScalableSession:
                 target = connection_info["target"]
                 session = cls(load_resolved(paths.manifest_yaml, target=target))
                 session.paths = paths
+                _load_dask()
                 session._connect(connection_info, HostJob.of(paths))
                 session._batch_names.update(session.batches)
                 return session
@@ -320,7 +311,7 @@ class ScalableSession:
         """Workers and tasks as the host sees them now."""
         self.check_alive()
         assert self.paths is not None
-        reply = StatusReply.from_wire(self.client.ask(Operation.STATUS))
+        reply = self.client.host_api.status()
         return SessionStatus(
             run_id=self.run_id,
             target=self.target_name,
@@ -412,8 +403,7 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        request = ResumeRequest(batches or None)
-        return TaskCount.from_wire(self.client.ask(Operation.RESUME_BATCHES, request)).count
+        return self.client.host_api.resume_batches(batches or None)
 
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         """Cancel what is not done of some batches, of all where none is named.
@@ -437,8 +427,7 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        request = CancelRequest(batches or None, only_paused)
-        return TaskCount.from_wire(self.client.ask(Operation.CANCEL_BATCHES, request)).count
+        return self.client.host_api.cancel_batches(batches or None, only_paused=only_paused)
 
     # --- workers -------------------------------------------------------------------
 
@@ -464,8 +453,7 @@ class ScalableSession:
         """
         self._check_workers(n=n)
         self._check_component(component, f"session.scale({n})")
-        request = ScaleRequest(n, component)
-        return WorkerCounts.from_wire(self.client.ask(Operation.SCALE, request)).counts
+        return self.client.host_api.scale(n, component)
 
     def adapt(
         self, minimum: int = 0, maximum: int | None = None, component: str | None = None
@@ -498,8 +486,7 @@ class ScalableSession:
                 "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
             )
         self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        request = AdaptRequest(minimum, maximum, component)
-        return WorkerCounts.from_wire(self.client.ask(Operation.ADAPT, request)).counts
+        return self.client.host_api.adapt(minimum, maximum, component)
 
     def _check_workers(self, **numbers: object) -> None:
         self.check_alive()
@@ -576,6 +563,9 @@ class ScalableSession:
 
 
 def _load_dask() -> None:
+    from scalable_nb.dask_adapter import compatibility
+
+    compatibility.check()  # first: the client's modules import what may be missing
     importlib.import_module("scalable_nb.client.client")
 
 

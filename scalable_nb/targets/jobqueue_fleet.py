@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import logging
 import shlex
+import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import time
 from typing import Any, Final
 
+import psutil
 from dask.utils import parse_bytes
 from distributed import Scheduler
 from distributed.deploy.spec import SpecCluster
 from distributed.security import Security
+from distributed.utils import get_ip
 
 from scalable_nb.batch_system.job_logs import log_folder, logs_of_job
-from scalable_nb.batch_system.job_queue import Queue, open_queue
-from scalable_nb.batch_system.submitted_job import session_job
+from scalable_nb.batch_system.job_queue import Queue, open_queue, session_job
 from scalable_nb.batch_system.walltime import walltime_s
+from scalable_nb.errors import UnknownNameError
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths
 from scalable_nb.targets.fleet import LOST_GRACE_S, Fleet, WorkerGroup, WorkerKind
-from scalable_nb.targets.network import listening_address
 
 logger = logging.getLogger(__name__)
 
@@ -219,3 +221,53 @@ def _on_command_line(security: Security) -> Security:
         tls_worker_cert=shlex.quote(files["cert"]),
         tls_worker_key=shlex.quote(files["key"]),
     )
+
+
+def listening_address(interface: str | None) -> tuple[str, str]:
+    """The one address that the scheduler listens on, and how it was chosen.
+
+    Parameters
+    ----------
+    interface : str or None
+        As named in the manifest or in Dask's configuration; None: the one with the route to
+        other machines.
+
+    Returns
+    -------
+    address : str
+    notice : str
+        For a person.
+
+    Raises
+    ------
+    UnknownNameError
+        When this machine has no such interface; names those that it has.
+    """
+    addresses = _ipv4()
+    if interface is not None:
+        if interface not in addresses:
+            raise UnknownNameError(
+                "network interface",
+                interface,
+                addresses,
+                "Set `interface:` of the target in scalable.yaml.",
+            )
+        return addresses[interface], f"interface {interface} ({addresses[interface]}), as asked for"
+    address = get_ip()
+    name = next((name for name, own in addresses.items() if own == address), "unknown")
+    others = ", ".join(other for other in sorted(addresses) if other != name)
+    return address, (
+        f"interface {name} ({address}), which has the route to other machines; `interface:` of "
+        f"the target chooses another{f': {others}' if others else ''}"
+    )
+
+
+def _ipv4() -> dict[str, str]:
+    """The interfaces that are up and have an IPv4 address."""
+    stats = psutil.net_if_stats()
+    return {
+        name: entry.address
+        for name, entries in psutil.net_if_addrs().items()
+        for entry in entries
+        if entry.family == socket.AF_INET and stats[name].isup
+    }

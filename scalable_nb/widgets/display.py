@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def show(futures: FutureList) -> None:
     """
     from IPython.display import display
 
-    from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
 
     if in_notebook() and _is_ours(futures):
         display(table(futures))
@@ -69,7 +70,7 @@ def table(futures: FutureList, *, form: str = "table") -> TaskTable:
     SessionError
         When they do not belong to a session.
     """
-    return _table(futures.session, tuple(futures.keys), futures.name, form)
+    return _table(_session_of(futures), tuple(futures.keys), futures.name, form)
 
 
 def run_table(session: ScalableSession) -> TaskTable:
@@ -100,14 +101,14 @@ def _table(
 
 def view(futures: FutureList) -> dict[str, Any]:
     """How a `FutureList` draws itself: MIME type to data."""
-    from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
     from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     if not _is_ours(futures):
         return {"text/plain": repr(futures)}
     if in_notebook():
         return table(futures).mimebundle()
-    session = futures.session
+    session = _session_of(futures)
     _refresh(session)
     mirror = session.mirror
     with mirror.lock:
@@ -124,15 +125,44 @@ def _is_ours(futures: FutureList) -> bool:
     return bool(futures) and isinstance(futures[0].client, ScalableClient)
 
 
+def _session_of(futures: FutureList) -> ScalableSession:
+    return cast("ScalableSession", futures.session)
+
+
 def _refresh(session: ScalableSession) -> None:
     # A host that cannot be reached: the last known state is shown, and the mirror says the rest.
     with suppress(OSError):
         session.mirror.refresh()
 
 
+def card_bundle(
+    status: SessionStatus, look: Callable[[], SessionStatus] | None = None
+) -> dict[str, Any]:
+    """The card in all its forms; of these only a terminal's, which is not kept, has the link.
+
+    Parameters
+    ----------
+    status : SessionStatus
+        What it says.
+    look : callable, optional
+        Gives the status of a later time, see `LiveCard`.
+    """
+    from scalable_nb.widgets.session_card import card_html, card_text
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
+
+    if not in_notebook():
+        return {"text/plain": card_text(status, status.dashboard_link)}
+    from scalable_nb.widgets.live_card import LiveCard
+
+    return {
+        "text/plain": card_text(status),
+        "text/html": card_html(status),
+        **LiveCard(status, look).view(),
+    }
+
+
 def _session_bundle(session: ScalableSession) -> dict[str, Any]:
     from scalable_nb.errors import SessionError
-    from scalable_nb.widgets.session_card import card_bundle
 
     if not session.is_live:
         return {"text/plain": repr(session)}
@@ -143,12 +173,10 @@ def _session_bundle(session: ScalableSession) -> dict[str, Any]:
 
 
 def _client_bundle(client: ScalableClient) -> dict[str, Any]:
-    return _session_bundle(client.session)
+    return _session_bundle(cast("ScalableSession", client.session))
 
 
 def _status_bundle(status: SessionStatus) -> dict[str, Any]:
-    from scalable_nb.widgets.session_card import card_bundle
-
     return card_bundle(status)
 
 

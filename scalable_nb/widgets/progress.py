@@ -42,7 +42,7 @@ def progress(*futures: Any) -> None:
     """
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.widgets.display import table
-    from scalable_nb.widgets.saved_output import in_notebook
+    from scalable_nb.widgets.task_table.saved_output import in_notebook
 
     name = futures[0].name if len(futures) == 1 and isinstance(futures[0], FutureList) else ""
     listed = FutureList(_flat(futures), name=name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
@@ -12,7 +11,6 @@ from dask.utils import format_bytes
 from scalable_nb.batch_system.job_state import jobs_text
 from scalable_nb.faults.circuit_breaker import pause_text
 from scalable_nb.session.status import DASHBOARD_CALL
-from scalable_nb.widgets.saved_output import in_notebook
 
 if TYPE_CHECKING:
     from scalable_nb.session.status import SessionStatus
@@ -20,29 +18,6 @@ if TYPE_CHECKING:
 _FRAME: Final = "border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:10px 12px"
 _NAME_CELL: Final = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;opacity:.7"
 _VALUE_CELL: Final = "text-align:left;padding:1px 0"
-
-
-def card_bundle(
-    status: SessionStatus, look: Callable[[], SessionStatus] | None = None
-) -> dict[str, Any]:
-    """The card in all its forms; of these only a terminal's, which is not kept, has the link.
-
-    Parameters
-    ----------
-    status : SessionStatus
-        What it says.
-    look : callable, optional
-        Gives the status of a later time, see `LiveCard`.
-    """
-    if not in_notebook():
-        return {"text/plain": card_text(status, status.dashboard_link)}
-    from scalable_nb.widgets.live_card import LiveCard
-
-    return {
-        "text/plain": card_text(status),
-        "text/html": card_html(status),
-        **LiveCard(status, look).view(),
-    }
 
 
 def card_text(status: SessionStatus, dashboard: str = DASHBOARD_CALL) -> str:

@@ -13,10 +13,9 @@ from waiting import until
 
 from scalable_nb import RetryPolicy, ScalableSession, TaskPolicy
 from scalable_nb.errors import SubmitError, UnknownNameError
-from scalable_nb.protocol.messages import CallRequest
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.resubmission.find_call import reproduce
-from scalable_nb.telemetry.rows import STATE_LABELS, key_text
+from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import STATE_LABELS
 from scalable_nb.widgets.task_table.actions import SessionControls
 
 LATE = RetryPolicy(3, base_s=600, max_s=600)
@@ -157,7 +156,7 @@ def test_what_must_not_be_called_twice_is_not(shared_session: ScalableSession) -
     wait(future)
     with pytest.raises(SubmitError, match="not idempotent"):
         reproduce(future)
-    assert shared_session.client.ask(Operation.GET_CALL, CallRequest("nothing of the kind")) is None
+    assert shared_session.client.host_api.call_of("nothing of the kind") is None
 
 
 def say(x: int) -> None:

@@ -21,7 +21,6 @@ from sendable import add, fail_on_odd, inc, where
 from waiting import until
 
 from scalable_nb import ScalableSession
-from scalable_nb.protocol.operations import Operation
 
 lazy_inc = dask.delayed(inc)
 lazy_fail = dask.delayed(fail_on_odd, pure=True)
@@ -233,7 +232,7 @@ def told(shared_session: ScalableSession) -> Iterator[Any]:
     def rows(prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         from scalable_nb.telemetry.journal_reader import read_rows
 
-        shared_session.client.ask(Operation.FLUSH)
+        shared_session.client.host_api.flush()
         assert shared_session.paths is not None
         return tuple(
             [row for row in read_rows(path).rows if row["function_name"] == prefix]

@@ -33,7 +33,6 @@ from sendable import Counter, fib_seceding, inc, sum_by_worker_client
 from waiting import until
 
 from scalable_nb import ScalableSession, errors
-from scalable_nb.protocol.operations import Operation
 from scalable_nb.telemetry.journal_reader import read_rows
 
 # --- tasks that submit tasks -------------------------------------------------------------
@@ -93,7 +92,7 @@ def test_inner_tasks_are_in_the_ledger(shared_session: ScalableSession) -> None:
 
     assert shared_session.client.submit(outer, 4).result(timeout=60) == 3
     assert shared_session.paths is not None
-    shared_session.client.ask(Operation.FLUSH)
+    shared_session.client.host_api.flush()
     tasks = read_rows(shared_session.paths.tasks).rows
     states = sorted(row["state"] for row in tasks if row["function_name"] == "inner")
     assert states == ["failed", "succeeded", "succeeded", "succeeded"]

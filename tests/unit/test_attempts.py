@@ -9,8 +9,8 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.attempt_history import join_attempts, running_attempt
 from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.journal_replay import join_attempts, running_attempt
 from scalable_nb.telemetry.rows import TaskState
 
 WORKER = "tls://127.0.0.1:40001"

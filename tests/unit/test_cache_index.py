@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.cache.file_lock import IndexBusyError
-from scalable_nb.cache.index import ResultIndex, Totals
+from scalable_nb.cache.index import IndexBusyError, ResultIndex, Totals
 from scalable_nb.cache.store import ResultStore
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from scalable_nb import cacheable
-from scalable_nb.cache.file_lock import STALE_AFTER_S, IndexBusyError, OwnerLock
-from scalable_nb.cache.index import ResultIndex
+from scalable_nb.cache.index import STALE_AFTER_S, IndexBusyError, OwnerLock, ResultIndex
 from scalable_nb.cache.maintenance import cache_info, clear_cache, explain_miss, verify_cache
 from scalable_nb.cache.store import OversizedResultError, ResultStore
 

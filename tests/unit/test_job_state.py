@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pytest
 
+from scalable_nb.batch_system.job_logs import likely_cause
 from scalable_nb.batch_system.job_state import (
     JobFacts,
     JobPhase,
@@ -16,7 +17,6 @@ from scalable_nb.batch_system.job_state import (
     with_forgotten,
     with_start,
 )
-from scalable_nb.batch_system.startup_diagnosis import likely_cause
 
 CAME_AT = 105.0
 

@@ -7,7 +7,7 @@ import pytest
 
 from scalable_nb.errors import StartError, UnknownNameError
 from scalable_nb.manifest.load import load_manifest
-from scalable_nb.targets.network import listening_address
+from scalable_nb.targets.jobqueue_fleet import listening_address
 from scalable_nb.worker.command import nanny_arguments
 
 SCHEDULER = "tls://127.0.0.1:8786"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from scalable_nb.telemetry.log_lines import lines_between
+from scalable_nb.widgets.task_table.actions import lines_between
 
 LOG = """\
 2026-03-01 12:00:00,000 INFO the worker started

@@ -9,7 +9,7 @@ from IPython.core.completer import Completion, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from magic_shell import make_shell
 
-from scalable_nb.magics import completion_values
+from scalable_nb.magics import completion
 from scalable_nb.magics.commands import NOTEBOOK, SHELL, SUBCOMMANDS
 from scalable_nb.magics.completion import Offer, complete_line, complete_words
 
@@ -97,7 +97,7 @@ def test_runs_folder_that_cannot_be_read_offers_nothing(monkeypatch: pytest.Monk
     """A completion never fails because of the environment."""
     monkeypatch.setenv("SCALABLE_RUNS_DIR", "/proc/1/root")
     monkeypatch.setenv("SCALABLE_LINGER_S", "soon")
-    assert completion_values.run_ids([]) == []
+    assert completion.run_ids([]) == []
 
 
 def offered(shell: InteractiveShell, cell: str) -> list[Completion]:

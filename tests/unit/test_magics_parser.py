@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from scalable_nb.magics.commands import NOTEBOOK, SHELL, SUBCOMMANDS
 from scalable_nb.magics.commands.help import overview, subcommand_help, usage
-from scalable_nb.magics.line_expansion import split_cell_line, split_line
-from scalable_nb.magics.parser import parse
+from scalable_nb.magics.parser import parse, split_cell_line, split_line
 from scalable_nb.magics.subcommand import InvalidUsageError, Subcommand, Surface
 
 SUBCOMMAND_NAMES = ", ".join(sorted(SUBCOMMANDS))

@@ -41,7 +41,7 @@ from scalable_nb.manifest.schema import Manifest
 from scalable_nb.paths import RunPaths, find_run
 from scalable_nb.protocol.connection_file import HostState, read_connection_info, read_state
 from scalable_nb.report import build_report, overview
-from scalable_nb.report.report_text import diagnosis_text
+from scalable_nb.report.run_report import diagnosis_text
 from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.session import ScalableSession
 from scalable_nb.telemetry.aggregates import (
@@ -52,8 +52,8 @@ from scalable_nb.telemetry.aggregates import (
     timeline_table,
 )
 from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.journal_replay import attempts_of_run, ledger_of_run
 from scalable_nb.telemetry.ledger import COLUMNS
-from scalable_nb.telemetry.ledger_replay import attempts_of_run, ledger_of_run
 from scalable_nb.telemetry.rows import GIVEN_UP, TaskState
 from scalable_nb.telemetry.run_tables import RunRecords
 

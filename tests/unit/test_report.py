@@ -19,7 +19,7 @@ from test_reader import ANY_ROWS
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import SILENT_S
 from scalable_nb.report import build_report
-from scalable_nb.report.report_text import format_duration
+from scalable_nb.report.run_report import format_duration
 
 ABOUT = {
     "run_id": RUN_ID,

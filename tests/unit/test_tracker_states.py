@@ -118,12 +118,12 @@ class Run(RuleBasedStateMachine):
         )
         self.host.ask(Operation.RESUBMIT, request)
 
-    @precondition(lambda self: len(self.host.tracker.parked))
+    @precondition(lambda self: len(self.host.parts.parked))
     @rule(data=st.data(), operation=st.sampled_from([Operation.RETRY_NOW, Operation.GIVE_UP]))
     def decide_about_waiting(self, data: st.DataObject, operation: Operation) -> None:
         self.host.ask(operation, TaskKeys(tuple(self._choose(data))))
 
-    @precondition(lambda self: self.host.tracker.breakers.pauses())
+    @precondition(lambda self: self.host.parts.breakers.pauses())
     @rule(will_go_on=st.booleans())
     def decide_about_paused(self, will_go_on: bool) -> None:
         if will_go_on:
@@ -143,7 +143,7 @@ class Run(RuleBasedStateMachine):
         self.host.end_wait(data.draw(st.sampled_from(self._timed())))
 
     def _timed(self) -> list[str]:
-        parked = self.host.tracker.parked
+        parked = self.host.parts.parked
         return sorted(key for key in self.host.scheduler.tasks if parked.is_timed(key))
 
     # --- workers ---------------------------------------------------------------------
@@ -316,10 +316,10 @@ class Run(RuleBasedStateMachine):
         host, ledger = self.host, self.host.recorder.ledger
         for key, row in self.row_of.items():
             state, dask_state = TaskState(ledger.columns["state"][row]), host.state(key)
-            if key not in host.tracker.records:
+            if key not in host.parts.registry:
                 assert dask_state == "forgotten"
                 assert state.is_final
-            elif key in host.tracker.parked and dask_state != "processing":
+            elif host.parts.registry[key].is_parked and dask_state != "processing":
                 assert state in _HELD, (key, state, dask_state)
             else:
                 assert state in _ALLOWED[dask_state], (key, state, dask_state)
@@ -332,7 +332,7 @@ class Run(RuleBasedStateMachine):
     def _every_ended_attempt_is_counted_once(self) -> None:
         unsettled = {a.row for gone in self.lost.values() for a in gone}
         unheard = {a.row for a in self.running.values() if a.has_ended and not a.is_told}
-        for key, record in self.host.tracker.records.items():
+        for key, record in self.host.parts.registry.items():
             if record.row not in unsettled | unheard:
                 assert record.attempts == self.ended[record.row], key
 

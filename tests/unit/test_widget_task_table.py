@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import TaskState
-from scalable_nb.widgets import saved_output
+from scalable_nb.widgets.task_table import saved_output
 from scalable_nb.widgets.task_table import widget as module
 from scalable_nb.widgets.task_table.actions import Outcome
 from scalable_nb.widgets.task_table.widget import TaskTable

@@ -1,4 +1,4 @@
-"""A real scheduler with our plugin, driven by hand: no network, no worker processes.
+"""A real scheduler with the host's parts, driven by hand: no network, no worker processes.
 
 What a worker process, its nanny and a client would send arrives through the same handlers as
 from them. Only the connections are stand-ins: what the scheduler sends into them is not read.
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 from dask._task_spec import Task, TaskRef
@@ -21,8 +22,9 @@ from distributed import Scheduler
 from distributed.comm import CommClosedError
 
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.tracker import TaskTracker
+from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import ANNOTATION
 from scalable_nb.protocol.call import registered_name
@@ -37,6 +39,8 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message, stream_message
+from scalable_nb.targets.desired_workers import DesiredWorkers
+from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
 
 CLIENT = "client-of-the-test"
@@ -50,6 +54,31 @@ _IDLE = {
     "digests_total_since_heartbeat": {},
 }
 _LOGGERS = ("distributed.scheduler", "distributed.utils", "distributed.core", "asyncio")
+
+
+class _NoFleet(Fleet):
+    """Starts no workers: they come and go as a test says."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        cluster: Any = SimpleNamespace(scheduler=scheduler, worker_spec={}, workers={})
+        super().__init__(cluster, [WorkerKind("", {})])
+
+    def how_ended(self, entry: WorkerGroup) -> str | None:
+        return None
+
+
+def compose_host(
+    scheduler: Scheduler, paths: RunPaths, *, max_identical_failures: int = 0
+) -> HostParts:
+    """The parts of a host of a local target around a scheduler."""
+    return compose(
+        _NoFleet(scheduler),
+        RunRecorder(paths, "local"),
+        paths.results,
+        desired={"": DesiredWorkers(0)},
+        replacement_limits=ReplacementLimits(None, None, None, {}),
+        max_identical_failures=max_identical_failures,
+    )
 
 
 class _Mishaps(logging.Handler):
@@ -98,7 +127,7 @@ def _spans(executing: list[int], ended: list[int]) -> dict[int, Span]:
 
 
 class SchedulerAlone:
-    """Scheduler, conductor and book, and what their surroundings may do to them."""
+    """A scheduler and the host's parts, and what their surroundings may do to them."""
 
     def __init__(self, *, threads: int = 2, breaker_limit: int = 3) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -119,9 +148,8 @@ class SchedulerAlone:
             dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
             local_directory=self._folder.name,
         )  # fmt: skip
-        self.recorder = RunRecorder(self.paths, "local")
-        self.tracker = TaskTracker(self.scheduler, self.recorder, breaker_limit=breaker_limit)
-        self.scheduler.add_plugin(self.tracker)
+        self.parts = compose_host(self.scheduler, self.paths, max_identical_failures=breaker_limit)
+        self.recorder = self.parts.recorder
 
     def _do(self, step: Callable[[], Any]) -> Any:
         async def run() -> Any:
@@ -140,7 +168,7 @@ class SchedulerAlone:
             logging.getLogger(name).removeHandler(self.mishaps)
 
         async def end() -> None:
-            self.scheduler.remove_plugin(self.tracker.name)
+            self.scheduler.remove_plugin(self.parts.tracker.name)
             for line in self._lines:
                 line.abort()
             await self.scheduler.close()
@@ -208,7 +236,7 @@ class SchedulerAlone:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
-            for worker, asked in self.tracker.revocations._asked.items()
+            for worker, asked in self.parts.revocations._asked.items()
             for run_id, (record, _) in asked.items()
         ]
 
@@ -221,7 +249,7 @@ class SchedulerAlone:
 
     def stop_waiting_for_the_report(self, worker: str) -> None:
         """Nobody will say what became of a worker."""
-        self._do(lambda: self.tracker.losses._settle(worker))
+        self._do(lambda: self.parts.losses._settle(worker))
 
     # --- clients --------------------------------------------------------------------
 
@@ -301,7 +329,7 @@ class SchedulerAlone:
 
     def end_wait(self, key: str) -> None:
         """The delay before a retry is over."""
-        self._do(lambda: self.tracker.parked.unpark(key))
+        self._do(lambda: self.parts.parked.unpark(self.parts.registry[key]))
 
     def _send(self, operation: Operation, message: Message, **sender: str) -> None:
         wire = stream_message(operation, message)

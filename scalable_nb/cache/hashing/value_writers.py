@@ -11,12 +11,9 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from scalable_nb.cache.content import Directory, File
-
-if TYPE_CHECKING:
-    from scalable_nb.cache.hashing.encoder import Encoder
 
 # Elements that are brought into C order at a time: 8 MB of doubles instead of a whole copy.
 _CHUNK_ELEMENTS: Final = 1 << 20
@@ -24,6 +21,33 @@ _CHUNK_ELEMENTS: Final = 1 << 20
 
 class NotEncodableError(TypeError):
     """A value without canonical bytes; the message says which part, and why."""
+
+
+class ValueSink(Protocol):
+    """Where a writer puts the parts of a value: an `encoder.Encoder`.
+
+    Attributes
+    ----------
+    feed : callable
+        Adds raw bytes.
+    """
+
+    feed: Callable[[Any], None]
+
+    def write(self, value: Any) -> None:
+        """Feed a part of a value."""
+
+    def write_code(self, code: Any) -> None:
+        """Feed a function or class."""
+
+    def write_unordered(self, values: Iterable[Any]) -> None:
+        """Feed values in an order that does not depend on theirs."""
+
+    def enter(self, container: object) -> bool:
+        """Return whether a container is written for the first time."""
+
+    def leave(self, container: object) -> None:
+        """Note that a container is complete."""
 
 
 _pack_double = struct.Struct(">d").pack
@@ -51,8 +75,8 @@ SCALARS: Final[Mapping[type, Callable[[Any], bytes]]] = {
 }
 
 
-def _write_sequence(tag: bytes) -> Callable[[Encoder, Any], None]:
-    def write(encoder: Encoder, value: Any) -> None:
+def _write_sequence(tag: bytes) -> Callable[[ValueSink, Any], None]:
+    def write(encoder: ValueSink, value: Any) -> None:
         if encoder.enter(value):
             encoder.feed(b"%s%d:" % (tag, len(value)))
             write_each(encoder, value)
@@ -61,7 +85,7 @@ def _write_sequence(tag: bytes) -> Callable[[Encoder, Any], None]:
     return write
 
 
-def write_each(encoder: Encoder, values: Iterable[Any]) -> None:
+def write_each(encoder: ValueSink, values: Iterable[Any]) -> None:
     """Feed values one after the other."""
     feed, write = encoder.feed, encoder.write
     for value in values:
@@ -72,7 +96,7 @@ def write_each(encoder: Encoder, values: Iterable[Any]) -> None:
             write(value)
 
 
-def _write_dict(encoder: Encoder, value: Mapping[Any, Any]) -> None:
+def _write_dict(encoder: ValueSink, value: Mapping[Any, Any]) -> None:
     if encoder.enter(value):
         encoder.feed(b"{%d:" % len(value))
         for item in value.items():
@@ -80,39 +104,39 @@ def _write_dict(encoder: Encoder, value: Mapping[Any, Any]) -> None:
         encoder.leave(value)
 
 
-def _write_set(tag: bytes) -> Callable[[Encoder, Any], None]:
-    def write(encoder: Encoder, value: Any) -> None:
+def _write_set(tag: bytes) -> Callable[[ValueSink, Any], None]:
+    def write(encoder: ValueSink, value: Any) -> None:
         encoder.feed(tag)
         encoder.write_unordered(value)
 
     return write
 
 
-def _write_bytearray(encoder: Encoder, value: bytearray) -> None:
+def _write_bytearray(encoder: ValueSink, value: bytearray) -> None:
     encoder.feed(b"B%d:" % len(value))
     encoder.feed(value)
 
 
-def _write_buffer(encoder: Encoder, value: pickle.PickleBuffer) -> None:
+def _write_buffer(encoder: ValueSink, value: pickle.PickleBuffer) -> None:
     raw = value.raw()
     encoder.feed(b"P%d:" % raw.nbytes)
     encoder.feed(raw)
 
 
-def _write_module(encoder: Encoder, value: types.ModuleType) -> None:
+def _write_module(encoder: ValueSink, value: types.ModuleType) -> None:
     encoder.feed(b"M" + _str(value.__name__))
 
 
-def _write_content(encoder: Encoder, value: File | Directory) -> None:
+def _write_content(encoder: ValueSink, value: File | Directory) -> None:
     encoder.feed(b"C" + _str(type(value).__name__) + value.content_digest())
 
 
-def _write_function(encoder: Encoder, value: types.FunctionType) -> None:
+def _write_function(encoder: ValueSink, value: types.FunctionType) -> None:
     encoder.write_code(value)
 
 
 #: Type -> writer of values of exactly this type.
-WRITERS: Final[Mapping[type, Callable[[Encoder, Any], None]]] = {
+WRITERS: Final[Mapping[type, Callable[[ValueSink, Any], None]]] = {
     tuple: _write_sequence(b"("),
     list: _write_sequence(b"["),
     dict: _write_dict,
@@ -128,14 +152,14 @@ WRITERS: Final[Mapping[type, Callable[[Encoder, Any], None]]] = {
 }
 
 
-def write_path(encoder: Encoder, value: PurePath) -> None:
+def write_path(encoder: ValueSink, value: PurePath) -> None:
     """Feed a path as what it is called; `File` stands for what it holds."""
     encoder.feed(b"p")
     encoder.write(type(value))
     encoder.write(str(value))
 
 
-def write_object(encoder: Encoder, value: Any) -> None:
+def write_object(encoder: ValueSink, value: Any) -> None:
     """Feed any other object as what pickle would store of it."""
     if not encoder.enter(value):
         return
@@ -166,7 +190,7 @@ def _reduce(value: Any) -> Any:
         raise NotEncodableError(f"a {kind} has no value to key on ({error})") from error
 
 
-def _write_reduced(encoder: Encoder, value: Any, reduced: Any) -> None:
+def _write_reduced(encoder: ValueSink, value: Any, reduced: Any) -> None:
     if isinstance(reduced, str):  # a global: the name says all
         encoder.feed(b"g")
         write_each(encoder, (type(value), str(getattr(value, "__module__", "")), reduced))
@@ -183,7 +207,7 @@ def _write_reduced(encoder: Encoder, value: Any, reduced: Any) -> None:
             write_each(encoder, listed)
 
 
-def _write_state(encoder: Encoder, kind: type, state: Any) -> None:
+def _write_state(encoder: ValueSink, kind: type, state: Any) -> None:
     """Feed an object's attributes, sorted by name: in which order they were set is chance."""
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
         encoder.feed(b"2")  # (the dict, the slots)
@@ -205,7 +229,7 @@ def _is_cached_property(kind: type, name: str) -> bool:
     return isinstance(getattr(kind, name, None), functools.cached_property)
 
 
-def array_writer(kind: type) -> Callable[[Encoder, Any], None] | None:
+def array_writer(kind: type) -> Callable[[ValueSink, Any], None] | None:
     """The writer for values of exactly this type, None where it is not of numpy or pandas.
 
     Subclasses defined elsewhere are written as what pickle would store of them.
@@ -229,20 +253,20 @@ def array_writer(kind: type) -> Callable[[Encoder, Any], None] | None:
     return None
 
 
-def _write_numpy_scalar(encoder: Encoder, value: Any) -> None:
+def _write_numpy_scalar(encoder: ValueSink, value: Any) -> None:
     # As an array without dimensions, but no array.
     encoder.feed(b"y")
     _write_array(encoder, sys.modules["numpy"].asarray(value))
 
 
-def _write_array(encoder: Encoder, value: Any) -> None:
+def _write_array(encoder: ValueSink, value: Any) -> None:
     """Feed dtype, shape and the elements in C order, however they lie in memory."""
     encoder.feed(b"Y")
     write_each(encoder, (value.dtype.str, repr(value.dtype), value.shape))
     _write_elements(encoder, value)
 
 
-def _write_elements(encoder: Encoder, value: Any) -> None:
+def _write_elements(encoder: ValueSink, value: Any) -> None:
     if value.dtype.names is not None:
         # Field by field: the bytes between the fields are whatever was there before.
         for name in value.dtype.names:
@@ -260,7 +284,7 @@ def _write_elements(encoder: Encoder, value: Any) -> None:
             encoder.feed(numpy.ascontiguousarray(chunk).view("u1"))
 
 
-def _write_objects(encoder: Encoder, value: Any) -> None:
+def _write_objects(encoder: ValueSink, value: Any) -> None:
     if not encoder.enter(value):
         return
     elements = value.reshape(-1).tolist()
@@ -275,7 +299,7 @@ def _write_objects(encoder: Encoder, value: Any) -> None:
     encoder.leave(value)
 
 
-def _write_frame(encoder: Encoder, value: Any) -> None:
+def _write_frame(encoder: ValueSink, value: Any) -> None:
     """Feed a frame column by column: how pandas groups them in blocks is its own affair."""
     if encoder.enter(value):
         encoder.feed(b"DF%d:" % value.shape[1])
@@ -286,7 +310,7 @@ def _write_frame(encoder: Encoder, value: Any) -> None:
         encoder.leave(value)
 
 
-def _write_series(encoder: Encoder, value: Any) -> None:
+def _write_series(encoder: ValueSink, value: Any) -> None:
     if encoder.enter(value):
         encoder.feed(b"SE")
         write_each(encoder, (value.attrs, value.flags.allows_duplicate_labels))
@@ -295,7 +319,7 @@ def _write_series(encoder: Encoder, value: Any) -> None:
         encoder.leave(value)
 
 
-def _write_column(encoder: Encoder, column: Any) -> None:
+def _write_column(encoder: ValueSink, column: Any) -> None:
     array, pandas = column.array, sys.modules["pandas"]
     # Without pyarrow an array of texts is one of numpy's, too.
     is_native = isinstance(array, pandas.arrays.NumpyExtensionArray) and not isinstance(
@@ -304,7 +328,7 @@ def _write_column(encoder: Encoder, column: Any) -> None:
     encoder.write(array.to_numpy() if is_native else array)
 
 
-def _write_extension_array(encoder: Encoder, value: Any) -> None:
+def _write_extension_array(encoder: ValueSink, value: Any) -> None:
     if isinstance(value.dtype, sys.modules["pandas"].StringDtype):
         # Arrow keeps texts in chunks and slices of larger buffers, which say nothing; nor does
         # whether it is Arrow that keeps them.

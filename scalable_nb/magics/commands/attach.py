@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.start import publish
-from scalable_nb.magics.completion_values import run_ids
+from scalable_nb.magics.completion import run_ids
 from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand
 
 if TYPE_CHECKING:

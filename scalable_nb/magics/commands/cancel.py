@@ -6,7 +6,7 @@ import shlex
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.completion_values import batches
+from scalable_nb.magics.completion import batches
 from scalable_nb.magics.run_selection import RUN, visited_session
 from scalable_nb.magics.subcommand import (
     Argument,

@@ -10,7 +10,7 @@ from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text, fo
 
 def _run(context: Context, options: Namespace) -> object:
     from scalable_nb.diagnosis.diagnose import diagnose
-    from scalable_nb.report.report_text import diagnosis_text
+    from scalable_nb.report.run_report import diagnosis_text
     from scalable_nb.telemetry.run_tables import RunRecords
 
     run = chosen_run(context, options)

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from scalable_nb.magics.completion_values import log_names
+from scalable_nb.magics.completion import log_names
 from scalable_nb.magics.run_selection import LAST, RUN, chosen_run, live_session
 from scalable_nb.magics.subcommand import (
     Argument,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.cell_function import CellFunction, make_function
-from scalable_nb.magics.completion_values import components, tasks
+from scalable_nb.magics.completion import components, tasks
 from scalable_nb.magics.subcommand import (
     Context,
     Example,

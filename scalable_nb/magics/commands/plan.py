@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.completion_values import targets
+from scalable_nb.magics.completion import targets
 from scalable_nb.magics.subcommand import Context, Example, Option, Subcommand
 
 if TYPE_CHECKING:

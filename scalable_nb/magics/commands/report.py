@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalable_nb.magics.completion_values import run_ids
+from scalable_nb.magics.completion import run_ids
 from scalable_nb.magics.run_selection import LAST, RUN, catch_up, chosen_run, newest_run
 from scalable_nb.magics.subcommand import (
     Context,

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.commands.start import publish
-from scalable_nb.magics.completion_values import failures, run_ids
+from scalable_nb.magics.completion import failures, run_ids
 from scalable_nb.magics.run_selection import LAST
 from scalable_nb.magics.subcommand import (
     Context,

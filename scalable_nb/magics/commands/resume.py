@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from scalable_nb.magics.completion_values import paused_batches
+from scalable_nb.magics.completion import paused_batches
 from scalable_nb.magics.run_selection import RUN, visited_session
 from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand, Text
 

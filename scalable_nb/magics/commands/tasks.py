@@ -25,7 +25,7 @@ def _run(context: Context, options: Namespace) -> TaskTable | Text:
         session = session or current_session()  # which says that there is none
         session.check_alive()
         return run_table(session)
-    from scalable_nb.telemetry.ledger_replay import ledger_of_run
+    from scalable_nb.telemetry.journal_replay import ledger_of_run
     from scalable_nb.widgets.task_table.actions import RunControls
     from scalable_nb.widgets.task_table.widget import TaskTable
 
@@ -35,7 +35,7 @@ def _run(context: Context, options: Namespace) -> TaskTable | Text:
 def _as_text(run: RunPaths) -> Text:
     import time
 
-    from scalable_nb.telemetry.ledger_replay import ledger_of_run
+    from scalable_nb.telemetry.journal_replay import ledger_of_run
     from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
     ledger = ledger_of_run(run)

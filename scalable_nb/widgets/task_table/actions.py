@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from scalable_nb.errors import SubmitError, UnknownNameError
-from scalable_nb.protocol.messages import TaskKeys
-from scalable_nb.protocol.operations import Operation
-from scalable_nb.telemetry.log_lines import lines_between
 
 if TYPE_CHECKING:
+    from scalable_nb.client.host_api import HostApi
     from scalable_nb.faults.circuit_breaker import Pause
     from scalable_nb.paths import RunPaths
     from scalable_nb.resubmission.failed_call import FailedCall
     from scalable_nb.session.session import ScalableSession
-    from scalable_nb.telemetry.attempt_history import AttemptRow
+    from scalable_nb.telemetry.journal_replay import AttemptRow
+
+# As `logging` writes the time, in the machine's own zone: 2026-03-01 12:00:00,123
+_STAMP: Final = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
+
 
 #: The clocks of two processes, and the time between an event and its line.
 _LOG_MARGIN_S: Final = 1.0
@@ -152,20 +155,20 @@ class SessionControls:
         held = self._session.client.held_keys()
         return [held.get(task_id, task_id) for task_id in task_ids]
 
-    def _count_of(self, operation: Operation, task_ids: Sequence[str]) -> int:
-        request = TaskKeys(tuple(self._keys(task_ids)))
-        return len(TaskKeys.from_wire(self._session.client.ask(operation, request)).keys)
+    @property
+    def _host_api(self) -> HostApi:
+        return self._session.client.host_api
 
     def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._count_of(Operation.RETRY_NOW, task_ids)
+        done = self._host_api.retry_now(self._keys(task_ids))
         return Outcome(f"{_tasks(done)} tried again now")
 
     def _give_up(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._count_of(Operation.GIVE_UP, task_ids)
+        done = self._host_api.give_up(self._keys(task_ids))
         return Outcome(f"{_tasks(done)} given up")
 
     def _cancel(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._count_of(Operation.CANCEL_TASKS, task_ids)
+        done = self._host_api.cancel_tasks(self._keys(task_ids))
         return Outcome(f"{_tasks(done)} cancelled")
 
     def _resubmit(self, task_ids: Sequence[str]) -> Outcome:
@@ -211,7 +214,7 @@ class RunControls:
 
     def attempts(self, task_id: str) -> Sequence[AttemptRow]:
         """All attempts of a task, oldest first."""
-        from scalable_nb.telemetry.ledger_replay import attempts_of_run
+        from scalable_nb.telemetry.journal_replay import attempts_of_run
 
         return attempts_of_run(self._paths, task_id)
 
@@ -293,3 +296,26 @@ def _lines_in(path: Path) -> list[str]:
         return path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
+
+
+def lines_between(lines: Iterable[str], begin_at: float, end_at: float) -> list[str]:
+    """The lines of a span of time, oldest first.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        In the order in which they were written. A line without a time belongs to the one
+        before it.
+    begin_at, end_at : float
+        Seconds since the epoch, both included.
+    """
+    found = []
+    is_within = False
+    for line in lines:
+        stamp = _STAMP.match(line)
+        if stamp is not None:
+            at = datetime.strptime(stamp[0], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+            is_within = begin_at <= at <= end_at
+        if is_within:
+            found.append(line)
+    return found

@@ -18,10 +18,10 @@ from scalable_nb.errors import ScalableError
 from scalable_nb.faults.circuit_breaker import Pause, pause_text
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.widgets.asset_bundle import bundle_modules, bundle_styles
-from scalable_nb.widgets.saved_output import SavedOutputs
 from scalable_nb.widgets.task_table.actions import Controls
 from scalable_nb.widgets.task_table.page_requests import PageRequests
 from scalable_nb.widgets.task_table.row_stream import RowStream
+from scalable_nb.widgets.task_table.saved_output import SavedOutputs
 from scalable_nb.widgets.task_table.static_html import summary_html
 from scalable_nb.widgets.task_table.summary import (
     TableSummary,

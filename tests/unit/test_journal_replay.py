@@ -11,7 +11,7 @@ from journal_rows import failure
 from magic_shell import make_shell
 
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.ledger_replay import attempts_of_run, ledger_of_run
+from scalable_nb.telemetry.journal_replay import attempts_of_run, ledger_of_run
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, TaskState
 
 

@@ -1,21 +1,129 @@
-"""The words of a report, for a terminal. Text from errors is made plain before it is shown."""
+"""The report on a run, and its text for a terminal, free of control characters."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
+from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
 from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.telemetry.sanitize import one_line
 
-if TYPE_CHECKING:
-    from scalable_nb.report.build import FailedTask, Report
+Row = Mapping[str, Any]
 
 _WIDTH: Final = 88
 #: Of the evidence, what stands in the sentence already.
 _SAID: Final = ("example", "tasks")
+
+
+def call_label(row: Row) -> str:
+    """The call of a row as a person wrote it."""
+    if not row.get("function_name"):
+        return one_line(row.get("task_id")) or "a failure outside of any task"
+    return f"{one_line(row['function_name'])}({one_line(row.get('args_preview'))})"
+
+
+@dataclass(frozen=True)
+class FailedTask:
+    """A task that failed for good, with its last attempt.
+
+    Attributes
+    ----------
+    duration_s : float or None
+        Execution time of the last attempt alone.
+    retries : int
+        Attempts the system made after the first; what a person resubmitted begins anew.
+    """
+
+    task_id: str
+    function_name: str
+    args_preview: str
+    failure_class: str
+    message: str
+    worker: str
+    host: str
+    duration_s: float | None
+    retries: int
+    category: str
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """The call as a person wrote it, e.g. ``run_simulation(scenario_id=47)``."""
+        return call_label(asdict(self))
+
+    @property
+    def is_fast_permanent(self) -> bool:
+        """Whether it failed at once with an error that no retry can mend."""
+        is_fast = self.duration_s is not None and self.duration_s < FAST_FAIL_S
+        return is_fast and self.category == "permanent"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run in numbers, and the tasks that failed for good.
+
+    Attributes
+    ----------
+    state : str
+        ``"finished"``, ``"running"``, ``"interrupted"`` (the host is gone and wrote no end)
+        or ``"unknown"`` (no end and no sign of life, and it was begun on another machine).
+    host : str
+        The machine of the host, where the run has no end.
+    end_reason : str
+        Why the host ended, where it did.
+    tasks : dict of str to int
+        Number of tasks by state; while the run has no end, of those that ended.
+    attempts, retries : int
+        Executions, and those of them that the system made after a failure.
+    retries_helped : int
+        Tasks that failed at first and succeeded in a retry.
+    failures_by_class : dict of str to int
+        Failed attempts by the class of the error, the most frequent first.
+    failed : tuple of FailedTask
+        In the order in which they failed.
+    used_core_h, lost_core_h : float
+        Execution time of all attempts, and of those that failed; one core each.
+    slowest : tuple of (str, float)
+        The calls that took longest, with the seconds of their last attempt.
+    skipped : int
+        Lines of the journal that could not be read.
+    folder : Path
+        Where the files of the run lie.
+    """
+
+    run_id: str
+    project: str
+    target: str
+    state: str
+    host: str
+    end_reason: str
+    started_at: str | None
+    ended_at: str | None
+    tasks: dict[str, int]
+    attempts: int
+    retries: int
+    retries_helped: int
+    cached: int
+    failures_by_class: dict[str, int]
+    failed: tuple[FailedTask, ...]
+    used_core_h: float
+    lost_core_h: float
+    slowest: tuple[tuple[str, float], ...]
+    skipped: int
+    folder: Path
+
+    def to_text(self, failures: bool = False) -> str:
+        """The report as text: the summary, or the list of what failed."""
+        return failure_list(self) if failures else summary(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as values that JSON knows."""
+        return {**asdict(self), "folder": str(self.folder), "failed": [*map(asdict, self.failed)]}
 
 
 def summary(report: Report) -> str:
