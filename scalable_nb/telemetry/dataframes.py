@@ -24,15 +24,15 @@ from scalable_nb.telemetry.jsonl_parser import (
     Array,
     Finite,
     Index,
-    Texts,
+    TextColumn,
     Whole,
     codes,
-    cut,
     encodable,
     numbers,
     parse,
     text,
     times,
+    truncate,
     whole,
 )
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
@@ -172,7 +172,7 @@ class Columns:
         self.problems: Counter[str] = Counter()
         self._length = 0
         self._index: dict[str, Index] = {name: Index() for name in schema.repeated}
-        self._texts: dict[str, Texts] = {name: Texts() for name in schema.texts}
+        self._texts: dict[str, TextColumn] = {name: TextColumn() for name in schema.texts}
         self._blocks: dict[str, list[Array]] = {
             name: [] for name in schema.names if name not in schema.texts
         }
@@ -284,7 +284,7 @@ class Columns:
     def _categories(self, name: str) -> pd.Categorical:
         import pandas as pd
 
-        values = cut([text(value) for value in self._index[name]])
+        values = truncate([text(value) for value in self._index[name]])
         if name in ("category", "failure_class"):
             values = [value or "unknown" for value in values]
         places = self._joined(name, "int32")
