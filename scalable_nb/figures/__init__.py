@@ -17,7 +17,7 @@ from scalable_nb.figures.error_classes import (
     execution_times,
     shown_classes,
 )
-from scalable_nb.figures.explorer_figure import Seen, explorer_figure
+from scalable_nb.figures.explorer_figure import ExplorerData, explorer_figure
 from scalable_nb.figures.failure_context import (
     argument_rates,
     argument_values,
