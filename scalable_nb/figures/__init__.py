@@ -32,7 +32,7 @@ __all__ = [
     "MAX_CLASSES",
     "MAX_POINTS",
     "SHORTEST_S",
-    "Seen",
+    "ExplorerData",
     "argument_rates",
     "argument_values",
     "error_classes",
