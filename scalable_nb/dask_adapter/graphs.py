@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from dask._expr import LLGExpr
-from dask._task_spec import Alias, Task, parse_input
 from distributed import Future
-from distributed.client import futures_of
+
+with suppress(ImportError):  # `compatibility.check` names what is missing
+    from dask._expr import LLGExpr
+    from dask._task_spec import Alias, Task, parse_input
+    from distributed.client import futures_of
 
 
 def make_task(

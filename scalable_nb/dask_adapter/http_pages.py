@@ -14,6 +14,8 @@ from typing import Any
 
 from tornado.web import ErrorHandler
 
+from scalable_nb.dask_adapter.compatibility import DASHBOARD, check
+
 
 async def open_dashboard(scheduler: Any, prefix: str) -> None:
     """Add Dask's dashboard to a scheduler's pages.
@@ -21,6 +23,7 @@ async def open_dashboard(scheduler: Any, prefix: str) -> None:
     Its import takes a third of a second, which the scheduler's own start would wait for.
     """
     pages = await asyncio.to_thread(importlib.import_module, "distributed.dashboard.scheduler")
+    check(DASHBOARD)
     pages.connect(scheduler.http_application, scheduler.http_server, scheduler, prefix=prefix)
     _find_scripts_beside_the_page(scheduler.http_application.applications[-1])
 

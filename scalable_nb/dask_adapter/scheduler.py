@@ -16,6 +16,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 from distributed.protocol import pickle as dask_pickle
 from distributed.scheduler import ClientState, Scheduler, TaskState, WorkerState
 
+from scalable_nb.dask_adapter.compatibility import incompatible
 from scalable_nb.dask_adapter.rerun_transitions import rerun
 
 Handler = Callable[..., Any]
@@ -99,9 +100,17 @@ class SchedulerAdapter:
 
         Plugins learn of a message only by its effects: an attempt that failed with `retries`
         left, a task that left its thread and a released future show none.
+
+        Raises
+        ------
+        DaskVersionError
+            If Dask has no such message.
         """
-        replaced: Handler = self._scheduler.stream_handlers[message]
-        self._scheduler.stream_handlers[message] = handler
+        handlers = self._scheduler.stream_handlers
+        if message not in handlers:
+            raise incompatible("distributed", f"the scheduler's handler of {message!r} is missing")
+        replaced: Handler = handlers[message]
+        handlers[message] = handler
         return replaced
 
     def replace_release(self, handler: Handler) -> Handler:

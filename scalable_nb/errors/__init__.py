@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchCommandError",
+    "DaskVersionError",
     "HostDiedError",
     "ManifestError",
     "NoRunError",
@@ -177,6 +178,10 @@ class SessionConflictError(SessionError):
 
 class StartError(SessionError):
     """The host of a session did not come up; the message carries its last log lines."""
+
+
+class DaskVersionError(ScalableError, ImportError):
+    """Dask lacks something that this package uses; the message names it and both versions."""
 
 
 class HostDiedError(SessionError, ConnectionError):

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from dask._task_spec import Alias
-
-from scalable_nb.dask_adapter.rerun_transitions import rerun
+from scalable_nb.dask_adapter.graphs import arguments_of, function_of, input_keys_of
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors import TaskTimeoutError
-from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.attempt_failures import AttemptFailures
+from scalable_nb.host.tasks.batch_breakers import BatchBreakers
+from scalable_nb.host.tasks.client_leases import ClientLeases
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
+from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.task import TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import ANNOTATION, CACHE_ANNOTATIONS
+from scalable_nb.protocol.messages import Batch
 from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.worker.attempt import run_async_attempt
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
@@ -38,109 +42,83 @@ class ClientRequests:
 
     Parameters
     ----------
-    tracker : TaskTracker
-        Its scheduler gets the handlers.
+    registry : TaskRegistry
+    recorder : RunRecorder
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    breakers : BatchBreakers
+    failures : AttemptFailures
+    leases : ClientLeases
+    notices : Notices
+    jobs : callable
+        Returns what is known of the batch jobs of the workers.
+    host_job : callable
+        Returns what is known of the batch job that this host is; nothing where it is none.
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
-        self._scheduler = tracker.scheduler
-        self._scheduler.stream_handlers["scalable-reopen"] = self.reopen
-        self._scheduler.handlers.update(
-            scalable_resubmit=self.resubmit,
-            scalable_retry_now=self.retry_now,
-            scalable_give_up=self.give_up,
-            scalable_resume=tracker.breakers.resume,
-            scalable_resume_batches=self.resume_batches,
-            scalable_cancel=self.cancel,
-            scalable_cancel_tasks=self.cancel_tasks,
-            scalable_call=self.call,
-            scalable_ledger=self.ledger_delta,
-            scalable_flush=self.flush,
-            scalable_status=self.status,
-            scalable_stop=tracker.stop,
-        )
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        recorder: RunRecorder,
+        adapter: SchedulerAdapter,
+        parked: ParkedTasks,
+        breakers: BatchBreakers,
+        failures: AttemptFailures,
+        leases: ClientLeases,
+        notices: Notices,
+        jobs: Callable[[], list[dict[str, Any]]],
+        host_job: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._registry = registry
+        self._recorder = recorder
+        self._ledger = recorder.ledger
+        self._adapter = adapter
+        self._parked = parked
+        self._breakers = breakers
+        self._failures = failures
+        self._leases = leases
+        self._notices = notices
+        self._jobs = jobs
+        self._host_job = host_job
+        # By client: how many of its reports on calls that stored results answered have arrived.
+        self._answered: Counter[str] = Counter()
 
-    # --- run again -----------------------------------------------------------------
+    # --- tasks arrive ----------------------------------------------------------------
 
-    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
-        """A client submitted calls again whose failed futures it still holds."""
-        self.run_again({key: terms for key in keys if self.is_failed(key)})
+    def add_batch(self, client: str, **values: Any) -> None:
+        """A client is about to send a graph: what its tasks have in common."""
+        self._registry.expect(Batch.from_wire(**values))
 
-    def resubmit(
-        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
-    ) -> dict[str, list[Any]]:
-        """Run failed tasks again under their own keys, with changed terms.
-
-        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
-        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
-        """
-        records = self._tracker.records
-        failed = [key for key in keys if self.is_failed(key)]
-        chosen = [key for key in failed if records[key].terms.idempotent or key in named]
-        if not dry_run:
-            self.run_again({key: {**records[key].terms.to_wire(), **changes} for key in chosen})
-        return {"chosen": chosen, "left_out": [key for key in failed if key not in set(chosen)]}
-
-    def is_failed(self, key: Any) -> bool:
-        """Whether a task failed for good."""
-        ts = self._scheduler.tasks.get(key)
-        return key in self._tracker.records and ts is not None and ts.state == "erred"
-
-    def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
-        """Run failed tasks and their failed inputs again; None keeps a task's terms."""
-        again = self._with_failed_inputs(wires)
-        for key in again:
-            tracked, ts = self._tracker.records[key], self._scheduler.tasks[key]
-            terms, wire = tracked.terms, wires.get(key)
-            if wire is not None and not tracked.is_native:
-                terms = PolicyTerms.from_wire(wire)
-                if wire.get("component"):
-                    self._tracker.recorder.move(tracked, wire["component"])
-                    self._tracker.placement.forget(key)
-                annotations = ts.annotations or {}
-                before = annotations.get(ANNOTATION, {})
-                unchanged = {name: before[name] for name in CACHE_ANNOTATIONS if name in before}
-                ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
-            self._tracker.recorder.reopen(tracked, terms)
-            self._tracker.at_most_once.reset(key)
-            ts.suspicious = 0
-        if wires:
-            rerun(self._scheduler, again)
-
-    def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
-        # Dask retries the failed inputs of a task with it.
-        found: dict[Any, None] = {}
-        stack = list(keys)
-        while stack:
-            key = stack.pop()
-            if key not in found and self.is_failed(key):
-                found[key] = None
-                stack += [dts.key for dts in self._scheduler.tasks[key].dependencies]
-        return list(found)
+    def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
+        """A client answered calls with kept results."""
+        self._recorder.enter_answered(Batch.from_wire(**values), result_keys)
+        self._answered[client] += 1
 
     # --- between two attempts --------------------------------------------------------
 
     def retry_now(self, keys: Iterable[Any]) -> list[Any]:
         """End the waiting of tasks between two attempts; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
+        waiting = self._waiting(keys)
         for key in waiting:
-            self._tracker.parked.unpark(key)
+            self._parked.unpark(self._registry[key])
         return waiting
 
     def give_up(self, keys: Iterable[Any]) -> list[Any]:
         """Let tasks between two attempts fail with their last error; returns their keys."""
-        waiting = [key for key in keys if self._is_waiting(key)]
+        waiting = self._waiting(keys)
         for key in waiting:
-            tracked = self._tracker.records[key]
-            self._tracker.recorder.give_up(tracked)
+            tracked = self._registry[key]
+            self._recorder.give_up(tracked)
             error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
-            self._tracker.failures.fail(tracked, error)
+            self._failures.fail(tracked, error)
         return waiting
 
-    def _is_waiting(self, key: Any) -> bool:
-        ts = self._scheduler.tasks.get(key)
-        return self._tracker.parked.is_timed(key) and ts is not None and ts.state == "no-worker"
+    def _waiting(self, keys: Iterable[Any]) -> list[Any]:
+        return [key for key in keys if self._parked.is_timed(key) and self._has_no_worker(key)]
+
+    def _has_no_worker(self, key: Any) -> bool:
+        ts = self._adapter.tasks.get(key)
+        return ts is not None and ts.state == "no-worker"
 
     # --- single tasks ----------------------------------------------------------------
 
@@ -149,31 +127,25 @@ class ClientRequests:
 
         Whoever wants them, also a kernel that is gone.
         """
-        states = self._tracker.recorder.ledger.columns["state"]
-        records = self._tracker.records
-        doomed = [
-            key
-            for key in keys
-            if key in records and not TaskState(states[records[key].row]).is_final
-        ]
-        self._tracker.leases.cancel(doomed, "a person cancelled it")
-        return doomed
+        found = ((key, self._registry.get(key)) for key in keys)
+        to_cancel = [key for key, tracked in found if tracked and self._is_unfinished(tracked)]
+        self._leases.cancel(to_cancel, "a person cancelled it")
+        return to_cancel
 
     def call(self, key: Any) -> dict[str, Any] | None:
         """What a task calls, as bytes that nobody here opens.
 
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
-        tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
+        tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
         if tracked is None or tracked.is_native or ts is None or ts.run_spec is None:
             return None
-        spec: Any = ts.run_spec
-        (call,) = (part for part in spec.args if isinstance(part, Call))
+        (call,) = (part for part in arguments_of(ts.run_spec) if isinstance(part, Call))
         return {
             "label": tracked.label,
             "call": pickle.dumps(call),
-            "inputs": [part.target for part in spec.args if isinstance(part, Alias)],
-            "is_async": spec.func is run_async_attempt,
+            "inputs": input_keys_of(ts.run_spec),
+            "is_async": function_of(ts.run_spec) is run_async_attempt,
             "idempotent": tracked.terms.idempotent,
             "timeout_s": tracked.terms.timeout_s,
         }
@@ -182,7 +154,7 @@ class ClientRequests:
 
     def resume_batches(self, batches: Collection[str] | None) -> int:
         """Let the paused tasks of these batches go on, of all where None; returns how many."""
-        return len(self._tracker.breakers.resume(self._unfinished(batches, only_paused=True)))
+        return len(self._breakers.resume(self._unfinished(batches, only_paused=True)))
 
     def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
         """Cancel what is not done of these batches, of all where None; returns how many.
@@ -190,19 +162,20 @@ class ClientRequests:
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
         keys = self._unfinished(batches, only_paused=only_paused)
-        self._tracker.leases.cancel(keys, "a person cancelled it")
+        self._leases.cancel(keys, "a person cancelled it")
         return len(keys)
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
-        tracker = self._tracker
-        states = tracker.recorder.ledger.columns["state"]
         return [
             key
-            for key, tracked in tracker.records.items()
+            for key, tracked in self._registry.items()
             if (batches is None or tracked.batch.name in batches)
-            and not TaskState(states[tracked.row]).is_final
-            and (key in tracker.breakers or not only_paused)
+            and self._is_unfinished(tracked)
+            and (tracked.is_paused or not only_paused)
         ]
+
+    def _is_unfinished(self, tracked: TrackedTask) -> bool:
+        return not TaskState(self._ledger.columns["state"][tracked.row]).is_final
 
     # --- tell ------------------------------------------------------------------------
 
@@ -219,9 +192,9 @@ class ClientRequests:
         What a client ``answered`` itself before it asks is in it: that came another way, and
         may be later.
         """
-        ledger = self._tracker.recorder.ledger
+        ledger = self._ledger
         patience = time() + HEARD_WITHIN_S
-        while self._tracker.answered[client] < answered and time() < patience:
+        while self._answered[client] < answered and time() < patience:
             await asyncio.sleep(0.01)
         if ledger_id != ledger.ledger_id:
             since = 0
@@ -234,20 +207,19 @@ class ClientRequests:
 
     async def flush(self) -> None:
         """Bring the journal on disk up to date."""
-        self._tracker.recorder.flush()
+        self._recorder.flush()
 
     def status(self) -> dict[str, Any]:
         """Workers, counts and notices, as plain values."""
-        recorder = self._tracker.recorder
         return {
-            "counts": recorder.ledger.count(),
-            "notices": list(self._tracker.notices),
-            "pauses": self._tracker.breakers.pauses(),
-            "jobs": self._tracker.jobs(),
-            "host_job": self._tracker.host_job(),
+            "counts": self._ledger.count(),
+            "notices": self._notices.list(),
+            "pauses": self._breakers.pauses(),
+            "jobs": self._jobs(),
+            "host_job": self._host_job(),
             "workers": [
                 {
-                    "name": recorder.worker_name(ws.address),
+                    "name": self._recorder.worker_name(ws.address),
                     "address": ws.address,
                     "component": _component(ws.resources),
                     "state": "busy" if ws.processing else "idle",
@@ -256,7 +228,7 @@ class ClientRequests:
                     "memory_limit_bytes": ws.memory_limit,
                     "host": ws.host,
                 }
-                for ws in self._scheduler.workers.values()
+                for ws in self._adapter.workers.values()
             ],
         }
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.worker.result_cache import write_results
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +47,14 @@ class FlushReport:
 
 
 async def flush_wanted_results(
-    tracker: TaskTracker, folder: Path, limit_bytes: int = LIMIT_BYTES
+    registry: TaskRegistry, adapter: SchedulerAdapter, folder: Path, limit_bytes: int = LIMIT_BYTES
 ) -> FlushReport | None:
     """Have the workers write what only their memory holds and somebody wants.
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    adapter : SchedulerAdapter
     folder : Path
         Of the results; each is kept by its task's own key.
     limit_bytes : int
@@ -63,15 +62,14 @@ async def flush_wanted_results(
 
     Returns
     -------
-    Bequest or None
+    FlushReport or None
         None where nothing was wanted.
     """
-    scheduler = tracker.scheduler
     by_worker: dict[str, list[Any]] = {}
     room_bytes, left_out = limit_bytes, 0
-    for key in tracker.records:
-        ts = scheduler.tasks.get(key)
-        if ts is None or not ts.who_wants or not ts.who_has or key in tracker.stored_keys:
+    for key, tracked in registry.items():
+        ts = adapter.tasks.get(key)
+        if ts is None or not ts.who_wants or not ts.who_has or tracked.has_stored_result:
             continue
         nbytes = ts.get_nbytes()
         if nbytes > room_bytes:
@@ -80,15 +78,7 @@ async def flush_wanted_results(
         room_bytes -= nbytes
         by_worker.setdefault(next(iter(ts.who_has)).address, []).append(key)
     for address, keys in by_worker.items():
-        await scheduler.broadcast(
-            msg={
-                "op": "run",
-                "function": pickle.dumps(write_results),
-                "args": pickle.dumps((str(folder), keys)),
-            },
-            workers=[address],
-            on_error="ignore",
-        )
+        await adapter.run_on_worker(address, write_results, str(folder), keys)
     if not by_worker and not left_out:
         return None
     # The files tell: an answer of a worker would have to be unpickled here.

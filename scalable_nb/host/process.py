@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -19,26 +18,26 @@ from time import time
 from typing import Any, Final
 
 import dask
+from distributed.security import Security
 
+from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
-from scalable_nb.host.final_flush import flush_wanted_results
+from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.workers.replacement import ReplacementLimits
-from scalable_nb.host.workers.scaling import Scaling
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
-from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
-from scalable_nb.targets.factory import start_fleet
+from scalable_nb.targets.desired_workers import desired_at_start
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
+from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import ScalableWorkerPlugin
 
 logger = logging.getLogger(__name__)
@@ -92,53 +91,68 @@ class Host:
 
     async def serve(self) -> None:
         """Start everything, tell the kernel, and stay until the end."""
+        compatibility.check()
         prefix = secret_prefix()
         security = create_security(self.paths.tls)
-        fleet, notices = await start_fleet(
-            self.loaded, self.plan, security=security, http_prefix=prefix, paths=self.paths
-        )
+        fleet, notices = await self._start_fleet(security, prefix)
         try:
             await self._open_for_work(fleet, prefix, notices)
         finally:
             self._write_state(HostState.ENDING)
             await fleet.close()
 
+    async def _start_fleet(self, security: Security, prefix: str) -> tuple[Fleet, list[str]]:
+        """Start the scheduler of the target, without workers; return notices for the user, too."""
+        if self.plan.provider == "local":
+            from scalable_nb.targets.local_fleet import start_local
+
+            fleet = await start_local(
+                self.plan,
+                security=security,
+                http_prefix=prefix,
+                paths=self.paths,
+                nanny_class=ScalableNanny,
+            )
+            return fleet, []
+        from scalable_nb.targets.jobqueue_fleet import start_jobs
+
+        return await start_jobs(
+            self.loaded, security=security, http_prefix=prefix, paths=self.paths
+        )
+
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
-        scheduler = fleet.scheduler
-        confine(scheduler, prefix)
-        tracker = TaskTracker(
-            scheduler,
+        confine(fleet.scheduler, prefix)
+        if self.run["host"] == "job" and self.plan.provider != "local":
+            self._allocation = self._allocation_in(fleet)
+        parts = compose(
+            fleet,
             self.recorder,
-            breaker_limit=self.loaded.manifest.defaults.max_identical_failures,
-            kinds=fleet.kinds,
+            self.paths.results,
+            desired=desired_at_start(self.loaded, self.plan),
+            replacement_limits=ReplacementLimits.of(self.loaded),
+            max_identical_failures=self.loaded.manifest.defaults.max_identical_failures,
+            host_job=self._allocation.row if self._allocation is not None else dict,
         )
-        scheduler.add_plugin(tracker)
+        adapter, scaling = parts.adapter, parts.scaling
         for notice in notices:
-            tracker.notify(notice)
-        workspace = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
-        await scheduler.register_worker_plugin(
-            comm=None, plugin=pickle.dumps(workspace), name=workspace.name, idempotent=True
-        )
-        scaling = Scaling(
-            tracker, fleet, _desired_workers(self.loaded, self.plan), _rules(self.loaded)
-        )
-        scaling.keep_results = lambda: flush_wanted_results(tracker, self.paths.results)
-        if self.plan.provider != "local":
-            self._follow_jobs(tracker, fleet, scaling)
-        self._stop_on_signals(tracker)
+            parts.notices.notify(notice)
+        plugin = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
+        await adapter.register_worker_plugin(plugin, plugin.name)
+        self._stop_on_signals(parts)
         await scaling.begin()
-        self._announce(scheduler.address, scheduler.http_server.port, prefix)
+        self._announce(adapter.address, adapter.http_port, prefix)
         busy = [asyncio.create_task(self._flush_often()), asyncio.create_task(scaling.run())]
         try:
-            await open_dashboard(scheduler, prefix)
-            await self._until_the_end(tracker)
+            await open_dashboard(fleet.scheduler, prefix)
+            await self._until_the_end(parts)
         finally:
             for task in busy:
                 task.cancel()
-            await self._bequeath(tracker)
+            await self._flush_results(parts)
             # What the closing workers drop is no part of the run any more.
-            scheduler.remove_plugin(tracker.name)
-            tracker.release_everything()
+            adapter.remove_plugin(parts.tracker.name)
+            # So that they do not compute for each other.
+            adapter.release_all_results()
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:
@@ -161,17 +175,11 @@ class Host:
         except FileNotFoundError:  # somebody took it away, and nobody finds this host any more
             self._write_state(self._state)
 
-    def _follow_jobs(self, tracker: TaskTracker, fleet: Fleet, scaling: Scaling) -> None:
-        from scalable_nb.host.workers.job_losses import JobLosses
-        from scalable_nb.host.workers.job_monitor import JobMonitor
+    def _allocation_in(self, fleet: Fleet) -> HostAllocation:
         from scalable_nb.targets.jobqueue_fleet import JobFleet
 
         assert isinstance(fleet, JobFleet)
-        tracker.losses.jobs = JobLosses(tracker, fleet)
-        scaling.watch = JobMonitor(tracker, fleet)
-        if self.run["host"] == "job":
-            self._allocation = HostAllocation.of(self.loaded.target, fleet.queue)
-            tracker.host_job = self._allocation.row
+        return HostAllocation.of(self.loaded.target, fleet.queue)
 
     async def _flush_often(self) -> None:
         touched_at = 0.0
@@ -186,53 +194,53 @@ class Host:
                 # The rows stay queued; a full disk may have room again later.
                 logger.exception("the run folder cannot be written")
 
-    async def _until_the_end(self, tracker: TaskTracker) -> None:
+    async def _until_the_end(self, parts: HostParts) -> None:
         """Wait for a stop, for `linger_s` without client and without work, or for the walltime."""
         linger_s = self.run["linger_s"]
         quiet_since = time()
-        while not tracker.stop_requested.is_set():
+        while not parts.stop.is_set():
             if self._allocation is not None and self._allocation.is_nearly_over:
-                self._leave_in_time(tracker, self._allocation)
+                self._leave_in_time(parts, self._allocation)
                 return
-            if self._serves_somebody(tracker):
+            if self._serves_somebody(parts):
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
                 self.end_reason = f"no client and no work for {linger_s:g} s"
                 return
             try:
-                await asyncio.wait_for(tracker.stop_requested.wait(), _IDLE_CHECK_S)
+                await asyncio.wait_for(parts.stop.wait(), _IDLE_CHECK_S)
             except TimeoutError:
                 continue
 
-    def _serves_somebody(self, tracker: TaskTracker) -> bool:
+    def _serves_somebody(self, parts: HostParts) -> bool:
         # Without its folder nobody can attach to a run, nor find what it computes.
-        has_use = tracker.has_work() and self.paths.folder.exists()
-        return tracker.has_clients() or has_use
+        has_use = self.recorder.has_work() and self.paths.folder.exists()
+        return parts.adapter.has_clients() or has_use
 
-    def _leave_in_time(self, tracker: TaskTracker, allocation: HostAllocation) -> None:
+    def _leave_in_time(self, parts: HostParts, allocation: HostAllocation) -> None:
         self.end_reason = f"the walltime of the host ({allocation}) was nearly over"
-        tracker.notify(
+        parts.notices.notify(
             f"The walltime of this session's host ({allocation}) is nearly over: the session ends. "
             "Kept results and the records stay; `%scalable resubmit --last` goes on. "
             "`host_job: {walltime: ...}` of the target asks for more."
         )
 
-    async def _bequeath(self, tracker: TaskTracker) -> None:
-        """Unless a person stopped it: keep what is still wanted."""
+    async def _flush_results(self, parts: HostParts) -> None:
+        """Store what is still wanted, unless the user stopped the host."""
         if self.end_reason == "stopped":
             return
-        flush_report = await flush_wanted_results(tracker, self.paths.results)
+        flush_report = await parts.flush_results()
         if flush_report is not None:
             self.end_reason += f"; {flush_report}"
 
-    def _stop_on_signals(self, tracker: TaskTracker) -> None:
+    def _stop_on_signals(self, parts: HostParts) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop_on_signal, tracker, number)
+            loop.add_signal_handler(number, self._stop_on_signal, parts, number)
 
-    def _stop_on_signal(self, tracker: TaskTracker, number: signal.Signals) -> None:
+    def _stop_on_signal(self, parts: HostParts, number: signal.Signals) -> None:
         self.end_reason = f"ended by {number.name}"
-        tracker.stop()
+        parts.stop.set()
 
     def finish(self) -> None:
         """Write the end of the run down and leave nothing but the records."""
@@ -250,37 +258,6 @@ class Host:
         shutil.rmtree(self.paths.tls, ignore_errors=True)
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
         self.paths.session_json.unlink(missing_ok=True)  # the last sign of it
-
-
-def _desired_workers(loaded: LoadedManifest, plan: Plan) -> dict[str, DesiredWorkers]:
-    """How many workers a start asks for, by kind."""
-    target = loaded.target
-    counts = {c.name: c.workers for c in plan.components if c.workers is not None}
-    counts = counts or {"": plan.workers}
-    if target.adaptive is None:
-        return {name: DesiredWorkers(count) for name, count in counts.items()}
-    desired = {}
-    for name in counts:
-        component = loaded.manifest.components.get(name)
-        own = component.max_workers if component is not None else None
-        maximum = own or target.adaptive.maximum or target.max_workers or plan.workers
-        minimum = min(target.adaptive.minimum, maximum)
-        desired[name] = DesiredWorkers(minimum, Limits(minimum, maximum))
-    return desired
-
-
-def _rules(loaded: LoadedManifest) -> ReplacementLimits:
-    target = loaded.target
-    return ReplacementLimits(
-        max_replacements=target.max_worker_replacements,
-        max_core_hours=target.max_core_hours,
-        pending_timeout_s=target.pending_timeout_s,
-        fallback={
-            name: component.fallback
-            for name, component in loaded.manifest.components.items()
-            if component.fallback is not None
-        },
-    )
 
 
 def main() -> None:

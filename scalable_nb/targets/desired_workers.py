@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from scalable_nb.manifest.load import LoadedManifest
+from scalable_nb.manifest.start_plan import Plan
+
 #: So long fewer workers must be enough before adaptive scaling lets one go.
 SHRINK_AFTER_S: Final = 5.0
 
@@ -48,3 +51,20 @@ class DesiredWorkers:
             self._fewer_since = now
         elif now - self._fewer_since >= SHRINK_AFTER_S:
             self.count, self._fewer_since = fitting, None
+
+
+def desired_at_start(loaded: LoadedManifest, plan: Plan) -> dict[str, DesiredWorkers]:
+    """Return how many workers a start asks for, by kind."""
+    target = loaded.target
+    counts = {c.name: c.workers for c in plan.components if c.workers is not None}
+    counts = counts or {"": plan.workers}
+    if target.adaptive is None:
+        return {name: DesiredWorkers(count) for name, count in counts.items()}
+    desired = {}
+    for name in counts:
+        component = loaded.manifest.components.get(name)
+        own = component.max_workers if component is not None else None
+        maximum = own or target.adaptive.maximum or target.max_workers or plan.workers
+        minimum = min(target.adaptive.minimum, maximum)
+        desired[name] = DesiredWorkers(minimum, Limits(minimum, maximum))
+    return desired

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from distributed import LocalCluster
+from distributed import LocalCluster, Nanny
 from distributed.core import Status
 from distributed.security import Security
 
@@ -12,7 +12,6 @@ from scalable_nb.dask_adapter.cluster import apply_worker_spec_soon
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
-from scalable_nb.worker.nanny import ScalableNanny
 
 _ENDED: Final = (Status.closed, Status.failed)
 
@@ -34,18 +33,23 @@ class LocalFleet(Fleet):
 
 
 async def start_local(
-    plan: Plan, *, security: Security, http_prefix: str, paths: RunPaths
+    plan: Plan,
+    *,
+    security: Security,
+    http_prefix: str,
+    paths: RunPaths,
+    nanny_class: type[Nanny],
 ) -> LocalFleet:
     """Start the scheduler of a local target, without workers yet.
 
-    ``processes: false`` means one worker process with as many threads; never a worker inside
-    the host, which runs no user code.
+    Each worker process is started by a nanny of the given class. ``processes: false`` means one
+    worker process with as many threads; never a worker inside the host, which runs no user code.
     """
     cluster: LocalCluster = await LocalCluster(
         name="scalable",
         n_workers=0,
         threads_per_worker=plan.threads_per_worker,
-        worker_class=ScalableNanny,
+        worker_class=nanny_class,
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",

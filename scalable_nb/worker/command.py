@@ -22,8 +22,10 @@ import psutil
 from distributed.comm import get_address_host
 from distributed.utils import get_ip
 
+from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.worker_hooks import parse_worker_options, split_ports
+from scalable_nb.errors import DaskVersionError
 from scalable_nb.protocol.operations import offer
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
@@ -144,6 +146,10 @@ async def _leave(nanny: ScalableNanny) -> None:
 
 def main() -> None:
     """Be the worker, or the workers, of a job."""
+    try:
+        compatibility.check((*compatibility.NAMES, *compatibility.WORKER_COMMAND))
+    except DaskVersionError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
     with dask.config.set(DASK_CONFIG):
         arguments = list(nanny_arguments(sys.argv[1:]))
         try:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.http_pages import confine
 from scalable_nb.dask_adapter.worker_hooks import (
     register_stream_handler,
@@ -53,6 +54,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker process before it gets tasks."""
+        compatibility.check()
         # A group of its own, so that the nanny can end what the tasks have started with it.
         os.setpgid(0, 0)
         write_to_log()

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import distributed
 import psutil
 import pytest
 from counting import calls, mark
@@ -181,6 +182,33 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     with pytest.raises(errors.StartError, match=r"(?s)exit code 1\. .* RunFolderError"):
         session.start()
     assert not session.is_live
+
+
+def test_start_with_another_dask_fails_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel names what is missing, and the host that it had started ends."""
+    monkeypatch.delattr(distributed.Scheduler, "transitions")
+    session = ScalableSession.from_yaml()
+    with pytest.raises(
+        errors.DaskVersionError, match=r"^.*Scheduler\.transitions is missing in .*$"
+    ):
+        session.start()
+    assert session.paths is not None
+    assert not session.paths.session_json.exists()
+
+
+def test_host_with_another_dask_fails_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's log, which the error shows, has no traceback."""
+    # Of the host alone: it finds the module at its start.
+    code = "import distributed; del distributed.Scheduler.transitions"
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    with pytest.raises(errors.StartError, match=r"DaskVersionError: .*tested with") as caught:
+        ScalableSession.from_yaml().start()
+    assert "Traceback" not in str(caught.value)
 
 
 def test_dask_functions_take_a_list_of_ours(start: Start) -> None:

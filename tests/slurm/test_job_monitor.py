@@ -40,18 +40,16 @@ class Followed:
         self.queue = SlurmQueue(NAME, first_spacing_s=0.2)
         self.notices: list[str] = []
         self.entries = {"work-0": WorkerGroup("work-0", WorkerKind("work", {}), job_id=job_id)}
-        scheduler = SimpleNamespace(aliases={}, workers={}, handlers={})
-        tracker = SimpleNamespace(
-            recorder=self.recorder, notify=self.notices.append, scheduler=scheduler
-        )
-        fleet = SimpleNamespace(
+        adapter: Any = SimpleNamespace(aliases={}, workers={})
+        notices: Any = SimpleNamespace(notify=self.notices.append)
+        fleet: Any = SimpleNamespace(
             entries=self.entries,
             queue=self.queue,
             job_id_of=lambda entry: entry.job_id,
             logs_of=lambda entry: [folder / "job.log"],
         )
-        conductor_, fleet_ = tracker, fleet  # only what the watch needs of them
-        self.watch = JobMonitor(conductor_, fleet_, silence_s=silence_s)  # type: ignore[arg-type]
+        # Only what the monitor needs of them.
+        self.watch = JobMonitor(fleet, adapter, self.recorder, notices, silence_s=silence_s)
 
     def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:
         """Follow the job until the condition holds."""

@@ -20,6 +20,10 @@ def alone() -> Iterator[SchedulerAlone]:
     alone.close()
 
 
+def _durations(alone: SchedulerAlone) -> Durations:
+    return Durations(alone.parts.registry, alone.recorder.ledger)
+
+
 def _run(alone: SchedulerAlone, keys: list[str]) -> None:
     alone.submit(keys, PolicyTerms(), [], "seconds")
     while running := list(alone.processing()):
@@ -30,19 +34,19 @@ def _run(alone: SchedulerAlone, keys: list[str]) -> None:
 def test_what_tasks_took_says_what_others_will_take(alone: SchedulerAlone) -> None:
     """The 95th percentile counts for every kind of worker, once enough tasks have ended."""
     _run(alone, [f"few-{n}" for n in range(19)])
-    assert Durations(alone.tracker).needed_s("any") == 0
+    assert _durations(alone).needed_s("any") == 0
     _run(alone, ["one more"])
-    assert Durations(alone.tracker).needed_s("any") == pytest.approx(1.0, abs=0.1)
+    assert _durations(alone).needed_s("any") == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_time_limit_counts_from_the_moment_its_tasks_arrive(alone: SchedulerAlone) -> None:
     """It stands before what others took, at once, and goes when its tasks are done."""
     _run(alone, [f"many-{n}" for n in range(20)])
-    durations = Durations(alone.tracker)
+    durations = _durations(alone)
     assert durations.needed_s("any") == pytest.approx(1.0, abs=0.1)
     assert durations.expect("", 300.0)
     assert durations.needed_s("any") == 300.0
     assert not durations.expect("any", 200.0)
     alone.submit(["slow"], PolicyTerms(timeout_s=400.0), [], "limited")
-    assert Durations(alone.tracker).expect("", 400.0)  # not by finding these tasks itself
-    assert Durations(alone.tracker).needed_s("any") == 400.0
+    assert _durations(alone).expect("", 400.0)  # not by finding these tasks itself
+    assert _durations(alone).needed_s("any") == 400.0

@@ -35,7 +35,7 @@ def lose_an_input(host: SchedulerAlone, **terms: Any) -> tuple[str, str, int]:
     host.submit(["sum"], PolicyTerms(**terms), ["input"], "")
     taken_back = work(host)
     if not PolicyTerms(**terms).idempotent:
-        assert host.tracker.failures.acquire_permit(*taken_back)["granted"]
+        assert host.parts.failures.acquire_permit(*taken_back)["granted"]
     host.remove_worker(holder)
     host.report_exit(holder, [], [])
     return taken_back

@@ -43,12 +43,8 @@ def losses(queue: Queue) -> JobLosses:
         job_id_of=lambda entry: entry.job_id,
         logs_of=lambda entry: list[Path](),
     )
-    scheduler = SimpleNamespace(
-        add_plugin=lambda plugin: None, workers={WORKER: SimpleNamespace(name="whole-0")}
-    )
-    tracker: Any = SimpleNamespace(recorder=SimpleNamespace(), scheduler=scheduler)
-    found = JobLosses(tracker, fleet)
-    found.add_worker(tracker.scheduler, WORKER)
+    found = JobLosses(fleet)
+    assert found.on_added(WORKER, "whole-0") == "75"
     return found
 
 

@@ -13,17 +13,17 @@ import pytest
 from dask._task_spec import Task
 from distributed import KilledWorker, Scheduler
 from distributed.protocol import pickle
+from tracked_scheduler import compose_host
 
+from scalable_nb.host.composition import HostParts
 from scalable_nb.host.tasks.native_tasks import attempt_from_dask
-from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import read_rows
 
 WORKER = SimpleNamespace(address="tls://127.0.0.1:40001", nthreads=1)
 
 
-def with_conductor(folder: Path, case: Callable[[TaskTracker, RunPaths], None]) -> None:
+def with_host(folder: Path, case: Callable[[Scheduler, HostParts, RunPaths], None]) -> None:
     """Run a case on a scheduler without workers."""
     paths = RunPaths(folder / "run-1")
     paths.folder.mkdir()
@@ -31,70 +31,70 @@ def with_conductor(folder: Path, case: Callable[[TaskTracker, RunPaths], None]) 
     async def run() -> None:
         options: dict[str, Any] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
         async with Scheduler(host="127.0.0.1", port=0, **options) as scheduler:
-            case(TaskTracker(scheduler, RunRecorder(paths, "local")), paths)
+            case(scheduler, compose_host(scheduler, paths), paths)
 
     asyncio.run(run())
 
 
-def arrive(tracker: TaskTracker, keys: list[Any], **values: Any) -> None:
+def arrive(scheduler: Scheduler, host: HostParts, keys: list[Any], **values: Any) -> None:
     """A graph of these tasks arrives."""
     for key in keys:
-        ts = tracker.scheduler.new_task(key, Task(key, abs, 1), "released")
+        ts = scheduler.new_task(key, Task(key, abs, 1), "released")
         for name, value in values.items():
             setattr(ts, name, value)
-    tracker.update_graph(tracker.scheduler, client="c", keys=set(), annotations={}, tasks=keys)
+    host.tracker.update_graph(scheduler, client="c", keys=set(), annotations={}, tasks=keys)
 
 
-def move(tracker: TaskTracker, key: Any, *states: str, **values: Any) -> None:
+def move(host: HostParts, key: Any, *states: str, **values: Any) -> None:
     """A task goes through these states."""
-    ts = tracker.scheduler.tasks[key]
+    ts = host.adapter.tasks[key]
     for start, finish in itertools.pairwise(states):
         ts.processing_on = WORKER if finish == "processing" else None  # type: ignore[assignment]
-        tracker.transition(key, start, finish, **(values if finish == states[-1] else {}))
+        host.tracker.transition(key, start, finish, **(values if finish == states[-1] else {}))
 
 
 def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
     """Three rows, one notice; what fails has its rows all the same."""
 
-    def case(tracker: TaskTracker, paths: RunPaths) -> None:
-        tracker.native._max_rows = 3
+    def case(scheduler: Scheduler, host: HostParts, paths: RunPaths) -> None:
+        host.native._max_rows = 3
         keys = [f"step-{number}" for number in range(5)]
-        arrive(tracker, keys)
-        arrive(tracker, ["later-1"])
-        assert tracker.recorder.ledger.keys == keys[:3]
-        assert len(tracker.notices) == 1
-        assert "more than 3 tasks" in tracker.notices[0]
+        arrive(scheduler, host, keys)
+        arrive(scheduler, host, ["later-1"])
+        assert host.recorder.ledger.keys == keys[:3]
+        assert len(host.notices.list()) == 1
+        assert "more than 3 tasks" in host.notices.list()[0]
         for key in keys:
-            move(tracker, key, "released", "waiting", "processing")
-        move(tracker, keys[3], "processing", "memory", startstops=(), nbytes=1)
-        move(tracker, keys[4], "processing", "erred", exception_text="ValueError('no')")
-        assert tracker.recorder.ledger.keys == [*keys[:3], keys[4]]
+            move(host, key, "released", "waiting", "processing")
+        move(host, keys[3], "processing", "memory", startstops=(), nbytes=1)
+        move(host, keys[4], "processing", "erred", exception_text="ValueError('no')")
+        assert host.recorder.ledger.keys == [*keys[:3], keys[4]]
         for key in keys:
-            move(tracker, key, "released", "forgotten")
-        assert tracker.recorder.ledger.count() | {"cancelled": 3, "failed": 1} == (
-            tracker.recorder.ledger.count()
+            move(host, key, "released", "forgotten")
+        assert host.recorder.ledger.count() | {"cancelled": 3, "failed": 1} == (
+            host.recorder.ledger.count()
         )
-        assert not tracker.records
-        tracker.recorder.close()
+        assert not host.registry
+        host.recorder.close()
         (row,) = read_rows(paths.failures).rows
         assert (row["failure_class"], row["category"]) == ("ValueError", "permanent")
         assert len(read_rows(paths.tasks).rows) == 4
 
-    with_conductor(tmp_path, case)
+    with_host(tmp_path, case)
 
 
 def test_data_is_no_task(tmp_path: Path) -> None:
     """What was scattered, or is there already, is not entered."""
 
-    def case(tracker: TaskTracker, paths: RunPaths) -> None:
-        arrive(tracker, ["data-1"], run_spec=None)
-        arrive(tracker, ["done-1"], state="memory")
-        arrive(tracker, [("block", 0)], retries=2)
-        ledger = tracker.recorder.ledger
+    def case(scheduler: Scheduler, host: HostParts, paths: RunPaths) -> None:
+        arrive(scheduler, host, ["data-1"], run_spec=None)
+        arrive(scheduler, host, ["done-1"], state="memory")
+        arrive(scheduler, host, [("block", 0)], retries=2)
+        ledger = host.recorder.ledger
         assert (ledger.keys, ledger.labels) == (["('block', 0)"], ["('block', 0)"])
         assert (ledger.text("function", 0), ledger.columns["attempts_allowed"][0]) == ("block", 3)
 
-    with_conductor(tmp_path, case)
+    with_host(tmp_path, case)
 
 
 @pytest.mark.parametrize("is_needed", [True, False])
@@ -103,15 +103,15 @@ def test_a_task_that_is_taken_back_runs_again_or_is_cancelled(
 ) -> None:
     """An attempt is counted where it runs again; otherwise the task has come to its end."""
 
-    def case(tracker: TaskTracker, paths: RunPaths) -> None:
-        arrive(tracker, ["step-1"], who_wants={"somebody"} if is_needed else None)
-        move(tracker, "step-1", "released", "waiting", "processing", "released")
+    def case(scheduler: Scheduler, host: HostParts, paths: RunPaths) -> None:
+        arrive(scheduler, host, ["step-1"], who_wants={"somebody"} if is_needed else None)
+        move(host, "step-1", "released", "waiting", "processing", "released")
         state = "running" if is_needed else "cancelled"
-        assert tracker.recorder.ledger.count()[state] == 1
-        assert tracker.records["step-1"].attempts == is_needed
-        assert tracker.has_work() == is_needed
+        assert host.recorder.ledger.count()[state] == 1
+        assert host.registry["step-1"].attempts == is_needed
+        assert host.recorder.has_work() == is_needed
 
-    with_conductor(tmp_path, case)
+    with_host(tmp_path, case)
 
 
 def test_what_dask_says_of_a_failure() -> None:

@@ -19,6 +19,7 @@ HEAVY = {"IPython", "dask", "distributed", "ipywidgets", "numpy", "pandas", "plo
 
 ERRORS: list[BaseException] = [
     errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
+    errors.DaskVersionError("is missing in distributed 2027.1.0"),
     errors.HostDiedError("the host is gone"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
     errors.NoRunError("run", "last", (), "`%scalable start` begins a run."),
@@ -82,6 +83,12 @@ def test_the_errors_are_light_too() -> None:
     is_listed, *modules = run(code).split()
     assert is_listed == "True"
     assert HEAVY.isdisjoint(modules)
+
+
+def test_session_is_imported_without_distributed() -> None:
+    """A start launches the host first, and loads `distributed` while that starts."""
+    code = "import scalable_nb.session.session, sys; print(*sys.modules)"
+    assert "distributed" not in run(code).split()
 
 
 def test_every_name_resolves_in_a_fresh_python() -> None:
@@ -174,6 +181,7 @@ def test_errors_survive_the_way_from_a_worker(error: BaseException, again: Any) 
         (errors.NoSessionError, (errors.SessionError, RuntimeError)),
         (errors.SessionConflictError, (errors.SessionError,)),
         (errors.StartError, (errors.SessionError,)),
+        (errors.DaskVersionError, (ImportError,)),
         (errors.HostDiedError, (errors.SessionError, ConnectionError)),
     ],
 )

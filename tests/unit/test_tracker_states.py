@@ -112,12 +112,12 @@ class Run(RuleBasedStateMachine):
     def resubmit(self, data: st.DataObject, retries: int) -> None:
         self.host.ask("resubmit", self._choose(data), {"retries": retries}, (), dry_run=False)
 
-    @precondition(lambda self: len(self.host.tracker.parked))
+    @precondition(lambda self: len(self.host.parts.parked))
     @rule(data=st.data(), name=st.sampled_from(["retry_now", "give_up"]))
     def decide_about_waiting(self, data: st.DataObject, name: str) -> None:
         self.host.ask(name, self._choose(data))
 
-    @precondition(lambda self: self.host.tracker.breakers.pauses())
+    @precondition(lambda self: self.host.parts.breakers.pauses())
     @rule(will_go_on=st.booleans())
     def decide_about_paused(self, will_go_on: bool) -> None:
         if will_go_on:
@@ -137,7 +137,7 @@ class Run(RuleBasedStateMachine):
         self.host.end_wait(data.draw(st.sampled_from(self._timed())))
 
     def _timed(self) -> list[str]:
-        parked = self.host.tracker.parked
+        parked = self.host.parts.parked
         return sorted(key for key in self.host.scheduler.tasks if parked.is_timed(key))
 
     # --- workers ---------------------------------------------------------------------
@@ -310,10 +310,10 @@ class Run(RuleBasedStateMachine):
         host, ledger = self.host, self.host.recorder.ledger
         for key, row in self.row_of.items():
             state, dask_state = TaskState(ledger.columns["state"][row]), host.state(key)
-            if key not in host.tracker.records:
+            if key not in host.parts.registry:
                 assert dask_state == "forgotten"
                 assert state.is_final
-            elif key in host.tracker.parked and dask_state != "processing":
+            elif host.parts.registry[key].is_parked and dask_state != "processing":
                 assert state in _HELD, (key, state, dask_state)
             else:
                 assert state in _ALLOWED[dask_state], (key, state, dask_state)
@@ -326,7 +326,7 @@ class Run(RuleBasedStateMachine):
     def _every_ended_attempt_is_counted_once(self) -> None:
         unsettled = {a.row for gone in self.lost.values() for a in gone}
         unheard = {a.row for a in self.running.values() if a.has_ended and not a.is_told}
-        for key, record in self.host.tracker.records.items():
+        for key, record in self.host.parts.registry.items():
             if record.row not in unsettled | unheard:
                 assert record.attempts == self.ended[record.row], key
 

@@ -26,10 +26,12 @@ def replacement(
         last_words=lambda entry: "no such file",
     )
     limits = {"max_replacements": None, "max_core_hours": None, "pending_timeout_s": None}
-    tracker: Any = SimpleNamespace(notify=told.append)
+    notices: Any = SimpleNamespace(notify=told.append)
     return WorkerReplacement(
-        tracker, fleet, ReplacementLimits(**{**limits, "fallback": {}, **rules})
-    ), told  # type: ignore[arg-type]
+        fleet,  # type: ignore[arg-type]
+        ReplacementLimits(**{**limits, "fallback": {}, **rules}),
+        notices,
+    ), told
 
 
 @pytest.mark.parametrize(

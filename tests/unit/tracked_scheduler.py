@@ -1,4 +1,4 @@
-"""A real scheduler with our plugin, driven by hand: no network, no worker processes.
+"""A real scheduler with the host's parts, driven by hand: no network, no worker processes.
 
 What a worker process, its nanny and a client would send arrives through the same handlers as
 from them. Only the connections are stand-ins: what the scheduler sends into them is not read.
@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 from dask._task_spec import Task, TaskRef
@@ -21,11 +22,14 @@ from distributed import Scheduler
 from distributed.comm import CommClosedError
 
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.tracker import TaskTracker
+from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.call import slot_name
 from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.targets.desired_workers import DesiredWorkers
+from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
 
 CLIENT = "client-of-the-test"
@@ -39,6 +43,31 @@ _IDLE = {
     "digests_total_since_heartbeat": {},
 }
 _LOGGERS = ("distributed.scheduler", "distributed.utils", "distributed.core", "asyncio")
+
+
+class _NoFleet(Fleet):
+    """Starts no workers: they come and go as a test says."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        cluster: Any = SimpleNamespace(scheduler=scheduler, worker_spec={}, workers={})
+        super().__init__(cluster, [WorkerKind("", {})])
+
+    def how_ended(self, entry: WorkerGroup) -> str | None:
+        return None
+
+
+def compose_host(
+    scheduler: Scheduler, paths: RunPaths, *, max_identical_failures: int = 0
+) -> HostParts:
+    """The parts of a host of a local target around a scheduler."""
+    return compose(
+        _NoFleet(scheduler),
+        RunRecorder(paths, "local"),
+        paths.results,
+        desired={"": DesiredWorkers(0)},
+        replacement_limits=ReplacementLimits(None, None, None, {}),
+        max_identical_failures=max_identical_failures,
+    )
 
 
 class _Mishaps(logging.Handler):
@@ -88,7 +117,7 @@ def _spans(executing: list[int], ended: list[int]) -> list[tuple[int, tuple[floa
 
 
 class SchedulerAlone:
-    """Scheduler, conductor and book, and what their surroundings may do to them."""
+    """A scheduler and the host's parts, and what their surroundings may do to them."""
 
     def __init__(self, *, threads: int = 2, breaker_limit: int = 3) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -109,9 +138,8 @@ class SchedulerAlone:
             dashboard=False, dashboard_address="127.0.0.1:0", validate=True,
             local_directory=self._folder.name,
         )  # fmt: skip
-        self.recorder = RunRecorder(self.paths, "local")
-        self.tracker = TaskTracker(self.scheduler, self.recorder, breaker_limit=breaker_limit)
-        self.scheduler.add_plugin(self.tracker)
+        self.parts = compose_host(self.scheduler, self.paths, max_identical_failures=breaker_limit)
+        self.recorder = self.parts.recorder
 
     def _do(self, step: Callable[[], Any]) -> Any:
         async def run() -> Any:
@@ -130,7 +158,7 @@ class SchedulerAlone:
             logging.getLogger(name).removeHandler(self.mishaps)
 
         async def end() -> None:
-            self.scheduler.remove_plugin(self.tracker.name)
+            self.scheduler.remove_plugin(self.parts.tracker.name)
             for line in self._lines:
                 line.abort()
             await self.scheduler.close()
@@ -188,7 +216,7 @@ class SchedulerAlone:
     ) -> None:
         """The nanny's word on the end of a worker process; runs of attempts."""
         self._do(
-            lambda: self.tracker.losses.report(
+            lambda: self.parts.losses.report(
                 worker,
                 _spans(executing, ended),
                 cause=cause,
@@ -202,7 +230,7 @@ class SchedulerAlone:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
-            for worker, asked in self.tracker.revocations._asked.items()
+            for worker, asked in self.parts.revocations._asked.items()
             for run_id, (record, _) in asked.items()
         ]
 
@@ -215,7 +243,7 @@ class SchedulerAlone:
 
     def stop_waiting_for_the_report(self, worker: str) -> None:
         """Nobody will say what became of a worker."""
-        self._do(lambda: self.tracker.losses._settle(worker))
+        self._do(lambda: self.parts.losses._settle(worker))
 
     # --- clients --------------------------------------------------------------------
 
@@ -226,7 +254,8 @@ class SchedulerAlone:
         wire = {**terms.to_wire(), "batch": batch.batch_id}
 
         def send() -> None:
-            self.tracker.add_batch(CLIENT, **batch.to_wire())
+            arrive = self.scheduler.stream_handlers["scalable-batch"]
+            arrive(client=CLIENT, **batch.to_wire())
             self.scheduler._create_taskstate_from_graph(
                 start=time(),
                 dsk={key: Task(key, max, *map(TaskRef, inputs), 1, 2) for key in keys},
@@ -251,7 +280,7 @@ class SchedulerAlone:
 
     def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """What a kernel asks of the host."""
-        return self._do(lambda: getattr(self.tracker.requests, name)(*args, **kwargs))
+        return self._do(lambda: self.scheduler.handlers[f"scalable_{name}"](*args, **kwargs))
 
     # --- attempts -------------------------------------------------------------------
 
@@ -274,7 +303,7 @@ class SchedulerAlone:
         failure = {"failure_class": "Broken", "message": "it broke", "category": category,
                    "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
         answer = self._do(
-            lambda: self.tracker.failures.attempt_failed(
+            lambda: self.parts.failures.attempt_failed(
                 key, worker, run_id, None, failure, b"pickled"
             )
         )
@@ -294,7 +323,7 @@ class SchedulerAlone:
     def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
         answer: dict[str, bool] = self._do(
-            lambda: self.tracker.failures.attempt_expired(
+            lambda: self.parts.failures.attempt_expired(
                 slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
             )
         )
@@ -302,7 +331,7 @@ class SchedulerAlone:
 
     def end_wait(self, key: str) -> None:
         """The delay before a retry is over."""
-        self._do(lambda: self.tracker.parked.unpark(key))
+        self._do(lambda: self.parts.parked.unpark(self.parts.registry[key]))
 
     def _stream(self, name: str, **message: Any) -> None:
         self._do(lambda: self.scheduler.stream_handlers[name](**message))

@@ -6,23 +6,25 @@ down, and done: the task is held until it runs again, or fails for good.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from random import random
 from time import time
-from typing import TYPE_CHECKING, Any
-
-from distributed.protocol import pickle
+from typing import Any
 
 from scalable_nb.cache.store import ResultStore
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.decision import decide
+from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
+from scalable_nb.host.tasks.batch_breakers import BatchBreakers
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
-from scalable_nb.protocol.call import result_key_of, slot_name
+from scalable_nb.host.tasks.task_registry import TaskRegistry
+from scalable_nb.protocol.call import result_key_of
 from scalable_nb.protocol.messages import ANNOTATION
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 
 class AttemptFailures:
@@ -30,25 +32,34 @@ class AttemptFailures:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    recorder : RunRecorder
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    breakers : BatchBreakers
+    at_most_once : AtMostOnceGuard
+    on_retry : callable
+        Called with a failed attempt whose task runs again.
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
-        self._scheduler = tracker.scheduler
-        self._recorder = tracker.recorder
-        self._parked = tracker.parked
-        self._at_most_once = tracker.at_most_once
-        self._keys_by_slot: dict[str, Any] = {}
-
-    def enter(self, key: Any) -> None:
-        """A task of ours is new."""
-        if slot_name(key) != key:
-            self._keys_by_slot[slot_name(key)] = key
-
-    def forget(self, key: Any) -> None:
-        """A task is gone."""
-        self._keys_by_slot.pop(slot_name(key), None)
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        recorder: RunRecorder,
+        adapter: SchedulerAdapter,
+        parked: ParkedTasks,
+        breakers: BatchBreakers,
+        at_most_once: AtMostOnceGuard,
+        on_retry: Callable[[TrackedTask, FailedAttempt], None],
+    ) -> None:
+        self._registry = registry
+        self._recorder = recorder
+        self._ledger = recorder.ledger
+        self._adapter = adapter
+        self._parked = parked
+        self._breakers = breakers
+        self._at_most_once = at_most_once
+        self._on_retry = on_retry
 
     # --- attempts that must not be repeated ----------------------------------------
 
@@ -72,7 +83,7 @@ class AttemptFailures:
 
     def recover(self, tracked: TrackedTask) -> bool:
         """Let a task that was lost with its worker have its result, where that had been kept."""
-        ts = self._scheduler.tasks[tracked.key]
+        ts = self._adapter.tasks[tracked.key]
         wire = (ts.annotations or {}).get(ANNOTATION) or {}
         result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
         # Once: a file that is there and cannot be read would be tried for ever.
@@ -125,7 +136,7 @@ class AttemptFailures:
         Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
         that. A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        tracked = self._running_record(self._key_of(key), worker, run_id)
+        tracked = self._running_record(self._registry.key_of(key), worker, run_id)
         if tracked is not None and tracked.is_reported:
             return {"kill": False, "is_settled": False}  # it has just ended by itself
         is_harmless = not any(map(self._is_precious, neighbours))
@@ -133,8 +144,7 @@ class AttemptFailures:
             return {"kill": is_harmless, "is_settled": False}
         if is_harmless:
             # Nothing more for a worker that is about to end.
-            stimulus = f"scalable-timeout-{time()}"
-            self._scheduler.handle_worker_status_change("paused", worker, stimulus)
+            self._adapter.pause_worker(worker, "timeout")
         self._time_out(tracked, worker, started_at, duration_s, memory_bytes)
         return {"kill": is_harmless, "is_settled": True}
 
@@ -153,24 +163,21 @@ class AttemptFailures:
             failure_class="TaskTimeoutError",
             message=message,
             category="timeout",
-            fingerprint=self._tracker.losses.fingerprint("TaskTimeoutError", tracked),
+            fingerprint=tracked.fingerprint_of("TaskTimeoutError"),
             error_module="scalable_nb.errors",
             started_at=started_at,
             duration_s=duration_s,
             worker=worker,
             memory_bytes=memory_bytes or None,
-            memory_limit_bytes=self._scheduler.workers[worker].memory_limit,
+            memory_limit_bytes=self._adapter.workers[worker].memory_limit,
         )
         if self.settle(tracked, failure):
-            self._scheduler.transitions({tracked.key: "released"}, f"scalable-timeout-{time()}")
+            self._adapter.release(tracked.key, "timeout")
         else:
             self.fail(tracked, TaskTimeoutError(f"{message} (attempt {tracked.attempts})"))
 
-    def _key_of(self, name: str) -> Any:
-        return self._keys_by_slot.get(name, name)
-
     def _is_precious(self, name: str) -> bool:
-        tracked = self._tracker.records.get(self._key_of(name))
+        tracked = self._registry.get(self._registry.key_of(name))
         return tracked is not None and not tracked.terms.idempotent
 
     def settle(
@@ -199,51 +206,30 @@ class AttemptFailures:
         )
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
-            is_paused = tracked.key in self._tracker.breakers
-            self._tracker.on_retry(tracked, failure)
+            self._on_retry(tracked, failure)
             # Where its batch was paused meanwhile, a person says when.
-            self._parked.park(tracked.key, None if is_paused else delay_s)
-            self._recorder.ledger.set(tracked.row, retry_at=time() + delay_s)
+            self._parked.park(tracked, None if tracked.is_paused else delay_s)
+            self._ledger.set(tracked.row, retry_at=time() + delay_s)
         else:
-            self._tracker.breakers.on_failure(tracked, failure)
+            self._breakers.on_failure(tracked, failure)
         return decision.will_retry
 
     def resume(self, tracked: TrackedTask) -> None:
         """Let a task run that was held until it was known what had become of it."""
-        if tracked.key not in self._tracker.breakers:
-            self._parked.unpark(tracked.key)
+        if not tracked.is_paused:
+            self._parked.unpark(tracked)
 
     def fail(self, tracked: TrackedTask, error: Exception | bytes) -> None:
         """End a task for good, with an error of ours or one that a worker pickled."""
-        self._parked.drop(tracked.key)
-        ts = self._scheduler.tasks[tracked.key]
-        pickled: Any = error if isinstance(error, bytes) else pickle.dumps(error)
-        text = "" if isinstance(error, bytes) else repr(error)
-        values: dict[str, Any] = {}
-        if ts.state in ("waiting", "released"):
-            # For an input that was lost with the same worker: from there Dask takes no error,
-            # it looks for that of the task to blame.
-            ts.exception, ts.exception_text, ts.exception_blame = pickled, text, ts
-        else:
-            values = {
-                "exception": pickled,
-                "cause": tracked.key,
-                "exception_text": text,
-                "traceback_text": "",
-            }
-        stimulus = f"scalable-fail-{time()}"
-        recommendations = self._scheduler.transition(
-            tracked.key, "erred", stimulus_id=stimulus, **values
-        )
-        self._scheduler.transitions(recommendations, stimulus)
-        self._scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=stimulus)
+        self._parked.drop(tracked)
+        self._adapter.fail(tracked.key, error)
 
     def _running_record(self, key: Any, worker: str, run_id: int) -> TrackedTask | None:
         """The task of an attempt that is waited for; None where it was cancelled or lost.
 
         The same task may be on the same worker once more: only the number tells them apart.
         """
-        tracked, ts = self._tracker.records.get(key), self._scheduler.tasks.get(key)
+        tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
         if tracked is None or ts is None or ts.processing_on is None or ts.run_id != run_id:
             return None
         return tracked if ts.processing_on.address == worker else None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.faults.circuit_breaker import CircuitBreaker, Pause, pause_text
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry
+from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import TaskState
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 _MESSAGE_CHARS: Final = 200
 
@@ -22,19 +23,32 @@ class BatchBreakers:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    ledger : Ledger
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    notices : Notices
     limit : int
         Equal failures in a row that stop a batch; 0: never.
     """
 
-    def __init__(self, tracker: TaskTracker, limit: int) -> None:
-        self._tracker = tracker
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        ledger: Ledger,
+        adapter: SchedulerAdapter,
+        parked: ParkedTasks,
+        notices: Notices,
+        limit: int,
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._adapter = adapter
+        self._parked = parked
+        self._notices = notices
         self._limit = limit
-        self._paused: set[Any] = set()
+        self._paused: dict[Any, TrackedTask] = {}
         self._causes: dict[str, tuple[str, str]] = {}  # batch -> class and message of the failure
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._paused
 
     def on_success(self, tracked: TrackedTask) -> None:
         """A task of a batch succeeded."""
@@ -50,18 +64,18 @@ class BatchBreakers:
             batch.breaker = CircuitBreaker(self._limit)
         if not batch.breaker.fail(failure.fingerprint):
             return
-        paused = [r for r in self._tracker.records.values() if r.batch is batch]
-        if sum(self._pause(r) for r in paused):
+        siblings = [other for other in self._registry.values() if other.batch is batch]
+        if sum(map(self._pause, siblings)):
             self._causes[batch.name] = failure.failure_class, failure.message[:_MESSAGE_CHARS]
             (pause,) = [pause for pause in self.pauses() if pause["batch"] == batch.name]
-            self._tracker.notify(
+            self._notices.notify(
                 f"{pause_text(pause)}. `client.resume(futures)` goes on, `client.cancel(futures)` "
                 "ends them; `%scalable resume` and `%scalable cancel --paused` do the same."
             )
 
     def pauses(self) -> list[Pause]:
         """The batches that are paused, and why."""
-        counts = Counter(self._tracker.records[key].batch.name for key in self._paused)
+        counts = Counter(tracked.batch.name for tracked in self._paused.values())
         return [
             Pause(
                 batch=name,
@@ -77,27 +91,30 @@ class BatchBreakers:
         """Let paused tasks go on, and never stop their batches again; returns their keys."""
         chosen = [key for key in keys if key in self._paused]
         for key in chosen:
-            tracked = self._tracker.records[key]
-            self._paused.discard(key)
+            tracked = self._registry[key]
+            self.forget(tracked)
             if tracked.batch.breaker is not None:
                 tracked.batch.breaker.release()
-            self._tracker.parked.unpark(key)
+            self._parked.unpark(tracked)
         return chosen
 
-    def forget(self, key: Any) -> None:
-        """The task is gone."""
-        self._paused.discard(key)
+    def forget(self, tracked: TrackedTask) -> None:
+        """The task is gone, or goes on."""
+        if tracked.is_paused:
+            tracked.is_paused = False
+            del self._paused[tracked.key]
 
     def _pause(self, tracked: TrackedTask) -> bool:
         """Hold a task that is not on a worker; says whether it is paused now."""
-        scheduler, parked, key = self._tracker.scheduler, self._tracker.parked, tracked.key
-        state = scheduler.tasks[key].state
+        key = tracked.key
+        state = self._adapter.tasks[key].state
         if state not in ("waiting", "queued", "no-worker"):
             return False
-        self._paused.add(key)
-        parked.park(key, None)
-        parked.restrict(key)
-        self._tracker.recorder.ledger.set_state(tracked.row, TaskState.PAUSED)
+        tracked.is_paused = True
+        self._paused[key] = tracked
+        self._parked.park(tracked, None)
+        self._parked.restrict(tracked)
+        self._ledger.set_state(tracked.row, TaskState.PAUSED)
         if state != "waiting":
-            scheduler.transitions({key: "released"}, f"scalable-pause-{time()}")
+            self._adapter.release(key, "pause")
         return True

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from distributed.scheduler import ClientState, Scheduler, TaskState
+from distributed.scheduler import ClientState, TaskState
+
+from scalable_nb.dask_adapter.scheduler import (
+    CANCEL_KEYS,
+    CLIENT_RELEASES_KEYS,
+    SchedulerAdapter,
+)
 
 HOST_CLIENT: Final = "scalable-host"
 
@@ -20,29 +26,25 @@ class ClientLeases:
 
     Parameters
     ----------
-    scheduler : distributed.Scheduler
+    adapter : SchedulerAdapter
         Its functions for releasing and cancelling are wrapped.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._release = scheduler.stream_handlers["client-releases-keys"]
-        self._cancel = scheduler.stream_handlers["cancel-keys"]
-        self._let_go = scheduler._client_releases_keys
-        scheduler._client_releases_keys = self._on_release  # type: ignore[method-assign]
-        scheduler.stream_handlers["client-releases-keys"] = self._client_releases
-        scheduler.stream_handlers["cancel-keys"] = self._client_cancels
-        scheduler.handlers["scalable_join"] = self.join
+    def __init__(self, adapter: SchedulerAdapter) -> None:
+        self._adapter = adapter
+        self._release = adapter.replace_stream_handler(CLIENT_RELEASES_KEYS, self._client_releases)
+        self._cancel = adapter.replace_stream_handler(CANCEL_KEYS, self._client_cancels)
+        self._let_go = adapter.replace_release(self._on_release)
 
     def acquire(self, keys: Iterable[Any]) -> None:
         """Want these tasks."""
-        self._scheduler.client_desires_keys(list(keys), client=HOST_CLIENT)
+        self._adapter.want(keys, client=HOST_CLIENT)
 
     def join(self, client: str, keys: Collection[Any]) -> list[Any]:
         """Another kernel wants tasks of this run too; answers those that are gone."""
-        known = [key for key in keys if key in self._scheduler.tasks]
-        self._scheduler.client_desires_keys(keys=known, client=client)
-        return [key for key in keys if key not in self._scheduler.tasks]
+        known = [key for key in keys if key in self._adapter.tasks]
+        self._adapter.want(known, client=client)
+        return [key for key in keys if key not in self._adapter.tasks]
 
     def cancel(self, keys: Iterable[Any], reason: str) -> None:
         """Cancel tasks and what depends on them, whoever wants them, and tell the clients."""
@@ -50,14 +52,12 @@ class ClientLeases:
         names = [ts.key for ts in doomed]
         for cs in {cs for ts in doomed for cs in ts.who_wants or ()}:
             self._release(keys=names, client=cs.client_key)
-        self._scheduler.report(
-            {"op": "cancelled-keys", "keys": names, "reason": reason, "msg": None}
-        )
+        self._adapter.report_cancelled(names, reason)
 
     def _client_releases(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
         keys = list(keys)
         self._release(keys=keys, client=client, **kwargs)
-        if client != HOST_CLIENT and HOST_CLIENT in self._scheduler.clients:
+        if client != HOST_CLIENT and HOST_CLIENT in self._adapter.clients:
             unwanted = [key for key in keys if self._only_host_wants(key)]
             if unwanted:
                 self._release(keys=unwanted, client=HOST_CLIENT)
@@ -69,15 +69,15 @@ class ClientLeases:
         no connection has. When they are the last, the host lets go as well.
         """
         self._let_go(keys=keys, cs=cs, recommendations=recommendations)
-        host = self._scheduler.clients.get(HOST_CLIENT)
-        if host not in (None, cs) and cs.client_key not in self._scheduler.client_comms:
+        host = self._adapter.clients.get(HOST_CLIENT)
+        if host not in (None, cs) and not self._adapter.is_connected(cs.client_key):
             unwanted = [key for key in keys if self._only_host_wants(key)]
             self._let_go(keys=unwanted, cs=host, recommendations=recommendations)
 
     def _client_cancels(self, keys: Collection[Any], client: str, **kwargs: Any) -> None:
         # Dask cancels only what nobody else wants; the host must not count as somebody.
         keys = list(keys)
-        host = self._scheduler.clients.get(HOST_CLIENT)
+        host = self._adapter.clients.get(HOST_CLIENT)
         doomed = self._with_dependents(keys)
         # What only the host wants, for a client that vanished, is nobody's to cancel.
         wanted = [
@@ -86,18 +86,17 @@ class ClientLeases:
             if host in (ts.who_wants or ()) and not self._only_host_wants(ts.key)
         ]
         for ts in wanted:
-            ts.who_wants.discard(host)  # type: ignore[union-attr]
-            host.wants_what.discard(ts)  # type: ignore[union-attr]
+            self._adapter.unwant(ts, host)  # type: ignore[arg-type] # it wants them
         # A dropped future in the midst of a chain: Dask's own check fails where nobody wants a
         # task (distributed 2026.8.0), and that would end the client's connection.
         unwanted = [ts.key for ts in doomed if not ts.who_wants]
-        self._scheduler.client_desires_keys(unwanted, client=client)
+        self._adapter.want(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
-        self.acquire(ts.key for ts in wanted if ts.key in self._scheduler.tasks and ts.who_wants)
+        self.acquire(ts.key for ts in wanted if ts.key in self._adapter.tasks and ts.who_wants)
 
     def _with_dependents(self, keys: Iterable[Any]) -> list[TaskState]:
         found: dict[Any, TaskState] = {}
-        stack = [ts for key in keys if (ts := self._scheduler.tasks.get(key)) is not None]
+        stack = [ts for key in keys if (ts := self._adapter.tasks.get(key)) is not None]
         while stack:
             ts = stack.pop()
             if ts.key not in found:
@@ -106,6 +105,6 @@ class ClientLeases:
         return list(found.values())
 
     def _only_host_wants(self, key: Any) -> bool:
-        ts = self._scheduler.tasks.get(key)
+        ts = self._adapter.tasks.get(key)
         wanting = (ts.who_wants if ts is not None else None) or ()
         return [cs.client_key for cs in wanting] == [HOST_CLIENT]

@@ -9,21 +9,22 @@ scheduler knows of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from distributed import scheduler as dask_scheduler
 from distributed.protocol import pickle
+from distributed.scheduler import TaskState as DaskTaskState
 
+from scalable_nb.dask_adapter.scheduler import LONG_RUNNING, TASK_ERRED, SchedulerAdapter
 from scalable_nb.faults.categories import BY_CLASS, Category
 from scalable_nb.faults.classify import classify
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
 from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: A graph may have millions of tasks, and a row of the ledger stays for the whole run. Beyond
 #: this many, only tasks that fail are entered.
@@ -37,27 +38,43 @@ class NativeTasks:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    recorder : RunRecorder
+    adapter : SchedulerAdapter
+    states : TaskStates
+    notices : Notices
     max_rows : int
         How many are entered whatever becomes of them.
     """
 
-    def __init__(self, tracker: TaskTracker, max_rows: int = MAX_ROWS) -> None:
-        self._tracker = tracker
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        recorder: RunRecorder,
+        adapter: SchedulerAdapter,
+        states: TaskStates,
+        notices: Notices,
+        max_rows: int = MAX_ROWS,
+    ) -> None:
+        self._registry = registry
+        self._recorder = recorder
+        self._ledger = recorder.ledger
+        self._adapter = adapter
+        self._states = states
+        self._notices = notices
         self._max_rows = max_rows
         self._batches: dict[str, Batch] = {}  # one per prefix of keys
         self._count = 0
-        handlers = tracker.scheduler.stream_handlers
-        self._handle_erred = handlers["task-erred"]
-        self._handle_long_running = handlers["long-running"]
-        handlers["task-erred"] = self._on_attempt_erred
-        handlers["long-running"] = self._on_long_running
+        self._handle_erred = adapter.replace_stream_handler(TASK_ERRED, self._on_attempt_erred)
+        self._handle_long_running = adapter.replace_stream_handler(
+            LONG_RUNNING, self._on_long_running
+        )
 
     def enter(self, keys: Iterable[Any]) -> None:
         """Enter those tasks of a graph that are new and have something to run."""
-        records, tasks = self._tracker.records, self._tracker.scheduler.tasks
+        registry, tasks = self._registry, self._adapter.tasks
         for key in keys:
-            if key in records:
+            if key in registry:
                 continue
             ts = tasks[key]
             if ts.state != "released" or ts.run_spec is None:
@@ -69,57 +86,63 @@ class NativeTasks:
 
     def enter_failed(self, key: Any) -> TrackedTask:
         """Enter a task from beyond the limit because it failed."""
-        return self._open(self._tracker.scheduler.tasks[key])
+        return self._open(self._adapter.tasks[key])
 
-    def _open(self, ts: dask_scheduler.TaskState) -> TrackedTask:
+    def _open(self, ts: DaskTaskState) -> TrackedTask:
         self._count += 1
         prefix = ts.prefix.name
         batch = self._batches.get(prefix)
         if batch is None:
             batch = self._batches[prefix] = Batch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
-        tracked = self._tracker.records[ts.key] = self._tracker.recorder.open(ts.key, batch, terms)
-        return tracked
+        return self._registry.enter(ts.key, batch, terms)
 
     def _tell_limit(self) -> None:
         if self._max_rows:
             self._max_rows = 0  # once
-            self._tracker.notify(
+            self._notices.notify(
                 f"more than {self._count:,} tasks of Dask collections: further ones run like all "
                 "others, but only those that fail are entered in the table and the journal"
             )
 
+    def report_error(self, tracked: TrackedTask, values: dict[str, Any]) -> None:
+        """Record the last attempt of a task that failed without a report of ours.
+
+        It is not ours, or could not be unpickled. The values are those of the transition.
+        """
+        failure = attempt_from_dask(values)
+        self._recorder.end_attempt(tracked, failure, retry_in_s=None, is_final=True)
+
     # --- where they differ -------------------------------------------------------------
 
-    def on_released(self, tracked: TrackedTask, start: str) -> None:
+    def on_released(self, tracked: TrackedTask) -> None:
         """The scheduler took a task back: it runs again, or nobody needs it any more."""
-        ts = self._tracker.scheduler.tasks[tracked.key]
-        recorder = self._tracker.recorder
-        state = TaskState(recorder.ledger.columns["state"][tracked.row])
+        ts = self._adapter.tasks[tracked.key]
+        state = TaskState(self._ledger.columns["state"][tracked.row])
         if ts.waiters or ts.who_wants:
             if state is TaskState.RUNNING and not tracked.is_reported:
-                recorder.abandon_attempt(tracked)
+                self._recorder.abandon_attempt(tracked)
         elif not state.is_final:
             # Its neighbour failed, or it was cancelled while it ran.
             tracked.reason = "nothing needs its result any more"
-            recorder.finish(tracked, TaskState.CANCELLED)
+            self._recorder.finish(tracked, TaskState.CANCELLED)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """A worker says that an attempt failed; with retries left no plugin hears of it."""
-        tracked = self._tracker.records.get(key)
+        tracked = self._registry.get(key)
         if tracked is not None and tracked.is_native:
-            ts = self._tracker.scheduler.tasks[key]
+            ts = self._adapter.tasks[key]
             if ts.state == "processing" and ts.run_id == run_id and ts.retries > 0:
                 failure = attempt_from_dask({**message, "worker": worker})
-                self._tracker.recorder.end_attempt(tracked, failure, retry_in_s=0.0, is_final=False)
+                self._recorder.end_attempt(tracked, failure, retry_in_s=0.0, is_final=False)
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
     def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:
         """A task left its worker's thread pool: another one has its thread now."""
         self._handle_long_running(key=key, worker=worker, **message)
-        tracked = self._tracker.records.get(key)
+        tracked = self._registry.get(key)
         if tracked is not None and tracked.worker == worker:
-            self._tracker.release_thread(tracked)
+            self._states.release_thread(tracked)
 
 
 def attempt_from_dask(message: dict[str, Any]) -> FailedAttempt:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import time
 from typing import Any, Final
 
-from distributed.scheduler import Scheduler, TaskState
+from distributed.scheduler import TaskState
+
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.tasks.task import TrackedTask
 
 _NOWHERE: Final = {"scalable-held": 1}
 
@@ -31,19 +33,16 @@ class ParkedTasks:
 
     Parameters
     ----------
-    scheduler : distributed.Scheduler
+    adapter : SchedulerAdapter
     on_unpark : callable
-        Called with the key just before a task becomes runnable again.
+        Called with a task just before it becomes runnable again.
     """
 
-    def __init__(self, scheduler: Scheduler, on_unpark: Callable[[Any], None]) -> None:
-        self._scheduler = scheduler
+    def __init__(self, adapter: SchedulerAdapter, on_unpark: Callable[[TrackedTask], None]) -> None:
+        self._adapter = adapter
         self._on_unpark = on_unpark
         self._parked: dict[Any, _Parked] = {}
         self._is_nudged = False
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._parked
 
     def __len__(self) -> int:
         return len(self._parked)
@@ -53,73 +52,69 @@ class ParkedTasks:
         parked = self._parked.get(key)
         return parked is not None and parked.timer is not None
 
-    def park(self, key: Any, delay_s: float | None) -> None:
+    def park(self, tracked: TrackedTask, delay_s: float | None) -> None:
         """Hold a task that is about to leave its worker, or change how long it is held.
 
         ``delay_s=None`` holds it until `unpark`.
         """
-        parked = self._parked.setdefault(key, _Parked())
+        tracked.is_parked = True
+        parked = self._parked.setdefault(tracked.key, _Parked())
         if parked.timer is not None:
             parked.timer.cancel()
         parked.timer = None
         if delay_s is not None:
-            loop = self._scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
-            parked.timer = loop.call_later(delay_s, self.unpark, key)
+            parked.timer = self._adapter.call_later(delay_s, self.unpark, tracked)
 
-    def unpark(self, key: Any) -> None:
+    def unpark(self, tracked: TrackedTask) -> None:
         """Let a held task run again; without effect for one that is not held."""
-        parked = self._parked.pop(key, None)
-        if parked is None:
-            return
-        if parked.timer is not None:
-            parked.timer.cancel()
-        ts = self._scheduler.tasks.get(key)
+        ts = self._take_out(tracked)
         if ts is None:
             return
-        self._unrestrict(parked, ts)
-        self._on_unpark(key)
+        self._on_unpark(tracked)
         if ts.state == "no-worker":
             # Through `released`, not straight to a worker: so it queues like any other.
-            self._scheduler.transitions({key: "released"}, f"scalable-wake-{time()}")
+            self._adapter.release(tracked.key, "unpark")
 
-    def drop(self, key: Any) -> None:
+    def drop(self, tracked: TrackedTask) -> None:
         """Forget a held task without running it."""
-        parked = self._parked.pop(key, None)
-        if parked is None:
-            return
-        if parked.timer is not None:
-            parked.timer.cancel()
-        ts = self._scheduler.tasks.get(key)
-        if ts is not None:
-            self._unrestrict(parked, ts)
+        if tracked.is_parked:
+            self._take_out(tracked)
 
-    def on_transition(self, key: Any, finish: str) -> None:
+    def on_transition(self, tracked: TrackedTask, finish: str) -> None:
         """To be called for each transition of a held task."""
         if finish == "no-worker":
             self._nudge_queue()
         elif finish in ("released", "waiting"):
-            self.restrict(key)
+            self.restrict(tracked)
 
-    def restrict(self, key: Any) -> None:
+    def restrict(self, tracked: TrackedTask) -> None:
         """Keep a held task from every worker; only while it is not on one."""
-        parked = self._parked[key]
+        parked = self._parked[tracked.key]
         if not parked.is_restricted:
-            ts = self._scheduler.tasks[key]
-            parked.own_resources = ts.resource_restrictions
-            ts.resource_restrictions = {**(parked.own_resources or {}), **_NOWHERE}
+            own = parked.own_resources = self._adapter.resources_of(tracked.key)
+            self._adapter.require_resources(tracked.key, {**(own or {}), **_NOWHERE})
             parked.is_restricted = True
 
-    def _unrestrict(self, parked: _Parked, ts: TaskState) -> None:
-        if parked.is_restricted:
-            ts.resource_restrictions = parked.own_resources
+    def _take_out(self, tracked: TrackedTask) -> TaskState | None:
+        """Hold a task no longer; None for one that was not held, or that Dask has forgotten."""
+        tracked.is_parked = False
+        parked = self._parked.pop(tracked.key, None)
+        if parked is None:
+            return None
+        if parked.timer is not None:
+            parked.timer.cancel()
+        ts = self._adapter.tasks.get(tracked.key)
+        if ts is not None and parked.is_restricted:
+            self._adapter.require_resources(tracked.key, parked.own_resources)
+        return ts
 
     def _nudge_queue(self) -> None:
         # A task that goes to no-worker frees its slot without the scheduler noticing:
         # queued tasks would wait for the backoff beside idle workers.
         if not self._is_nudged:
             self._is_nudged = True
-            self._scheduler.loop.add_callback(self._fill_slots)
+            self._adapter.call_soon(self._fill_slots)
 
     def _fill_slots(self) -> None:
         self._is_nudged = False
-        self._scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=f"scalable-hold-{time()}")
+        self._adapter.fill_slots()

@@ -9,14 +9,14 @@ worker at once (distributed 2026.8.0).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.tasks.task import TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.operations import COMPONENT_PREFIX, demand
+from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import TaskState
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 
 class TaskPlacement:
@@ -24,13 +24,23 @@ class TaskPlacement:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    ledger : Ledger
+    adapter : SchedulerAdapter
     kinds : collection of str
         Components that have workers of their own; empty where all share them.
     """
 
-    def __init__(self, tracker: TaskTracker, kinds: Collection[str]) -> None:
-        self._tracker = tracker
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        ledger: Ledger,
+        adapter: SchedulerAdapter,
+        kinds: Collection[str],
+    ) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._adapter = adapter
         self._kinds = frozenset(kinds) if len(kinds) > 1 else frozenset()
         self._instead: dict[str, str] = {}
         self._own: dict[Any, str] = {}
@@ -44,7 +54,7 @@ class TaskPlacement:
         if not self._kinds:
             return
         for key in keys:
-            tracked = self._tracker.records.get(key)
+            tracked = self._registry.get(key)
             if tracked is not None:
                 self._bind(key, self._own.get(key) or self.kind_of(tracked.batch.component))
 
@@ -60,23 +70,23 @@ class TaskPlacement:
             name: stand_in if kind == component else kind for name, kind in self._instead.items()
         } | {component: stand_in}
         waiting = [
-            key
-            for key, tracked in self._tracker.records.items()
+            tracked
+            for key, tracked in self._registry.items()
             if tracked.batch.component == component and key not in self._own
         ]
-        return sum(self._move(key, stand_in) for key in waiting)
+        return sum(self._move(tracked, stand_in) for tracked in waiting)
 
-    def send(self, key: Any, kind: str) -> None:
+    def send(self, tracked: TrackedTask, kind: str) -> None:
         """Bind one task to a kind of its own, e.g. one with more memory."""
-        self._own[key] = kind
+        self._own[tracked.key] = kind
         self._kinds |= {kind}
-        self._move(key, kind)
+        self._move(tracked, kind)
 
     def detours(self) -> Iterator[tuple[str, str]]:
         """The tasks that could run now on a kind of their own: their component, that kind."""
-        states = self._tracker.recorder.ledger.columns["state"]
+        states = self._ledger.columns["state"]
         for key, kind in self._own.items():
-            tracked = self._tracker.records.get(key)
+            tracked = self._registry.get(key)
             if tracked is not None and TaskState(states[tracked.row]).is_runnable:
                 yield tracked.batch.component, kind
 
@@ -84,22 +94,23 @@ class TaskPlacement:
         """A task is no more."""
         self._own.pop(key, None)
 
-    def _move(self, key: Any, kind: str) -> bool:
-        ts = self._tracker.scheduler.tasks.get(key)
+    def _move(self, tracked: TrackedTask, kind: str) -> bool:
+        key = tracked.key
+        ts = self._adapter.tasks.get(key)
         if ts is None:
             return False
         self._bind(key, kind)
-        if ts.state != "no-worker" or key in self._tracker.parked:
+        if ts.state != "no-worker" or tracked.is_parked:
             return False
-        self._tracker.scheduler.transitions({key: "released"}, f"scalable-route-{time()}")
+        self._adapter.release(key, "placement")
         return True
 
     def _bind(self, key: Any, kind: str) -> None:
-        ts = self._tracker.scheduler.tasks.get(key)
+        ts = self._adapter.tasks.get(key)
         if ts is None or kind not in self._kinds:
             return
         if ts.state == "processing":
             return  # the scheduler's account of resources would break; it runs where it is
-        own = ts.resource_restrictions or {}
+        own = self._adapter.resources_of(key) or {}
         others = {name: n for name, n in own.items() if not name.startswith(COMPONENT_PREFIX)}
-        ts.resource_restrictions = {**others, **demand(kind)}
+        self._adapter.require_resources(key, {**others, **demand(kind)})

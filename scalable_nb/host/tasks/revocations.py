@@ -12,14 +12,14 @@ that the task cannot begin after the answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import TrackedTask
+from scalable_nb.host.tasks.worker_losses import WorkerLosses
 from scalable_nb.protocol.exit_report import ExitReport
-from scalable_nb.protocol.operations import REVOCATION_ANSWER, REVOCATION_QUERY
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
+from scalable_nb.protocol.operations import REVOCATION_QUERY
 
 
 class Revocations:
@@ -27,21 +27,26 @@ class Revocations:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    losses : WorkerLosses
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
+    def __init__(
+        self, adapter: SchedulerAdapter, parked: ParkedTasks, losses: WorkerLosses
+    ) -> None:
+        self._adapter = adapter
+        self._parked = parked
+        self._losses = losses
         # By worker and number of the run: the task, and why it was taken back.
         self._asked: dict[str, dict[int, tuple[TrackedTask, str]]] = {}
-        tracker.scheduler.stream_handlers[REVOCATION_ANSWER] = self.answer
 
     def ask(self, tracked: TrackedTask) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
-        ts = self._tracker.scheduler.tasks[tracked.key]
+        ts = self._adapter.tasks[tracked.key]
         run_id = ts.run_id
         assert run_id is not None  # it was on a worker
-        self._tracker.parked.park(tracked.key, None)
+        self._parked.park(tracked, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
         cause = "input" if is_for_input else "recalled"
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
@@ -52,24 +57,21 @@ class Revocations:
             # Its result is on disk then, and it need not fail.
             "until_ended": not tracked.terms.idempotent,
         }
-        # In the next turn of the loop: after what this transition itself tells the worker.
-        self._tracker.scheduler.loop.add_callback(self._send, tracked.worker, question)
-
-    def _send(self, worker: str, question: dict[str, Any]) -> None:
-        if worker in self._tracker.scheduler.workers:  # otherwise it counts as lost with it
-            self._tracker.scheduler.worker_send(worker, question)
+        # In the next turn of the loop: after what this transition itself tells the worker. If the
+        # worker is lost until then, so is the task.
+        self._adapter.call_soon(self._adapter.send_to_worker, tracked.worker, question)
 
     def answer(
         self, worker: str, key: Any, run_id: int, span: tuple[float, float | None] | None
     ) -> None:
         """A worker tells when it began an attempt and when that ended, if it did."""
         asked = self._asked.get(worker, {}).pop(run_id, None)
-        ts = self._tracker.scheduler.tasks.get(key)
+        ts = self._adapter.tasks.get(key)
         if asked is None or ts is None or ts.run_id != run_id:
             return  # cancelled meanwhile, and perhaps submitted again
         tracked, cause = asked
         told = ExitReport(cause, attempts={run_id: span} if span else {})
-        self._tracker.losses.settle_revoked(tracked, worker, told)
+        self._losses.settle_revoked(tracked, worker, told)
 
     def of_lost(self, worker: str) -> list[TrackedTask]:
         """The worker is gone: what it was asked about its nanny tells."""

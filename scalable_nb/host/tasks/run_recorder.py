@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
@@ -65,8 +65,7 @@ class RunRecorder:
         self.retries = 0
         self._worker_names: dict[str, str] = {}
         self._worker_hosts: dict[str, str] = {}
-        #: The batch job that a worker, by its address, is or was in.
-        self.job_of: Callable[[str], str | None] = lambda worker: None
+        self._worker_jobs: dict[str, str] = {}
 
     def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TrackedTask:
         """Enter a new task."""
@@ -128,7 +127,7 @@ class RunRecorder:
             tracked.row,
             worker=ledger.code(self.worker_name(tracked.worker)),
             host=ledger.code(self._worker_hosts.get(tracked.worker, "")),
-            job=ledger.code(self.job_of(tracked.worker) or ""),
+            job=ledger.code(self._worker_jobs.get(tracked.worker, "")),
             attempt=tracked.attempts + 1,
             started_at=time(),
         )
@@ -227,8 +226,12 @@ class RunRecorder:
         """The name of a worker, also after it left."""
         return self._worker_names.get(address, address)
 
-    def worker_came(self, address: str, name: str, host: str, threads: int) -> None:
+    def worker_came(
+        self, address: str, name: str, host: str, threads: int, job_id: str | None = None
+    ) -> None:
         """A worker connected: one row in ``workers.jsonl``."""
+        if job_id is not None:
+            self._worker_jobs[address] = job_id
         self._worker_names[address] = name
         is_here = host.startswith("127.") or host == "::1"
         self._worker_hosts[address] = platform.node() if is_here else host
@@ -290,6 +293,11 @@ class RunRecorder:
         """Flush and close all files."""
         for file in (self.failures, self.tasks, self.workers, self.cache):
             file.close()
+
+    def has_work(self) -> bool:
+        """Whether any task has yet to reach a final state."""
+        counts = self.ledger.counts
+        return any(counts[state] for state in TaskState if not state.is_final)
 
     def summary(self) -> dict[str, Any]:
         """The sums of the run so far."""
@@ -366,7 +374,7 @@ class RunRecorder:
             traceback=failure.traceback,
             worker=self.worker_name(failure.worker or tracked.worker),
             host=failure.host or self._worker_hosts.get(failure.worker, ""),
-            job_id=failure.job_id or self.job_of(failure.worker or tracked.worker),
+            job_id=failure.job_id or self._worker_jobs.get(failure.worker or tracked.worker),
             job_state=failure.job_state,
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,

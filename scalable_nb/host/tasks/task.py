@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.protocol.messages import Batch
 
 #: Why a task that had succeeded has a further attempt: its result was lost with a worker.
@@ -39,6 +40,12 @@ class TrackedTask:
         Whether there is no further attempt after the one that was reported last.
     succeeded_at : float
         When the execution began whose result was lost with its worker.
+    is_parked : bool
+        Whether it is kept from every worker; set by `ParkedTasks`.
+    is_paused : bool
+        Whether its batch was paused before it could run; set by `BatchBreakers`.
+    has_stored_result : bool
+        Whether its result is on disk.
     exception : bytes
         The last attempt's exception, pickled by the worker, until the task runs again or has
         failed; empty at all other times.
@@ -57,6 +64,9 @@ class TrackedTask:
     runnable_at: float = 0.0
     is_reported: bool = False
     is_given_up: bool = False
+    is_parked: bool = False
+    is_paused: bool = False
+    has_stored_result: bool = False
     succeeded_at: float = 0.0
     exception: bytes = b""
     reason: str | None = None
@@ -70,6 +80,10 @@ class TrackedTask:
     def label(self) -> str:
         """The call as a person reads it; the key of a task that is none."""
         return self.batch.label(self.key, self.preview)
+
+    def fingerprint_of(self, failure_class: str) -> str:
+        """Group failures that have no frames of the user's: by class and function."""
+        return fingerprint(failure_class, self.batch.function, ())
 
     def queued_s(self, started_at: float | None) -> float | None:
         """Seconds that an attempt stood in line before its start, where that is known."""

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from dask.utils import format_bytes
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.decision import WorkerLossCause
-from scalable_nb.faults.fingerprint import fingerprint
+from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
+from scalable_nb.host.tasks.attempt_failures import AttemptFailures
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.exit_report import ExitReport
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
-    from scalable_nb.host.workers.job_losses import JobLosses
 
 logger = logging.getLogger(__name__)
 
@@ -85,27 +85,75 @@ async def _unless_broken(told: Awaitable[Any]) -> None:
         logger.info("a nanny could not be told that its worker is lost", exc_info=True)
 
 
+class JobLossSource(Protocol):
+    """What is known of the batch jobs of workers; see `JobLosses`."""
+
+    def on_added(self, worker: str, name: object) -> str | None:
+        """Note the job of a new worker and return its id, where it is in one."""
+
+    def must_wait(
+        self,
+        worker: str,
+        report: ExitReport | None,
+        on_outcome: Callable[[str], None],
+        *,
+        is_expected: bool,
+    ) -> bool:
+        """Return whether a job's outcome has to be found out first; `on_outcome` is called then."""
+
+    def has_ended(self, worker: str) -> bool:
+        """Return whether a lost worker's job is known to have ended by itself."""
+
+    def amend(
+        self,
+        label: str,
+        worker: str,
+        failure: FailedAttempt,
+        loss: WorkerLossCause,
+        report: ExitReport | None,
+    ) -> tuple[FailedAttempt, WorkerLossCause]:
+        """Return the record of an attempt with what is known of its worker's job."""
+
+
 class WorkerLosses:
     """Settles the attempts that ended with their worker.
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    adapter : SchedulerAdapter
+    parked : ParkedTasks
+    at_most_once : AtMostOnceGuard
+    failures : AttemptFailures
+    jobs : JobLossSource or None
+        None where workers are in no batch jobs.
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        adapter: SchedulerAdapter,
+        parked: ParkedTasks,
+        at_most_once: AtMostOnceGuard,
+        failures: AttemptFailures,
+        jobs: JobLossSource | None,
+    ) -> None:
+        self._registry = registry
+        self._adapter = adapter
+        self._parked = parked
+        self._at_most_once = at_most_once
+        self._failures = failures
+        self._jobs = jobs
         self._lost: dict[str, list[TrackedTask]] = {}
         self._unexpected: set[str] = set()
         self._reports: dict[str, ExitReport] = {}
         self._nannies: dict[str, str] = {}
-        #: What is known of the workers' batch jobs; None where they are in none.
-        self.jobs: JobLosses | None = None
 
-    def on_added(self, worker: str, nanny: str | None) -> None:
-        """A worker came, and with it who will know how it ended."""
+    def on_added(self, worker: str, name: object, nanny: str | None) -> str | None:
+        """Note a new worker and its nanny; return the id of its batch job, if it is in one."""
         if nanny:
             self._nannies[worker] = nanny
+        return self._jobs.on_added(worker, name) if self._jobs is not None else None
 
     def on_leaving(self, worker: str, *, is_expected: bool) -> None:
         """The scheduler is about to take its tasks back from a worker that goes or is gone."""
@@ -114,31 +162,33 @@ class WorkerLosses:
 
     def suspect(self, tracked: TrackedTask) -> None:
         """A task was on a worker that is gone: hold it until it is known what happened."""
-        key = tracked.key
-        if key in self._tracker.parked:
+        if tracked.is_parked:
             return  # its attempt had been settled before the worker went
-        self._tracker.parked.park(key, None)
+        self._parked.park(tracked, None)
         self._lost.setdefault(tracked.worker, []).append(tracked)
 
-    def on_removed(self, worker: str) -> None:
-        """The scheduler has removed a worker; all its tasks are suspect by now."""
-        for tracked in self._tracker.revocations.of_lost(worker):
+    def on_removed(self, worker: str, revoked: Iterable[TrackedTask]) -> None:
+        """The scheduler has removed a worker; all its tasks are suspect by now.
+
+        So are those that had been ``revoked`` before and that it had yet to report on.
+        """
+        for tracked in revoked:
             self._lost.setdefault(worker, []).append(tracked)
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
         if nanny is not None and not is_known:
-            self._later(_CUT_GRACE_S, self._tell_nanny, nanny, worker)
+            self._adapter.call_later(_CUT_GRACE_S, self._tell_nanny, nanny, worker)
         if self._must_wait(worker):
             return
         if is_known:
             self._settle(worker)
         else:
-            self._later(REPORT_GRACE_S, self._settle, worker)
+            self._adapter.call_later(REPORT_GRACE_S, self._settle, worker)
 
     def _tell_nanny(self, nanny: str, worker: str) -> None:
         if worker in self._lost:
-            told = self._tracker.scheduler.rpc(nanny).scalable_worker_lost(worker=worker)
-            self._tracker.scheduler.loop.add_callback(_unless_broken, told)
+            told = self._adapter.call_nanny(nanny, "scalable_worker_lost", worker=worker)
+            self._adapter.call_soon(_unless_broken, told)
 
     def report(
         self,
@@ -148,23 +198,15 @@ class WorkerLosses:
     ) -> None:
         """A nanny tells how its worker process ended."""
         self._reports[worker] = ExitReport(attempts=dict(attempts), **values)
-        self._later(_REPORT_KEPT_S, self._reports.pop, worker, None)
+        self._adapter.call_later(_REPORT_KEPT_S, self._reports.pop, worker, None)
         if worker in self._lost:
             self._settle(worker)
 
-    def fingerprint(self, failure_class: str, tracked: TrackedTask) -> str:
-        """Groups failures that have no frames of the user's: by class and function."""
-        return fingerprint(failure_class, tracked.batch.function, ())
-
-    def _later(self, delay_s: float, call: Any, *args: Any) -> None:
-        loop = self._tracker.scheduler.loop.asyncio_loop  # type: ignore[attr-defined]
-        loop.call_later(delay_s, call, *args)
-
     def _must_wait(self, worker: str) -> bool:
         """Whether the batch system has to be asked first; it settles the worker then."""
-        if self.jobs is None or worker not in self._lost:
+        if self._jobs is None or worker not in self._lost:
             return False
-        return self.jobs.must_wait(
+        return self._jobs.must_wait(
             worker,
             self._reports.get(worker),
             self._settle,
@@ -176,7 +218,7 @@ class WorkerLosses:
             return
         report = self._reports.pop(worker, None)
         is_unexpected = worker in self._unexpected or report is not None
-        is_unexpected |= self.jobs is not None and self.jobs.has_ended(worker)
+        is_unexpected |= self._jobs is not None and self._jobs.has_ended(worker)
         self._unexpected.discard(worker)
         for tracked in self._lost.pop(worker, ()):
             self._settle_task(tracked, worker, report, is_unexpected=is_unexpected)
@@ -188,17 +230,17 @@ class WorkerLosses:
     def _settle_task(
         self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        is_same = self._tracker.records.get(tracked.key) is tracked
-        if not is_same or tracked.key not in self._tracker.parked:
+        is_same = self._registry.get(tracked.key) is tracked
+        if not is_same or not tracked.is_parked:
             return  # cancelled meanwhile, and perhaps submitted again
         if tracked.is_reported and tracked.is_given_up:
             # It had failed for good; what was lost is only the worker's last word on it.
-            self._tracker.failures.fail(tracked, tracked.exception)
+            self._failures.fail(tracked, tracked.exception)
         elif tracked.is_reported or not self._may_have_run(
             tracked, worker, report, is_unexpected=is_unexpected
         ):
-            self._tracker.failures.resume(tracked)
-        elif not self._tracker.failures.recover(tracked):
+            self._failures.resume(tracked)
+        elif not self._failures.recover(tracked):
             self._settle_attempt(tracked, worker, report, is_unexpected=is_unexpected)
 
     def _may_have_run(
@@ -206,7 +248,7 @@ class WorkerLosses:
     ) -> bool:
         if not tracked.terms.idempotent:
             # Known for sure, also of a worker that was retired: it asked before it called.
-            return self._tracker.at_most_once.is_held_by(tracked.key, worker)
+            return self._at_most_once.is_held_by(tracked.key, worker)
         if report is not None:
             return self._span(tracked, report) is not None
         return is_unexpected
@@ -217,7 +259,7 @@ class WorkerLosses:
         The end is None where the function was executing. Where it had ended, only the outcome
         was lost: the worker died before the message was out.
         """
-        run_id = self._tracker.scheduler.tasks[tracked.key].run_id
+        run_id = self._adapter.tasks[tracked.key].run_id
         return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker
 
     def _settle_attempt(
@@ -238,7 +280,7 @@ class WorkerLosses:
             failure_class=error_type.__name__,
             message=message,
             category="resource" if is_memory else "infrastructure",
-            fingerprint=self.fingerprint(error_type.__name__, tracked),
+            fingerprint=tracked.fingerprint_of(error_type.__name__),
             error_module=error_type.__module__,
             traceback=report.last_words if report else "",
             started_at=started_at,
@@ -253,12 +295,12 @@ class WorkerLosses:
             loss = WorkerLossCause.NEIGHBOUR  # what was executing is to blame, not what had ended
         if not is_unexpected:
             loss = WorkerLossCause.SCALE_DOWN
-        if self.jobs is not None:
-            failure, loss = self.jobs.amend(tracked.label, worker, failure, loss, report)
-            same = self.fingerprint(failure.failure_class, tracked)
+        if self._jobs is not None:
+            failure, loss = self._jobs.amend(tracked.label, worker, failure, loss, report)
+            same = tracked.fingerprint_of(failure.failure_class)
             failure = replace(failure, fingerprint=same)
-        if not self._tracker.failures.settle(tracked, failure, loss=loss):
-            self._tracker.failures.fail(tracked, self._final_error(tracked, failure))
+        if not self._failures.settle(tracked, failure, loss=loss):
+            self._failures.fail(tracked, self._final_error(tracked, failure))
 
     def _final_error(self, tracked: TrackedTask, failure: FailedAttempt) -> WorkerLostError:
         message = failure.message

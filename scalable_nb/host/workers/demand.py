@@ -4,44 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.tasks.parked_tasks import ParkedTasks
+from scalable_nb.host.tasks.task_registry import TaskRegistry
+from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import TaskState
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Looking through all tasks takes milliseconds, and their durations do not change in a moment.
 _INTERVAL_S: Final = 5.0
 #: So many must have finished before they say something about the others.
 _ENOUGH: Final = 20
 
-
 _RUNNABLE: Final = [state for state in TaskState if state.is_runnable]
 
 
-def runnable_by_component(tracker: TaskTracker) -> Counter[str]:
+def runnable_by_component(
+    ledger: Ledger, adapter: SchedulerAdapter, parked: ParkedTasks
+) -> Counter[str]:
     """Tasks that run or would run if there were a worker, by component (``""``: any).
 
     Those that wait for inputs, for their retry or for a person's word are not among them.
     """
-    ledger = tracker.recorder.ledger
     state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
     component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
     counts = np.bincount(component[np.isin(state, _RUNNABLE)])
     found = Counter({ledger.strings[code]: int(n) for code, n in enumerate(counts) if n})
-    found[""] += _native_tasks(tracker, sum(found.values()))
-    return found
-
-
-def _native_tasks(tracker: TaskTracker, ours: int) -> int:
     # Collections and calls of another client are tasks of the scheduler's, too.
-    scheduler = tracker.scheduler
-    on_workers = sum(len(ws.processing) for ws in scheduler.workers.values())
-    everything = on_workers + len(scheduler.queued) + len(scheduler.unrunnable)
-    return max(0, everything - ours - len(tracker.parked))
+    found[""] += max(0, adapter.count_runnable() - sum(found.values()) - len(parked))
+    return found
 
 
 class Durations:
@@ -49,11 +43,13 @@ class Durations:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    registry : TaskRegistry
+    ledger : Ledger
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
+    def __init__(self, registry: TaskRegistry, ledger: Ledger) -> None:
+        self._registry = registry
+        self._ledger = ledger
         self._needed_s: dict[str, float] = {}
         self._looked_at = 0.0
 
@@ -79,7 +75,7 @@ class Durations:
 
     def _look(self) -> None:
         self._looked_at = time()
-        ledger = self._tracker.recorder.ledger
+        ledger = self._ledger
         state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
         component = np.frombuffer(ledger.columns["component"], dtype=np.int32)
         duration_s = np.frombuffer(ledger.columns["duration_s"], dtype=np.float32)
@@ -94,7 +90,7 @@ class Durations:
 
     def _limits(self, state: Any) -> dict[str, float]:
         limits: dict[str, float] = {}
-        for tracked in self._tracker.records.values():
+        for tracked in self._registry.values():
             limit_s = tracked.terms.timeout_s
             if limit_s is not None and not TaskState(state[tracked.row]).is_final:
                 name = tracked.batch.component

@@ -12,7 +12,6 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.utils import format_bytes
-from distributed.diagnostics.plugin import SchedulerPlugin
 
 from scalable_nb.batch_system.job_outcomes import JobOutcomes, LostJob
 from scalable_nb.batch_system.job_state import JobFacts, outcome_text
@@ -21,9 +20,6 @@ from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
 
 if TYPE_CHECKING:
-    from distributed.scheduler import Scheduler
-
-    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.protocol.exit_report import ExitReport
     from scalable_nb.targets.fleet import WorkerGroup
     from scalable_nb.targets.jobqueue_fleet import JobFleet
@@ -57,38 +53,32 @@ class _WorkerJob:
     outcome: JobFacts | None = None
 
 
-class JobLosses(SchedulerPlugin):
-    """Knows which worker was in which job, and how that ended.
+class JobLosses:
+    """Knows which worker was in which job, and how that ended: the source of `WorkerLosses`.
 
     Parameters
     ----------
-    tracker : TaskTracker
     fleet : JobFleet
     """
 
-    name = "scalable-job-losses"
-
-    def __init__(self, tracker: TaskTracker, fleet: JobFleet) -> None:
+    def __init__(self, fleet: JobFleet) -> None:
         self._fleet = fleet
         self._queue = fleet.queue
         self._outcomes = JobOutcomes(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
-        tracker.recorder.job_of = self.job_of
-        tracker.scheduler.add_plugin(self)
 
-    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        """Note the job of a worker while both are there."""
-        entry = self._fleet.entry_of(scheduler.workers[worker].name)
-        if entry is not None:
-            self._jobs[worker] = _WorkerJob(entry, time())
-            self._queue.look_soon()
+    def on_added(self, worker: str, name: object) -> str | None:
+        """Note the job of a worker while both are there; return the job's id."""
+        entry = self._fleet.entry_of(name)
+        if entry is None:
+            return None
+        self._jobs[worker] = _WorkerJob(entry, time())
+        self._queue.look_soon()
+        return self._fleet.job_id_of(entry)
 
-    def job_of(self, worker: str) -> str | None:
-        """The id of the job that a worker is or was in."""
+    def _job_id_of(self, worker: str) -> str | None:
         job = self._jobs.get(worker)
         return self._fleet.job_id_of(job.entry) if job is not None else None
-
-    # --- for `WorkerLosses` ------------------------------------------------------------------
 
     def must_wait(
         self,
@@ -110,7 +100,7 @@ class JobLosses(SchedulerPlugin):
         is_expected : bool
             Whether the worker had said goodbye to the scheduler.
         """
-        job, job_id = self._jobs.get(worker), self.job_of(worker)
+        job, job_id = self._jobs.get(worker), self._job_id_of(worker)
         if job is None or job_id is None or job.is_answered or not self._queue.reports_states:
             return False
         if _is_of_process(report):  # the nanny is in the job: it runs on
@@ -161,7 +151,7 @@ class JobLosses(SchedulerPlugin):
         report : ExitReport or None
             The nanny's word itself.
         """
-        job, job_id = self._jobs.get(worker), self.job_of(worker)
+        job, job_id = self._jobs.get(worker), self._job_id_of(worker)
         if job is None or job_id is None:
             return failure, loss
         last = self._queue.facts(job_id)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.batch_system.job_logs import likely_cause, read_tail
 from scalable_nb.batch_system.job_state import JobFacts, JobPhase, job_phase
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.run_recorder import RunRecorder
 
 if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
     from scalable_nb.targets.fleet import WorkerGroup
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 
@@ -39,24 +41,33 @@ class JobMonitor:
 
     Parameters
     ----------
-    tracker : TaskTracker
     fleet : JobFleet
+    adapter : SchedulerAdapter
+    recorder : RunRecorder
+    notices : Notices
     silence_s : float
         How long a job may run without a worker, or the batch system not answer, before a
         person is told.
     """
 
     def __init__(
-        self, tracker: TaskTracker, fleet: JobFleet, *, silence_s: float = SILENCE_S
+        self,
+        fleet: JobFleet,
+        adapter: SchedulerAdapter,
+        recorder: RunRecorder,
+        notices: Notices,
+        *,
+        silence_s: float = SILENCE_S,
     ) -> None:
-        self._tracker = tracker
         self._fleet = fleet
+        self._adapter = adapter
+        self._recorder = recorder
+        self._notices = notices
         self._silence_s = silence_s
         self._jobs: dict[str, _Watched] = {}
         self._is_told: set[str] = set()
         self._unanswered_since: float | None = None
         self._is_outage_told = False
-        tracker.jobs = self.jobs
 
     async def observe(self) -> None:
         """Bring all jobs up to date; to be called after the fleet has looked."""
@@ -80,7 +91,7 @@ class JobMonitor:
         self._unanswered_since = self._unanswered_since or time()
         if time() - self._unanswered_since >= self._silence_s and not self._is_outage_told:
             self._is_outage_told = True
-            self._tracker.notify(
+            self._notices.notify(
                 f"{self._fleet.queue.system} has not answered for {self._silence_s:.0f} s: what is "
                 f"said of its jobs is from before, and none that ended is replaced. {error}"
             )
@@ -122,9 +133,9 @@ class JobMonitor:
         return self._fleet.queue.facts(job_id) if job_id is not None else None
 
     def _is_busy(self, entry: WorkerGroup) -> bool:
-        scheduler = self._tracker.scheduler
-        addresses = (scheduler.aliases.get(name) for name in entry.worker_names)
-        return any(scheduler.workers[a].processing for a in addresses if a is not None)
+        workers, aliases = self._adapter.workers, self._adapter.aliases
+        addresses = (aliases.get(name) for name in entry.worker_names)
+        return any(workers[a].processing for a in addresses if a is not None)
 
     def _write(self, job: _Watched) -> None:
         job_id = self._fleet.job_id_of(job.entry)
@@ -137,9 +148,7 @@ class JobMonitor:
         if news != job.written:
             job.written = news
             entry = job.entry
-            self._tracker.recorder.job_changed(
-                job_id, entry.name, entry.kind.name, phase=str(phase), **row
-            )
+            self._recorder.job_changed(job_id, entry.name, entry.kind.name, phase=str(phase), **row)
 
     # --- jobs that run in vain -----------------------------------------------------------
 
@@ -161,7 +170,7 @@ class JobMonitor:
         node = f" on {job.facts.node}" if job.facts is not None and job.facts.node else ""
         of = f" of component {kind!r}" if kind else ""
         words = "\n".join(lines[-_LOG_LINES:])
-        self._tracker.notify(
+        self._notices.notify(
             f"{self._fleet.queue.system} job {self._fleet.job_id_of(job.entry)}{of} has been "
             f"running{node} for {self._silence_s:.0f} s, and no worker of it has connected."
             + (f" Perhaps {cause}." if cause else "")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from dask.utils import format_bytes
 
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.host.notices import Notices
+from scalable_nb.host.tasks.placement import TaskPlacement
+from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerKind
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: Workers of a kind that was made for tasks which need more memory.
 _MAX_WORKERS = 4
@@ -23,40 +20,45 @@ class LargerWorkers:
 
     Parameters
     ----------
-    tracker : TaskTracker
     fleet : Fleet
-    desired : callable
-        Called with a new kind and how many of its workers are wanted.
+    adapter : SchedulerAdapter
+    placement : TaskPlacement
+    desired : dict of str to DesiredWorkers
+        By kind; a new kind is added.
+    notices : Notices
     """
 
     def __init__(
         self,
-        tracker: TaskTracker,
         fleet: Fleet,
-        desired: Callable[[WorkerKind, DesiredWorkers], None],
+        adapter: SchedulerAdapter,
+        placement: TaskPlacement,
+        desired: dict[str, DesiredWorkers],
+        notices: Notices,
     ) -> None:
-        self._tracker = tracker
         self._fleet = fleet
-        self._wish = desired
+        self._adapter = adapter
+        self._placement = placement
+        self._desired = desired
+        self._notices = notices
         self._is_told = False
-        tracker.on_retry = self.consider
 
     def consider(self, tracked: TrackedTask, failure: FailedAttempt) -> None:
         """An attempt failed and the task runs again: perhaps elsewhere."""
         escalation = tracked.terms.escalation
         if escalation is None or failure.category != "resource":
             return
-        worker = self._tracker.scheduler.workers.get(failure.worker)
+        worker = self._adapter.workers.get(failure.worker)
         had = failure.memory_limit_bytes or (worker.memory_limit if worker else None)
         wanted = escalation.memory_after(had) if had else None
         if wanted is None:
             return
         kind = self._kind(tracked.batch.component, wanted)
         if kind is not None:
-            self._tracker.placement.send(tracked.key, kind.name)
+            self._placement.send(tracked, kind.name)
         elif not self._is_told:
             self._is_told = True
-            self._tracker.notify(
+            self._notices.notify(
                 f"{tracked.label} is to have {format_bytes(wanted)}, but all workers of this "
                 "target share the memory of one machine: it runs again with what it had."
             )
@@ -71,8 +73,8 @@ class LargerWorkers:
         kind = self._fleet.enlarged(base, memory_bytes)
         if kind is not None:
             self._fleet.kinds[kind.name] = kind
-            self._wish(kind, DesiredWorkers(1, Limits(0, _MAX_WORKERS)))
-            self._tracker.notify(
+            self._desired[kind.name] = DesiredWorkers(1, Limits(0, _MAX_WORKERS))
+            self._notices.notify(
                 f"a job with {format_bytes(memory_bytes)} is asked for: a task of "
                 f"{base.name or 'the session'} ran out of memory."
             )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from scalable_nb.host.notices import Notices
+from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
-
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
 
 #: So many in a row that end before they have a worker: something is wrong with all of them.
 _STILLBORN_LIMIT: Final = 3
@@ -40,21 +39,35 @@ class ReplacementLimits:
     pending_timeout_s: float | None
     fallback: dict[str, str]
 
+    @classmethod
+    def of(cls, loaded: LoadedManifest) -> ReplacementLimits:
+        """Return the limits of the target of a manifest."""
+        target = loaded.target
+        return cls(
+            max_replacements=target.max_worker_replacements,
+            max_core_hours=target.max_core_hours,
+            pending_timeout_s=target.pending_timeout_s,
+            fallback={
+                name: component.fallback
+                for name, component in loaded.manifest.components.items()
+                if component.fallback is not None
+            },
+        )
+
 
 class WorkerReplacement:
     """The account of what ended by itself.
 
     Parameters
     ----------
-    tracker : TaskTracker
-        Who tells people.
     fleet : Fleet
     limits : ReplacementLimits
+    notices : Notices
     """
 
-    def __init__(self, tracker: TaskTracker, fleet: Fleet, limits: ReplacementLimits) -> None:
-        self._tracker = tracker
+    def __init__(self, fleet: Fleet, limits: ReplacementLimits, notices: Notices) -> None:
         self._fleet = fleet
+        self._notices = notices
         self.limits = limits
         self.replaced = 0
         self.core_hours = 0.0
@@ -137,7 +150,7 @@ class WorkerReplacement:
         which = f" of component {kind.name!r}" if kind.name else ""
         option = f" --component {kind.name}" if kind.name and len(self._fleet.kinds) > 1 else ""
         job = f" (job {entry.job_id})" if entry.job_id else ""
-        self._tracker.notify(
+        self._notices.notify(
             f"{_STILLBORN_LIMIT} workers{which} in a row ended before they could work: no more are "
             f"asked for. The last one{job}: {how}"
             + (f". It said:\n{words}\n" if words else ". ")
@@ -147,7 +160,7 @@ class WorkerReplacement:
     def _tell_once(self, topic: str, text: str) -> None:
         if topic not in self._is_told:
             self._is_told.add(topic)
-            self._tracker.notify(text)
+            self._notices.notify(text)
 
     # --- kinds that cannot be had -----------------------------------------------------
 
@@ -173,5 +186,5 @@ class WorkerReplacement:
                 )
             else:
                 pairs.append((kind, stand_in))
-                self._tracker.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
+                self._notices.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
         return pairs

@@ -6,11 +6,19 @@ wait for the task that it is executing (distributed 2026.8.0).
 
 from __future__ import annotations
 
-from time import time
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from scalable_nb.host.tasks.tracker import TaskTracker
+from scalable_nb.dask_adapter.scheduler import (
+    STEAL_RESPONSE,
+    WORKER_STATUS_CHANGE,
+    SchedulerAdapter,
+)
+from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
+from scalable_nb.host.tasks.worker_losses import WorkerLosses
+
+#: In the identifiers of what the scheduler is made to do, for its log.
+_CAUSE: Final = "retirement"
 
 #: States of a task on a worker that lets go of it (distributed 2026.8.0, `stealing`).
 _GIVEN_UP: Final = ("ready", "constrained", "waiting")
@@ -21,18 +29,29 @@ class GracefulRetirement:
 
     Parameters
     ----------
-    tracker : TaskTracker
+    adapter : SchedulerAdapter
+    executing : ExecutingTasks
+    losses : WorkerLosses
+    stop : asyncio.Event
+        Set when the host is to end.
     """
 
-    def __init__(self, tracker: TaskTracker) -> None:
-        self._tracker = tracker
-        self._scheduler = tracker.scheduler
+    def __init__(
+        self,
+        adapter: SchedulerAdapter,
+        executing: ExecutingTasks,
+        losses: WorkerLosses,
+        stop: asyncio.Event,
+    ) -> None:
+        self._adapter = adapter
+        self._executing = executing
+        self._losses = losses
+        self._stop = stop
         self._asked: set[tuple[str, Any]] = set()
-        handlers = self._scheduler.stream_handlers
-        self._on_steal_response = handlers["steal-response"]
-        handlers["steal-response"] = self._on_answer
-        self._on_status_change = handlers["worker-status-change"]
-        handlers["worker-status-change"] = self._on_status
+        self._on_steal_response = adapter.replace_stream_handler(STEAL_RESPONSE, self._on_answer)
+        self._on_status_change = adapter.replace_stream_handler(
+            WORKER_STATUS_CHANGE, self._on_status
+        )
         self._leaving: set[str] = set()  # by what Dask knows a worker process
 
     def begin(self, worker: str) -> None:
@@ -40,16 +59,15 @@ class GracefulRetirement:
 
         To be called again now and then: a task may have been on its way to it.
         """
-        if worker in self._scheduler.workers:
-            self._leaving.add(self._scheduler.workers[worker].server_id)
-        stimulus = f"scalable-departure-{time()}"
-        self._scheduler.handle_worker_status_change("paused", worker, stimulus)
-        for key in self._tracker.executing.ready(worker):
-            if (worker, key) not in self._asked and worker in self._scheduler.stream_comms:
+        if worker in self._adapter.workers:
+            self._leaving.add(self._adapter.workers[worker].server_id)
+        self._adapter.pause_worker(worker, _CAUSE)
+        for key in self._executing.ready(worker):
+            # Only the worker knows whether it has begun: it gives a task up that it has not.
+            if (worker, key) not in self._asked and self._adapter.request_return(
+                worker, key, _CAUSE
+            ):
                 self._asked.add((worker, key))
-                # Only the worker knows whether it has begun: it gives a task up that it has not.
-                request = {"op": "steal-request", "key": key, "stimulus_id": stimulus}
-                self._scheduler.stream_comms[worker].send(request)
 
     def _on_answer(
         self, *, key: Any, state: str, stimulus_id: str, worker: str, **kwargs: Any
@@ -60,33 +78,29 @@ class GracefulRetirement:
             )
             return
         self._asked.discard((worker, key))
-        ts = self._scheduler.tasks.get(key)
+        ts = self._adapter.tasks.get(key)
         ws = ts.processing_on if ts is not None else None
         if state in _GIVEN_UP and ws is not None and ws.address == worker:
-            self._scheduler.transitions({key: "released"}, stimulus_id)
+            self._adapter.release(key, _CAUSE)
 
     def _on_status(self, *, status: str, worker: str, stimulus_id: str, **kwargs: Any) -> None:
         # A worker that could not be retired is told to pause, finds that it has memory enough, and
         # says that it takes tasks again.
-        ws = self._scheduler.workers.get(worker)
+        ws = self._adapter.workers.get(worker)
         if status == "running" and ws is not None and ws.server_id in self._leaving:
             return
         self._on_status_change(status=status, worker=worker, stimulus_id=stimulus_id, **kwargs)
 
     def is_idle(self, worker: str) -> bool:
         """Whether a worker has nothing left to do."""
-        ws = self._scheduler.workers.get(worker)
+        ws = self._adapter.workers.get(worker)
         return ws is None or not ws.processing
 
     def call_off(self, worker: str) -> None:
         """The worker stays after all."""
-        if worker in self._scheduler.workers:
-            self._leaving.discard(self._scheduler.workers[worker].server_id)
-        stimulus = f"scalable-departure-{time()}"
-        change = {"op": "worker-status-change", "status": "running", "stimulus_id": stimulus}
-        if worker in self._scheduler.stream_comms:
-            self._scheduler.stream_comms[worker].send(change)
-        self._scheduler.handle_worker_status_change("running", worker, stimulus)
+        if worker in self._adapter.workers:
+            self._leaving.discard(self._adapter.workers[worker].server_id)
+        self._adapter.resume_worker(worker, _CAUSE)
 
     async def end(self, workers: list[str]) -> bool:
         """End idle workers, their results moved to others first.
@@ -96,8 +110,22 @@ class GracefulRetirement:
         bool
             Whether they have ended; not where no other worker could take a result.
         """
-        present = [worker for worker in workers if worker in self._scheduler.workers]
+        present = [worker for worker in workers if worker in self._adapter.workers]
         if not present:
             return True
-        ended = await self._scheduler.retire_workers(workers=present, close_workers=True)
-        return set(present) <= set(ended)
+        return set(present) <= await self._adapter.retire(present)
+
+    # --- jobs that the batch system ends ------------------------------------------------
+
+    def worker_leaves(self, worker: str, **report: Any) -> bool:
+        """The batch system ends a worker's job; says whether its tasks may finish."""
+        if self._stop.is_set():
+            return False
+        # What is still executing when the job ends is known from now on, whatever follows.
+        self._losses.report(worker, cause="terminated", exit_code=None, **report)
+        self.begin(worker)
+        return True
+
+    async def worker_hands_over(self, worker: str) -> None:
+        """A worker whose job is ended by the batch system has nothing left to do but to go."""
+        await self.end([worker])

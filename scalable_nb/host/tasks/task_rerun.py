@@ -1,0 +1,96 @@
+"""Failed tasks that run again because the user, or a new submission, asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
+from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
+from scalable_nb.host.tasks.placement import TaskPlacement
+from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.task_registry import TaskRegistry
+from scalable_nb.protocol.messages import ANNOTATION, CACHE_ANNOTATIONS
+
+
+class TaskRerun:
+    """Runs failed tasks again under their own keys.
+
+    Parameters
+    ----------
+    registry : TaskRegistry
+    recorder : RunRecorder
+    adapter : SchedulerAdapter
+    at_most_once : AtMostOnceGuard
+    placement : TaskPlacement
+    """
+
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        recorder: RunRecorder,
+        adapter: SchedulerAdapter,
+        at_most_once: AtMostOnceGuard,
+        placement: TaskPlacement,
+    ) -> None:
+        self._registry = registry
+        self._recorder = recorder
+        self._adapter = adapter
+        self._at_most_once = at_most_once
+        self._placement = placement
+
+    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
+        """A client submitted calls again whose failed futures it still holds."""
+        self.run_again({key: terms for key in keys if self.is_failed(key)})
+
+    def resubmit(
+        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
+    ) -> dict[str, list[Any]]:
+        """Run failed tasks again under their own keys, with changed terms.
+
+        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
+        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
+        """
+        failed = [(key, self._registry[key].terms) for key in keys if self.is_failed(key)]
+        chosen = {key: terms for key, terms in failed if terms.idempotent or key in named}
+        if not dry_run:
+            self.run_again({key: {**terms.to_wire(), **changes} for key, terms in chosen.items()})
+        return {"chosen": list(chosen), "left_out": [k for k, _ in failed if k not in chosen]}
+
+    def is_failed(self, key: Any) -> bool:
+        """Whether a task failed for good."""
+        ts = self._adapter.tasks.get(key)
+        return key in self._registry and ts is not None and ts.state == "erred"
+
+    def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
+        """Run failed tasks and their failed inputs again; None keeps a task's terms."""
+        again = self._with_failed_inputs(wires)
+        for key in again:
+            tracked, ts = self._registry[key], self._adapter.tasks[key]
+            terms, wire = tracked.terms, wires.get(key)
+            if wire is not None and not tracked.is_native:
+                terms = PolicyTerms.from_wire(wire)
+                if wire.get("component"):
+                    self._recorder.move(tracked, wire["component"])
+                    self._placement.forget(key)
+                annotations = ts.annotations or {}
+                before = annotations.get(ANNOTATION, {})
+                unchanged = {name: before[name] for name in CACHE_ANNOTATIONS if name in before}
+                ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
+            self._recorder.reopen(tracked, terms)
+            self._at_most_once.reset(key)
+            self._adapter.forget_losses(ts)
+        if wires:
+            self._adapter.rerun(again)
+
+    def _with_failed_inputs(self, keys: Iterable[Any]) -> list[Any]:
+        # Dask retries the failed inputs of a task with it.
+        found: dict[Any, None] = {}
+        stack = list(keys)
+        while stack:
+            key = stack.pop()
+            if key not in found and self.is_failed(key):
+                found[key] = None
+                stack += [dts.key for dts in self._adapter.tasks[key].dependencies]
+        return list(found)
