@@ -38,7 +38,7 @@ def _measure_ours(tasks: int) -> float:
     with our_session() as live:
         futures = live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
         keys = [future.key for future in futures]
-        while live.client.ask("join", client=live.client.id, keys=keys):
+        while live.client.host_api.join(keys):
             time.sleep(0.1)  # the host does not know them all yet
         started_at = time.perf_counter()
         joined = ScalableSession.attach(live.run_id)

@@ -12,12 +12,8 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from distributed.core import Status
-
 from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
-from scalable_nb.dask_adapter.cluster import mark_closed
-from scalable_nb.dask_adapter.compatibility import JOBS, check
 from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import job_class
 from scalable_nb.paths import RunPaths
@@ -219,6 +215,10 @@ def cancel_jobs(provider: str, job_ids: Sequence[str]) -> bool:
 @cache
 def session_job(provider: str) -> type[Job]:
     """dask-jobqueue's job class of a provider, for jobs of a session."""
+    # Kernels import this module before Dask, which they load while the host starts.
+    from scalable_nb.dask_adapter.cluster import mark_closed, mark_running
+    from scalable_nb.dask_adapter.compatibility import JOBS, check
+
     base: Any = job_class(provider)
     check(JOBS)
     turn = asyncio.Semaphore(_AT_ONCE)
@@ -237,7 +237,7 @@ def session_job(provider: str) -> type[Job]:
             except (OSError, RuntimeError, ValueError) as error:
                 # dask-jobqueue's message has exit code, command, stdout and stderr.
                 self.failure = str(error).strip()
-            self.status = Status.running
+            mark_running(self)
 
         async def close(self) -> None:
             try:

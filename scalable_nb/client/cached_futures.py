@@ -1,26 +1,27 @@
-"""Futures of calls whose results are stored already: answered here, without the host.
+"""Futures of calls whose results are stored already: finished here, without the host.
 
-Their results are read when somebody asks for them. A result that cannot be read, and one that
-another task needs, is handed over to the host, which has it loaded or computed by a worker.
+Their results are read when they are gathered. A call whose result cannot be read, or that another
+task needs as input, is withdrawn: the submitter then sends it to the host, which has a worker load
+or compute the result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from scalable_nb.cache.store import ResultStore, ResultStoreError
+from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.submission import PackedCall, Submission
-from scalable_nb.dask_adapter.future_state import AnsweredState
-
-if TYPE_CHECKING:
-    from scalable_nb.client.client import ScalableClient
 
 logger = logging.getLogger(__name__)
+
+#: Calls of one submission, to be sent together.
+Withdrawn = tuple[Submission, dict[Any, PackedCall]]
 
 
 class CachedCall(NamedTuple):
@@ -36,16 +37,16 @@ class CachedFutures:
 
     Parameters
     ----------
-    client : ScalableClient
+    transport : ClientTransport
 
     Attributes
     ----------
     reports_sent : int
-        How often the host was told of answered calls.
+        How many messages about answered calls were sent to the host.
     """
 
-    def __init__(self, client: ScalableClient) -> None:
-        self._client = client
+    def __init__(self, transport: ClientTransport) -> None:
+        self._transport = transport
         self._by_key: dict[Any, CachedCall] = {}
         self.reports_sent = 0
 
@@ -55,10 +56,10 @@ class CachedFutures:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def give(
+    def answer(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, PackedCall]:
-        """Answer what can be answered, whose futures are finished then; gives the other calls."""
+        """Finish the futures of calls whose results are stored; return the other calls."""
         folder = submission.wire.get("store", "")
         if not folder or submission.wire.get("recompute"):
             return dict(packed)
@@ -68,69 +69,71 @@ class CachedFutures:
             return dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
-        states = self._client.futures
         for key, each in packed.items():
             if each.call.result_key not in stored:
                 rest[key] = each
                 continue
             answered[key] = each
             self._by_key[key] = CachedCall(submission, each, store)
-            if key in states:
-                states[key].finish()
-            else:
-                states[key] = AnsweredState(key)
+        self._transport.finish_futures(answered)
         self._report(submission, answered)
         return rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
-        """Answer a future that another kernel of this run had; the host knows of it."""
+        """Finish a future that another kernel of this run had; the host knows of it."""
         store = ResultStore(Path(submission.wire["store"]))
         self._by_key[key] = CachedCall(submission, packed, store)
-        self._client.futures[key].finish()
+        self._transport.finish_futures([key])
 
-    async def read(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """The results of those keys that are answered here.
-
-        What turns out to be unreadable is computed: those futures are pending again.
-        """
+    async def read(self, keys: Iterable[Any]) -> tuple[dict[Any, Any], set[Any]]:
+        """Return the results of those keys that are answered here, and the unreadable keys."""
         cached = {key: self._by_key[key] for key in keys if key in self._by_key}
         if not cached:
-            return {}
+            return {}, set()
         found = await asyncio.to_thread(_read, cached)
-        if len(found) < len(cached):
-            self.hand_over(cached.keys() - found.keys())
-        return found
+        unreadable = cached.keys() - found.keys() if len(found) < len(cached) else set()
+        return found, unreadable
 
-    def hand_over(self, keys: Collection[Any]) -> None:
-        """Let the host know these tasks; those that are not answered here it knows already."""
-        by_submission: dict[str, tuple[Submission, dict[Any, PackedCall]]] = {}
+    def withdraw(self, keys: Iterable[Any]) -> list[Withdrawn]:
+        """Make futures pending that are finished here, and return their calls: inputs first.
+
+        Other keys are passed over: the host knows those.
+        """
+        by_batch: dict[str, Withdrawn] = {}
         for key in keys:
             cached = self._by_key.pop(key, None)
-            state = self._client.futures.get(key)
+            state = self._transport.futures.get(key)
             if cached is None or state is None:
                 continue
             state.retry()
             submission = cached.submission
-            by_submission.setdefault(submission.batch.batch_id, (submission, {}))[1][key] = (
-                cached.packed
-            )
-        for submission, packed in by_submission.values():
-            self._client.send_packed(submission, packed, is_known=True)
+            _, packed = by_batch.setdefault(submission.batch.batch_id, (submission, {}))
+            packed[key] = cached.packed
+        withdrawn: list[Withdrawn] = []
+        for submission, packed in by_batch.values():
+            withdrawn += self.withdraw(input_keys(packed))
+            withdrawn.append((submission, packed))
+        return withdrawn
 
     def forget(self, key: Any) -> bool:
-        """Nobody wants a result any more; says whether it was answered here."""
+        """Drop a call whose future is gone; return whether it was answered here."""
         return self._by_key.pop(key, None) is not None
 
     def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
         batch = submission.batch
         self.reports_sent += 1
-        self._client._send_to_scheduler(
+        self._transport.send(
             {
                 "op": "scalable-answered",
                 "result_keys": [each.call.result_key for each in answered.values()],
                 **batch.with_previews({k: each.preview for k, each in answered.items()}).to_wire(),
             }
         )
+
+
+def input_keys(packed: Mapping[Any, PackedCall]) -> set[Any]:
+    """Return the keys of the tasks whose results some calls take."""
+    return {future.key for each in packed.values() for future in each.inputs}
 
 
 def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
@@ -143,7 +146,7 @@ def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
             try:
                 found[key] = readers[store](packed.call.result_key)
             except KeyError:
-                continue  # somebody removed it: it is computed
+                continue  # removed meanwhile: it is computed
             except (ResultStoreError, OSError) as error:
                 logger.warning("%s", error)
     return found

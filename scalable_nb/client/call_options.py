@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import cloudpickle
 from dask.utils import funcname
@@ -14,15 +14,13 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
+from scalable_nb.client.context import ClientContext
 from scalable_nb.client.project_modules import pickle_project_modules_by_value
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 from scalable_nb.manifest.schema import Manifest
 from scalable_nb.protocol.messages import Batch
-
-if TYPE_CHECKING:
-    from scalable_nb.session.session import ScalableSession
 
 #: Results of a batch with a name are stored in the run folder up to this size, each.
 STORED_WITH_A_NAME_BYTES: Final = 1 << 20
@@ -67,7 +65,7 @@ class CallOptions:
     @classmethod
     def resolve(
         cls,
-        session: ScalableSession,
+        context: ClientContext,
         func: Callable[..., Any],
         *,
         tag: str | None = None,
@@ -78,7 +76,7 @@ class CallOptions:
         refresh: bool = False,
         is_named: bool = False,
     ) -> CallOptions:
-        """Look names up in the session's manifest and settle the policy.
+        """Look names up in the manifest and settle the policy.
 
         ``refresh``: stored results are passed over, and replaced. Results of a batch that
         ``is_named`` are stored up to a size, where nothing else is said.
@@ -87,7 +85,7 @@ class CallOptions:
         ------
         UnknownNameError, PolicyError, SubmitError
         """
-        manifest = session.manifest.manifest
+        manifest = context.manifest
         component = find_component(manifest, task, tag)
         entry = manifest.tasks[task] if task else None
         terms = resolve_policy(
@@ -107,18 +105,18 @@ class CallOptions:
         call_keys, is_stored = None, False
         if cacheable is not None:
             call_keys = cacheable.call_keys()
-            wire["store"] = str(cacheable.cache_spec.store or session.settings.cache_dir)
+            wire["store"] = str(cacheable.cache_spec.store or context.cache_dir)
             wire["recompute"] = cacheable.cache_spec.recompute or refresh
         elif entry is not None and entry.cache:
             call_keys = CallKeys(func, version=entry.version)
-            wire["store"] = str(session.settings.cache_dir)
+            wire["store"] = str(context.cache_dir)
             wire["recompute"] = refresh
-        elif session.paths is not None:
+        else:
             is_stored = terms.idempotent and (
                 is_named or (entry is not None and entry.keep_results)
             )
             if is_stored or not terms.idempotent:
-                wire["store"] = str(session.paths.results)
+                wire["store"] = str(context.results_dir)
             if is_stored and not (entry is not None and entry.keep_results):
                 wire["keep_limit"] = STORED_WITH_A_NAME_BYTES
         if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
@@ -130,7 +128,7 @@ class CallOptions:
             component=component,
             tag=tag or "",
             wire=wire,
-            resources=_resources(n, session),
+            resources=_resources(n, context),
             call_keys=call_keys,
             is_stored_by_submission=is_stored,
             record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
@@ -210,15 +208,15 @@ def _defaults(manifest: Manifest) -> TaskPolicy:
     return TaskPolicy(retries=defaults.retries, backoff=Backoff(**defaults.backoff.model_dump()))
 
 
-def _resources(n: int, session: ScalableSession) -> dict[str, float]:
+def _resources(n: int, context: ClientContext) -> dict[str, float]:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise SubmitError(f"n={n!r} is not a number of slots; expected an integer from 1, as n=1")
     if n == 1:
         return {}
-    slots = session.worker_threads
+    slots = context.worker_threads
     if n > slots:
         raise SubmitError(
-            f"n={n} slots, but a worker of target {session.target_name!r} has {slots}; raise "
+            f"n={n} slots, but a worker of target {context.target_name!r} has {slots}; raise "
             "`threads_per_worker:` in scalable.yaml"
         )
     return {"slots": n}

@@ -1,12 +1,14 @@
-"""A Dask client whose calls are attempts: counted, retried with patience, recorded."""
+"""The client of a session: a Dask client whose calls are counted, retried and logged."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dask
 from dask.tokenize import tokenize
@@ -14,8 +16,12 @@ from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.client.cached_futures import CachedFutures
+from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import CallOptions
-from scalable_nb.client.futures import FutureList
+from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
+from scalable_nb.client.futures import FutureList, PartialResult, partial
+from scalable_nb.client.gatherer import Gatherer, plain_lists
+from scalable_nb.client.host_api import HostApi
 from scalable_nb.client.submission import (
     Prepared,
     SchedulingOptions,
@@ -24,13 +30,19 @@ from scalable_nb.client.submission import (
     name_calls,
     number_calls,
 )
-from scalable_nb.client.submitter import SendingClient
-from scalable_nb.errors import SubmitError
+from scalable_nb.client.submitter import Submitter
+from scalable_nb.dask_adapter.client_hooks import ClientHooks
+from scalable_nb.dask_adapter.graphs import keys_in
+from scalable_nb.errors import HostDiedError, SubmitError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
+from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
-    from scalable_nb.session.session import ScalableSession
+    from scalable_nb.telemetry.journal_replay import AttemptRow
+
+_DYING_S: Final = 0.5
+_POLL_S: Final = 0.02
 
 
 class _Unset:
@@ -43,7 +55,7 @@ class _Unset:
 _UNSET: Any = _Unset()
 
 
-class ScalableClient(SendingClient):
+class ScalableClient(ClientHooks):
     """A `distributed.Client` connected to a session's host.
 
     Everything a Dask client does it does too, with the same signatures. `submit` and `map`
@@ -52,16 +64,50 @@ class ScalableClient(SendingClient):
 
     Parameters
     ----------
-    session : ScalableSession
+    address : str
+        The address of the host's scheduler.
+    context : ClientContext
+    call_log : CallLogWriter
+        Where the calls are logged before they are sent.
+    host_health : HostHealth
+    session : SessionHandle
         The session it belongs to.
+    on_host_lost : callable
+        Called when the host has died.
     **kwargs
         As for `distributed.Client`.
+
+    Attributes
+    ----------
+    session : SessionHandle
+    context : ClientContext
+    call_log : CallLogWriter
+    host_api : HostApi
+    submitter : Submitter
+    cached_futures : CachedFutures
     """
 
-    def __init__(self, *args: Any, session: ScalableSession, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        context: ClientContext,
+        call_log: CallLogWriter,
+        host_health: HostHealth,
+        session: SessionHandle,
+        on_host_lost: Callable[[], None],
+        **kwargs: Any,
+    ) -> None:
         self.session = session
+        self.context = context
+        self.call_log = call_log
+        self.host_api = HostApi(self)
         self.cached_futures = CachedFutures(self)
-        super().__init__(*args, **kwargs)
+        self.submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
+        self._gatherer = Gatherer(self, self.cached_futures, self.submitter.hand_over)
+        self._host_health = host_health
+        self._on_host_lost = on_host_lost
+        super().__init__(address, **kwargs)  # connects, so all parts are there before
 
     @property
     def dashboard_link(self) -> str:
@@ -71,6 +117,8 @@ class ScalableClient(SendingClient):
     def _repr_html_(self) -> None:
         # Dask's shows the link, which is secret, and a notebook saves what it shows.
         return None
+
+    # --- submitting --------------------------------------------------------------------
 
     def submit(
         self,
@@ -135,7 +183,7 @@ class ScalableClient(SendingClient):
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        options = CallOptions.resolve(self.session, func, **_with_annotated_retries(given))
+        options = CallOptions.resolve(self.context, func, **_with_annotated_retries(given))
         scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
@@ -147,7 +195,7 @@ class ScalableClient(SendingClient):
             named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
-        return self.send_calls(func, options, dict(named), scheduling)[0]
+        return self.submitter.submit_calls(func, options, dict(named), scheduling)[0]
 
     def map(
         self,
@@ -207,7 +255,7 @@ class ScalableClient(SendingClient):
                             **kwargs)
             )  # fmt: skip
         options = CallOptions.resolve(
-            self.session, func, is_named=name is not None, **_with_annotated_retries(given)
+            self.context, func, is_named=name is not None, **_with_annotated_retries(given)
         )
         scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
@@ -220,16 +268,142 @@ class ScalableClient(SendingClient):
             name = self.session.name_batch(name, options.task or funcname(func))
             futures = FutureList(name=name)
             size = batch_size or max(1, len(items))
-            self.session.call_log.log_members(name, [key for key, _ in named])
+            self.call_log.log_members(name, [key for key, _ in named])
             for start in range(0, len(items), size):
                 part = named[start : start + size]
-                sent = self.send_calls(func, options, dict(part), scheduling, name=name)
+                sent = self.submitter.submit_calls(func, options, dict(part), scheduling, name=name)
                 if len(sent) < len(part):
                     # A call that occurs twice is one task with two futures, as in Dask.
                     by_key = {future.key: future for future in sent}
                     sent = [by_key[key] for key, _ in part]
                 futures += sent
         return futures
+
+    # --- gathering ---------------------------------------------------------------------
+
+    def gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, asynchronous: Any = None
+    ) -> Any:
+        """Results of futures, in the shape they are given in.
+
+        Parameters
+        ----------
+        futures : Future or nested collection of futures
+        errors : {"raise", "skip", "return"}
+            ``"raise"`` the first failure; ``"skip"`` failed tasks in a list; ``"return"``
+            the exception in the place of the result (for a flat collection).
+        direct, asynchronous
+            As in `distributed.Client.gather`.
+        """
+        if errors == "return":
+            return self.sync(self._gatherer.results_or_errors, futures, asynchronous=asynchronous)
+        if errors not in ("raise", "skip"):
+            raise ValueError(
+                f"errors={errors!r} is not known; expected 'raise', 'skip' or 'return'"
+            )
+        plain = plain_lists(futures)
+        return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
+
+    def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
+        """Wait for all futures; return each one's result, or `Failed` in its place."""
+        outcomes: list[Any] = self.sync(self._gatherer.outcomes, futures)
+        return outcomes
+
+    def partial(self, futures: Iterable[Future[Any]]) -> PartialResult:
+        """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
+        return partial(futures)
+
+    # --- tasks -------------------------------------------------------------------------
+
+    def attempts(self, future: Future[Any]) -> list[AttemptRow]:
+        """All attempts of a task so far, oldest first, the one that is running included.
+
+        Returns
+        -------
+        list of AttemptRow
+            Each with ``attempt, outcome`` ("failed", "succeeded" or "running"),
+            ``started_at, ended_at`` (UTC, ISO 8601), ``queued_s, duration_s, worker, host,
+            pid, memory_bytes``; a failed one also with ``failure_class, message, category,
+            fingerprint, traceback, retry_in_s`` and the rest of its row in
+            ``failures.jsonl``.
+        """
+        return self.session.attempts(key_text(future.key))
+
+    def held_keys(self) -> dict[str, Any]:
+        """Keys of the futures held here, by their texts as in the journal."""
+        # A list first: other threads make futures and let go of them.
+        return {key_text(key): key for key in list(self.futures)}
+
+    def retry_now(self, futures: Iterable[Future[Any]]) -> int:
+        """End the pause of tasks that wait for their next attempt; returns how many did."""
+        return self.host_api.retry_now([future.key for future in futures])
+
+    def give_up(self, futures: Iterable[Future[Any]]) -> int:
+        """Let tasks that wait for their next attempt fail now, with their last error.
+
+        Returns
+        -------
+        int
+            How many were waiting; others are left alone.
+        """
+        return self.host_api.give_up([future.key for future in futures])
+
+    def resume(self, futures: Iterable[Future[Any]]) -> int:
+        """Let the paused tasks of a batch go on although all before them failed alike.
+
+        Returns
+        -------
+        int
+            How many were paused.
+        """
+        return self.host_api.resume_tasks([future.key for future in futures])
+
+    # --- what Dask calls, see `ClientHooks` ----------------------------------------------
+
+    def on_graph(self, expression: Any) -> None:
+        """Send the inputs of a graph to the host that stored results have answered."""
+        if self.cached_futures:
+            self.submitter.hand_over(keys_in(expression))
+
+    def on_share(self, keys: Collection[Any]) -> None:
+        """Send tasks to the host whose futures others will look for there."""
+        self.submitter.hand_over(keys)
+
+    async def on_gather(
+        self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
+    ) -> Any:
+        """Return results; stored ones are read here."""
+        return await self._gatherer.gather(futures, errors, direct, local_worker)
+
+    def on_release(self, key: Any) -> bool:
+        """Return whether a stored result answered the task, of which the last future is gone."""
+        return self.cached_futures.forget(key)
+
+    def on_cancelled(self, keys: Collection[Any]) -> None:
+        """Forget tasks that were cancelled elsewhere."""
+        # As `cancel` itself does: the same call, submitted again, is to run.
+        for key in keys:
+            self.futures.pop(key, None)
+
+    async def on_disconnect(self) -> bool:
+        """Return whether the host has died; all futures fail then."""
+        if await _is_alive_after_disconnect(self._host_health):
+            return False
+        self.fail_pending_futures(HostDiedError(self._host_health.death_message()))
+        self._on_host_lost()
+        await self.close_fast()
+        return True
+
+
+async def _is_alive_after_disconnect(host_health: HostHealth) -> bool:
+    """Return whether the host outlives the connection to it."""
+    # A process that is killed loses its connections a moment before it is gone.
+    deadline = time.monotonic() + _DYING_S
+    while host_health.is_host_alive():
+        if time.monotonic() > deadline:
+            return True
+        await asyncio.sleep(_POLL_S)
+    return False
 
 
 def _check_callable(func: Any) -> None:

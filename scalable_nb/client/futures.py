@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from distributed import Future
 
+from scalable_nb.client.context import SessionClient, SessionHandle
 from scalable_nb.errors import RemoteError, SessionError
 from scalable_nb.telemetry.ledger import key_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from scalable_nb.client.client import ScalableClient
-    from scalable_nb.session.session import ScalableSession
 
 View = Callable[["FutureList"], dict[str, Any]]
 _view: View | None = None
@@ -139,14 +137,14 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     @property
     def labels(self) -> list[str]:
         """The tasks' calls as text; the key where the call is not known."""
-        ledger = self._client().session.mirror.ledger
+        ledger = self.session.mirror.ledger
         rows = ledger.row_of
         return [ledger.labels[rows[key]] if key in rows else key for key in self.keys]
 
     @property
-    def session(self) -> ScalableSession:
+    def session(self) -> SessionHandle:
         """The session that runs the tasks."""
-        return self._client().session
+        return self.client.session
 
     @property
     def failed(self) -> FutureList:
@@ -158,11 +156,17 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         """Those that succeeded so far."""
         return FutureList((f for f in self if f.status == "finished"), name=self.name)
 
-    def _client(self) -> ScalableClient:
-        from scalable_nb.client.client import ScalableClient
+    @property
+    def client(self) -> SessionClient:
+        """The client that submitted the tasks.
 
+        Raises
+        ------
+        SessionError
+            If it is not the client of a session.
+        """
         client = self[0].client if self else None
-        if not isinstance(client, ScalableClient):
+        if not isinstance(client, SessionClient):
             raise SessionError(
                 "these futures do not belong to a session of scalable_nb; expected futures made "
                 "by the `client` of `%scalable start` or `ScalableSession.start()`"
@@ -176,7 +180,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         if not self:
             return []
         self.check_may_wait("results()", "`await client.gather(futures)`")
-        return list(self._client().gather(list(self)))
+        return list(self.client.gather(list(self)))
 
     def check_may_wait(self, what: str, instead: str) -> None:
         """Refuse to wait in the event loop of an asynchronous client.
@@ -186,7 +190,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         SessionError
             Says what to do instead.
         """
-        if self._client().asynchronous:
+        if self.client.asynchronous:
             raise SessionError(
                 f"{what} waits, which must not happen in the coroutines of an asynchronous "
                 f"client; use {instead}"
@@ -216,7 +220,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
 
         if not self:
             return pd.DataFrame(columns=["label", *_FRAME_COLUMNS, "key"])
-        mirror = self._client().session.mirror
+        mirror = self.session.mirror
         mirror.refresh()
         with mirror.lock:
             rows = [_describe(mirror.ledger, key) for key in self.keys]
@@ -270,9 +274,8 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
     listed = futures if isinstance(futures, FutureList) else FutureList(futures)
     if not listed:
         return PartialResult([], [])
-    client = listed._client()
     listed.check_may_wait("partial()", "`await client.gather(futures, errors='return')`")
-    outcomes = client.sync(client.outcomes, list(listed))
+    outcomes = listed.client.outcomes(list(listed))
     failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Failed)]
     states = listed.to_dataframe() if failed else None
     failures = []

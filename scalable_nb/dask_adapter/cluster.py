@@ -36,6 +36,11 @@ def apply_worker_spec_soon(cluster: SpecCluster) -> None:
     loop.add_callback(cluster._correct_state)
 
 
+def mark_running(process: ProcessInterface) -> None:
+    """Mark a job as started, whatever came of that, so that the cluster goes on."""
+    process.status = Status.running
+
+
 def mark_closed(process: ProcessInterface) -> None:
     """Mark a job as closed, so that nothing waits for it."""
     # `ProcessInterface.close` does it, but dask-jobqueue (0.9.0) does not call that one.

@@ -7,6 +7,7 @@ from typing import Any
 
 from distributed import Future
 
+from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
@@ -93,10 +94,11 @@ def resubmit(
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
-    client = listed._client()
+    client = listed.client
+    assert isinstance(client, ScalableClient)
     client.session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
-    wire = overrides.wire(client.session.manifest.manifest)
+    wire = overrides.wire(client.context.manifest)
     plan = plan_live(client, listed, filters)
     if dry_run:
         return _shown(preview_plan(client, plan, overrides))

@@ -64,7 +64,9 @@ def submit_corrected(
             key = f"{funcname(overrides.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
         scheduling = SchedulingOptions(**batch.placing)
-        futures = client.send_calls(overrides.func, options, calls, scheduling, name=batch.name)
+        futures = client.submitter.submit_calls(
+            overrides.func, options, calls, scheduling, name=batch.name
+        )
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 
@@ -72,12 +74,12 @@ def submit_corrected(
 def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides) -> CallOptions:
     """On the terms of the recorded call, but for what is to change."""
     assert overrides.func is not None
-    manifest = client.session.manifest.manifest
+    manifest = client.context.manifest
     wire = overrides.wire(manifest)
     component = wire.pop("component", batch.component)
     terms = PolicyTerms.from_wire({**batch.wire, **wire})
     options = CallOptions.resolve(
-        client.session,
+        client.context,
         overrides.func,
         tag=component if component in manifest.components else None,
         task=batch.task if batch.task in manifest.tasks else None,

@@ -82,7 +82,7 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
         _record(client, record, left_out, new_key, futures)
     for name, keys in record.members.items():
         known = [futures[key].key for key in keys if key in futures]
-        client.session.call_log.log_members(session.name_batch(name, name), known)
+        client.call_log.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in record.tasks)
 
@@ -139,7 +139,7 @@ def _attach_stored(
     for folder, group in by_folder.items():
         submission = _renewed(as_submission(group[0], store=folder, recompute=False))
         packed = {new_key[task.key]: finished.stored[task.key][1] for task in group}
-        sent = client.submit_packed(submission, packed)
+        sent = client.submitter.submit_packed(submission, packed)
         futures.update({task.key: sent[new_key[task.key]] for task in group})
     return futures
 
@@ -166,7 +166,7 @@ def _submit(
         inputs = [futures[key] for key in task.input_keys]
         packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        found = client.submit_packed(submission, packed)
+        found = client.submitter.submit_packed(submission, packed)
         sent.update({task.key: found[new_key[task.key]] for task in tasks if task.key not in sent})
     return sent
 
@@ -186,7 +186,7 @@ def _record(
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        client.session.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
+        client.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:

@@ -56,7 +56,7 @@ def resubmit_in_place(
     # Before the host is asked: its answer may overtake us with a task that is done.
     for key in plan.to_run:
         client.futures[key].retry()
-    _request(client, plan.to_run, wire, named, dry_run=False)
+    client.host_api.resubmit(plan.to_run, wire, named, dry_run=False)
 
 
 def resubmit_corrected(
@@ -75,7 +75,7 @@ def resubmit_corrected(
     new = submit_corrected(client, record, corrected, overrides, inputs)
     rest = [task.key for task in tasks if task.batch.function_name not in replaced]
     if rest:
-        wire = overrides.wire(client.session.manifest.manifest)
+        wire = overrides.wire(client.context.manifest)
         resubmit_in_place(client, replace(plan, to_run=rest), wire, [])
     return _joined(futures, new)
 
@@ -103,20 +103,6 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    answer = _request(client, plan.to_run, {}, named, dry_run=True)
+    answer = client.host_api.resubmit(plan.to_run, {}, named, dry_run=True)
     left_out = {**plan.left_out, **dict.fromkeys(answer["left_out"], NOT_IDEMPOTENT)}
     return replace(plan, to_run=list(answer["chosen"]), left_out=left_out)
-
-
-def _request(
-    client: ScalableClient,
-    keys: list[Any],
-    overrides: dict[str, Any],
-    named: list[str],
-    *,
-    dry_run: bool,
-) -> dict[str, list[Any]]:
-    answer: dict[str, list[Any]] = client.ask(
-        "resubmit", keys=keys, changes=overrides, named=named, dry_run=dry_run
-    )
-    return answer

@@ -90,7 +90,7 @@ class Batches(MutableMapping[str, FutureList]):
         # They exist before the host tells what became of them.
         futures: list[Future[Any]] = [Future(key, client) for key in keys]
         if new:
-            unknown = client.ask("join", client=client.id, keys=new)
+            unknown = client.host_api.join(new)
             if unknown:
                 self._restore(unknown)
         return futures

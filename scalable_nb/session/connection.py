@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -94,20 +95,28 @@ class Connection:
         from scalable_nb.protocol.operations import NOTICE_TOPIC
         from scalable_nb.telemetry.ledger_mirror import Mirror
 
-        self.client = self.new_client(set_as_default=True)
-        self.mirror = Mirror(LedgerFeed(self.client), "")
         limit_bytes = self._session.manifest.manifest.defaults.record_limit_bytes
-        self.call_log = CallLogWriter(self.paths.calls, self.client.id, limit_bytes)
+        name = f"client-{uuid.uuid4().hex}"
+        self.call_log = CallLogWriter(self.paths.calls, name, limit_bytes)
+        self.client = client = self.new_client(set_as_default=True)
+        self.mirror = Mirror(LedgerFeed(client, client.host_api, client.cached_futures), "")
         self.client.subscribe_topic(NOTICE_TOPIC, _show_notice)
 
     def new_client(self, **options: Any) -> ScalableClient:
         """Give a further client; options as for `distributed.Client`."""
         from scalable_nb.client.client import ScalableClient
+        from scalable_nb.client.context import ClientContext
         from scalable_nb.dask_adapter.tls import load_security
 
-        security = load_security(Path(self.connection_info["tls"]))
         return ScalableClient(
-            self.connection_info["address"], security=security, session=self._session, **options
+            self.connection_info["address"],
+            context=ClientContext(self._session.manifest, self.paths.results),
+            call_log=self.call_log,
+            host_health=self,
+            session=self._session,
+            on_host_lost=lambda: self.mirror.end("lost"),
+            security=load_security(Path(self.connection_info["tls"])),
+            **options,
         )
 
     # --- the host's health ---------------------------------------------------------
@@ -142,7 +151,7 @@ class Connection:
     def journals(self, *, is_open: bool) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks; where it ``is_open``, brought up to date by the host."""
         if is_open and self.is_host_alive():
-            self.client.ask("flush")
+            self.client.host_api.flush()
         endings = self._endings.read()
         return with_given_up(self._failures.read(), endings), endings
 
@@ -184,7 +193,7 @@ class Connection:
         if self.client.status == "running":
             try:
                 self.mirror.refresh()  # so that the views end with what is true
-                self.client.ask("stop")
+                self.client.host_api.stop()
             except OSError:
                 logger.debug("the host went before it could be asked to", exc_info=True)
             else:

@@ -311,7 +311,7 @@ class ScalableSession:
         """Workers and tasks as the host sees them now."""
         self.check_alive()
         assert self.paths is not None
-        answer = self.client.ask("status")
+        answer = self.client.host_api.status()
         return SessionStatus(
             run_id=self.run_id,
             target=self.target_name,
@@ -403,7 +403,7 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        return int(self.client.ask("resume_batches", batches=batches or None))
+        return self.client.host_api.resume_batches(batches or None)
 
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         """Cancel what is not done of some batches, of all where none is named.
@@ -427,7 +427,7 @@ class ScalableSession:
             When no batch of this name has tasks that are not done.
         """
         self._check_batches(batches)
-        return int(self.client.ask("cancel", batches=batches or None, only_paused=only_paused))
+        return self.client.host_api.cancel_batches(batches or None, only_paused=only_paused)
 
     # --- workers -------------------------------------------------------------------
 
@@ -453,7 +453,7 @@ class ScalableSession:
         """
         self._check_workers(n=n)
         self._check_component(component, f"session.scale({n})")
-        return dict(self.client.ask("scale", count=n, component=component))
+        return self.client.host_api.scale(n, component)
 
     def adapt(
         self, minimum: int = 0, maximum: int | None = None, component: str | None = None
@@ -486,7 +486,7 @@ class ScalableSession:
                 "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
             )
         self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        return dict(self.client.ask("adapt", minimum=minimum, maximum=maximum, component=component))
+        return self.client.host_api.adapt(minimum, maximum, component)
 
     def _check_workers(self, **numbers: object) -> None:
         self.check_alive()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def table(futures: FutureList, *, form: str = "table") -> TaskTable:
     SessionError
         When they do not belong to a session.
     """
-    return _table(futures.session, tuple(futures.keys), futures.name, form)
+    return _table(_session_of(futures), tuple(futures.keys), futures.name, form)
 
 
 def run_table(session: ScalableSession) -> TaskTable:
@@ -108,7 +108,7 @@ def view(futures: FutureList) -> dict[str, Any]:
         return {"text/plain": repr(futures)}
     if in_notebook():
         return table(futures).mimebundle()
-    session = futures.session
+    session = _session_of(futures)
     _refresh(session)
     mirror = session.mirror
     with mirror.lock:
@@ -123,6 +123,10 @@ def _is_ours(futures: FutureList) -> bool:
     from scalable_nb.client.client import ScalableClient
 
     return bool(futures) and isinstance(futures[0].client, ScalableClient)
+
+
+def _session_of(futures: FutureList) -> ScalableSession:
+    return cast("ScalableSession", futures.session)
 
 
 def _refresh(session: ScalableSession) -> None:
@@ -169,7 +173,7 @@ def _session_bundle(session: ScalableSession) -> dict[str, Any]:
 
 
 def _client_bundle(client: ScalableClient) -> dict[str, Any]:
-    return _session_bundle(client.session)
+    return _session_bundle(cast("ScalableSession", client.session))
 
 
 def _status_bundle(status: SessionStatus) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_what_must_not_be_called_twice_is_not(shared_session: ScalableSession) -
     wait(future)
     with pytest.raises(SubmitError, match="not idempotent"):
         reproduce(future)
-    assert shared_session.client.ask("call", key="nothing of the kind") is None
+    assert shared_session.client.host_api.call_of("nothing of the kind") is None
 
 
 def say(x: int) -> None:

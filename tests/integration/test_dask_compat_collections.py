@@ -232,7 +232,7 @@ def told(shared_session: ScalableSession) -> Iterator[Any]:
     def rows(prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         from scalable_nb.telemetry.journal_reader import read_rows
 
-        shared_session.client.ask("flush")
+        shared_session.client.host_api.flush()
         assert shared_session.paths is not None
         return tuple(
             [row for row in read_rows(path).rows if row["function_name"] == prefix]

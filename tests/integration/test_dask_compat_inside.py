@@ -92,7 +92,7 @@ def test_inner_tasks_are_in_the_ledger(shared_session: ScalableSession) -> None:
 
     assert shared_session.client.submit(outer, 4).result(timeout=60) == 3
     assert shared_session.paths is not None
-    shared_session.client.ask("flush")
+    shared_session.client.host_api.flush()
     tasks = read_rows(shared_session.paths.tasks).rows
     states = sorted(row["state"] for row in tasks if row["function_name"] == "inner")
     assert states == ["failed", "succeeded", "succeeded", "succeeded"]

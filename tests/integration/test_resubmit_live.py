@@ -124,7 +124,7 @@ def test_failed_tasks_run_on_other_terms(session: ScalableSession, tmp_path: Pat
     three = resubmit(futures[3:], tag="roomy", retries=2)
     assert [each.failure_class for each in one.partial().failures] == ["TaskTimeoutError"]
     assert two.results() + three.results() == [2, 3]
-    session.client.ask("flush")
+    session.client.host_api.flush()
     assert session.paths is not None
     rows = {row["task_id"]: row for row in read_rows(session.paths.tasks).rows}
     ran = [rows[future.key]["component"] for future in futures]
@@ -147,7 +147,7 @@ def test_kept_results_outlive_their_worker(session: ScalableSession, tmp_path: P
     alone = client.submit(make, 11)
     sizes = [*map(len, named.results()), len(durable.result()), len(alone.result())]
     assert sizes == [10, 2_000_000, 2_000_001, 11]
-    client.ask("flush")
+    client.host_api.flush()
     told = [notice for notice in session.status().notices if "is not kept" in notice]
     assert len(told) == 1
     assert "make(nbytes=2000000)" in told[0]

@@ -10,8 +10,10 @@ from typing import Any
 
 from distributed import Future
 
+from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
+from scalable_nb.client.gatherer import Gatherer
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState
@@ -29,10 +31,14 @@ class StandInClient(ScalableClient):
         self.values: dict[Any, Any] = {}
         self.host = Ledger("run")
         self.session = SimpleNamespace(mirror=Mirror(self, ""))  # type: ignore[assignment]
+        self._gatherer = Gatherer(self, CachedFutures(self), self._no_host)
         self._refcount_lock = threading.RLock()
 
     def __del__(self) -> None:
         """Nothing was opened."""
+
+    def _no_host(self, keys: Any) -> None:
+        raise AssertionError(f"there is no host to send {keys} to")
 
     def _inc_ref(self, key: Any) -> None:
         """Nobody counts."""
@@ -84,7 +90,7 @@ class StandInClient(ScalableClient):
         kwargs.pop("asynchronous", None)
         return asyncio.run(func(*args, **kwargs))
 
-    async def _gather(self, futures: Any, errors: str = "raise", **kwargs: Any) -> Any:
+    async def gather_remote(self, futures: Any, *args: Any, **kwargs: Any) -> Any:
         for future in futures:
             if future.status != "finished":
                 raise self.futures[future.key].exception

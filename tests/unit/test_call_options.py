@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scalable_nb.cache.decorator import cacheable
 from scalable_nb.client.call_options import CallOptions
+from scalable_nb.client.context import ClientContext
 from scalable_nb.errors import PolicyError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.decision import PolicyTerms
@@ -20,7 +20,7 @@ from scalable_nb.manifest.load import load_manifest
 
 MANIFEST = """\
 version: 1
-project: {name: demo}
+project: {name: demo, local_cache: CACHE}
 targets:
   local: {provider: local, max_workers: 1, threads_per_worker: 2}
 components:
@@ -38,17 +38,11 @@ def simulate(scenario: int) -> int:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Any:
-    """A session of this manifest that was not started."""
+def context(tmp_path: Path) -> ClientContext:
+    """The context of a session of this manifest."""
     path = tmp_path / "scalable.yaml"
-    path.write_text(MANIFEST)
-    return SimpleNamespace(
-        manifest=load_manifest(path),
-        settings=SimpleNamespace(cache_dir=tmp_path / "cache"),
-        worker_threads=2,
-        target_name="local",
-        paths=None,
-    )
+    path.write_text(MANIFEST.replace("CACHE", str(tmp_path / "cache")))
+    return ClientContext(load_manifest(path), tmp_path / "results")
 
 
 def terms(options: CallOptions) -> PolicyTerms:
@@ -68,10 +62,10 @@ def terms(options: CallOptions) -> PolicyTerms:
     ],
 )
 def test_names_lead_to_components(
-    session: Any, options: dict[str, str], names: tuple[str, str, str]
+    context: ClientContext, options: dict[str, str], names: tuple[str, str, str]
 ) -> None:
     """A tag is a component or one of its tags; it comes before the task's own component."""
-    resolved = CallOptions.resolve(session, simulate, **options)
+    resolved = CallOptions.resolve(context, simulate, **options)
     assert (resolved.task, resolved.component, resolved.tag) == names
     batch = resolved.batch("study", simulate)
     assert (batch.task, batch.component, batch.tag) == names
@@ -90,78 +84,78 @@ def test_names_lead_to_components(
     ],
 )
 def test_a_name_the_manifest_lacks_is_an_error(
-    session: Any, options: dict[str, str], wanted: str
+    context: ClientContext, options: dict[str, str], wanted: str
 ) -> None:
     """The closest name, the known ones and where they are defined are in the message."""
     with pytest.raises(UnknownNameError) as caught:
-        CallOptions.resolve(session, simulate, **options)
+        CallOptions.resolve(context, simulate, **options)
     assert wanted in str(caught.value)
     assert "`scalable.yaml` defines them; `%scalable init` writes one" in str(caught.value)
 
 
-def test_terms_come_from_the_nearest_place(session: Any) -> None:
+def test_terms_come_from_the_nearest_place(context: ClientContext) -> None:
     """An argument comes before the policy, this before the task, this before the defaults."""
     resolve = CallOptions.resolve
-    assert terms(resolve(session, simulate)).retries == 2
-    task = terms(resolve(session, simulate, task="run_analysis"))
+    assert terms(resolve(context, simulate)).retries == 2
+    task = terms(resolve(context, simulate, task="run_analysis"))
     assert (task.retries, task.timeout_s) == (3, 300.0)
     policy = TaskPolicy(retries=7, timeout_s=10)
-    both = terms(resolve(session, simulate, task="run_analysis", policy=policy))
+    both = terms(resolve(context, simulate, task="run_analysis", policy=policy))
     assert (both.retries, both.timeout_s) == (7, 10)
-    all_three = resolve(session, simulate, task="run_analysis", policy=policy, retries=0)
+    all_three = resolve(context, simulate, task="run_analysis", policy=policy, retries=0)
     assert (terms(all_three).retries, terms(all_three).timeout_s) == (0, 10)
-    assert terms(resolve(session, simulate)).backoff.base_s == 5
-    own = terms(resolve(session, simulate, retries=RetryPolicy(4, base_s=0.5)))
+    assert terms(resolve(context, simulate)).backoff.base_s == 5
+    own = terms(resolve(context, simulate, retries=RetryPolicy(4, base_s=0.5)))
     assert (own.retries, own.backoff.base_s) == (4, 0.5)
-    assert not terms(resolve(session, simulate, task="send_mail")).idempotent
+    assert not terms(resolve(context, simulate, task="send_mail")).idempotent
 
 
-def test_rules_travel_and_say_where_they_cannot(session: Any) -> None:
+def test_rules_travel_and_say_where_they_cannot(context: ClientContext) -> None:
     """Functions and classes of a policy are packed; one that cannot be is named as such."""
     policy = TaskPolicy(validate=lambda value: value > 0, retry_on=(KeyError,))
-    rules = pickle.loads(terms(CallOptions.resolve(session, simulate, policy=policy)).code)
+    rules = pickle.loads(terms(CallOptions.resolve(context, simulate, policy=policy)).code)
     assert rules["validate"](1)
     assert rules["retry_on"] == (KeyError,)
-    assert terms(CallOptions.resolve(session, simulate, policy=TaskPolicy(retries=1))).code == b""
+    assert terms(CallOptions.resolve(context, simulate, policy=TaskPolicy(retries=1))).code == b""
     lock = threading.Lock()
     with pytest.raises(SubmitError, match=r"rules of the policy \(.*\) cannot be sent .*lock"):
-        CallOptions.resolve(session, simulate, policy=TaskPolicy(validate=lambda value: lock))
+        CallOptions.resolve(context, simulate, policy=TaskPolicy(validate=lambda value: lock))
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", True, None])
-def test_slots_are_a_whole_number_from_one(session: Any, n: Any) -> None:
+def test_slots_are_a_whole_number_from_one(context: ClientContext, n: Any) -> None:
     """Anything else is refused with the value and an example."""
     with pytest.raises(SubmitError) as caught:
-        CallOptions.resolve(session, simulate, n=n)
+        CallOptions.resolve(context, simulate, n=n)
     assert str(caught.value) == (
         f"n={n!r} is not a number of slots; expected an integer from 1, as n=1"
     )
 
 
-def test_no_task_takes_more_slots_than_a_worker_has(session: Any) -> None:
+def test_no_task_takes_more_slots_than_a_worker_has(context: ClientContext) -> None:
     """One slot needs no reservation, more are reserved, and too many would wait for ever."""
-    assert CallOptions.resolve(session, simulate, n=1).resources == {}
-    assert CallOptions.resolve(session, simulate, n=2).resources == {"slots": 2}
+    assert CallOptions.resolve(context, simulate, n=1).resources == {}
+    assert CallOptions.resolve(context, simulate, n=2).resources == {"slots": 2}
     with pytest.raises(SubmitError) as caught:
-        CallOptions.resolve(session, simulate, n=3)
+        CallOptions.resolve(context, simulate, n=3)
     assert str(caught.value) == (
         "n=3 slots, but a worker of target 'local' has 2; raise `threads_per_worker:` in "
         "scalable.yaml"
     )
 
 
-def test_a_policy_that_makes_no_sense_is_refused(session: Any) -> None:
+def test_a_policy_that_makes_no_sense_is_refused(context: ClientContext) -> None:
     """Mistakes in retries are found when the call is made, not on a worker."""
     with pytest.raises(PolicyError, match="retries=-1"):
-        CallOptions.resolve(session, simulate, retries=-1)
+        CallOptions.resolve(context, simulate, retries=-1)
 
 
-def test_results_are_kept_where_that_was_asked_for(session: Any, tmp_path: Path) -> None:
+def test_results_are_kept_where_that_was_asked_for(context: ClientContext, tmp_path: Path) -> None:
     """The task's `cache: true` or `@cacheable` keeps results; equal calls have equal keys."""
-    plain = CallOptions.resolve(session, simulate)
+    plain = CallOptions.resolve(context, simulate)
     assert plain.result_key("key-1", (1,), {}) == ""
     assert "store" not in plain.wire
-    kept = CallOptions.resolve(session, simulate, task="run_analysis")
+    kept = CallOptions.resolve(context, simulate, task="run_analysis")
     assert kept.wire["store"] == str(tmp_path / "cache")
     keys = [kept.result_key(f"key-{n}", (value,), {}) for n, value in enumerate([1, 1, 2])]
     assert keys[0] == keys[1] != keys[2]
@@ -170,7 +164,7 @@ def test_results_are_kept_where_that_was_asked_for(session: Any, tmp_path: Path)
     def decorated(scenario: int) -> int:
         return scenario
 
-    own = CallOptions.resolve(session, decorated)
+    own = CallOptions.resolve(context, decorated)
     assert (own.wire["store"], own.wire["recompute"]) == (str(tmp_path / "mine"), True)
     assert own.function is not decorated
     assert own.result_key("key-1", (1,), {})

@@ -149,13 +149,13 @@ def test_a_result_lost_while_others_are_fetched_is_waited_for(
     client.succeed("a", 1)
     client.succeed("b", 2)
     client.futures["b"].status = "lost"  # its worker died just after it was waited for
-    fetch = client._gather
+    fetch = client.gather_remote
 
-    async def gather(asked: Any, **kwargs: Any) -> Any:
+    async def gather(asked: Any, *args: Any, **kwargs: Any) -> Any:
         client.futures["b"].finish()
-        return await fetch(asked, **kwargs)
+        return await fetch(asked, *args, **kwargs)
 
-    monkeypatch.setattr(client, "_gather", gather)
+    monkeypatch.setattr(client, "gather_remote", gather)
     assert futures.partial().results == [1, 2]
 
 

@@ -85,6 +85,12 @@ def test_the_errors_are_light_too() -> None:
     assert HEAVY.isdisjoint(modules)
 
 
+def test_session_is_imported_without_distributed() -> None:
+    """A start launches the host first, and loads `distributed` while that starts."""
+    code = "import scalable_nb.session.session, sys; print(*sys.modules)"
+    assert "distributed" not in run(code).split()
+
+
 def test_every_name_resolves_in_a_fresh_python() -> None:
     """Each public name is listed and can be used, without a session or a notebook."""
     code = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from scalable_nb.errors import SubmitError, UnknownNameError
 
 if TYPE_CHECKING:
+    from scalable_nb.client.host_api import HostApi
     from scalable_nb.faults.circuit_breaker import Pause
     from scalable_nb.paths import RunPaths
     from scalable_nb.resubmission.failed_call import FailedCall
@@ -154,17 +155,21 @@ class SessionControls:
         held = self._session.client.held_keys()
         return [held.get(task_id, task_id) for task_id in task_ids]
 
+    @property
+    def _host_api(self) -> HostApi:
+        return self._session.client.host_api
+
     def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("retry_now", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} tried again now")
+        done = self._host_api.retry_now(self._keys(task_ids))
+        return Outcome(f"{_tasks(done)} tried again now")
 
     def _give_up(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("give_up", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} given up")
+        done = self._host_api.give_up(self._keys(task_ids))
+        return Outcome(f"{_tasks(done)} given up")
 
     def _cancel(self, task_ids: Sequence[str]) -> Outcome:
-        done = self._session.client.ask("cancel_tasks", keys=self._keys(task_ids))
-        return Outcome(f"{_tasks(len(done))} cancelled")
+        done = self._host_api.cancel_tasks(self._keys(task_ids))
+        return Outcome(f"{_tasks(done)} cancelled")
 
     def _resubmit(self, task_ids: Sequence[str]) -> Outcome:
         from distributed import Future
