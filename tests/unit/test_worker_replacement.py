@@ -23,7 +23,7 @@ def replacement(
         entries={entry.name: entry for entry in entries},
         kinds={KIND.name: KIND},
         how_ended=lambda entry: how,
-        last_words=lambda entry: "no such file",
+        log_excerpt=lambda entry: "no such file",
     )
     limits = {"max_replacements": None, "max_core_hours": None, "pending_timeout_s": None}
     notices: Any = SimpleNamespace(notify=told.append)
