@@ -100,7 +100,7 @@ class Scaling:
                 if self._fleet.how_ended(entry) is not None:
                     raise StartError(
                         f"the first job of component {kind.name!r} could not be submitted.\n"
-                        f"{self._fleet.last_words(entry)}\n"
+                        f"{self._fleet.log_excerpt(entry)}\n"
                         "`%scalable plan` shows what is submitted; mend the target in "
                         "scalable.yaml and start again."
                     )
@@ -169,12 +169,12 @@ class Scaling:
         if not adaptive:
             return
         tasks = dict.fromkeys(self._fleet.kinds, 0)
-        anybodys = next(iter(self._fleet.kinds))
+        default_kind = next(iter(self._fleet.kinds))
         for component, count in self._runnable_by_component().items():
             kind = self._placement.kind_of(component)
-            tasks[kind if kind in tasks else anybodys] += count
+            tasks[kind if kind in tasks else default_kind] += count
         for component, kind in self._placement.rerouted():
-            tasks[self._placement.kind_of(component) or anybodys] -= 1
+            tasks[self._placement.kind_of(component) or default_kind] -= 1
             tasks[kind] += 1
         for name in adaptive:
             self._desired[name].adapt(tasks[name], self._fleet.kinds[name].threads, time())
