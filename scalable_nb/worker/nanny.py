@@ -25,6 +25,7 @@ from scalable_nb.protocol.messages import (
     WorkerMessage,
 )
 from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.version import ANNOUNCEMENT
 from scalable_nb.protocol.wire import Message, answering, call
 from scalable_nb.worker.attempt_registry import (
     REGISTRY_VARIABLE,
@@ -36,6 +37,7 @@ from scalable_nb.worker.attempt_registry import (
     read_owner,
 )
 from scalable_nb.worker.peak_memory import OomKills
+from scalable_nb.worker.plugin import announce_version
 from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ class ScalableNanny(NannyHooks):
     """
 
     def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        announcement = {ANNOUNCEMENT: announce_version}
+        super().__init__(*args, startup_information=announcement, **kwargs)
         self._registry = Path(self.local_directory) / f"attempts-{os.getpid()}-{id(self):x}"
         self.env[REGISTRY_VARIABLE] = str(self._registry)
         self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
