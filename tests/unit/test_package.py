@@ -26,6 +26,8 @@ ERRORS: list[BaseException] = [
     errors.NoSessionError("no session is live"),
     errors.OutOfMemoryError("used 2 GB of 1 GB"),
     errors.PolicyError("retries=-1"),
+    errors.ProtocolError("ScaleRequest.count is missing"),
+    errors.ProtocolVersionError("protocol version 2"),
     errors.RemoteError("mylib.Odd", "message", "Traceback: ..."),
     errors.ResultValidationError("refused"),
     errors.RunFolderError("not private"),
