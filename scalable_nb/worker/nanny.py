@@ -26,7 +26,7 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.version import ANNOUNCEMENT
-from scalable_nb.protocol.wire import Message, answering, call
+from scalable_nb.protocol.wire import Message, answering, call_remote
 from scalable_nb.worker.attempt_registry import (
     REGISTRY_VARIABLE,
     Owner,
@@ -178,7 +178,7 @@ class ScalableNanny(NannyHooks):
         owner = read_owner(self._registry)
         if owner is None or not self.is_up:
             return None
-        asked = call(self.scheduler, operation, message_of(owner.address))
+        asked = call_remote(self.scheduler, operation, message_of(owner.address))
         try:
             return await asyncio.wait_for(asked, timeout_s)
         except (OSError, TimeoutError):
@@ -240,7 +240,7 @@ class ScalableNanny(NannyHooks):
             memory_bytes=self._peak_bytes,
             neighbours=tuple(other.name for other in executing if other != attempt),
         )
-        answer = await call(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
+        answer = await call_remote(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
         reply = ExpiryReply.from_wire(answer)
         # An attempt that the scheduler knows nothing of may have ended in this very moment.
         is_there = reply.is_settled or attempt in read_executing(self._registry)
@@ -293,7 +293,7 @@ class ScalableNanny(NannyHooks):
 
         async def tell() -> None:
             try:
-                await call(self.scheduler, Operation.WORKER_EXITED, message)
+                await call_remote(self.scheduler, Operation.WORKER_EXITED, message)
             except OSError as error:
                 if _is_refused(error):
                     raise _NobodyListensError from error
