@@ -24,6 +24,7 @@ from distributed.comm import CommClosedError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.workers.demand import DesiredWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import ANNOTATION
@@ -39,7 +40,6 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message, stream_message
-from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
 
