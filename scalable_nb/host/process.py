@@ -202,7 +202,7 @@ class Host:
             if self._allocation is not None and self._allocation.is_nearly_over:
                 self._leave_in_time(parts, self._allocation)
                 return
-            if self._serves_somebody(parts):
+            if self._has_clients(parts):
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
                 self.end_reason = f"no client and no work for {linger_s:g} s"
@@ -212,7 +212,7 @@ class Host:
             except TimeoutError:
                 continue
 
-    def _serves_somebody(self, parts: HostParts) -> bool:
+    def _has_clients(self, parts: HostParts) -> bool:
         # Without its folder nobody can attach to a run, nor find what it computes.
         has_use = self.recorder.has_work() and self.paths.folder.exists()
         return parts.adapter.has_clients() or has_use

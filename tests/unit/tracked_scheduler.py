@@ -232,7 +232,7 @@ class SchedulerAlone:
         report = ExitReport(cause, _spans(executing, ended), exit_code=-9)
         self.ask(Operation.WORKER_EXITED, WorkerExited(worker, report))
 
-    def recalled(self) -> list[tuple[str, str, int]]:
+    def revoked(self) -> list[tuple[str, str, int]]:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
@@ -240,7 +240,7 @@ class SchedulerAlone:
             for run_id, (record, _) in asked.items()
         ]
 
-    def answer_recall(
+    def answer_revocation(
         self, worker: str, key: str, run_id: int, executing: list[int], ended: list[int]
     ) -> None:
         """A worker says what became of a task that was taken back from it."""
