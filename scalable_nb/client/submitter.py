@@ -134,6 +134,5 @@ class Submitter:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""
         if not keys:
             return
-        for key in keys:
-            self._transport.futures[key].retry()
+        self._transport.reopen_futures(keys)
         self._transport.send({"op": "scalable-reopen", "keys": keys, "terms": options.wire})
