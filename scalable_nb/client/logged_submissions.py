@@ -11,7 +11,7 @@ from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import CallLog, RecordedTask
 from scalable_nb.client.submission import PackedCall, SchedulingOptions, Submission
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import BatchMessage
 
 
 def batch_members(log: CallLog) -> dict[str, list[Any]]:
@@ -67,7 +67,7 @@ def as_submission(task: RecordedTask, **changes: Any) -> Submission:
     batch = task.batch
     wire: Mapping[str, Any] = {**batch.wire, **changes}
     return Submission(
-        batch=Batch(
+        batch=BatchMessage(
             batch_id=batch.batch_id,
             name=batch.name,
             function=batch.function_name,

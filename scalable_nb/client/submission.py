@@ -18,7 +18,7 @@ from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import BatchMessage
 
 _HIDDEN = "…"
 _MANY = 1000
@@ -65,7 +65,7 @@ class Submission:
 
     Attributes
     ----------
-    batch : Batch
+    batch : BatchMessage
     wire : dict
         The policy and the folder of stored results, for the annotation.
     scheduling : SchedulingOptions
@@ -77,7 +77,7 @@ class Submission:
         Digest of what the function is; empty where it has none.
     """
 
-    batch: Batch
+    batch: BatchMessage
     wire: Mapping[str, Any]
     scheduling: SchedulingOptions
     is_async: bool = False

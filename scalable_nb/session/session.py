@@ -311,23 +311,23 @@ class ScalableSession:
         """Workers and tasks as the host sees them now."""
         self.check_alive()
         assert self.paths is not None
-        answer = self.client.host_api.status()
+        reply = self.client.host_api.status()
         return SessionStatus(
             run_id=self.run_id,
             target=self.target_name,
             state="running",
             host_pid=self._connection_info["pid"],
-            workers=answer["workers"],
-            counts=answer["counts"],
+            workers=[worker.to_wire() for worker in reply.workers],
+            counts=reply.counts,
             dashboard_link=self.dashboard_link,
             folder=self.paths.folder,
             started_at=self._connection_info["started_at"],
-            notices=answer["notices"],
-            pauses=list(answer["pauses"]),
-            jobs=answer["jobs"],
+            notices=list(reply.notices),
+            pauses=list(reply.pauses),
+            jobs=list(reply.jobs),
             core_hours=self._linked.core_hours(),
             host=self._connection_info["host"],
-            host_job=answer["host_job"],
+            host_job=reply.host_job,
         )
 
     def failures(self) -> list[FailureRow]:

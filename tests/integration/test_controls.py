@@ -76,8 +76,8 @@ def test_failed_tasks_are_submitted_again(
     once = client.submit(refuse, 4, policy=TaskPolicy(idempotent=False))
     wait([again, once])
     keys = [key_text(future.key) for future in (again, once)]
-    told = controls.act("resubmit", keys).text
-    assert told.startswith("1 task submitted again; 1 left out because they are not idempotent")
+    reported = controls.act("resubmit", keys).text
+    assert reported.startswith("1 task submitted again; 1 left out because they are not idempotent")
     until(lambda: len(shared_session.attempts(keys[0])) == 2)
     assert len(shared_session.attempts(keys[1])) == 1
     with pytest.raises(SubmitError, match="holds no future"):
@@ -104,7 +104,7 @@ def test_a_call_is_reproduced_in_this_process(
     assert "in divide" in came.details
     outcome = controls.act("reproduce", [key_text(future.key)])
     assert "raised ZeroDivisionError: division by zero `%debug`" in outcome.text
-    assert outcome.then is None
+    assert outcome.follow_up is None
 
 
 async def later(x: int) -> int:
@@ -130,8 +130,8 @@ def test_a_crash_is_reproduced_in_a_child_process(
     wait(future)
     outcome = controls.act("reproduce", [key_text(future.key)])
     assert "child process" in outcome.text
-    assert outcome.then is not None
-    came = outcome.then()
+    assert outcome.follow_up is not None
+    came = outcome.follow_up()
     assert "took its process with it (signal 11)" in came.text
     assert "Segmentation fault" in came.details
     assert "in crash" in came.details

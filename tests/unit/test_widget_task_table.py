@@ -142,7 +142,7 @@ def test_a_page_that_lost_a_frame_is_healed_though_it_cannot_ask(
     late = FrameReader()
     assert late.read(list(comm.frames())[-1])
     assert late.rows[0]["state"] == TaskState.RUNNING
-    assert table._rest_s() > 60  # nothing more to do until something changes
+    assert table._wait_s() > 60  # nothing more to do until something changes
 
 
 def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, make: Any) -> None:
@@ -177,7 +177,7 @@ class Controls:
     def act(self, action: str, task_ids: Any) -> Outcome:
         self.asked.append((action, *task_ids))
         if action == "reproduce":
-            return Outcome("running ...", then=lambda: Outcome("raised", "a traceback"))
+            return Outcome("running ...", follow_up=lambda: Outcome("raised", "a traceback"))
         return Outcome(f"{len(task_ids)} tasks")
 
     def pauses(self) -> Any:
@@ -216,8 +216,10 @@ def test_buttons_act_and_what_takes_long_is_told_when_it_is_over(make: Any) -> N
     table.comm.ask({"type": "act", "id": 2, "action": "reproduce", "rows": [4]})
     table.comm.wait(lambda: len(table.comm.messages("acted")) == 3)
     assert controls.asked == [("cancel", "key-0", "key-3"), ("reproduce", "key-4")]
-    told = [(each["id"], each["text"], each["details"]) for each in table.comm.messages("acted")]
-    assert told == [(1, "2 tasks", ""), (2, "running ...", ""), (2, "raised", "a traceback")]
+    reported = [
+        (each["id"], each["text"], each["details"]) for each in table.comm.messages("acted")
+    ]
+    assert reported == [(1, "2 tasks", ""), (2, "running ...", ""), (2, "raised", "a traceback")]
 
 
 def test_an_error_in_a_callback_is_shown_and_goes_away(make: Any, monkeypatch: Any) -> None:

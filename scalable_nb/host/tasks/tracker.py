@@ -18,17 +18,16 @@ from distributed.scheduler import Scheduler
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import NativeTasks
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import TrackedTask
-from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
+from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
+from scalable_nb.host.tasks.task_registry import ExecutingTasks, TaskRegistry, TaskStates
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.protocol.annotations import ANNOTATION
 from scalable_nb.telemetry.rows import TaskState
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class TaskTracker(SchedulerPlugin):
         revocations: Revocations,
         native: NativeTasks,
         rerun: TaskRerun,
-        on_batch: Callable[[Batch, float | None], None],
+        on_batch: Callable[[TaskBatch, float | None], None],
     ) -> None:
         self._adapter = adapter
         self._registry = registry
@@ -220,8 +219,8 @@ class TaskTracker(SchedulerPlugin):
     def log_event(self, topic: str, msg: Any) -> None:
         """Follow tasks that change their worker without a transition.
 
-        Work stealing says so. What it does in the very moment in which a worker is lost is
-        learned from the words that tell of the loss, just before the tasks are released.
+        Work stealing reports them. What it does in the moment in which a worker is lost is
+        learned from the event of the loss, just before the tasks are released.
         """
         if topic == "stealing" and msg[0] == "confirm":
             self._on_stolen(self._find(msg[1]), thief=msg[4])
