@@ -1,4 +1,4 @@
-"""What the tasks of a session carry in Dask's annotations, and in the call log."""
+"""The data of a task in Dask's annotations and in the call log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from scalable_nb.faults.decision import PolicyTerms
 
-#: The annotation that marks a task as one of ours.
+#: The annotation that marks tasks of `submit` and `map`.
 ANNOTATION: Final = "scalable"
 
 #: Entries that say how results are stored, which a resubmission does not change.
@@ -17,7 +17,7 @@ STORAGE_ENTRIES: Final = ("store", "recompute", "keep_limit", "compress")
 
 @dataclass(frozen=True, slots=True)
 class TaskAnnotation:
-    """What host and workers know of a task beforehand.
+    """The settings of a task that host and workers use.
 
     Attributes
     ----------
@@ -25,8 +25,9 @@ class TaskAnnotation:
     batch_id : str
     store : str
         Folder of the stored results; empty if results are not stored.
-    recompute : bool
-        Whether a stored result is passed over, and replaced.
+    recompute : bool or None
+        Whether a stored result is passed over, and replaced; None if only this submission uses
+        its results.
     limit_bytes : int or None
         Size up to which the result is stored; None: any.
     compress : bool
@@ -36,7 +37,7 @@ class TaskAnnotation:
     terms: PolicyTerms = field(default_factory=PolicyTerms)
     batch_id: str = ""
     store: str = ""
-    recompute: bool = False
+    recompute: bool | None = None
     limit_bytes: int | None = None
     compress: bool = False
 
@@ -45,8 +46,8 @@ class TaskAnnotation:
         values = self.terms.to_wire()
         if self.store:
             values["store"] = self.store
-        if self.recompute:
-            values["recompute"] = True
+        if self.recompute is not None:
+            values["recompute"] = self.recompute
         if self.limit_bytes is not None:
             values["keep_limit"] = self.limit_bytes
         if self.compress:
@@ -66,7 +67,7 @@ class TaskAnnotation:
             terms=PolicyTerms.from_wire(values),
             batch_id=values.get("batch", ""),
             store=values.get("store", ""),
-            recompute=values.get("recompute", False),
+            recompute=values.get("recompute"),
             limit_bytes=values.get("keep_limit"),
             compress=values.get("compress", False),
         )

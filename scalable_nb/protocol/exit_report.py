@@ -1,4 +1,4 @@
-"""How a worker process ended, as its nanny reports it."""
+"""The end of a worker process, as its nanny reports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Span = tuple[float, float | None]
 
 
 class ExitCause(StrEnum):
-    """Why a worker process ended, or why a task was taken back from one that is running."""
+    """The reason why a worker process ended, or why a task was taken back from a worker."""
 
     MEMORY = "memory"  # over the nanny's limit
     KERNEL = "kernel"  # killed by the kernel: out of memory
@@ -38,7 +38,7 @@ class ExitReport(Message):
     ----------
     cause : ExitCause
     attempts : dict of int to Span
-        By run id: the attempts that were executing, and those that had ended lately.
+        By run id: the attempts that were executing, and those that had ended recently.
     exit_code : int or None
     memory_bytes, memory_limit_bytes : int or None
         Peak memory of the process, and its limit.

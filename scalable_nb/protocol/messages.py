@@ -16,7 +16,7 @@ from scalable_nb.protocol.wire import Message
 
 @dataclass(frozen=True, slots=True)
 class EmptyMessage(Message):
-    """The operation says it all."""
+    """A request without values."""
 
 
 # --- tasks and batches -----------------------------------------------------------------
@@ -24,7 +24,7 @@ class EmptyMessage(Message):
 
 @dataclass(frozen=True, slots=True)
 class BatchMessage(Message):
-    """What the tasks of one ``submit`` or ``map`` have in common.
+    """The properties shared by the tasks of one ``submit`` or ``map``.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class CallRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class CallReply(Message):
-    """What a task calls.
+    """The call of a task.
 
     Attributes
     ----------
@@ -221,7 +221,7 @@ class WorkerStatus(Message):
 
 @dataclass(frozen=True, slots=True)
 class StatusReply(Message):
-    """What a session is doing.
+    """The state of a session.
 
     Attributes
     ----------
@@ -290,7 +290,7 @@ class PermitReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport(Message):
-    """How an attempt failed, as its worker saw it. Durations in seconds, sizes in bytes."""
+    """The failure of an attempt, as its worker saw it. Durations in seconds, sizes in bytes."""
 
     failure_class: str
     message: str
@@ -329,7 +329,7 @@ class AttemptFailed(Message):
 
 @dataclass(frozen=True, slots=True)
 class FailureReply(Message):
-    """What follows a failed attempt.
+    """The decision about a failed attempt.
 
     Attributes
     ----------

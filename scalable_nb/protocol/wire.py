@@ -1,4 +1,4 @@
-"""How messages cross a process boundary: as plain values, checked where they arrive."""
+"""Encoding of messages: plain values, whose types are checked on arrival."""
 
 from __future__ import annotations
 
