@@ -32,6 +32,7 @@ from scalable_nb.resubmission.resubmit_plan import (
     with_estimate,
 )
 from scalable_nb.session.session import ScalableSession, live_sessions
+from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.ledger import key_text
 
@@ -96,9 +97,8 @@ def _session_for(finished: FinishedRun, overrides: Overrides) -> ScalableSession
         for dead in live_sessions():
             dead.close()
         run = json.loads(finished.paths.run_json.read_bytes())
-        session = ScalableSession(
-            _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
-        )
+        manifest = _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
+        session = ScalableSession(SessionSpec(manifest))
         session.start()
     session.mirror.refresh()
     return session
