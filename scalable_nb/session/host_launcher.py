@@ -34,7 +34,7 @@ def launch_host(spec: SessionSpec, paths: RunPaths, plan: Plan | None) -> Iterat
     plan : Plan or None
         What the host starts, to be kept in the run folder; made here if None.
     """
-    _write_run(paths, spec)
+    prepare_run(paths, spec)
     host: HostHandle | None = None
     try:
         is_job = spec.target.host == "job"
@@ -84,7 +84,7 @@ def await_connection_info(paths: RunPaths, host: HostHandle, timeout_s: float) -
     )
 
 
-def _write_run(paths: RunPaths, spec: SessionSpec) -> None:
+def prepare_run(paths: RunPaths, spec: SessionSpec) -> None:
     """Write what a host needs to know into its run folder."""
     loaded = spec.loaded
     run = {
