@@ -1,4 +1,4 @@
-"""What a host leaves behind: results that are still wanted, written before it ends itself."""
+"""Stores results that are still wanted before the host ends itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT_BYTES: Final = 4 << 30
 
 @dataclass(frozen=True)
 class FlushReport:
-    """What became of the results that somebody still wanted.
+    """The outcome of storing the results that were still wanted.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class FlushReport:
 async def flush_wanted_results(
     registry: TaskRegistry, adapter: SchedulerAdapter, folder: Path, limit_bytes: int = LIMIT_BYTES
 ) -> FlushReport | None:
-    """Have the workers write what only their memory holds and somebody wants.
+    """Have the workers write the wanted results that only their memory holds.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ async def flush_wanted_results(
         await adapter.run_on_worker(address, write_results, str(folder), keys)
     if not by_worker and not left_out:
         return None
-    # The files tell: an answer of a worker would have to be unpickled here.
+    # Counted by files: an answer of a worker would have to be unpickled here.
     wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
     stored = len(ResultStore(folder).contained(wanted))
     return FlushReport(stored, left_out, len(wanted) - stored)

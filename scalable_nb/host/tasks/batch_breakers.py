@@ -1,4 +1,4 @@
-"""Pauses a batch that only ever fails in the same way, until a person says what to do."""
+"""Pauses a batch of identical failures until the user resumes or cancels it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MESSAGE_CHARS: Final = 200
 
 
 class BatchBreakers:
-    """One brake per batch.
+    """One circuit breaker per batch.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class BatchBreakers:
     parked : ParkedTasks
     notices : Notices
     limit : int
-        Equal failures in a row that stop a batch; 0: never.
+        Identical failures in a row that pause a batch; 0: never.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class BatchBreakers:
         return chosen
 
     def forget(self, tracked: TrackedTask) -> None:
-        """The task is gone, or goes on."""
+        """Note that a task no longer exists, or continues."""
         if tracked.is_paused:
             tracked.is_paused = False
             del self._paused[tracked.key]

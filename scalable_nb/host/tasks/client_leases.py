@@ -22,7 +22,7 @@ HOST_CLIENT: Final = "scalable-host"
 
 
 class ClientLeases:
-    """The host's own wish for all tasks of the run.
+    """The host's own interest in all tasks of the run.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class ClientLeases:
         return [key for key in keys if key not in self._adapter.tasks]
 
     def cancel(self, keys: Iterable[Any], reason: str) -> None:
-        """Cancel tasks and what depends on them, whoever wants them, and tell the clients."""
-        doomed = self._with_dependents(keys)
-        names = [ts.key for ts in doomed]
-        for cs in {cs for ts in doomed for cs in ts.who_wants or ()}:
+        """Cancel tasks and their dependents, whoever wants them, and notify the clients."""
+        to_cancel = self._with_dependents(keys)
+        names = [ts.key for ts in to_cancel]
+        for cs in {cs for ts in to_cancel for cs in ts.who_wants or ()}:
             self._release(keys=names, client=cs.client_key)
         self._adapter.report_cancelled(names, reason)
 
@@ -78,18 +78,18 @@ class ClientLeases:
         # Dask cancels only what nobody else wants; the host must not count as somebody.
         keys = list(keys)
         host = self._adapter.clients.get(HOST_CLIENT)
-        doomed = self._with_dependents(keys)
+        to_cancel = self._with_dependents(keys)
         # What only the host wants, for a client that vanished, is nobody's to cancel.
         wanted = [
             ts
-            for ts in doomed
+            for ts in to_cancel
             if host in (ts.who_wants or ()) and not self._only_host_wants(ts.key)
         ]
         for ts in wanted:
             self._adapter.unwant(ts, host)  # type: ignore[arg-type] # it wants them
         # A dropped future in the midst of a chain: Dask's own check fails where nobody wants a
         # task (distributed 2026.8.0), and that would end the client's connection.
-        unwanted = [ts.key for ts in doomed if not ts.who_wants]
+        unwanted = [ts.key for ts in to_cancel if not ts.who_wants]
         self._adapter.want(unwanted, client=client)
         self._cancel(keys=keys, client=client, **kwargs)
         self.acquire(ts.key for ts in wanted if ts.key in self._adapter.tasks and ts.who_wants)

@@ -1,7 +1,7 @@
 """Which of the tasks on a worker are executing.
 
 The scheduler sends a worker more tasks than it has threads, so that it never waits for the
-next one. To a person only as many run as there are threads; the others stand in line.
+next one. For the user only as many run as there are threads; the others are queued.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class ExecutingTasks:
-    """The threads of all workers, and who has one.
+    """The threads of all workers, and the tasks that have one.
 
-    Tasks take seats in the order in which they were sent. A worker goes by priority, which is
+    Tasks get threads in the order in which they were sent. A worker goes by priority, which is
     the same order unless priorities differ.
     """
 
@@ -22,7 +22,7 @@ class ExecutingTasks:
         self._ready: dict[str, dict[Any, None]] = {}
 
     def assign(self, worker: str, threads: int, key: Any) -> bool:
-        """A task was sent to a worker; says whether it has a thread at once."""
+        """Record a task sent to a worker; return whether it got a thread."""
         free = self._free.setdefault(worker, threads)
         if free > 0:
             self._free[worker] = free - 1
@@ -32,7 +32,7 @@ class ExecutingTasks:
         return False
 
     def release(self, worker: str, key: Any) -> Any | None:
-        """A task left a worker; gives the one that takes its thread, where one stood in line."""
+        """Record that a task left a worker; return the queued task that got its thread, if any."""
         ready = self._ready.get(worker, {})
         if self._executing.get(key) != worker:
             ready.pop(key, None)
@@ -47,11 +47,11 @@ class ExecutingTasks:
         return following
 
     def ready(self, worker: str) -> list[Any]:
-        """The tasks that wait on a worker for a thread."""
+        """Return the tasks that are queued on a worker."""
         return list(self._ready.get(worker, ()))
 
     def close(self, worker: str) -> None:
-        """A worker is gone; a task that was stolen from it may still be seated there."""
+        """Forget a worker; a task that was stolen from it may still have a thread there."""
         self._free.pop(worker, None)
         self._ready.pop(worker, None)
         self._executing = {key: where for key, where in self._executing.items() if where != worker}

@@ -80,7 +80,7 @@ class NativeTasks:
             if ts.state != "released" or ts.run_spec is None:
                 continue  # data that is there, or a task from beyond the limit
             if self._count >= self._max_rows:
-                self._tell_limit()
+                self._report_limit()
                 return
             self._open(ts)
 
@@ -97,7 +97,7 @@ class NativeTasks:
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
         return self._registry.enter(ts.key, batch, terms)
 
-    def _tell_limit(self) -> None:
+    def _report_limit(self) -> None:
         if self._max_rows:
             self._max_rows = 0  # once
             self._notices.notify(

@@ -1,8 +1,8 @@
 """Parks tasks between two attempts, outside every worker.
 
-A held task is given a resource that no worker offers, so the scheduler itself keeps it
+A parked task requires a resource that no worker offers, so the scheduler itself keeps it
 in ``no-worker``: no slot, no thread, nothing polls. The restriction may only be set once
-the task has left ``processing``, else the scheduler's account of resources breaks
+the task has left ``processing``, else the scheduler's count of resources breaks
 (verified with distributed 2026.8.0).
 """
 
@@ -18,7 +18,7 @@ from distributed.scheduler import TaskState
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.tasks.task import TrackedTask
 
-_NOWHERE: Final = {"scalable-held": 1}
+_OFFERED_NOWHERE: Final = {"scalable-parked": 1}
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class _Parked:
 
 
 class ParkedTasks:
-    """The set of held tasks of one scheduler.
+    """The parked tasks of one scheduler.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class ParkedTasks:
         return len(self._parked)
 
     def is_timed(self, key: Any) -> bool:
-        """Whether a task waits for its time, and not for a word about what happened to it."""
+        """Return whether a task is parked for a delay, not until its outcome is known."""
         parked = self._parked.get(key)
         return parked is not None and parked.timer is not None
 
     def park(self, tracked: TrackedTask, delay_s: float | None) -> None:
-        """Hold a task that is about to leave its worker, or change how long it is held.
+        """Park a task that is about to leave its worker, or change how long it is parked.
 
-        ``delay_s=None`` holds it until `unpark`.
+        ``delay_s=None`` parks it until `unpark`.
         """
         tracked.is_parked = True
         parked = self._parked.setdefault(tracked.key, _Parked())
@@ -66,8 +66,8 @@ class ParkedTasks:
             parked.timer = self._adapter.call_later(delay_s, self.unpark, tracked)
 
     def unpark(self, tracked: TrackedTask) -> None:
-        """Let a held task run again; without effect for one that is not held."""
-        ts = self._take_out(tracked)
+        """Run a parked task again; does nothing if it is not parked."""
+        ts = self._remove(tracked)
         if ts is None:
             return
         self._on_unpark(tracked)
@@ -76,27 +76,27 @@ class ParkedTasks:
             self._adapter.release(tracked.key, "unpark")
 
     def drop(self, tracked: TrackedTask) -> None:
-        """Forget a held task without running it."""
+        """Forget a parked task without running it."""
         if tracked.is_parked:
-            self._take_out(tracked)
+            self._remove(tracked)
 
     def on_transition(self, tracked: TrackedTask, finish: str) -> None:
-        """To be called for each transition of a held task."""
+        """Follow a transition of a parked task."""
         if finish == "no-worker":
             self._nudge_queue()
         elif finish in ("released", "waiting"):
             self.restrict(tracked)
 
     def restrict(self, tracked: TrackedTask) -> None:
-        """Keep a held task from every worker; only while it is not on one."""
+        """Keep a parked task from every worker; only while it is not on one."""
         parked = self._parked[tracked.key]
         if not parked.is_restricted:
             own = parked.own_resources = self._adapter.resources_of(tracked.key)
-            self._adapter.require_resources(tracked.key, {**(own or {}), **_NOWHERE})
+            self._adapter.require_resources(tracked.key, {**(own or {}), **_OFFERED_NOWHERE})
             parked.is_restricted = True
 
-    def _take_out(self, tracked: TrackedTask) -> TaskState | None:
-        """Hold a task no longer; None for one that was not held, or that Dask has forgotten."""
+    def _remove(self, tracked: TrackedTask) -> TaskState | None:
+        """Remove a task; return None if it was not parked or Dask has forgotten it."""
         tracked.is_parked = False
         parked = self._parked.pop(tracked.key, None)
         if parked is None:
@@ -110,7 +110,7 @@ class ParkedTasks:
 
     def _nudge_queue(self) -> None:
         # A task that goes to no-worker frees its slot without the scheduler noticing:
-        # queued tasks would wait for the backoff beside idle workers.
+        # queued tasks would wait for the backoff although workers are idle.
         if not self._is_nudged:
             self._is_nudged = True
             self._adapter.call_soon(self._fill_slots)

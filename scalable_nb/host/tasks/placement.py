@@ -20,7 +20,7 @@ from scalable_nb.telemetry.rows import TaskState
 
 
 class TaskPlacement:
-    """Sends tasks to the workers of their component, or of the one that stands in for it.
+    """Sends tasks to the workers of their component, or of its fallback.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class TaskPlacement:
             if tracked is not None:
                 self._bind(key, self._own.get(key) or self.kind_of(tracked.batch.component))
 
-    def redirect(self, component: str, stand_in: str) -> int:
+    def redirect(self, component: str, fallback: str) -> int:
         """From now on another component's workers take the tasks of this one.
 
         Returns
@@ -67,14 +67,14 @@ class TaskPlacement:
             How many tasks waited for a worker.
         """
         self._instead = {
-            name: stand_in if kind == component else kind for name, kind in self._instead.items()
-        } | {component: stand_in}
+            name: fallback if kind == component else kind for name, kind in self._instead.items()
+        } | {component: fallback}
         waiting = [
             tracked
             for key, tracked in self._registry.items()
             if tracked.batch.component == component and key not in self._own
         ]
-        return sum(self._move(tracked, stand_in) for tracked in waiting)
+        return sum(self._move(tracked, fallback) for tracked in waiting)
 
     def send(self, tracked: TrackedTask, kind: str) -> None:
         """Bind one task to a kind of its own, e.g. one with more memory."""
@@ -82,8 +82,8 @@ class TaskPlacement:
         self._kinds |= {kind}
         self._move(tracked, kind)
 
-    def detours(self) -> Iterator[tuple[str, str]]:
-        """The tasks that could run now on a kind of their own: their component, that kind."""
+    def rerouted(self) -> Iterator[tuple[str, str]]:
+        """Yield component and kind of each runnable task that was sent to a kind of its own."""
         states = self._ledger.columns["state"]
         for key, kind in self._own.items():
             tracked = self._registry.get(key)

@@ -220,8 +220,8 @@ class TaskTracker(SchedulerPlugin):
     def log_event(self, topic: str, msg: Any) -> None:
         """Follow tasks that change their worker without a transition.
 
-        Work stealing says so. What it does in the very moment in which a worker is lost is
-        learned from the words that tell of the loss, just before the tasks are released.
+        Work stealing reports them. What it does in the moment in which a worker is lost is
+        learned from the event of the loss, just before the tasks are released.
         """
         if topic == "stealing" and msg[0] == "confirm":
             self._on_stolen(self._find(msg[1]), thief=msg[4])

@@ -27,7 +27,7 @@ def runnable_by_component(
 ) -> Counter[str]:
     """Tasks that run or would run if there were a worker, by component (``""``: any).
 
-    Those that wait for inputs, for their retry or for a person's word are not among them.
+    Those that wait for inputs, for their retry or for the user are not among them.
     """
     state = np.frombuffer(ledger.columns["state"], dtype=np.uint8)
     component = np.frombuffer(ledger.columns["component"], dtype=np.int32)

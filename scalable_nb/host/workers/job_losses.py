@@ -1,7 +1,7 @@
 """What the end of a batch job means for the tasks that were on its workers.
 
 The nanny knows how its worker process ended, but not why the batch system ended both: that is
-looked up, and until it is known the tasks are held.
+looked up, and until it is known the tasks are parked.
 """
 
 from __future__ import annotations
@@ -169,14 +169,14 @@ class JobLosses:
     def _of_outcome(
         self, entry: WorkerGroup, outcome: JobFacts, failure: FailedAttempt, label: str
     ) -> tuple[FailedAttempt, WorkerLossCause]:
-        words = f"{label}: worker lost: {outcome_text(self._queue.system, outcome)}"
+        message = f"{label}: worker lost: {outcome_text(self._queue.system, outcome)}"
         loss = _LOSS_OF.get(outcome.state, WorkerLossCause.CRASH)
         values: dict[str, Any] = {}
         if outcome.is_out_of_memory:
             loss = WorkerLossCause.OUT_OF_MEMORY
             if outcome.memory_limit_bytes:
                 used = format_bytes(outcome.max_rss_bytes or 0)
-                words += (
+                message += (
                     f", using {used} of its limit of {format_bytes(outcome.memory_limit_bytes)}"
                 )
             values = {
@@ -186,10 +186,10 @@ class JobLosses:
             }
         elif loss is WorkerLossCause.WALLTIME and _had_all(failure, entry.kind.walltime_s):
             loss = WorkerLossCause.WHOLE_WALLTIME
-            words += ", all of which this attempt had to itself: it needs a longer `walltime:`"
+            message += ", all of which this attempt had to itself: it needs a longer `walltime:`"
         amended = replace(
             failure,
-            message=words,
+            message=message,
             host=outcome.node or failure.host,
             job_state=outcome.state,
             exit_code=-outcome.signal if outcome.signal else outcome.exit_code,

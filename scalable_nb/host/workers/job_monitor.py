@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scalable_nb.targets.fleet import WorkerGroup
     from scalable_nb.targets.jobqueue_fleet import JobFleet
 
-#: A job that has run for so long without a worker is worth a word.
+#: A job that has run for so long without a worker is reported.
 SILENCE_S: Final = 60.0
 
 _LOG_LINES: Final = 12
@@ -27,7 +27,7 @@ _WORKING: Final = (JobPhase.CONNECTED, JobPhase.IDLE, JobPhase.BUSY)
 
 
 @dataclass
-class _Watched:
+class _MonitoredJob:
     entry: WorkerGroup
     phase: JobPhase = JobPhase.PENDING
     facts: JobFacts | None = None
@@ -47,7 +47,7 @@ class JobMonitor:
     notices : Notices
     silence_s : float
         How long a job may run without a worker, or the batch system not answer, before a
-        person is told.
+        user is notified.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class JobMonitor:
         self._recorder = recorder
         self._notices = notices
         self._silence_s = silence_s
-        self._jobs: dict[str, _Watched] = {}
-        self._is_told: set[str] = set()
+        self._jobs: dict[str, _MonitoredJob] = {}
+        self._reported: set[str] = set()
         self._unanswered_since: float | None = None
-        self._is_outage_told = False
+        self._is_outage_reported = False
 
     async def observe(self) -> None:
         """Bring all jobs up to date; to be called after the fleet has looked."""
         self._watch_answers()
         for name, entry in self._fleet.entries.items():
-            job = self._jobs.setdefault(name, _Watched(entry))
+            job = self._jobs.setdefault(name, _MonitoredJob(entry))
             self._update(job)
             if self._is_silent(job):
-                await self._tell(job)
+                await self._report_silence(job)
         for name in self._jobs.keys() - self._fleet.entries.keys():
             job = self._jobs.pop(name)
             job.phase = JobPhase.ENDED
@@ -86,11 +86,11 @@ class JobMonitor:
     def _watch_answers(self) -> None:
         error = self._fleet.queue.error
         if error is None:
-            self._unanswered_since, self._is_outage_told = None, False
+            self._unanswered_since, self._is_outage_reported = None, False
             return
         self._unanswered_since = self._unanswered_since or time()
-        if time() - self._unanswered_since >= self._silence_s and not self._is_outage_told:
-            self._is_outage_told = True
+        if time() - self._unanswered_since >= self._silence_s and not self._is_outage_reported:
+            self._is_outage_reported = True
             self._notices.notify(
                 f"{self._fleet.queue.system} has not answered for {self._silence_s:.0f} s: what is "
                 f"said of its jobs is from before, and none that ended is replaced. {error}"
@@ -109,7 +109,7 @@ class JobMonitor:
             for job in self._jobs.values()
         ]
 
-    def _update(self, job: _Watched) -> None:
+    def _update(self, job: _MonitoredJob) -> None:
         entry = job.entry
         is_busy = self._is_busy(entry)
         job.has_worked |= is_busy
@@ -128,7 +128,7 @@ class JobMonitor:
             self._fleet.queue.look_soon()
         self._write(job)
 
-    def _facts(self, job: _Watched) -> JobFacts | None:
+    def _facts(self, job: _MonitoredJob) -> JobFacts | None:
         job_id = self._fleet.job_id_of(job.entry)
         return self._fleet.queue.facts(job_id) if job_id is not None else None
 
@@ -137,13 +137,13 @@ class JobMonitor:
         addresses = (aliases.get(name) for name in entry.worker_names)
         return any(workers[a].processing for a in addresses if a is not None)
 
-    def _write(self, job: _Watched) -> None:
+    def _write(self, job: _MonitoredJob) -> None:
         job_id = self._fleet.job_id_of(job.entry)
         if job_id is None:  # it is just being submitted
             return
         row = _row(job.facts)
         phase = JobPhase.CONNECTED if job.phase in _WORKING else job.phase
-        # The estimate moves all the time; it is told with the next change.
+        # The estimate moves all the time; it is written with the next change.
         news = (phase, row["job_state"], row["reason"], row["host"])
         if news != job.written:
             job.written = news
@@ -152,7 +152,7 @@ class JobMonitor:
 
     # --- jobs that run in vain -----------------------------------------------------------
 
-    def _is_silent(self, job: _Watched) -> bool:
+    def _is_silent(self, job: _MonitoredJob) -> bool:
         is_running = job.facts is not None and job.facts.state == "RUNNING"
         if job.phase is not JobPhase.STARTING or not is_running:
             job.silent_since = None
@@ -160,21 +160,21 @@ class JobMonitor:
         job.silent_since = job.silent_since or time()
         return time() - job.silent_since >= self._silence_s
 
-    async def _tell(self, job: _Watched) -> None:
+    async def _report_silence(self, job: _MonitoredJob) -> None:
         kind = job.entry.kind.name
-        if kind in self._is_told:  # what is wrong with one is wrong with all of them
+        if kind in self._reported:  # what is wrong with one is wrong with all of them
             return
-        self._is_told.add(kind)
+        self._reported.add(kind)
         lines = await asyncio.to_thread(read_tail, lambda: self._fleet.logs_of(job.entry))
         cause = likely_cause(lines)
         node = f" on {job.facts.node}" if job.facts is not None and job.facts.node else ""
         of = f" of component {kind!r}" if kind else ""
-        words = "\n".join(lines[-_LOG_LINES:])
+        excerpt = "\n".join(lines[-_LOG_LINES:])
         self._notices.notify(
             f"{self._fleet.queue.system} job {self._fleet.job_id_of(job.entry)}{of} has been "
             f"running{node} for {self._silence_s:.0f} s, and no worker of it has connected."
             + (f" Perhaps {cause}." if cause else "")
-            + (f" It said:\n{words}" if words else "")
+            + (f" It said:\n{excerpt}" if excerpt else "")
         )
 
 

@@ -41,7 +41,7 @@ class LargerWorkers:
         self._placement = placement
         self._desired = desired
         self._notices = notices
-        self._is_told = False
+        self._is_reported = False
 
     def consider(self, tracked: TrackedTask, failure: FailedAttempt) -> None:
         """An attempt failed and the task runs again: perhaps elsewhere."""
@@ -56,8 +56,8 @@ class LargerWorkers:
         kind = self._kind(tracked.batch.component, wanted)
         if kind is not None:
             self._placement.send(tracked, kind.name)
-        elif not self._is_told:
-            self._is_told = True
+        elif not self._is_reported:
+            self._is_reported = True
             self._notices.notify(
                 f"{tracked.label} is to have {format_bytes(wanted)}, but all workers of this "
                 "target share the memory of one machine: it runs again with what it had."

@@ -74,7 +74,7 @@ class WorkerReplacement:
         self._stillborn: Counter[str] = Counter()
         self._stopped: set[str] = set()  # kinds that get no more workers
         self._counted_at = time()
-        self._is_told: set[str] = set()
+        self._reported: set[str] = set()
 
     def may_open(self, kind: WorkerKind) -> bool:
         """Whether a further worker of this kind may be asked for."""
@@ -91,12 +91,12 @@ class WorkerReplacement:
         limit = self.limits.max_replacements
         return limit is not None and self.replaced > limit
 
-    def begin_anew(self, kind: WorkerKind) -> None:
-        """A person asks for workers of this kind: whatever was wrong may be mended."""
+    def reset(self, kind: WorkerKind) -> None:
+        """Start counting again: the user requests workers of this kind, after a fix perhaps."""
         self._stopped.discard(kind.name)
         self._stillborn[kind.name] = 0
         self.replaced = 0
-        self._is_told.clear()
+        self._reported.clear()
 
     def count(self) -> None:
         """Add what has been used since the last time, also by a job that has no worker yet."""
@@ -108,7 +108,7 @@ class WorkerReplacement:
             if entry.is_connected:
                 self._stillborn[entry.kind.name] = 0
         if self.is_spent:
-            self._tell_once(
+            self._notify_once(
                 "budget",
                 f"the budget of {self.limits.max_core_hours:g} core hours is used up: no worker is "
                 "added, the others end when the tasks they run are done. Tasks that are left wait; "
@@ -134,7 +134,7 @@ class WorkerReplacement:
         if self._stillborn[kind.name] >= _STILLBORN_LIMIT:
             self._stop(entry, how)
         elif self._is_worn_out:
-            self._tell_once(
+            self._notify_once(
                 "replacements",
                 f"{self.replaced} workers were lost; no more are replaced than "
                 f"max_worker_replacements: {self.limits.max_replacements}. `%scalable scale N` "
@@ -146,26 +146,26 @@ class WorkerReplacement:
         if kind.name in self._stopped:
             return
         self._stopped.add(kind.name)
-        words = self._fleet.last_words(entry)
+        excerpt = self._fleet.last_words(entry)
         which = f" of component {kind.name!r}" if kind.name else ""
         option = f" --component {kind.name}" if kind.name and len(self._fleet.kinds) > 1 else ""
         job = f" (job {entry.job_id})" if entry.job_id else ""
         self._notices.notify(
             f"{_STILLBORN_LIMIT} workers{which} in a row ended before they could work: no more are "
             f"asked for. The last one{job}: {how}"
-            + (f". It said:\n{words}\n" if words else ". ")
+            + (f". It said:\n{excerpt}\n" if excerpt else ". ")
             + f"Once that is mended, `%scalable scale N{option}` tries again."
         )
 
-    def _tell_once(self, topic: str, text: str) -> None:
-        if topic not in self._is_told:
-            self._is_told.add(topic)
+    def _notify_once(self, topic: str, text: str) -> None:
+        if topic not in self._reported:
+            self._reported.add(topic)
             self._notices.notify(text)
 
     # --- kinds that cannot be had -----------------------------------------------------
 
     def find_unavailable(self) -> list[tuple[WorkerKind, WorkerKind]]:
-        """Kinds that have waited too long for their first worker, and what stands in for them."""
+        """Return kinds that have waited too long for their first worker, with their fallbacks."""
         limit_s = self.limits.pending_timeout_s
         if limit_s is None:
             return []
@@ -177,14 +177,14 @@ class WorkerReplacement:
             waited_s = time() - min(e.lost_at or e.asked_at for e in entries)
             if waited_s <= limit_s:
                 continue
-            stand_in = self._fleet.kinds.get(self.limits.fallback.get(kind.name, ""))
+            fallback = self._fleet.kinds.get(self.limits.fallback.get(kind.name, ""))
             what = f"component {kind.name!r} has had no worker for {waited_s:.0f} s"
-            if stand_in is None:
-                self._tell_once(
+            if fallback is None:
+                self._notify_once(
                     f"pending {kind.name}",
                     f"{what}; `fallback:` of the component names one to use instead.",
                 )
             else:
-                pairs.append((kind, stand_in))
-                self._notices.notify(f"{what}: its tasks run on {stand_in.name!r} instead.")
+                pairs.append((kind, fallback))
+                self._notices.notify(f"{what}: its tasks run on {fallback.name!r} instead.")
         return pairs

@@ -55,7 +55,7 @@ class GracefulRetirement:
         self._leaving: set[str] = set()  # by what Dask knows a worker process
 
     def begin(self, worker: str) -> None:
-        """No more tasks for this worker; what only stands in line there goes elsewhere.
+        """Send no more tasks to this worker; those that are only queued there go elsewhere.
 
         To be called again now and then: a task may have been on its way to it.
         """

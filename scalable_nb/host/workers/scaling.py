@@ -1,4 +1,4 @@
-"""Keeps the workers that are wanted, kind by kind: grows, shrinks, heals."""
+"""Keeps the workers that are wanted, kind by kind: grows, shrinks, replaces."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Scaling:
             share = -(-left // (len(names) - number))
             left -= share
             self._desired[name] = DesiredWorkers(share)
-            self._replacement.begin_anew(self._fleet.kinds[name])
+            self._replacement.reset(self._fleet.kinds[name])
         await self._compare()
         return {name: self._desired[name].count for name in names}
 
@@ -138,7 +138,7 @@ class Scaling:
             limits = Limits(minimum, maximum)
             count = limits.fit(self._desired[name].count, 1)
             self._desired[name] = DesiredWorkers(count, limits)
-            self._replacement.begin_anew(self._fleet.kinds[name])
+            self._replacement.reset(self._fleet.kinds[name])
         await self._compare()
         return {name: self._desired[name].count for name in names}
 
@@ -152,8 +152,8 @@ class Scaling:
                 await self._observe_jobs()
             self._replacement.count()
             await self._fleet.drop([entry.name for entry in self._replacement.find_ended()])
-            for kind, stand_in in self._replacement.find_unavailable():
-                await self._stand_in(kind, stand_in)
+            for kind, fallback in self._replacement.find_unavailable():
+                await self._fall_back(kind, fallback)
             self._adapt()
             self._let_go_in_time()
             for kind in list(self._fleet.kinds.values()):
@@ -169,7 +169,7 @@ class Scaling:
         for component, count in self._runnable_by_component().items():
             kind = self._placement.kind_of(component)
             tasks[kind if kind in tasks else anybodys] += count
-        for component, kind in self._placement.detours():
+        for component, kind in self._placement.rerouted():
             tasks[self._placement.kind_of(component) or anybodys] -= 1
             tasks[kind] += 1
         for name in adaptive:
@@ -275,13 +275,13 @@ class Scaling:
             + "In this one they are computed again when they are asked for."
         )
 
-    async def _stand_in(self, kind: WorkerKind, stand_in: WorkerKind) -> None:
-        self._placement.redirect(kind.name, stand_in.name)
-        self._desired[stand_in.name].count += self._desired[kind.name].count
+    async def _fall_back(self, kind: WorkerKind, fallback: WorkerKind) -> None:
+        self._placement.redirect(kind.name, fallback.name)
+        self._desired[fallback.name].count += self._desired[kind.name].count
         self._desired[kind.name] = DesiredWorkers(0)
         await self._dismiss(self._fleet.of_kind(kind))
 
-    # --- what jobs tell -------------------------------------------------------------------
+    # --- messages of jobs -------------------------------------------------------------------
 
     def job_began(self, name: object, age_s: float) -> None:
         """A nanny says how long ago its job began."""
