@@ -14,8 +14,7 @@ from distributed import Future
 from scalable_nb.client.call_log import CallLog, RecordedTask, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, find_stored
-from scalable_nb.client.submission import PackedCall, Submission
+from scalable_nb.client.submission import PackedCall, Submission, as_submission, find_stored
 from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private

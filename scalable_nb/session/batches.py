@@ -12,7 +12,7 @@ from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.host_api import HostApi
-from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
+from scalable_nb.client.submission import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.ledger_mirror import Mirror
