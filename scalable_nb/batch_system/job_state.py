@@ -275,7 +275,7 @@ def with_start(outcome: JobFacts, before: JobFacts | None, came_at: float) -> Jo
     )
 
 
-_HAPPENED: Final = {
+_STATE_PHRASES: Final = {
     "BOOT_FAIL": "ended with {state}",
     "COMPLETED": "has {state}",
     "DEADLINE": "ended at its {state}",
@@ -291,7 +291,7 @@ def outcome_text(system: str, outcome: JobFacts) -> str:
     words = [f"{system} job {outcome.job_id}"]
     if outcome.node:
         words.append(f"on {outcome.node}")
-    words.append(_HAPPENED.get(outcome.state, "was {state}").format(state=outcome.state))
+    words.append(_STATE_PHRASES.get(outcome.state, "was {state}").format(state=outcome.state))
     if outcome.elapsed_s is not None:
         words.append(f"after {outcome.elapsed_s:.0f} s")
     if outcome.exit_code:

@@ -14,8 +14,8 @@ from typing import Final
 _SETTLED_AFTER_S: Final = 2.0
 _REMEMBERED_FILES: Final = 100_000
 
-_Mark = tuple[int, int, int, int, int]
-_digests: dict[_Mark, bytes] = {}
+_FileStamp = tuple[int, int, int, int, int]
+_digests: dict[_FileStamp, bytes] = {}
 _lock = threading.Lock()
 
 
@@ -129,8 +129,8 @@ def _entries(
 ) -> list[tuple[str, bytes]]:
     """Every entry below a folder, sorted by name: (relative name, 33 bytes for its content)."""
     info = folder.stat()
-    mark = (info.st_dev, info.st_ino)
-    if mark in above:
+    stamp = (info.st_dev, info.st_ino)
+    if stamp in above:
         raise OSError(f"{str(folder)!r} is a link to a folder that contains it")
     found: list[tuple[str, bytes]] = []
     with os.scandir(folder) as listing:
@@ -139,7 +139,7 @@ def _entries(
         name, path = prefix + entry.name, folder / entry.name
         if entry.is_dir():
             found.append((name, b"d" + bytes(32)))
-            found.extend(_entries(path, name + "/", above | {mark}))
+            found.extend(_entries(path, name + "/", above | {stamp}))
         elif entry.is_symlink() and not path.exists():
             target = os.fsencode(path.readlink())
             found.append((name, b"l" + hashlib.sha256(target).digest()))
@@ -157,22 +157,22 @@ def _file_digest(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"the file {str(path)!r} does not exist") from error
     with file:
-        mark, changed_at = _mark(file.fileno())
-        known = _digests.get(mark)
+        stamp, changed_at = _file_stamp(file.fileno())
+        known = _digests.get(stamp)
         if known is not None:
             return known
         digest = hashlib.file_digest(file, "sha256").digest()
         is_settled = time.time() - changed_at > _SETTLED_AFTER_S
-        if is_settled and _mark(file.fileno())[0] == mark:
+        if is_settled and _file_stamp(file.fileno())[0] == stamp:
             with _lock:
                 if len(_digests) >= _REMEMBERED_FILES:
                     _digests.clear()
-                _digests[mark] = digest
+                _digests[stamp] = digest
     return digest
 
 
-def _mark(descriptor: int) -> tuple[_Mark, float]:
+def _file_stamp(descriptor: int) -> tuple[_FileStamp, float]:
     """What changes when the file changes, and when it last did (seconds since the epoch)."""
     info = os.fstat(descriptor)
-    mark = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-    return mark, max(info.st_mtime, info.st_ctime)
+    stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return stamp, max(info.st_mtime, info.st_ctime)

@@ -204,7 +204,7 @@ class CacheableFunction(Generic[P, T]):
     # --- travelling --------------------------------------------------------------------
 
     def __reduce__(self) -> Any:
-        if _goes_by_name(self):
+        if _is_importable(self):
             return self.__qualname__
         # Empty at first, since the function may refer to this object.
         return _empty, (), self.__getstate__()
@@ -226,7 +226,7 @@ def _empty() -> CacheableFunction[Any, Any]:
     return CacheableFunction.__new__(CacheableFunction)
 
 
-def _goes_by_name(function: CacheableFunction[Any, Any]) -> bool:
+def _is_importable(function: CacheableFunction[Any, Any]) -> bool:
     """Whether another process finds the function in its module."""
     name = function.__module__
     module = sys.modules.get(name)

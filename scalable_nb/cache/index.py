@@ -27,7 +27,7 @@ from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
 from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
 
-_BEAT_S: Final = 5.0
+_HEARTBEAT_S: Final = 5.0
 #: After so long without a heartbeat an owner that cannot be seen from here is taken for dead.
 STALE_AFTER_S: Final = 60.0
 
@@ -77,7 +77,7 @@ class ResultIndex:
         private_folder(store.folder)
         private_folder(store.folder / _FOLDER)
         self.folder: Final = private_folder(store.folder / _FOLDER / machine)
-        self._lock = OwnerLock(self.folder / "owner.lock")
+        self._lock = FileLock(self.folder / "owner.lock")
         try:
             self._cache, is_new = self._open()
             if is_new:
@@ -127,7 +127,7 @@ class ResultIndex:
                 count += 1
         return count
 
-    def catch_up(self) -> None:
+    def update(self) -> None:
         """Learn what others wrote and removed, from the names of the files."""
         there, known = set(self._store.iter_keys()), set(self._cache)
         with self._cache.transact():
@@ -201,7 +201,7 @@ class IndexBusyError(ScalableError):
     """Another process owns this machine's index; the results themselves can be used."""
 
 
-class OwnerLock:
+class FileLock:
     """Holds a file as its only owner, until it is closed or the process ends.
 
     On one machine the kernel's lock tells, and goes with the process however it ends. Two
@@ -229,14 +229,16 @@ class OwnerLock:
         except BaseException:
             self._file.close()
             raise
-        self._beater = threading.Thread(target=self._beat, name="owner-heartbeat", daemon=True)
-        self._beater.start()
+        self._heartbeat_thread = threading.Thread(
+            target=self._write_heartbeats, name="owner-heartbeat", daemon=True
+        )
+        self._heartbeat_thread.start()
 
     def close(self) -> None:
         """Let go; closing twice is harmless."""
         if not self._is_closed.is_set():
             self._is_closed.set()
-            self._beater.join()
+            self._heartbeat_thread.join()
             self._file.truncate(0)
             self._file.close()
 
@@ -280,8 +282,8 @@ class OwnerLock:
         self._file.truncate()
         self._file.flush()
 
-    def _beat(self) -> None:
-        while not self._is_closed.wait(_BEAT_S):
+    def _write_heartbeats(self) -> None:
+        while not self._is_closed.wait(_HEARTBEAT_S):
             try:
                 self._write()
             except OSError:

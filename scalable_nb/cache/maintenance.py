@@ -87,7 +87,7 @@ def cache_info(store: ResultStore) -> CacheInfo:
     """
     try:
         with ResultIndex(store) as index:
-            index.catch_up()
+            index.update()
             return _summed(store, list(index.entries()))
     except (IndexBusyError, OSError):
         return _summed(store, list(_from_files(store)))

@@ -83,7 +83,7 @@ class Packed:
         return Packed(pickled, tuple(map(memoryview, buffers)), is_compressed=True)
 
 
-class _Head(NamedTuple):
+class _FileHeader(NamedTuple):
     start: bytes  # the first bytes of the file, with all that follows where it is small
     nbytes: int
     meta: bytes
@@ -103,7 +103,7 @@ def pack(value: object) -> Packed:
     """
     found: list[memoryview] = []
 
-    def set_apart(buffer: pickle.PickleBuffer) -> bool:
+    def add_out_of_band(buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
         is_small = raw.nbytes < _LARGE_BYTES
         if not is_small:
@@ -111,14 +111,14 @@ def pack(value: object) -> Packed:
         return is_small  # those stay in the pickle
 
     try:
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=set_apart)
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=add_out_of_band)
         # What a notebook defines would go by name, and another process has no such name.
         is_portable = b"__main__" not in pickled
     except Exception:  # noqa: BLE001 - pickling raises anything; cloudpickle has the last word
         is_portable = False
     if not is_portable:
         found.clear()
-        pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=set_apart)
+        pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=add_out_of_band)
     return Packed(pickled, tuple(found))
 
 
@@ -167,7 +167,7 @@ def read_result(
     BadResultFileError
         When it is not the whole, unchanged file of this key.
     """
-    head = _read_head(descriptor, size, key)
+    head = _read_header(descriptor, size, key)
     position = head.nbytes
     pickled = _read(descriptor, head.start, position, head.pickle_bytes)
     position += head.pickle_bytes
@@ -193,11 +193,11 @@ def read_meta(descriptor: int, size: int, key: str) -> dict[str, Any]:
     BadResultFileError
         When the header is not that of a whole file of this key.
     """
-    meta: dict[str, Any] = json.loads(_read_head(descriptor, size, key).meta)
+    meta: dict[str, Any] = json.loads(_read_header(descriptor, size, key).meta)
     return meta
 
 
-def _read_head(descriptor: int, size: int | None, key: str) -> _Head:
+def _read_header(descriptor: int, size: int | None, key: str) -> _FileHeader:
     # Small results are here already.
     start = os.pread(descriptor, _PAGE_BYTES if size is None else min(size, _FIRST_BYTES), 0)
     if size is None:
@@ -227,7 +227,7 @@ def _read_head(descriptor: int, size: int | None, key: str) -> _Head:
     expected = _FIXED_BYTES + rest_bytes + pickle_bytes + sum(lengths)
     if expected != size:
         raise BadResultFileError(f"it has {size} bytes instead of {expected}")
-    return _Head(
+    return _FileHeader(
         start,
         _FIXED_BYTES + rest_bytes,
         rest[:meta_bytes],

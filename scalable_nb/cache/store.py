@@ -129,9 +129,9 @@ class ResultStore:
         if len(keys) < _MANY:
             return {key for key in keys if self.contains(key)}
         found: set[str] = set()
-        for shelf in {key[:2] for key in keys}:
+        for subfolder in {key[:2] for key in keys}:
             try:
-                names = os.listdir(f"{self.folder}/{shelf}")  # noqa: PTH208 - likewise
+                names = os.listdir(f"{self.folder}/{subfolder}")  # noqa: PTH208 - likewise
             except OSError:
                 continue
             found.update(keys & {name.removesuffix(_SUFFIX) for name in names})
@@ -219,17 +219,17 @@ class ResultStore:
         Each shelf is looked up once. In one that nobody else can enter, no file is asked for its
         owner.
         """
-        shelves: dict[str, tuple[int, bool]] = {}
+        subfolders: dict[str, tuple[int, bool]] = {}
 
         def read(key: str) -> Any:
             file, name = _file_name(key), key[:2]
-            if name not in shelves:
-                shelves[name] = self._open_shelf(key)
-            shelf, is_private = shelves[name]
+            if name not in subfolders:
+                subfolders[name] = self._open_subfolder(key)
+            subfolder, is_private = subfolders[name]
             if not is_private:
                 return self.get(key)
             try:
-                descriptor = os.open(file, _READ, dir_fd=shelf)
+                descriptor = os.open(file, _READ, dir_fd=subfolder)
             except FileNotFoundError:
                 raise KeyError(key) from None
             return self._load(key, descriptor, None)
@@ -237,16 +237,16 @@ class ResultStore:
         try:
             yield read
         finally:
-            for descriptor, _ in shelves.values():
+            for descriptor, _ in subfolders.values():
                 os.close(descriptor)
 
-    def _open_shelf(self, key: str) -> tuple[int, bool]:
+    def _open_subfolder(self, key: str) -> tuple[int, bool]:
         try:
-            shelf = os.open(f"{self._root}/{key[:2]}", _READ | os.O_DIRECTORY)
+            subfolder = os.open(f"{self._root}/{key[:2]}", _READ | os.O_DIRECTORY)
         except FileNotFoundError:
             raise KeyError(key) from None
-        info = os.fstat(shelf)
-        return shelf, info.st_uid == os.getuid() and not info.st_mode & (
+        info = os.fstat(subfolder)
+        return subfolder, info.st_uid == os.getuid() and not info.st_mode & (
             stat.S_IRWXG | stat.S_IRWXO
         )
 
@@ -254,7 +254,7 @@ class ResultStore:
         try:
             pickled, buffers = read_result(descriptor, nbytes, key)
         except BadResultFileError as error:
-            raise self._set_aside(key, descriptor, error) from error
+            raise self._quarantine(key, descriptor, error) from error
         finally:
             os.close(descriptor)
         try:
@@ -277,7 +277,7 @@ class ResultStore:
         try:
             read_result(descriptor, nbytes, key)
         except BadResultFileError as error:
-            raise self._set_aside(key, descriptor, error) from error
+            raise self._quarantine(key, descriptor, error) from error
         finally:
             os.close(descriptor)
 
@@ -295,7 +295,7 @@ class ResultStore:
         try:
             meta = read_meta(descriptor, nbytes, key)
         except BadResultFileError as error:
-            raise self._set_aside(key, descriptor, error) from error
+            raise self._quarantine(key, descriptor, error) from error
         finally:
             os.close(descriptor)
         return StoredResult(key, nbytes, self.path(key), meta)
@@ -312,9 +312,9 @@ class ResultStore:
         """The keys of all kept results, in no order."""
         if not self.folder.is_dir():
             return
-        for shelf in self.folder.iterdir():
-            if len(shelf.name) == 2 and shelf.is_dir():
-                for file in shelf.iterdir():
+        for subfolder in self.folder.iterdir():
+            if len(subfolder.name) == 2 and subfolder.is_dir():
+                for file in subfolder.iterdir():
                     key = file.name.removesuffix(_SUFFIX)
                     if file.name.endswith(_SUFFIX) and _KEY.fullmatch(key):
                         yield key
@@ -351,16 +351,16 @@ class ResultStore:
             )
         return descriptor, info.st_size
 
-    def _set_aside(
+    def _quarantine(
         self, key: str, descriptor: int, error: BadResultFileError
     ) -> CorruptResultError:
         path = self.path(key)
-        aside = path.with_name(f"{path.name}.corrupt")
+        quarantined = path.with_name(f"{path.name}.corrupt")
         done = "was set aside"
         try:
             # Another process may have written it anew in the meantime.
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                path.replace(aside)
+                path.replace(quarantined)
         except OSError as failed:
             done = f"could not be set aside ({failed.strerror})"
         return CorruptResultError(

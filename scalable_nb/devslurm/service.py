@@ -240,7 +240,7 @@ class DevSlurm:
         # The one way to tell slurmdbd of a database without a port.
         self._run("slurmdbd", "-D", MYSQL_UNIX_PORT=str(layout.database_socket))
         wait_until(
-            lambda: _answers(instance.database_port),
+            lambda: _is_listening(instance.database_port),
             [self._daemon("slurmdbd"), self._daemon("mariadbd")],
             "Slurm's accounting",
             _READY_WITHIN_S,
@@ -278,7 +278,7 @@ class DevSlurm:
 
     def _wait_for_socket(self, name: str, path: Path) -> None:
         wait_until(
-            lambda: _accepts(path), [self._daemon(name)], f"the socket {path}", _READY_WITHIN_S
+            lambda: _is_accepting(path), [self._daemon(name)], f"the socket {path}", _READY_WITHIN_S
         )
 
     def _is_ready(self) -> bool:
@@ -337,11 +337,11 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _answers(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _accepts(path: Path) -> bool:
+def _is_accepting(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0

@@ -14,7 +14,7 @@ import numpy as np
 from scalable_nb.diagnosis.findings import Finding, Row
 from scalable_nb.diagnosis.known_causes import CAUSES, FAST_FAIL_S
 from scalable_nb.diagnosis.patterns import find_patterns
-from scalable_nb.diagnosis.retry_effect import judge_retries
+from scalable_nb.diagnosis.retry_effect import evaluate_retries
 from scalable_nb.telemetry.dataframes import failures_frame, tasks_frame
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def diagnose(
     findings = [*_causes(frame), *find_patterns(frame, ended, workers)]
     explained = {kind for finding in findings for kind in finding.fingerprints}
     afterwards: list[Finding] = []
-    for finding in judge_retries(frame, ended) if len(frame) else ():
+    for finding in evaluate_retries(frame, ended) if len(frame) else ():
         # Of an error without a known cause, what retries do is the first thing to be said.
         is_first = finding.fingerprints and explained.isdisjoint(finding.fingerprints)
         (findings if is_first else afterwards).append(finding)
@@ -67,7 +67,7 @@ def _causes(frame: pd.DataFrame) -> list[Finding]:
     names = ["fingerprint", "failure_class", "category", "job_state"]
     by = frame.groupby(names, sort=False, observed=True)
     kinds = by.agg(duration_s=("duration_s", "median"), message=("message", "first"))
-    claimed = [_claimant(kind) for kind in kinds.reset_index().to_dict("records")]
+    claimed = [_matching_cause(kind) for kind in kinds.reset_index().to_dict("records")]
     # The number of the kind of each attempt, and of the cause of each kind.
     causes = np.array(claimed)[by.ngroup().to_numpy()]
     return [
@@ -77,8 +77,8 @@ def _causes(frame: pd.DataFrame) -> list[Finding]:
     ]
 
 
-def _claimant(kind: Any) -> int:
-    return next((number for number, cause in enumerate(CAUSES) if cause.claims(kind)), -1)
+def _matching_cause(kind: Any) -> int:
+    return next((number for number, cause in enumerate(CAUSES) if cause.matches(kind)), -1)
 
 
 def _cost(finding: Finding) -> tuple[float, float, float]:

@@ -81,7 +81,7 @@ def disk_full(rule: str, frame: pd.DataFrame) -> Finding:
     evidence = measure(frame)
     hosts = evidence["hosts"] = [name for name, _ in counted(frame, "host").most_common(5)]
     on = f" on {listed(hosts)}" if hosts else ""
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -120,7 +120,7 @@ def walltime(rule: str, frame: pd.DataFrame) -> Finding:
     longest = evidence.get("longest_s", 0.0)
     minutes = math.ceil(2 * longest / 60) if longest else 0
     more = f' (e.g. `walltime: "{minutes // 60:02d}:{minutes % 60:02d}:00"`)' if minutes else ""
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -140,7 +140,7 @@ def preempted(rule: str, frame: pd.DataFrame) -> Finding:
     span_s = (times.max() - times.min()).total_seconds() if len(times) else 0.0
     evidence["span_s"] = round(span_s, 1)
     when = f" between {times.min():%H:%M:%S} and {times.max():%H:%M:%S} UTC" if len(times) else ""
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -157,7 +157,7 @@ def missing_module(rule: str, frame: pd.DataFrame) -> Finding:
     evidence = measure(frame)
     modules = evidence["modules"] = named_in_messages(frame, r"No module named ['\"]?([\w.]+)")
     install = modules[0].partition(".")[0] if modules else "NAME"
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -177,7 +177,7 @@ def missing_file(rule: str, frame: pd.DataFrame) -> Finding:
     files = evidence["files"] = named_in_messages(
         frame, r"No such file or directory: ['\"]([^'\"\n]+)['\"]"
     )
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -196,7 +196,7 @@ def permission(rule: str, frame: pd.DataFrame) -> Finding:
     files = evidence["files"] = named_in_messages(
         frame, r"Permission denied: ['\"]([^'\"\n]+)['\"]"
     )
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -235,7 +235,7 @@ def lost_worker(rule: str, frame: pd.DataFrame) -> Finding:
     """The worker ended, and more is not known."""
     evidence = measure(frame)
     evidence["workers"] = [name for name, _ in counted(frame, "worker").most_common(5)]
-    return _mended(
+    return _fixed_by(
         rule,
         frame,
         evidence,
@@ -285,7 +285,7 @@ def permanent(rule: str, frame: pd.DataFrame) -> Finding:
     )
 
 
-def _mended(
+def _fixed_by(
     rule: str,
     frame: pd.DataFrame,
     evidence: dict[str, object],

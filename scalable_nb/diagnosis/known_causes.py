@@ -18,14 +18,14 @@ FAST_FAIL_S: Final = 1.0
 
 
 class Cause(NamedTuple):
-    """A rule: ``claims`` says whether a kind is its own, ``explain`` what all of them mean.
+    """A rule: ``matches`` says whether a kind is its own, ``explain`` what all of them mean.
 
     A kind is one row that stands for others: ``failure_class, category, message, job_state,
     duration_s`` (the median).
     """
 
     name: str
-    claims: Callable[[Row], bool]
+    matches: Callable[[Row], bool]
     explain: Callable[[str, pd.DataFrame], Finding]
 
 

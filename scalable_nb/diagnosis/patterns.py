@@ -95,13 +95,13 @@ def _bad_place(failures: pd.DataFrame, tasks: pd.DataFrame) -> Finding | None:
     for kind in ("host", "job_id", "worker"):
         for part in parts:
             places = attempts_by_place(part, tasks, kind)
-            bad = [place for place in _standing_out(places) if place.name in set(part[kind])]
+            bad = [place for place in _outliers(places) if place.name in set(part[kind])]
             if bad:
                 return _bad_place_finding(part, places, bad)
     return None
 
 
-def _standing_out(places: list[Place]) -> Iterator[Place]:
+def _outliers(places: list[Place]) -> Iterator[Place]:
     """Places where attempts fail far more often than elsewhere; at most a third of them."""
     if len(places) < 3:
         return

@@ -44,7 +44,7 @@ def retried_tasks(failures: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def judge_retries(failures: pd.DataFrame, tasks: pd.DataFrame) -> list[Finding]:
+def evaluate_retries(failures: pd.DataFrame, tasks: pd.DataFrame) -> list[Finding]:
     """What is to be said of retries, after the causes."""
     retried = retried_tasks(failures, tasks)
     helped = retried[retried["helped"]]

@@ -91,8 +91,8 @@ def information(levels: Array, failed: Array, seed: int = 0) -> Information:
     count, total = int(failed.sum()), len(failed)
     if count in (0, total):
         return Information(0.0, 0.0, 1.0)
-    dice = np.random.default_rng(seed)
-    by_chance = dice.multivariate_hypergeometric(
+    rng = np.random.default_rng(seed)
+    by_chance = rng.multivariate_hypergeometric(
         totals, count, size=_PERMUTATIONS, method="marginals"
     )
     bits = _bits(hits[None, :], totals, count, total)[0]

@@ -135,7 +135,7 @@ def _chain(error: BaseException, seen: set[int]) -> Iterator[tuple[BaseException
         yield link, is_incidental
         # urllib's URLError and urllib3's errors carry their cause as `reason`.
         cause = _exception(link, "__cause__", "reason")
-        if cause is None and not _peek(link, "__suppress_context__"):
+        if cause is None and not _read_attribute(link, "__suppress_context__"):
             cause, is_incidental = _exception(link, "__context__"), True
         link = cause
 
@@ -156,7 +156,7 @@ def _own_category(error: BaseException) -> Category | None:
         passes = status >= 500 or status in TRANSIENT_STATUSES
         return Category.TRANSIENT if passes else Category.PERMANENT
     if isinstance(error, OSError):
-        number = _peek(error, "errno")
+        number = _read_attribute(error, "errno")
         if isinstance(number, int) and number in BY_ERRNO:
             return BY_ERRNO[number]
     known = (BY_CLASS.get(name) for name in _class_names(error))
@@ -166,12 +166,12 @@ def _own_category(error: BaseException) -> Category | None:
 def _http_status(error: BaseException) -> int | None:
     if isinstance(error, SystemExit):  # its `code` is another kind of code
         return None
-    response = _peek(error, "response")
+    response = _read_attribute(error, "response")
     if isinstance(response, Mapping):  # botocore
         return _aws_status(response)
     for owner in (response, error):
         for name in ("status_code", "status", "code"):
-            status = _peek(owner, name)
+            status = _read_attribute(owner, name)
             if isinstance(status, int) and 400 <= status <= 599:
                 return int(status)
     return None
@@ -209,11 +209,11 @@ def _full_name(base: type) -> str:
 
 
 def _exception(error: BaseException, *names: str) -> BaseException | None:
-    values = (_peek(error, name) for name in names)
+    values = (_read_attribute(error, name) for name in names)
     return next((value for value in values if isinstance(value, BaseException)), None)
 
 
-def _peek(owner: object, name: str) -> Any:
+def _read_attribute(owner: object, name: str) -> Any:
     """An attribute, or None; a property of the user's may raise anything."""
     try:
         return getattr(owner, name, None)

@@ -17,7 +17,7 @@ from scalable_nb.figures.error_classes import (
     execution_times,
     shown_classes,
 )
-from scalable_nb.figures.explorer_figure import Seen, explorer_figure
+from scalable_nb.figures.explorer_figure import ExplorerData, explorer_figure
 from scalable_nb.figures.failure_context import (
     argument_rates,
     argument_values,
@@ -32,7 +32,7 @@ __all__ = [
     "MAX_CLASSES",
     "MAX_POINTS",
     "SHORTEST_S",
-    "Seen",
+    "ExplorerData",
     "argument_rates",
     "argument_values",
     "error_classes",

@@ -31,7 +31,7 @@ _GAP: Final = 75  # pixels between two rows, for the axis between them
 _EDGE: Final = 110
 
 
-class Seen(NamedTuple):
+class ExplorerData(NamedTuple):
     """What the figure is drawn from; every table already filtered by what is chosen elsewhere.
 
     Attributes
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     walltime_s: float | None = None
 
 
-def explorer_figure(seen: Seen) -> go.Figure:
+def explorer_figure(seen: ExplorerData) -> go.Figure:
     """Classes and execution times, timeline and places, arguments and retries.
 
     The kinds, the number and the order of the traces are the same for all data, so that a

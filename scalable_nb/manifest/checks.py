@@ -81,19 +81,19 @@ def check(document: Checkable) -> list[Problem]:
         return [Problem(1, (), text)]
     if data.get("version", 1) != 1:
         # Nothing else can be said about a file in a format that is not ours.
-        return [_tied(document, found) for found in _findings(data) if found[0] == ("version",)]
+        return [_located(document, found) for found in _findings(data) if found[0] == ("version",)]
     base = dict.fromkeys(_findings(data))
     read_wrong = {problem.path for problem in document.problems}
     problems = set(document.problems)
-    problems.update(_tied(document, found) for found in base if found[0] not in read_wrong)
+    problems.update(_located(document, found) for found in base if found[0] not in read_wrong)
     for name in _bodies(data, "overlays"):
         own = dict(_overlay_findings(data, name))
-        problems.update(_tied(document, found) for found in own.items())
+        problems.update(_located(document, found) for found in own.items())
         for found in _findings(merged(data, data["overlays"][name])):
             inside = ("overlays", name, *found[0])
             is_known = found in base or any(inside[: len(path)] == path for path in own)
             if not is_known:
-                problems.add(_tied(document, found, name))
+                problems.add(_located(document, found, name))
     return sorted(problems, key=lambda problem: (problem.line, str(problem)))
 
 
@@ -230,7 +230,7 @@ def _bodies(data: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
 # --- words ---------------------------------------------------------------------------
 
 
-def _tied(document: Checkable, found: Finding, overlay: str | None = None) -> Problem:
+def _located(document: Checkable, found: Finding, overlay: str | None = None) -> Problem:
     path, text = found
     if overlay is not None:
         inside = ("overlays", overlay, *path)

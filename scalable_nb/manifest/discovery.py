@@ -22,14 +22,14 @@ _EMBEDDED: Final = "`python -m scalable_nb.devslurm up` starts a Slurm on this m
 
 
 @dataclass(frozen=True)
-class Discovered:
+class DiscoveredTarget:
     """A target as a manifest would have it, and what was chosen, in words."""
 
     target: dict[str, Any]
     notice: str
 
 
-def discover(provider: str) -> Discovered:
+def discover(provider: str) -> DiscoveredTarget:
     """A target of a provider that somebody asked for without a manifest.
 
     Raises
@@ -40,7 +40,7 @@ def discover(provider: str) -> Discovered:
     job_options.cluster_class(provider)  # loads dask-jobqueue's own defaults into the configuration
     size = {key: dask.config.get(f"jobqueue.{provider}.{key}", None) for key in ("cores", "memory")}
     if size["memory"] is not None:
-        return Discovered(
+        return DiscoveredTarget(
             {"provider": provider, "max_workers": _WORKERS},
             f"Dask's configuration jobqueue.{provider}: {_WORKERS} workers with "
             f"{size['cores'] or 1} cores and {size['memory']} each",
@@ -54,7 +54,7 @@ def discover(provider: str) -> Discovered:
     return _of_partition(_default_partition())
 
 
-def _of_partition(partition: dict[str, str]) -> Discovered:
+def _of_partition(partition: dict[str, str]) -> DiscoveredTarget:
     name = partition["PartitionName"]
     cores = int(partition.get("TotalCPUs", "1"))
     memory_mb = _memory_of_a_core_mb(name)
@@ -65,7 +65,7 @@ def _of_partition(partition: dict[str, str]) -> Discovered:
         "memory": f"{memory_mb}MiB",
     }
     target["walltime"] = _walltime(partition.get("MaxTime", "UNLIMITED"))
-    return Discovered(
+    return DiscoveredTarget(
         target,
         f"Slurm's default partition {name!r}: {target['max_workers']} workers with 1 core and "
         f"{memory_mb} MiB each, for {target['walltime']}",

@@ -141,7 +141,7 @@ def _tidy(root: yaml.Node) -> list[Problem]:
         problems.extend(_refused_tag(node, path))
         for key, child in _children(node):
             visit(child, (*path, key))
-        problems.extend(_doubled_keys(node, path))
+        problems.extend(_duplicate_keys(node, path))
         above.discard(id(node))
         done.add(id(node))
 
@@ -178,7 +178,7 @@ def _refused_tag(node: yaml.Node, path: KeyPath) -> Iterable[Problem]:
         node.tag = _TAG + ("map" if is_map else "seq" if is_list else "str")
 
 
-def _doubled_keys(node: yaml.Node, path: KeyPath) -> Iterable[Problem]:
+def _duplicate_keys(node: yaml.Node, path: KeyPath) -> Iterable[Problem]:
     if isinstance(node, yaml.MappingNode):
         first: dict[str, int] = {}
         for key, _ in node.value:

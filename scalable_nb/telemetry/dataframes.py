@@ -23,16 +23,16 @@ from scalable_nb.telemetry.journal_reader import is_final, number
 from scalable_nb.telemetry.jsonl_parser import (
     Array,
     Finite,
-    Index,
-    Texts,
+    StringTable,
+    TextColumn,
     Whole,
     codes,
-    cut,
     encodable,
     numbers,
     parse,
     text,
     times,
+    truncate,
     whole,
 )
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
@@ -171,8 +171,8 @@ class Columns:
         self._decode = schema.decoder().decode
         self.problems: Counter[str] = Counter()
         self._length = 0
-        self._index: dict[str, Index] = {name: Index() for name in schema.repeated}
-        self._texts: dict[str, Texts] = {name: Texts() for name in schema.texts}
+        self._index: dict[str, StringTable] = {name: StringTable() for name in schema.repeated}
+        self._texts: dict[str, TextColumn] = {name: TextColumn() for name in schema.texts}
         self._blocks: dict[str, list[Array]] = {
             name: [] for name in schema.names if name not in schema.texts
         }
@@ -284,12 +284,12 @@ class Columns:
     def _categories(self, name: str) -> pd.Categorical:
         import pandas as pd
 
-        values = cut([text(value) for value in self._index[name]])
+        values = truncate([text(value) for value in self._index[name]])
         if name in ("category", "failure_class"):
             values = [value or "unknown" for value in values]
         places = self._joined(name, "int32")
         if len(set(values)) < len(values):  # texts that became equal: None and "", 1 and "1"
-            merged = Index()
+            merged = StringTable()
             places = np.array([merged[value] for value in values], dtype="int32")[places]
             values = list(merged)
         return pd.Categorical.from_codes(

@@ -37,7 +37,7 @@ def ledger_of_run(run: RunPaths) -> Ledger:
     # In the order of the submission, as far as it is known.
     keys = sorted(endings, key=lambda key: str(endings[key].get("submitted_at") or ""))
     for key in dict.fromkeys([*keys, *last_failure]):
-        _enter(ledger, key, endings.get(key), last_failure.get(key))
+        _add_task(ledger, key, endings.get(key), last_failure.get(key))
     return ledger
 
 
@@ -56,7 +56,7 @@ def attempts_of_run(run: RunPaths, task_id: str) -> list[AttemptRow]:
     return join_attempts(failed, ended)
 
 
-def _enter(ledger: Ledger, key: str, ending: Row | None, failure: Row | None) -> None:
+def _add_task(ledger: Ledger, key: str, ending: Row | None, failure: Row | None) -> None:
     known = ending or failure or {}
     both = dict(failure or {})
     both.update((name, value) for name, value in known.items() if value is not None)

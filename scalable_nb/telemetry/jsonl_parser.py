@@ -27,7 +27,7 @@ Whole = Annotated[int, msgspec.Meta(gt=-(2**53), lt=2**53)]
 Finite = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 
 
-class Index(dict[Any, int]):
+class StringTable(dict[Any, int]):
     """Gives every new key the next number, at the speed of a look-up for known ones."""
 
     def __missing__(self, key: Any) -> int:
@@ -35,24 +35,24 @@ class Index(dict[Any, int]):
         return place
 
 
-class Texts:
+class TextColumn:
     """Texts of many rows, packed now and then: as Python objects they take twice the memory."""
 
     def __init__(self) -> None:
-        self._loose: list[str] = []
+        self._pending: list[str] = []
         self._packed: list[pd.Series[str]] = []
 
     def extend(self, values: Iterable[str]) -> None:
         """Add some."""
-        self._loose.extend(values)
-        if len(self._loose) >= _PACK:
+        self._pending.extend(values)
+        if len(self._pending) >= _PACK:
             self._pack()
 
     def _pack(self) -> None:
         import pandas as pd
 
-        self._packed.append(pd.Series(cut(self._loose), dtype="str"))
-        self._loose = []
+        self._packed.append(pd.Series(truncate(self._pending), dtype="str"))
+        self._pending = []
 
     def joined(self) -> pd.Series[str]:
         """All of them, each of at most `MAX_TEXT_CHARS`."""
@@ -76,7 +76,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def codes(values: Sequence[Any], index: Index) -> Array:
+def codes(values: Sequence[Any], index: StringTable) -> Array:
     """The number of each value in ``index``."""
     first = values[0]
     if values.count(first) == len(values):
@@ -96,14 +96,14 @@ def times(values: Sequence[Any]) -> Array:
     try:
         stamps = "".join(values).encode("ascii")
         if len(stamps) == len(_STAMP) * len(values):
-            return _times_of_ours(stamps)
+            return _times_in_utc(stamps)
     except (TypeError, ValueError):
         pass  # another way to write times, or something else: one by one
     found = [_time(value) for value in values]
     return np.array([at and at.replace(tzinfo=None) for at in found], dtype="datetime64[us]")
 
 
-def _times_of_ours(text: bytes) -> Array:
+def _times_in_utc(text: bytes) -> Array:
     """Times that `utc_iso` wrote, all at once."""
     signs = np.frombuffer(text, dtype="S1").reshape(-1, len(_STAMP))
     if (signs[:, -6:] != np.frombuffer(b"+00:00", dtype="S1")).any():
@@ -118,7 +118,7 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
 
 
-def cut(values: list[str]) -> list[str]:
+def truncate(values: list[str]) -> list[str]:
     """Texts of at most `MAX_TEXT_CHARS`."""
     if max(map(len, values), default=0) <= MAX_TEXT_CHARS:
         return values

@@ -136,7 +136,7 @@ def _refresh(session: ScalableSession) -> None:
 
 
 def card_bundle(
-    status: SessionStatus, look: Callable[[], SessionStatus] | None = None
+    status: SessionStatus, refresh: Callable[[], SessionStatus] | None = None
 ) -> dict[str, Any]:
     """The card in all its forms; of these only a terminal's, which is not kept, has the link.
 
@@ -144,7 +144,7 @@ def card_bundle(
     ----------
     status : SessionStatus
         What it says.
-    look : callable, optional
+    refresh : callable, optional
         Gives the status of a later time, see `LiveCard`.
     """
     from scalable_nb.widgets.session_card import card_html, card_text
@@ -157,7 +157,7 @@ def card_bundle(
     return {
         "text/plain": card_text(status),
         "text/html": card_html(status),
-        **LiveCard(status, look).view(),
+        **LiveCard(status, refresh).view(),
     }
 
 

@@ -34,7 +34,7 @@ class LiveCard(anywidget.AnyWidget):
     ----------
     status : SessionStatus
         What the card says at first.
-    look : callable, optional
+    refresh : callable, optional
         Gives the status of now, or raises a `SessionError` once there is none. Without it the
         card stays as it is.
 
@@ -54,38 +54,38 @@ class LiveCard(anywidget.AnyWidget):
     is_live = traitlets.Bool().tag(sync=True)
 
     def __init__(
-        self, status: SessionStatus, look: Callable[[], SessionStatus] | None = None
+        self, status: SessionStatus, refresh: Callable[[], SessionStatus] | None = None
     ) -> None:
         super().__init__(
-            title=card_title(status), facts=card_facts(status), is_live=look is not None
+            title=card_title(status), facts=card_facts(status), is_live=refresh is not None
         )
         self._status = status
-        self._look = look
+        self._refresh = refresh
         let_callbacks_run_in_subshells(self.comm)
-        self.on_msg(self._answer)
+        self.on_msg(self._on_message)
 
-    def _answer(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         kind = content.get("type")
         if kind == "dashboard":
             way, link = self._status.dashboard_way, self._status.dashboard_link
             self.send({"type": "dashboard", "way": way, "link": link})
-        elif kind == "look" and self._look is not None:
+        elif kind == "look" and self._refresh is not None:
             # A host that hangs must not keep the kernel from its cells.
-            looking = threading.Thread(target=self._look_again, args=(self._look,), daemon=True)
-            looking.start()
+            thread = threading.Thread(target=self._run_refresh, args=(self._refresh,), daemon=True)
+            thread.start()
 
-    def _look_again(self, look: Callable[[], SessionStatus]) -> None:
+    def _run_refresh(self, refresh: Callable[[], SessionStatus]) -> None:
         try:
-            self._take(look)
+            self._update(refresh)
         finally:
             self.send({"type": "looked"})
 
-    def _take(self, look: Callable[[], SessionStatus]) -> None:
+    def _update(self, refresh: Callable[[], SessionStatus]) -> None:
         try:
-            self._status = look()
+            self._status = refresh()
             facts = card_facts(self._status)
         except SessionError as error:  # closed, or its host died
-            self._look = None
+            self._refresh = None
             self._status = replace(self._status, state="ended")
             facts = {"ended": str(error), "run folder": str(self._status.folder)}
         except OSError:  # not reached this time; whether it is gone, the next look tells
@@ -93,7 +93,7 @@ class LiveCard(anywidget.AnyWidget):
             return
         with self.hold_sync():
             self.title, self.facts = card_title(self._status), facts
-            self.is_live = self._look is not None
+            self.is_live = self._refresh is not None
 
     def view(self) -> dict[str, Any]:
         """What stands for it in an output."""

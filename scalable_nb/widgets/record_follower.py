@@ -22,12 +22,12 @@ class Follower:
     ----------
     step : callable
         Brings the view up to date.
-    is_going_on : callable
+    is_running : callable
         Whether there may be more; after it said no, ``step`` is called once more.
     """
 
-    def __init__(self, step: Callable[[], None], is_going_on: Callable[[], bool]) -> None:
-        self._step, self._is_going_on = step, is_going_on
+    def __init__(self, step: Callable[[], None], is_running: Callable[[], bool]) -> None:
+        self._step, self._is_running = step, is_running
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="failure-explorer", daemon=True)
         self._thread.start()
@@ -44,7 +44,7 @@ class Follower:
     def _follow(self) -> None:
         pause_s, is_last = _INTERVAL_S, False
         while not is_last and not self._closed.wait(pause_s):
-            is_last = not self._is_going_on()
+            is_last = not self._is_running()
             began = time.perf_counter()
             try:
                 self._step()

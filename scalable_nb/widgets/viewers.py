@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 #: Silence of an idle kernel's pages after which nobody looks; several times their interval.
-PATIENCE_S: Final = 90.0
+VIEWER_TIMEOUT_S: Final = 90.0
 
 
 class Kernel:
@@ -62,7 +62,7 @@ class Viewers:
         last = self._last_seen_at
         if last > float("-inf"):
             last = max(last, self._kernel.idle_since)
-        return max(0.0, last + PATIENCE_S - self._kernel.clock())
+        return max(0.0, last + VIEWER_TIMEOUT_S - self._kernel.clock())
 
     @property
     def are_present(self) -> bool:

@@ -104,7 +104,7 @@ def test_a_call_is_reproduced_in_this_process(
     assert "in divide" in came.details
     outcome = controls.act("reproduce", [key_text(future.key)])
     assert "raised ZeroDivisionError: division by zero `%debug`" in outcome.text
-    assert outcome.then is None
+    assert outcome.follow_up is None
 
 
 async def later(x: int) -> int:
@@ -130,8 +130,8 @@ def test_a_crash_is_reproduced_in_a_child_process(
     wait(future)
     outcome = controls.act("reproduce", [key_text(future.key)])
     assert "child process" in outcome.text
-    assert outcome.then is not None
-    came = outcome.then()
+    assert outcome.follow_up is not None
+    came = outcome.follow_up()
     assert "took its process with it (signal 11)" in came.text
     assert "Segmentation fault" in came.details
     assert "in crash" in came.details

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scalable_nb import cacheable
-from scalable_nb.cache.index import STALE_AFTER_S, IndexBusyError, OwnerLock, ResultIndex
+from scalable_nb.cache.index import STALE_AFTER_S, FileLock, IndexBusyError, ResultIndex
 from scalable_nb.cache.maintenance import cache_info, clear_cache, explain_miss, verify_cache
 from scalable_nb.cache.store import OversizedResultError, ResultStore
 
@@ -105,10 +105,10 @@ def test_an_owner_elsewhere_is_believed_while_its_heart_beats(tmp_path: Path) ->
     owner = {"pid": 7, "host": "twin", "boot_id": "another", "alive_at": time.time()}
     path.write_text(json.dumps(owner))
     with pytest.raises(IndexBusyError, match=r'"pid": 7, "host": "twin".*alive 0 s ago'):
-        OwnerLock(path)
+        FileLock(path)
     path.write_text(json.dumps({**owner, "alive_at": time.time() - STALE_AFTER_S - 1}))
-    lock = OwnerLock(path)
+    lock = FileLock(path)
     assert json.loads(path.read_text())["pid"] == os.getpid()
     lock.close()
     lock.close()
-    OwnerLock(path).close()
+    FileLock(path).close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalable_nb.widgets.viewers import PATIENCE_S, Kernel, Viewers
+from scalable_nb.widgets.viewers import VIEWER_TIMEOUT_S, Kernel, Viewers
 
 
 class Clock:
@@ -17,15 +17,15 @@ def test_silence_counts_only_while_the_kernel_could_hear() -> None:
     clock = Clock()
     kernel = Kernel(clock)
     viewers = Viewers(kernel)
-    clock.now += PATIENCE_S - 1
+    clock.now += VIEWER_TIMEOUT_S - 1
     assert viewers.are_present
     kernel.begin_cell()
     clock.now += 100_000
     assert viewers.are_present
     assert viewers.expires_in_s() is None
     kernel.end_cell()
-    assert viewers.expires_in_s() == PATIENCE_S
-    clock.now += PATIENCE_S
+    assert viewers.expires_in_s() == VIEWER_TIMEOUT_S
+    clock.now += VIEWER_TIMEOUT_S
     assert not viewers.are_present
 
 
@@ -34,9 +34,9 @@ def test_who_is_heard_stays_and_who_leaves_is_gone_at_once() -> None:
     clock = Clock()
     kernel = Kernel(clock)
     viewers = Viewers(kernel)
-    clock.now += PATIENCE_S - 1
+    clock.now += VIEWER_TIMEOUT_S - 1
     viewers.record_seen()
-    clock.now += PATIENCE_S - 1
+    clock.now += VIEWER_TIMEOUT_S - 1
     assert viewers.are_present
     viewers.leave()
     assert not viewers.are_present

@@ -142,7 +142,7 @@ def test_a_page_that_lost_a_frame_is_healed_though_it_cannot_ask(
     late = FrameReader()
     assert late.read(list(comm.frames())[-1])
     assert late.rows[0]["state"] == TaskState.RUNNING
-    assert table._rest_s() > 60  # nothing more to do until something changes
+    assert table._wait_s() > 60  # nothing more to do until something changes
 
 
 def test_only_the_chosen_tasks_are_shown_also_those_to_come(mirror: FakeMirror, make: Any) -> None:
@@ -177,7 +177,7 @@ class Controls:
     def act(self, action: str, task_ids: Any) -> Outcome:
         self.asked.append((action, *task_ids))
         if action == "reproduce":
-            return Outcome("running ...", then=lambda: Outcome("raised", "a traceback"))
+            return Outcome("running ...", follow_up=lambda: Outcome("raised", "a traceback"))
         return Outcome(f"{len(task_ids)} tasks")
 
     def pauses(self) -> Any:

@@ -90,10 +90,10 @@ class Encoder:
         """
         try:
             try:
-                return self._apart(value)
+                return self._separate_digest(value)
             except _CycleError:
                 self._forget(is_numbered=True)
-                return hashlib.sha256(b"cyclic" + self._apart(value)).digest()
+                return hashlib.sha256(b"cyclic" + self._separate_digest(value)).digest()
         except RecursionError as error:
             raise NotEncodableError("it is nested too deeply") from error
         finally:
@@ -129,7 +129,7 @@ class Encoder:
             # Numbers would follow the order of the set, which differs between processes.
             raise NotEncodableError("it contains itself, by way of a set")
         self._sets += 1
-        digests = sorted(self._apart(value) for value in values)
+        digests = sorted(self._separate_digest(value) for value in values)
         self._sets -= 1
         self.feed(b"%d:" % len(digests) + b"".join(digests))
 
@@ -153,7 +153,7 @@ class Encoder:
 
     # --- internals -------------------------------------------------------------------
 
-    def _apart(self, value: object) -> bytes:
+    def _separate_digest(self, value: object) -> bytes:
         outer, inner = self.feed, hashlib.sha256()
         self.feed = inner.update
         try:

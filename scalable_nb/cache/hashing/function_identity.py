@@ -64,7 +64,7 @@ class Identity:
 
     def refresh(self) -> bytes:
         """The digest as of now; walks again only where something was rebound, or may differ."""
-        if not self._walk.still_holds():
+        if not self._walk.is_current():
             walk = _Walk()
             self.digest = walk.run(self._function)
             self._walk = walk
@@ -138,7 +138,7 @@ class _Walk:
             if isinstance(each, FunctionType)
         }
 
-    def still_holds(self) -> bool:
+    def is_current(self) -> bool:
         """Whether everything that was read is what it was."""
         return (
             not self._may_change

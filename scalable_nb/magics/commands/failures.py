@@ -24,11 +24,11 @@ def _run(context: Context, options: Namespace) -> FailureExplorer:
     return FailureExplorer(
         run,
         title=run.run_id,
-        is_going_on=partial(_goes_on, session) if session is not None and is_ours else None,
+        is_running=partial(_is_running, session) if session is not None and is_ours else None,
     )
 
 
-def _goes_on(session: ScalableSession) -> bool:
+def _is_running(session: ScalableSession) -> bool:
     return session.is_live and session.is_host_alive()
 
 

@@ -28,7 +28,7 @@ _SELECTABLE: Final = (*CLASSES, POINTS, TIMELINE)
 
 #: Called with dimensions of a selection and what is chosen there: numbers of lines, bars or
 #: rows; of ``duration_s`` seconds. Then whether it was a click: a second one takes it back.
-OnChoice = Callable[[Mapping[str, Sequence[float]], bool], None]
+OnSelection = Callable[[Mapping[str, Sequence[float]], bool], None]
 
 
 class _Width(anywidget.AnyWidget):
@@ -44,12 +44,12 @@ class FailureChart(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
     ----------
     figure : plotly.graph_objects.Figure
         From `scalable_nb.figures.explorer_figure`.
-    on_choice : callable
-        See `OnChoice`.
+    on_selection : callable
+        See `OnSelection`.
     """
 
-    def __init__(self, figure: go.Figure, on_choice: OnChoice) -> None:
-        self._on_choice = on_choice
+    def __init__(self, figure: go.Figure, on_selection: OnSelection) -> None:
+        self._on_selection = on_selection
         self._figure = go.FigureWidget(figure)
         # Measured again when `_Width` says so.
         self._figure._config = {**self._figure._config, "responsive": True, "displaylogo": False}
@@ -67,7 +67,7 @@ class FailureChart(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
             self._figure.layout.update(figure.layout.to_plotly_json(), overwrite=True)
 
     def mark(self, chosen: Mapping[str, Sequence[float] | None]) -> None:
-        """Let what is chosen stand out, by dimension as for `OnChoice`; None for all alike."""
+        """Let what is chosen stand out, by dimension as for `OnSelection`; None for all alike."""
         lines = chosen.get("error_class")
         with self._figure.batch_update():
             for place in CLASSES:
@@ -95,16 +95,16 @@ class FailureChart(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         # plotly calls all traces of a subplot; the one that was hit has points.
         if points.ys:
             dimension = _CLICKABLE[points.trace_index]
-            self._on_choice({dimension: _lines(dimension, points)[:1]}, True)
+            self._on_selection({dimension: _lines(dimension, points)[:1]}, True)
 
     def _selected(self, trace: Any, points: Any, selector: Any) -> None:
         if not points.ys:
             return
         dimension = _CLICKABLE[points.trace_index]
-        choices: dict[str, Sequence[float]] = {dimension: _lines(dimension, points)}
+        selected: dict[str, Sequence[float]] = {dimension: _lines(dimension, points)}
         if points.trace_index == POINTS:
-            choices["duration_s"] = points.xs
-        self._on_choice(choices, False)
+            selected["duration_s"] = points.xs
+        self._on_selection(selected, False)
         # What is chosen stands out by itself. The page alone knows of the outline: to set
         # the layout's property, which is empty here, would send nothing.
         self._figure._send_relayout_msg({"selections": []})

@@ -60,7 +60,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         Shown above everything; a run's own name where none is given.
     timeout_s : float, optional
         A limit to draw; that of the timeouts themselves where it is not given.
-    is_going_on : callable, optional
+    is_running : callable, optional
         Whether there may be more; the explorer then follows by itself.
     tasks : iterable of mapping
         Rows of ``tasks.jsonl``, where ``rows`` are rows.
@@ -82,13 +82,13 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         *,
         title: str = "",
         timeout_s: float | None = None,
-        is_going_on: Callable[[], bool] | None = None,
+        is_running: Callable[[], bool] | None = None,
         tasks: Iterable[Row] = (),
     ) -> None:
         paths = rows if isinstance(rows, RunPaths) else getattr(rows, "paths", None)
         self._paths = paths if isinstance(paths, RunPaths) else None
         self._title = title or (f"Failures of {self._paths.run_id}" if self._paths else "")
-        self._timeout_s, self._is_going_on = timeout_s, is_going_on
+        self._timeout_s, self._is_running = timeout_s, is_running
         self._records = records_of(self._paths or rows, tasks)
         self._actions: Actions | None = RunActions(self._paths) if self._paths else None
         self._follower: Follower | None = None
@@ -241,7 +241,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         if self._chart is not None:
             self._chart.draw(self._view.explorer_figure())
         elif self._is_shown and len(self.frame):
-            self._chart = FailureChart(self._view.explorer_figure(), self._on_choice)
+            self._chart = FailureChart(self._view.explorer_figure(), self._on_selection)
         if self._chart is not None:
             self._chart.mark(self._view.marks())
         self._panel.arrange(self._chart, not len(self.frame))
@@ -270,10 +270,10 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         with self._showing_problems():
             self._answers[what](value)
 
-    def _on_choice(self, choices: Mapping[str, Sequence[float]], is_click: bool) -> None:
+    def _on_selection(self, selected: Mapping[str, Sequence[float]], is_click: bool) -> None:
         with self._showing_problems(), self._lock:
             chosen = self.selection
-            for dimension, lines in choices.items():
+            for dimension, lines in selected.items():
                 value = self._view.value_at(dimension, lines)
                 if not is_click:
                     chosen = chosen.without(dimension)
@@ -296,9 +296,9 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             return
         outcome = self._actions.reproduce(str(chosen[1].get("task_id") or ""))
         self._show_outcome(outcome)
-        if outcome.then is not None:
+        if outcome.follow_up is not None:
             # The kernel has other things to do meanwhile.
-            threading.Thread(target=self._finish, args=[outcome.then], daemon=True).start()
+            threading.Thread(target=self._finish, args=[outcome.follow_up], daemon=True).start()
 
     def _finish(self, rest: Callable[[], Outcome]) -> None:
         with self._showing_problems():
@@ -341,8 +341,8 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
             if not self._is_shown:
                 self._is_shown = True
                 self._show()
-                if self._is_going_on is not None:
-                    self._follower = Follower(self.refresh, self._is_going_on)
+                if self._is_running is not None:
+                    self._follower = Follower(self.refresh, self._is_running)
             shown = (self._title, self.frame, self.groups, self.findings)
             first = self.groups["example"].head(1).tolist()
             example = self._records.row(int(first[0])) if first else None

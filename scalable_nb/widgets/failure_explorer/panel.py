@@ -139,7 +139,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         for name, count in zip(table["failure_class"].tolist(), counts, strict=True):
             options.append((f"{one_line(name, 60) or 'other classes'} ({count:,})", name))
         chosen = view.selection.error_class
-        self._give(self._class, options, _ALL if chosen is None else chosen[0])
+        self._set_options(self._class, options, _ALL if chosen is None else chosen[0])
 
     def _fill_kinds(self, view: FailureView) -> None:
         options = [
@@ -148,9 +148,9 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
         ]
         if self._list.rows != (rows := max(3, min(9, len(options)))):
             self._list.rows = rows
-        self._give(self._list, options, self._list.value)
+        self._set_options(self._list, options, self._list.value)
 
-    def _give(self, chooser: Any, options: list[tuple[str, Any]], wanted: Any) -> None:
+    def _set_options(self, chooser: Any, options: list[tuple[str, Any]], wanted: Any) -> None:
         """Give options without losing the choice, in one message to the page or none."""
         values = [value for _, value in options]
         wanted = wanted if wanted in values else next(iter(values), None)

@@ -13,7 +13,7 @@ from scalable_nb.diagnosis.diagnose import diagnose
 from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.diagnosis.selection import Selection
 from scalable_nb.figures.error_classes import shown_classes
-from scalable_nb.figures.explorer_figure import Seen, explorer_figure
+from scalable_nb.figures.explorer_figure import ExplorerData, explorer_figure
 from scalable_nb.telemetry.aggregates import (
     failure_groups,
     limits_of,
@@ -141,7 +141,7 @@ class FailureView:
     def explorer_figure(self) -> go.Figure:
         """All panels in one figure."""
         return explorer_figure(
-            Seen(
+            ExplorerData(
                 self.by_class,
                 self.timeline,
                 self.places,

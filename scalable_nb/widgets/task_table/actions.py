@@ -38,13 +38,13 @@ class Outcome:
         One line.
     details : str
         A traceback or what was printed.
-    then : callable, optional
+    follow_up : callable, optional
         Does the rest, which takes long, and gives the outcome of that.
     """
 
     text: str
     details: str = ""
-    then: Callable[[], Outcome] | None = None
+    follow_up: Callable[[], Outcome] | None = None
 
 
 class Controls(Protocol):
@@ -196,7 +196,7 @@ class SessionControls:
 
         (task_id,) = task_ids
         (key,) = self._keys(task_ids)
-        return _made_again(call_of_session(self._session, task_id, key))
+        return _run_call(call_of_session(self._session, task_id, key))
 
 
 class RunControls:
@@ -238,7 +238,7 @@ class RunControls:
             from scalable_nb.resubmission.find_call import call_of_run
 
             (task_id,) = task_ids
-            return _made_again(call_of_run(self._paths, task_id))
+            return _run_call(call_of_run(self._paths, task_id))
         raise SubmitError(f"the session of run {self._paths.run_id} is over: nothing can {action}")
 
     def pauses(self) -> Sequence[Pause]:
@@ -256,7 +256,7 @@ class RunControls:
         self.act(choice, [])
 
 
-def _made_again(call: FailedCall) -> Outcome:
+def _run_call(call: FailedCall) -> Outcome:
     """Make a call now where that is safe, else later in a child process."""
 
     def run() -> Outcome:
@@ -264,7 +264,7 @@ def _made_again(call: FailedCall) -> Outcome:
         hint = " `%debug` looks into it." if came.error is not None else ""
         return Outcome(came.text + hint, came.details)
 
-    return Outcome("Running in a child process …", then=run) if call.needs_child else run()
+    return Outcome("Running in a child process …", follow_up=run) if call.needs_child else run()
 
 
 def _tasks(count: int) -> str:

@@ -92,9 +92,9 @@ class PageRequests:
         keys = [self._key_of(int(row)) for row in content["rows"]]
         outcome = self._controls.act(str(content["action"]), keys)
         self._report_outcome(content["id"], outcome)
-        if outcome.then is not None:
+        if outcome.follow_up is not None:
             # The kernel has other things to do meanwhile.
-            arguments = (content["id"], outcome.then)
+            arguments = (content["id"], outcome.follow_up)
             threading.Thread(target=self._finish, args=arguments, daemon=True).start()
 
     def _finish(self, number: int, rest: Callable[[], Outcome]) -> None:

@@ -87,7 +87,7 @@ class RowStream:
 
     def _start_over(self) -> None:
         self._ledger_id = self.ledger.ledger_id
-        self._is_begun = False
+        self._has_started = False
         self._since = 0
         self._strings_sent = 0
         self._rows_named = 0
@@ -113,7 +113,7 @@ class RowStream:
         if self.keys is None:
             return None
         self._check_ledger()
-        self._look_for_keys()
+        self._find_rows()
         return self._rows
 
     def key(self, row: int) -> str:
@@ -133,10 +133,10 @@ class RowStream:
         """What changed since the last frame; None when nothing of this table did."""
         with self.lock:
             self._check_ledger()
-            is_next = self._is_begun
+            is_next = self._has_started
             if is_next and not self.ledger.has_changed(self._since):
                 return None
-            content = self._take_changes() if is_next else self._take_everything()
+            content = self._changed_content() if is_next else self._full_content()
         if not is_next:
             return self._encode(None, content)
         if not content.rows and not content.has_strings:
@@ -148,20 +148,20 @@ class RowStream:
         """Everything as it is now, under the number of the last frame."""
         with self.lock:
             self._check_ledger()
-            content = self._take_everything()
+            content = self._full_content()
         return self._encode(None, content)
 
-    def _take_everything(self) -> _Content:
-        if not self._is_begun:  # nobody has anything yet: the frames go on from here
-            self._is_begun = True
-            self._take_changes()
+    def _full_content(self) -> _Content:
+        if not self._has_started:  # nobody has anything yet: the frames go on from here
+            self._has_started = True
+            self._changed_content()
         places, _, sections = self._changes(0)
         labels = self.ledger.labels if self.keys is None else self._labels_of_keys()
         sections.append(("labels", "J", _json(labels)))
         sections.append(("strings", "J", _json(self.ledger.strings)))
         return _Content(len(places), 0, sections)
 
-    def _take_changes(self) -> _Content:
+    def _changed_content(self) -> _Content:
         known, first_string = self._rows_named, self._strings_sent
         places, rows, sections = self._changes(self._since)
         self._since = self.ledger.seq
@@ -180,7 +180,7 @@ class RowStream:
         places = rows = np.frombuffer(delta["rows"], np.uint32)
         chosen: Any = slice(None)
         if self.keys is not None:
-            self._look_for_keys()
+            self._find_rows()
             found = self._place_of[rows]
             chosen = found >= 0
             places, rows = found[chosen].astype(np.uint32), rows[chosen]
@@ -190,7 +190,7 @@ class RowStream:
             sections.append((name, code, np.frombuffer(values, code)[chosen].tobytes()))
         return places, rows, sections
 
-    def _look_for_keys(self) -> None:
+    def _find_rows(self) -> None:
         row_of = self.ledger.row_of
         grown = len(self.ledger) - len(self._place_of)
         if grown:

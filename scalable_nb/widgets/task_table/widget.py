@@ -144,7 +144,7 @@ class TaskTable(anywidget.AnyWidget):
         self._snapshot_seq = 0
         self._snapshot_at = 0.0
         self._outputs = SavedOutputs(self._render)
-        self._wake = threading.Event()
+        self._has_work = threading.Event()
         self._unsubscribe: Callable[[], None] | None = None
         self._is_closed = False
         super().__init__(
@@ -155,8 +155,8 @@ class TaskTable(anywidget.AnyWidget):
             status=mirror.status,
         )
         let_callbacks_run_in_subshells(self.comm)
-        self.on_msg(self._answer)
-        self._attend()
+        self.on_msg(self._on_message)
+        self._update_subscription()
         _open_tables.add(self)
         if mirror.status == "live":
             threading.Thread(target=self._follow, name="scalable-task-table", daemon=True).start()
@@ -166,7 +166,7 @@ class TaskTable(anywidget.AnyWidget):
         cls, ledger: Ledger, *, title: str = "", controls: Controls | None = None
     ) -> Self:
         """The table of a finished run, whose ledger does not change any more."""
-        return cls(_Finished(ledger), title=title, controls=controls)
+        return cls(_FinishedRunMirror(ledger), title=title, controls=controls)
 
     @property
     def is_open(self) -> bool:
@@ -177,35 +177,35 @@ class TaskTable(anywidget.AnyWidget):
         """Take the table away, here and in every page; closing twice is harmless."""
         if not self._is_closed:
             self._is_closed = True
-            self._attend()
-            self._wake.set()
+            self._update_subscription()
+            self._has_work.set()
             _open_tables.discard(self)
         super().close()
 
     # --- following the ledger -----------------------------------------------------
 
-    def _attend(self) -> None:
+    def _update_subscription(self) -> None:
         """Follow the ledger while somebody looks, and no longer."""
         is_wanted = self._viewers.are_present and not self._is_closed
         with self._lock:
             unsubscribe = self._unsubscribe
             if is_wanted and unsubscribe is None:
-                self._unsubscribe = self._mirror.subscribe(self._note)
+                self._unsubscribe = self._mirror.subscribe(self._on_delta)
             elif not is_wanted and unsubscribe is not None:
                 self._unsubscribe = None
                 unsubscribe()
 
-    def _note(self, delta: Delta) -> None:
+    def _on_delta(self, delta: Delta) -> None:
         # In the client's IO thread, which must not wait for this one.
         self._stream.clock_offset_s = delta["now_at"] - time.time()
-        self._wake.set()
+        self._has_work.set()
 
     def _follow(self) -> None:
         while not self._is_closed:
-            self._wake.wait(self._rest_s())
-            self._wake.clear()
+            self._has_work.wait(self._wait_s())
+            self._has_work.clear()
             try:
-                self._attend()
+                self._update_subscription()
                 if self._unsubscribe is not None:
                     self._push()
             except Exception as error:
@@ -217,7 +217,7 @@ class TaskTable(anywidget.AnyWidget):
                 return  # and was told so
             time.sleep(FRAME_INTERVAL_S)
 
-    def _rest_s(self) -> float | None:
+    def _wait_s(self) -> float | None:
         """How long there is nothing to do, unless something changes."""
         with self._lock:
             if self._unsubscribe is None:
@@ -289,16 +289,16 @@ class TaskTable(anywidget.AnyWidget):
 
     # --- what the page asks -------------------------------------------------------
 
-    def _answer(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         kind = content.get("type")
         if kind == "resync":
             self.send_state("snapshot")
         elif kind == "watch":
             self._viewers.record_seen()
-            self._wake.set()
+            self._has_work.set()
         elif kind == "unwatch":
             self._viewers.leave()
-            self._wake.set()
+            self._has_work.set()
         else:
             self._requests.answer(content)
 
@@ -345,7 +345,7 @@ class TaskTable(anywidget.AnyWidget):
         }
 
 
-class _Finished:
+class _FinishedRunMirror:
     """A ledger that nobody changes any more, in the shape of a mirror."""
 
     status = "finished"
@@ -369,7 +369,7 @@ def begin_cell(*_: Any) -> None:
     """
     THIS_KERNEL.begin_cell()
     for table in list(_open_tables):
-        table._wake.set()
+        table._has_work.set()
 
 
 def finish_outputs(*_: Any) -> None:
