@@ -111,12 +111,12 @@ def _lines(rows: int) -> Iterator[bytes]:
         values: dict[str, Any] = {
             "size": dice.random() * 9, "number": number, "year": dice.randrange(1990, 2030)
         }  # fmt: skip
-        told = message.format(**values)
+        text = message.format(**values)
         is_final = number % 4 == 3
         row = FailureRow(
             run_id="run-20260301T120000Z-demo-0123abcd",
             failure_class=name,
-            message=told,
+            message=text,
             timestamp=utc_iso(1_770_000_000 + number / 50),
             provider="slurm",
             task_id=f"run_simulation-{dice.getrandbits(128):032x}",
@@ -135,7 +135,7 @@ def _lines(rows: int) -> Iterator[bytes]:
             category=category,
             fingerprint=f"{len(name):016x}",
             error_module="builtins",
-            traceback=f"{_TRACEBACK}{name}: {told}\n",
+            traceback=f"{_TRACEBACK}{name}: {text}\n",
             worker=f"worker-{number % 64}",
             host=f"n{number % 16}",
             job_id=str(4000 + number % 64),

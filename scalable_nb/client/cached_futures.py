@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.submission import PackedCall, Submission
+from scalable_nb.protocol.messages import AnsweredCalls
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 
 logger = logging.getLogger(__name__)
 
@@ -120,15 +123,13 @@ class CachedFutures:
         return self._by_key.pop(key, None) is not None
 
     def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
-        batch = submission.batch
-        self.reports_sent += 1
-        self._transport.send(
-            {
-                "op": "scalable-answered",
-                "result_keys": [each.call.result_key for each in answered.values()],
-                **batch.with_previews({k: each.preview for k, each in answered.items()}).to_wire(),
-            }
+        previews = {key: each.preview for key, each in answered.items()}
+        message = AnsweredCalls(
+            submission.batch.with_previews(previews),
+            result_keys=tuple(each.call.result_key for each in answered.values()),
         )
+        self.reports_sent += 1
+        self._transport.send(stream_message(Operation.CALLS_ANSWERED, message))
 
 
 def input_keys(packed: Mapping[Any, PackedCall]) -> set[Any]:

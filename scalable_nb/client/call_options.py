@@ -23,7 +23,7 @@ from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 from scalable_nb.manifest.schema import Manifest
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import BatchMessage
 
 #: Results of a batch with a name are stored in the run folder up to this size, each.
 STORED_WITH_A_NAME_BYTES: Final = 1 << 20
@@ -147,9 +147,9 @@ class CallOptions:
             record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
         )
 
-    def batch(self, name: str, func: Callable[..., Any]) -> Batch:
+    def batch(self, name: str, func: Callable[..., Any]) -> BatchMessage:
         """A new batch of calls on these terms."""
-        return Batch(
+        return BatchMessage(
             batch_id=uuid.uuid4().hex,
             name=name,
             function=funcname(func),

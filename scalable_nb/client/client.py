@@ -39,7 +39,7 @@ from scalable_nb.dask_adapter.graphs import keys_in
 from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
     from scalable_nb.telemetry.journal_replay import AttemptRow

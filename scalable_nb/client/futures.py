@@ -10,7 +10,7 @@ from distributed import Future
 
 from scalable_nb.client.context import SessionClient, SessionHandle
 from scalable_nb.errors import RemoteError, SessionError
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
+from scalable_nb.protocol.messages import (
+    AdaptRequest,
+    CallReply,
+    CallRequest,
+    CancelRequest,
+    EmptyMessage,
+    JoinRequest,
+    LedgerRequest,
+    ResubmitReply,
+    ResubmitRequest,
+    ResumeRequest,
+    ScaleRequest,
+    StatusReply,
+    TaskCount,
+    TaskKeys,
+    WorkerCounts,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import Message, call
 from scalable_nb.telemetry.ledger import Delta
+
+M = TypeVar("M", bound=Message)
 
 
 class HostApi:
@@ -23,67 +44,70 @@ class HostApi:
 
     # --- the session -------------------------------------------------------------------
 
-    def status(self) -> Any:
+    def status(self) -> StatusReply:
         """Return workers, tasks, jobs and notices as the host sees them now."""
-        return self._call("status")
+        return self._get(Operation.STATUS, EmptyMessage(), StatusReply)
 
     def flush(self) -> None:
         """Have the journal written up to now."""
-        self._call("flush")
+        self._call(Operation.FLUSH)
 
     def stop(self) -> None:
         """Have the host end itself and its workers."""
-        self._call("stop")
+        self._call(Operation.STOP)
 
     def scale(self, count: int, component: str | None) -> dict[str, int]:
         """Set the number of workers; returns the wanted ones by component."""
-        return dict(self._call("scale", count=count, component=component))
+        return self._get(Operation.SCALE, ScaleRequest(count, component), WorkerCounts).counts
 
     def adapt(self, minimum: int, maximum: int, component: str | None) -> dict[str, int]:
         """Set limits of the number of workers; returns the wanted ones by component."""
-        values = {"minimum": minimum, "maximum": maximum, "component": component}
-        return dict(self._call("adapt", **values))
+        request = AdaptRequest(minimum, maximum, component)
+        return self._get(Operation.ADAPT, request, WorkerCounts).counts
 
     # --- tasks -------------------------------------------------------------------------
 
     def retry_now(self, keys: Sequence[Any]) -> int:
         """Start the next attempt of waiting tasks now; returns how many were waiting."""
-        return self._count("retry_now", keys)
+        return self._count(Operation.RETRY_NOW, keys)
 
     def give_up(self, keys: Sequence[Any]) -> int:
         """Let waiting tasks fail with their last error; returns how many were waiting."""
-        return self._count("give_up", keys)
+        return self._count(Operation.GIVE_UP, keys)
 
     def resume_tasks(self, keys: Sequence[Any]) -> int:
         """Resume paused tasks; returns how many were paused."""
-        return self._count("resume", keys)
+        return self._count(Operation.RESUME_TASKS, keys)
 
     def cancel_tasks(self, keys: Sequence[Any]) -> int:
         """Cancel unfinished tasks; returns how many there were."""
-        return self._count("cancel_tasks", keys)
+        return self._count(Operation.CANCEL_TASKS, keys)
 
     def resume_batches(self, names: Sequence[str] | None) -> int:
         """Resume paused batches, or all for None; returns how many tasks were paused."""
-        return int(self._call("resume_batches", batches=names))
+        request = ResumeRequest(_names(names))
+        return self._get(Operation.RESUME_BATCHES, request, TaskCount).count
 
     def cancel_batches(self, names: Sequence[str] | None, *, only_paused: bool) -> int:
         """Cancel the unfinished tasks of batches, or of all for None; returns their number."""
-        return int(self._call("cancel", batches=names, only_paused=only_paused))
+        request = CancelRequest(_names(names), only_paused)
+        return self._get(Operation.CANCEL_BATCHES, request, TaskCount).count
 
     def resubmit(
         self, keys: Sequence[Any], changes: dict[str, Any], named: Sequence[str], *, dry_run: bool
-    ) -> Any:
+    ) -> ResubmitReply:
         """Run failed tasks again under their own keys; returns which ones, and which are not."""
-        values = {"keys": keys, "changes": changes, "named": named, "dry_run": dry_run}
-        return self._call("resubmit", **values)
+        request = ResubmitRequest(tuple(keys), changes, tuple(named), dry_run)
+        return self._get(Operation.RESUBMIT, request, ResubmitReply)
 
-    def call_of(self, key: Any) -> Any:
+    def call_of(self, key: Any) -> CallReply | None:
         """Return what a task calls, or None if the host does not know it."""
-        return self._call("call", key=key)
+        return self._get(Operation.GET_CALL, CallRequest(key), CallReply)
 
     def join(self, keys: Sequence[Any]) -> list[Any]:
         """Let the host keep the results of tasks for this client, too; returns unknown keys."""
-        return list(self._call("join", client=self._transport.id, keys=keys))
+        request = JoinRequest(self._transport.id, tuple(keys))
+        return list(self._get(Operation.JOIN, request, TaskKeys).keys)
 
     async def ledger_delta(
         self, ledger_id: str, since: int, wait_s: float, reports_sent: int
@@ -100,30 +124,36 @@ class HostApi:
         reports_sent : int
             Messages about answered calls that the ledger is to contain.
         """
-        delta: Delta | None = await self._call_async(
-            "ledger",
-            ledger_id=ledger_id,
-            since=since,
-            wait_s=wait_s,
-            client=self._transport.id,
-            answered=reports_sent,
-        )
+        request = LedgerRequest(ledger_id, since, wait_s, self._transport.id, reports_sent)
+        delta: Delta | None = await self._call_async(Operation.GET_LEDGER, request)
         return delta
 
     # --- internals -----------------------------------------------------------------------
 
-    def _count(self, handler: str, keys: Sequence[Any]) -> int:
-        count: int = self._transport.sync(self._count_async, handler, keys)
+    def _count(self, operation: Operation, keys: Sequence[Any]) -> int:
+        count: int = self._transport.sync(self._count_async, operation, TaskKeys(tuple(keys)))
         return count
 
-    async def _count_async(self, handler: str, keys: Sequence[Any]) -> int:
-        return len(await self._call_async(handler, keys=keys))
+    async def _count_async(self, operation: Operation, tasks: TaskKeys) -> int:
+        return len(TaskKeys.from_wire(await self._call_async(operation, tasks)).keys)
 
-    def _call(self, handler: str, **values: Any) -> Any:
-        return self._transport.sync(self._call_async, handler, **values)
+    def _call(self, operation: Operation) -> None:
+        self._transport.sync(self._call_async, operation, EmptyMessage())
 
-    async def _call_async(self, handler: str, **values: Any) -> Any:
-        return await getattr(self._transport.scheduler, f"scalable_{handler}")(**values)
+    def _get(self, operation: Operation, message: Message, reply: type[M]) -> M:
+        received: M = self._transport.sync(self._get_async, operation, message, reply)
+        return received
+
+    async def _get_async(self, operation: Operation, message: Message, reply: type[M]) -> M | None:
+        values = await self._call_async(operation, message)
+        return reply.from_wire(values) if values is not None else None
+
+    async def _call_async(self, operation: Operation, message: Message) -> Any:
+        return await call(self._transport.scheduler, operation, message)
+
+
+def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 class LedgerFeed:

@@ -23,7 +23,7 @@ from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import BatchMessage
 
 _HIDDEN = "…"
 _MANY = 1000
@@ -70,7 +70,7 @@ class Submission:
 
     Attributes
     ----------
-    batch : Batch
+    batch : BatchMessage
     wire : dict
         The policy and the folder of stored results, for the annotation.
     scheduling : SchedulingOptions
@@ -82,7 +82,7 @@ class Submission:
         Digest of what the function is; empty where it has none.
     """
 
-    batch: Batch
+    batch: BatchMessage
     wire: Mapping[str, Any]
     scheduling: SchedulingOptions
     is_async: bool = False
@@ -283,7 +283,7 @@ def as_submission(task: RecordedTask, **changes: Any) -> Submission:
     batch = task.batch
     wire: Mapping[str, Any] = {**batch.wire, **changes}
     return Submission(
-        batch=Batch(
+        batch=BatchMessage(
             batch_id=batch.batch_id,
             name=batch.name,
             function=batch.function_name,

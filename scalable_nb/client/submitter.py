@@ -23,7 +23,10 @@ from scalable_nb.client.submission import (
     pack_calls,
 )
 from scalable_nb.dask_adapter.graphs import make_task
-from scalable_nb.protocol.messages import ANNOTATION
+from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.messages import ReopenedTasks
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
 
 #: Submissions within this time of a look at the host do not look again.
@@ -110,7 +113,7 @@ class Submitter:
         """Send calls to the host; ``is_known``: stored results had answered them before."""
         previews = {key: each.preview for key, each in packed.items()}
         batch = submission.batch.with_previews(previews, is_known=is_known)
-        self._transport.send({"op": "scalable-batch", **batch.to_wire()})
+        self._transport.send(stream_message(Operation.BATCH_SUBMITTED, batch))
         runner = run_async_attempt if submission.is_async else run_attempt
         graph = {
             key: make_task(key, runner, key, each.call, inputs=each.inputs)
@@ -136,4 +139,5 @@ class Submitter:
             return
         for key in keys:
             self._transport.futures[key].retry()
-        self._transport.send({"op": "scalable-reopen", "keys": keys, "terms": options.wire})
+        reopened = ReopenedTasks(tuple(keys), options.wire)
+        self._transport.send(stream_message(Operation.TASKS_REOPENED, reopened))

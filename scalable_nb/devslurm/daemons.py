@@ -66,7 +66,7 @@ class Daemon:
         except (FileNotFoundError, psutil.NoSuchProcess):
             return None
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The end of its log."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
@@ -98,7 +98,7 @@ def wait_until(
             continue
         happened = "ended while starting" if dead else f"were not ready after {timeout_s:g} s"
         names = ", ".join(daemon.name for daemon in dead or daemons)
-        words = "\n".join(f"{daemon.log}:\n{daemon.last_words()}" for daemon in dead or daemons)
+        words = "\n".join(f"{daemon.log}:\n{daemon.log_excerpt()}" for daemon in dead or daemons)
         raise StartError(f"{what}: {names} {happened}.\n{words}")
 
 

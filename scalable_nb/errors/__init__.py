@@ -29,6 +29,8 @@ __all__ = [
     "NoSessionError",
     "OutOfMemoryError",
     "PolicyError",
+    "ProtocolError",
+    "ProtocolVersionError",
     "RemoteError",
     "ResultValidationError",
     "RunFolderError",
@@ -186,6 +188,14 @@ class DaskVersionError(ScalableError, ImportError):
 
 class HostDiedError(SessionError, ConnectionError):
     """The process that owns the session ended while the session was in use."""
+
+
+class ProtocolError(ScalableError, TypeError):
+    """A message between two processes does not have the expected fields or types."""
+
+
+class ProtocolVersionError(SessionError):
+    """Another process runs a version of scalable_nb that this one cannot talk to."""
 
 
 # --- errors of tasks ---------------------------------------------------------

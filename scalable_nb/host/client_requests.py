@@ -1,6 +1,6 @@
 """What kernels ask of the host: run again, hurry, give up, go on, tell, stop.
 
-The functions are handlers on the scheduler; a client calls them with its `ask`.
+The functions are handlers on the scheduler; a client calls them through its `HostApi`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,23 @@ from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import TrackedTask
+from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.call import Call
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import (
+    AnsweredCalls,
+    BatchMessage,
+    CallReply,
+    CallRequest,
+    CancelRequest,
+    EmptyMessage,
+    LedgerRequest,
+    ResumeRequest,
+    StatusReply,
+    TaskCount,
+    TaskKeys,
+    WorkerStatus,
+)
 from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
@@ -85,36 +98,37 @@ class ClientRequests:
 
     # --- tasks arrive ----------------------------------------------------------------
 
-    def add_batch(self, client: str, **values: Any) -> None:
+    def add_batch(self, client: str, message: BatchMessage) -> None:
         """A client is about to send a graph: what its tasks have in common."""
-        self._registry.expect(Batch.from_wire(**values))
+        self._registry.expect(TaskBatch.announced(message))
 
-    def add_answered(self, client: str, result_keys: list[str], **values: Any) -> None:
-        """A client answered calls with kept results."""
-        self._recorder.enter_answered(Batch.from_wire(**values), result_keys)
+    def add_answered(self, client: str, message: AnsweredCalls) -> None:
+        """A client answered calls with stored results."""
+        self._recorder.enter_answered(message)
         self._answered[client] += 1
 
     # --- between two attempts --------------------------------------------------------
 
-    def retry_now(self, keys: Iterable[Any]) -> list[Any]:
+    def retry_now(self, request: TaskKeys) -> TaskKeys:
         """End the waiting of tasks between two attempts; returns their keys."""
-        waiting = self._waiting(keys)
-        for key in waiting:
+        waiting = self._waiting(request)
+        for key in waiting.keys:
             self._parked.unpark(self._registry[key])
         return waiting
 
-    def give_up(self, keys: Iterable[Any]) -> list[Any]:
+    def give_up(self, request: TaskKeys) -> TaskKeys:
         """Let tasks between two attempts fail with their last error; returns their keys."""
-        waiting = self._waiting(keys)
-        for key in waiting:
+        waiting = self._waiting(request)
+        for key in waiting.keys:
             tracked = self._registry[key]
             self._recorder.give_up(tracked)
             error = tracked.exception or TaskTimeoutError(f"{tracked.label} was given up")
             self._failures.fail(tracked, error)
         return waiting
 
-    def _waiting(self, keys: Iterable[Any]) -> list[Any]:
-        return [key for key in keys if self._parked.is_timed(key) and self._has_no_worker(key)]
+    def _waiting(self, request: TaskKeys) -> TaskKeys:
+        timed = filter(self._parked.is_timed, request.keys)
+        return TaskKeys(tuple(filter(self._has_no_worker, timed)))
 
     def _has_no_worker(self, key: Any) -> bool:
         ts = self._adapter.tasks.get(key)
@@ -122,48 +136,54 @@ class ClientRequests:
 
     # --- single tasks ----------------------------------------------------------------
 
-    def cancel_tasks(self, keys: Iterable[Any]) -> list[Any]:
+    def resume_tasks(self, request: TaskKeys) -> TaskKeys:
+        """Let paused tasks continue; returns their keys."""
+        return TaskKeys(tuple(self._breakers.resume(request.keys)))
+
+    def cancel_tasks(self, request: TaskKeys) -> TaskKeys:
         """Cancel those of the tasks that are not done; returns their keys.
 
         Whoever wants them, also a kernel that is gone.
         """
-        found = ((key, self._registry.get(key)) for key in keys)
+        found = ((key, self._registry.get(key)) for key in request.keys)
         to_cancel = [key for key, tracked in found if tracked and self._is_unfinished(tracked)]
         self._leases.cancel(to_cancel, "a person cancelled it")
-        return to_cancel
+        return TaskKeys(tuple(to_cancel))
 
-    def call(self, key: Any) -> dict[str, Any] | None:
+    def call(self, request: CallRequest) -> CallReply | None:
         """What a task calls, as bytes that nobody here opens.
 
         None where it is forgotten, or is Dask's own and not a call of ours.
         """
+        key = request.key
         tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
         if tracked is None or tracked.is_native or ts is None or ts.run_spec is None:
             return None
         (call,) = (part for part in arguments_of(ts.run_spec) if isinstance(part, Call))
-        return {
-            "label": tracked.label,
-            "call": pickle.dumps(call),
-            "inputs": input_keys_of(ts.run_spec),
-            "is_async": function_of(ts.run_spec) is run_async_attempt,
-            "idempotent": tracked.terms.idempotent,
-            "timeout_s": tracked.terms.timeout_s,
-        }
+        return CallReply(
+            label=tracked.label,
+            call=pickle.dumps(call),
+            inputs=tuple(input_keys_of(ts.run_spec)),
+            is_async=function_of(ts.run_spec) is run_async_attempt,
+            idempotent=tracked.terms.idempotent,
+            timeout_s=tracked.terms.timeout_s,
+        )
 
     # --- whole batches ---------------------------------------------------------------
 
-    def resume_batches(self, batches: Collection[str] | None) -> int:
-        """Let the paused tasks of these batches go on, of all where None; returns how many."""
-        return len(self._breakers.resume(self._unfinished(batches, only_paused=True)))
+    def resume_batches(self, request: ResumeRequest) -> TaskCount:
+        """Let the paused tasks of these batches go on; returns how many."""
+        paused = self._unfinished(request.batches, only_paused=True)
+        return TaskCount(len(self._breakers.resume(paused)))
 
-    def cancel(self, batches: Collection[str] | None, only_paused: bool) -> int:
-        """Cancel what is not done of these batches, of all where None; returns how many.
+    def cancel_batches(self, request: CancelRequest) -> TaskCount:
+        """Cancel what is not done of these batches; returns how many.
 
         Whoever wants the tasks, also a kernel that is gone. What is done stays.
         """
-        keys = self._unfinished(batches, only_paused=only_paused)
+        keys = self._unfinished(request.batches, only_paused=request.only_paused)
         self._leases.cancel(keys, "a person cancelled it")
-        return len(keys)
+        return TaskCount(len(keys))
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:
         return [
@@ -179,58 +199,50 @@ class ClientRequests:
 
     # --- tell ------------------------------------------------------------------------
 
-    async def ledger_delta(
-        self,
-        ledger_id: str,
-        since: int,
-        wait_s: float,
-        client: str = "",
-        answered: int = 0,
-    ) -> Delta | None:
+    async def ledger_delta(self, request: LedgerRequest) -> Delta | None:
         """What changed since a sequence number; waits for a change, None when there is none.
 
-        What a client ``answered`` itself before it asks is in it: that came another way, and
-        may be later.
+        What a client answered itself before it asks is in it: that came another way, and may
+        be later.
         """
         ledger = self._ledger
         patience = time() + HEARD_WITHIN_S
-        while self._answered[client] < answered and time() < patience:
+        while self._answered[request.client] < request.reports_sent and time() < patience:
             await asyncio.sleep(0.01)
-        if ledger_id != ledger.ledger_id:
-            since = 0
-        deadline = time() + wait_s
+        since = request.since if request.ledger_id == ledger.ledger_id else 0
+        deadline = time() + request.wait_s
         while not ledger.has_changed(since):
             if time() >= deadline:
                 return None
             await asyncio.sleep(DELTA_INTERVAL_S)
         return ledger.delta(since)
 
-    async def flush(self) -> None:
+    async def flush(self, request: EmptyMessage) -> None:
         """Bring the journal on disk up to date."""
         self._recorder.flush()
 
-    def status(self) -> dict[str, Any]:
-        """Workers, counts and notices, as plain values."""
-        return {
-            "counts": self._ledger.count(),
-            "notices": self._notices.list(),
-            "pauses": self._breakers.pauses(),
-            "jobs": self._jobs(),
-            "host_job": self._host_job(),
-            "workers": [
-                {
-                    "name": self._recorder.worker_name(ws.address),
-                    "address": ws.address,
-                    "component": _component(ws.resources),
-                    "state": "busy" if ws.processing else "idle",
-                    "threads": ws.nthreads,
-                    "memory_bytes": ws.metrics.get("memory", 0),
-                    "memory_limit_bytes": ws.memory_limit,
-                    "host": ws.host,
-                }
+    def status(self, request: EmptyMessage) -> StatusReply:
+        """Workers, counts and notices."""
+        return StatusReply(
+            counts=self._ledger.count(),
+            notices=tuple(self._notices.list()),
+            pauses=tuple(self._breakers.pauses()),
+            jobs=tuple(self._jobs()),
+            host_job=self._host_job(),
+            workers=tuple(
+                WorkerStatus(
+                    name=self._recorder.worker_name(ws.address),
+                    address=ws.address,
+                    component=_component(ws.resources),
+                    state="busy" if ws.processing else "idle",
+                    threads=ws.nthreads,
+                    memory_bytes=ws.metrics.get("memory", 0),
+                    memory_limit_bytes=ws.memory_limit,
+                    host=ws.host,
+                )
                 for ws in self._adapter.workers.values()
-            ],
-        }
+            ),
+        )
 
 
 def _component(resources: Iterable[str]) -> str:

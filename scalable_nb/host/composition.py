@@ -34,7 +34,30 @@ from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.host.workers.scaling import Scaling
-from scalable_nb.protocol.operations import REVOCATION_ANSWER
+from scalable_nb.protocol.messages import (
+    AdaptRequest,
+    AnsweredCalls,
+    AttemptExpired,
+    AttemptFailed,
+    BatchMessage,
+    CallRequest,
+    CancelRequest,
+    EmptyMessage,
+    JobBegan,
+    JoinRequest,
+    LedgerRequest,
+    PermitRequest,
+    ReopenedTasks,
+    ResubmitRequest,
+    ResumeRequest,
+    RevocationAnswer,
+    ScaleRequest,
+    TaskKeys,
+    WorkerExited,
+    WorkerMessage,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import answering, receiving
 from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet
 
@@ -161,37 +184,37 @@ def _register_handlers(parts: HostParts) -> None:
     scaling, retirement = parts.scaling, parts.retirement
     parts.adapter.register_stream_handlers(
         {
-            "scalable-batch": requests.add_batch,
-            "scalable-answered": requests.add_answered,
-            "scalable-reopen": rerun.reopen,
-            REVOCATION_ANSWER: parts.revocations.answer,
+            Operation.BATCH_SUBMITTED: receiving(BatchMessage, requests.add_batch),
+            Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
+            Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
+            Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
         }
     )
     parts.adapter.register_handlers(
         {
             # Workers and nannies.
-            "scalable_take_ticket": failures.acquire_permit,
-            "scalable_attempt_failed": failures.attempt_failed,
-            "scalable_attempt_expired": failures.attempt_expired,
-            "scalable_worker_exited": parts.losses.report,
-            "scalable_job_began": scaling.job_began,
-            "scalable_worker_leaves": retirement.worker_leaves,
-            "scalable_worker_hands_over": retirement.worker_hands_over,
+            Operation.ACQUIRE_PERMIT: answering(PermitRequest, failures.acquire_permit),
+            Operation.ATTEMPT_FAILED: answering(AttemptFailed, failures.attempt_failed),
+            Operation.ATTEMPT_EXPIRED: answering(AttemptExpired, failures.attempt_expired),
+            Operation.WORKER_EXITED: answering(WorkerExited, parts.losses.report),
+            Operation.WORKER_LEAVES: answering(WorkerExited, retirement.worker_leaves),
+            Operation.WORKER_HANDS_OVER: answering(WorkerMessage, retirement.worker_hands_over),
+            Operation.JOB_BEGAN: answering(JobBegan, scaling.job_began),
             # Kernels.
-            "scalable_join": parts.leases.join,
-            "scalable_resubmit": rerun.resubmit,
-            "scalable_retry_now": requests.retry_now,
-            "scalable_give_up": requests.give_up,
-            "scalable_resume": parts.breakers.resume,
-            "scalable_resume_batches": requests.resume_batches,
-            "scalable_cancel": requests.cancel,
-            "scalable_cancel_tasks": requests.cancel_tasks,
-            "scalable_call": requests.call,
-            "scalable_ledger": requests.ledger_delta,
-            "scalable_flush": requests.flush,
-            "scalable_status": requests.status,
-            "scalable_scale": scaling.scale,
-            "scalable_adapt": scaling.adapt,
-            "scalable_stop": parts.stop.set,
+            Operation.JOIN: answering(JoinRequest, parts.leases.join),
+            Operation.RESUBMIT: answering(ResubmitRequest, rerun.resubmit),
+            Operation.RETRY_NOW: answering(TaskKeys, requests.retry_now),
+            Operation.GIVE_UP: answering(TaskKeys, requests.give_up),
+            Operation.RESUME_TASKS: answering(TaskKeys, requests.resume_tasks),
+            Operation.CANCEL_TASKS: answering(TaskKeys, requests.cancel_tasks),
+            Operation.RESUME_BATCHES: answering(ResumeRequest, requests.resume_batches),
+            Operation.CANCEL_BATCHES: answering(CancelRequest, requests.cancel_batches),
+            Operation.GET_CALL: answering(CallRequest, requests.call),
+            Operation.GET_LEDGER: answering(LedgerRequest, requests.ledger_delta),
+            Operation.FLUSH: answering(EmptyMessage, requests.flush),
+            Operation.STATUS: answering(EmptyMessage, requests.status),
+            Operation.SCALE: answering(ScaleRequest, scaling.scale),
+            Operation.ADAPT: answering(AdaptRequest, scaling.adapt),
+            Operation.STOP: answering(EmptyMessage, lambda _: parts.stop.set()),
         }
     )

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 #: Longest name of an attempt in the attempt registry, bytes.
-SLOT_NAME_BYTES: Final = 982
+REGISTERED_NAME_BYTES: Final = 982
 
 #: From this size on a part of the arguments travels, and is recorded, apart from the rest.
 LARGE_BYTES: Final = 1 << 16
@@ -86,10 +86,10 @@ class _ArgumentsUnpickler(pickle.Unpickler):
 # --- what a person sees of a call ------------------------------------------------
 
 
-def slot_name(key: Any) -> str:
+def registered_name(key: Any) -> str:
     """How a key is noted; by its digest where it is long, or no text for a file."""
     text = key_text(key)
     encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= SLOT_NAME_BYTES and len(encoded.decode()) == len(text):
+    if len(encoded) <= REGISTERED_NAME_BYTES and len(encoded.decode()) == len(text):
         return text
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"

@@ -1,30 +1,37 @@
-"""What the client says of a batch of tasks before it sends their graph."""
+"""All messages between kernels, host, workers and nannies, and the replies to them.
+
+`protocol.operations` lists which operation carries which.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
-from scalable_nb.faults.circuit_breaker import CircuitBreaker
-from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.telemetry.ledger import key_text
-
-#: The annotation that marks a task as one of ours: ``{"batch": id, **policy}``.
-ANNOTATION: Final = "scalable"
-
-#: What of it is not policy: how results are kept, which a resubmission does not change.
-CACHE_ANNOTATIONS: Final = ("store", "recompute", "keep_limit", "compress")
+from scalable_nb.faults.circuit_breaker import Pause
+from scalable_nb.protocol.exit_report import ExitReport, Span
+from scalable_nb.protocol.wire import Message
 
 
-@dataclass(slots=True)
-class Batch:
+@dataclass(frozen=True, slots=True)
+class EmptyMessage(Message):
+    """The operation says it all."""
+
+
+# --- tasks and batches -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMessage(Message):
     """What the tasks of one ``submit`` or ``map`` have in common.
 
-    Where ``batch_id`` is empty, its tasks came another way; see `host.plain`.
-
-    ``previews`` (key -> arguments as text) is emptied as the tasks arrive; ``is_known`` says
-    that they stand in the ledger already, answered by kept results. ``terms`` are read by the
-    host from the first of them, ``breaker`` is the host's.
+    Attributes
+    ----------
+    keys, previews : tuple
+        The tasks, and their arguments as text.
+    is_known : bool
+        Whether the ledger has the tasks already: stored results had answered them.
     """
 
     batch_id: str
@@ -33,34 +40,390 @@ class Batch:
     task: str = ""
     component: str = ""
     tag: str = ""
-    previews: dict[Any, str] = field(default_factory=dict)
+    keys: tuple[Any, ...] = ()
+    previews: tuple[str, ...] = ()
     is_known: bool = False
-    terms: PolicyTerms | None = None
-    breaker: CircuitBreaker | None = None
 
-    def label(self, key: Any, preview: str) -> str:
-        """A task as a person reads it: the call, or the key of one that is no call of ours."""
-        return f"{self.function}({preview})" if self.batch_id else key_text(key)
+    def with_previews(self, previews: Mapping[Any, str], *, is_known: bool = False) -> BatchMessage:
+        """Return the message that announces these tasks of the batch."""
+        return replace(
+            self, keys=tuple(previews), previews=tuple(previews.values()), is_known=is_known
+        )
 
-    def to_wire(self) -> dict[str, Any]:
-        """As plain values, keys and previews apart (keys may be tuples)."""
-        return {
-            "batch_id": self.batch_id,
-            "name": self.name,
-            "function": self.function,
-            "task": self.task,
-            "component": self.component,
-            "tag": self.tag,
-            "keys": list(self.previews),
-            "previews": list(self.previews.values()),
-            "is_known": self.is_known,
-        }
 
-    def with_previews(self, previews: dict[Any, str], *, is_known: bool = False) -> Batch:
-        """The same batch, about to send these tasks."""
-        return replace(self, previews=previews, is_known=is_known)
+@dataclass(frozen=True, slots=True)
+class AnsweredCalls(Message):
+    """Calls that a client answered with stored results.
 
-    @classmethod
-    def from_wire(cls, *, keys: list[Any], previews: list[str], **values: Any) -> Batch:
-        """The inverse of `to_wire`."""
-        return cls(previews=dict(zip(keys, previews, strict=True)), **values)
+    Attributes
+    ----------
+    batch : BatchMessage
+    result_keys : tuple of str
+        Of the results, in the order of the batch's keys.
+    """
+
+    batch: BatchMessage
+    result_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenedTasks(Message):
+    """Calls that a client submitted again while it holds their failed futures.
+
+    Attributes
+    ----------
+    keys : tuple
+    annotation : dict
+        The new terms, as in `TaskAnnotation.to_wire`.
+    """
+
+    keys: tuple[Any, ...]
+    annotation: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKeys(Message):
+    """Tasks that a kernel asks for something, or those to which it was done."""
+
+    keys: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCount(Message):
+    """The number of tasks to which something was done."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest(Message):
+    """Tasks that another kernel of the run wants, too."""
+
+    client: str
+    keys: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResubmitRequest(Message):
+    """Failed tasks to run again under their own keys.
+
+    Attributes
+    ----------
+    keys : tuple
+    changes : dict
+        Entries of `TaskAnnotation.to_wire` that replace those of the tasks.
+    named : tuple
+        Keys of tasks that run again although they are not idempotent.
+    dry_run : bool
+        Whether only the reply is wanted.
+    """
+
+    keys: tuple[Any, ...]
+    changes: dict[str, Any]
+    named: tuple[Any, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResubmitReply(Message):
+    """Keys of the tasks that run again, and of those that are not idempotent."""
+
+    chosen: tuple[Any, ...]
+    left_out: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest(Message):
+    """Names of paused batches that continue; None: all."""
+
+    batches: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest(Message):
+    """Names of batches whose unfinished tasks are cancelled; None: all."""
+
+    batches: tuple[str, ...] | None
+    only_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest(Message):
+    """The key of a task whose call is wanted."""
+
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallReply(Message):
+    """What a task calls.
+
+    Attributes
+    ----------
+    label : str
+    call : bytes
+        The pickled `Call`.
+    inputs : tuple
+        Keys of the tasks whose results it takes.
+    is_async : bool
+    idempotent : bool
+    timeout_s : float or None
+    """
+
+    label: str
+    call: bytes = field(repr=False)
+    inputs: tuple[Any, ...]
+    is_async: bool
+    idempotent: bool
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRequest(Message):
+    """A question for changes of the ledger.
+
+    Attributes
+    ----------
+    ledger_id : str
+        Of the ledger that the client has a copy of.
+    since : int
+        The last sequence number that it has.
+    wait_s : float
+        How long to wait for a change.
+    client : str
+    reports_sent : int
+        How many `AnsweredCalls` it has sent: the reply is to contain them.
+    """
+
+    ledger_id: str
+    since: int
+    wait_s: float
+    client: str = ""
+    reports_sent: int = 0
+
+
+# --- the session -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus(Message):
+    """A worker, as the scheduler sees it."""
+
+    name: str
+    address: str
+    component: str
+    state: str
+    threads: int
+    memory_bytes: int
+    memory_limit_bytes: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReply(Message):
+    """What a session is doing.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Number of tasks by state.
+    notices : tuple of str
+    pauses : tuple of Pause
+    jobs : tuple of dict
+        As in `SessionStatus`.
+    host_job : dict
+        The same, of the job that the host is.
+    workers : tuple of WorkerStatus
+    """
+
+    counts: dict[str, int]
+    notices: tuple[str, ...]
+    pauses: tuple[Pause, ...]
+    jobs: tuple[dict[str, Any], ...]
+    host_job: dict[str, Any]
+    workers: tuple[WorkerStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRequest(Message):
+    """How many workers are wanted: of a component, or of all together."""
+
+    count: int
+    component: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptRequest(Message):
+    """Limits of the number of workers of a component, or of each."""
+
+    minimum: int
+    maximum: int
+    component: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCounts(Message):
+    """Number of workers wanted, by component."""
+
+    counts: dict[str, int]
+
+
+# --- attempts --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PermitRequest(Message):
+    """An attempt is about to call a function that must not be called twice."""
+
+    key: Any
+    worker: str
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PermitReply(Message):
+    """Whether it may; else why not, or nothing if no client waits for the attempt."""
+
+    is_granted: bool
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport(Message):
+    """How an attempt failed, as its worker saw it. Durations in seconds, sizes in bytes."""
+
+    failure_class: str
+    message: str
+    category: str
+    fingerprint: str
+    started_at: float
+    duration_s: float
+    error_module: str = ""
+    traceback: str = ""
+    host: str = ""
+    pid: int | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(Message):
+    """An attempt raised an exception.
+
+    Attributes
+    ----------
+    verdict : {"retry_on", "give_up_on"} or None
+        Which rule of the user's matched.
+    error : ErrorReport
+    exception : bytes
+        Pickled, for the client.
+    """
+
+    key: Any
+    worker: str
+    run_id: int
+    verdict: str | None
+    error: ErrorReport
+    exception: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReply(Message):
+    """What follows a failed attempt.
+
+    Attributes
+    ----------
+    will_retry : bool
+    is_recorded : bool
+        Whether the host knows the attempt's outcome now. An attempt that was lost or revoked
+        meanwhile stays in the worker's registry, where the host looks for it.
+    """
+
+    will_retry: bool
+    is_recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptExpired(Message):
+    """An attempt exceeded its time limit.
+
+    Attributes
+    ----------
+    name : str
+        The task's `registered_name`.
+    neighbours : tuple of str
+        The same, of the other attempts that the worker is executing.
+    """
+
+    name: str
+    worker: str
+    run_id: int
+    started_at: float
+    duration_s: float
+    memory_bytes: int
+    neighbours: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryReply(Message):
+    """Whether to kill the worker, and whether the attempt's outcome is decided."""
+
+    must_kill: bool
+    is_settled: bool
+
+
+# --- workers ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited(Message):
+    """A worker process ended, or will end soon with its job."""
+
+    worker: str
+    report: ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveReply(Message):
+    """Whether the tasks of a worker that leaves may finish first."""
+
+    may_finish: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMessage(Message):
+    """The address of the worker that the operation is about."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobBegan(Message):
+    """The name of a job's first worker, and the age of the job in seconds."""
+
+    name: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationQuery(Message):
+    """A question about a task that was taken back from a worker: whether it had started.
+
+    Attributes
+    ----------
+    until_ended : bool
+        Whether the answer is to wait for the end of an attempt that started.
+    """
+
+    key: Any
+    run_id: int
+    until_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationAnswer(Message):
+    """When the attempt started and ended; no span if it had not started."""
+
+    key: Any
+    run_id: int
+    span: Span | None

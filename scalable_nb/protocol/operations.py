@@ -1,18 +1,63 @@
-"""Names that both ends of a connection use: messages, topics, metrics, resources."""
+"""Names that both ends of a connection use: operations, topics, metrics, resources."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
+
+
+class Operation(StrEnum):
+    """Everything that one process asks of another, or reports to it.
+
+    The comments name the message, and the reply after an arrow; see `protocol.messages`.
+    """
+
+    # A kernel calls the host.
+    JOIN = "scalable_join"  # JoinRequest -> TaskKeys that the host does not know
+    RESUBMIT = "scalable_resubmit"  # ResubmitRequest -> ResubmitReply
+    RETRY_NOW = "scalable_retry_now"  # TaskKeys -> TaskKeys
+    GIVE_UP = "scalable_give_up"  # TaskKeys -> TaskKeys
+    RESUME_TASKS = "scalable_resume_tasks"  # TaskKeys -> TaskKeys
+    CANCEL_TASKS = "scalable_cancel_tasks"  # TaskKeys -> TaskKeys
+    RESUME_BATCHES = "scalable_resume_batches"  # ResumeRequest -> TaskCount
+    CANCEL_BATCHES = "scalable_cancel_batches"  # CancelRequest -> TaskCount
+    GET_CALL = "scalable_get_call"  # CallRequest -> CallReply or None
+    GET_LEDGER = "scalable_get_ledger"  # LedgerRequest -> Delta or None
+    FLUSH = "scalable_flush"  # EmptyMessage -> None
+    STATUS = "scalable_status"  # EmptyMessage -> StatusReply
+    STOP = "scalable_stop"  # EmptyMessage -> None
+    SCALE = "scalable_scale"  # ScaleRequest -> WorkerCounts
+    ADAPT = "scalable_adapt"  # AdaptRequest -> WorkerCounts
+
+    # A kernel sends to the host, in order with the graphs that it submits.
+    BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
+    CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
+    TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
+
+    # A worker calls the host.
+    ACQUIRE_PERMIT = "scalable_acquire_permit"  # PermitRequest -> PermitReply
+    ATTEMPT_FAILED = "scalable_attempt_failed"  # AttemptFailed -> FailureReply
+
+    # A nanny calls the host.
+    ATTEMPT_EXPIRED = "scalable_attempt_expired"  # AttemptExpired -> ExpiryReply
+    WORKER_EXITED = "scalable_worker_exited"  # WorkerExited -> None
+    WORKER_LEAVES = "scalable_worker_leaves"  # WorkerExited -> LeaveReply
+    WORKER_HANDS_OVER = "scalable_worker_hands_over"  # WorkerMessage -> None
+    JOB_BEGAN = "scalable_job_began"  # JobBegan -> None
+
+    # The host calls a nanny.
+    WORKER_LOST = "scalable_worker_lost"  # WorkerMessage -> None
+
+    # The host sends to a worker, in order with the tasks that Dask takes back, and its answer.
+    QUERY_REVOKED = "scalable-query-revoked"  # RevocationQuery
+    ANSWER_REVOKED = "scalable-answer-revoked"  # RevocationAnswer
+
 
 #: Topic under which the host logs notices for all kernels.
 NOTICE_TOPIC: Final = "scalable-notice"
 
 #: Metric of a worker's heartbeat: peak memory of its process in bytes.
 PEAK_METRIC: Final = "scalable_peak_bytes"
-
-#: Asks a worker whether a task that Dask took back had started, and its answer.
-REVOCATION_QUERY: Final = "scalable-recall"
-REVOCATION_ANSWER: Final = "scalable-recalled"
 
 #: Dask resource that the workers of a component offer, before the component's name.
 COMPONENT_PREFIX: Final = "component:"

@@ -17,7 +17,7 @@ from scalable_nb.client.submission import Prepared, SchedulingOptions
 from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.protocol.messages import CACHE_ANNOTATIONS
+from scalable_nb.protocol.annotations import STORAGE_ENTRIES
 from scalable_nb.resubmission.overrides import Overrides
 
 
@@ -87,6 +87,6 @@ def _options(client: ScalableClient, batch: RecordedBatch, overrides: Overrides)
         is_named="keep_limit" in batch.wire,
     )
     unchanged: dict[str, Any] = {
-        name: options.wire[name] for name in CACHE_ANNOTATIONS if name in options.wire
+        name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
     }
     return replace(options, wire={**unchanged, **terms.to_wire()})

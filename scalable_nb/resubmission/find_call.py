@@ -12,7 +12,7 @@ from scalable_nb.faults.categories import Category
 from scalable_nb.protocol.call import Call
 from scalable_nb.resubmission.failed_call import FailedCall, Reproduction
 from scalable_nb.telemetry.journal_reader import read_task_rows
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -65,16 +65,16 @@ def call_of_session(session: ScalableSession, task_id: str, key: Any = None) -> 
             "not come through `client.submit` or `client.map`. Submit it again, or call the "
             "function yourself"
         )
-    _check_idempotent(found["label"], found["idempotent"])
-    call: Call = pickle.loads(found["call"])  # made by our own host, over TLS
+    _check_idempotent(found.label, found.idempotent)
+    call: Call = pickle.loads(found.call)  # made by our own host, over TLS
     rows = [row for row in session.failures() if row.get("task_id") == task_id]
     return _failed_call(
-        found["label"],
+        found.label,
         call,
-        _results_of(session, found["inputs"]),
+        _results_of(session, found.inputs),
         rows,
-        is_async=found["is_async"],
-        timeout_s=found["timeout_s"],
+        is_async=found.is_async,
+        timeout_s=found.timeout_s,
     )
 
 

@@ -33,7 +33,7 @@ from scalable_nb.resubmission.resubmit_plan import (
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.journal_reader import read_rows
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 
 class LeftOutError(TaskError):

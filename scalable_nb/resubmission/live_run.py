@@ -103,6 +103,6 @@ def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]
     """Leave out what the host would: tasks that are not idempotent, unless named."""
     if not plan.to_run:
         return plan
-    answer = client.host_api.resubmit(plan.to_run, {}, named, dry_run=True)
-    left_out = {**plan.left_out, **dict.fromkeys(answer["left_out"], NOT_IDEMPOTENT)}
-    return replace(plan, to_run=list(answer["chosen"]), left_out=left_out)
+    reply = client.host_api.resubmit(plan.to_run, {}, named, dry_run=True)
+    left_out = {**plan.left_out, **dict.fromkeys(reply.left_out, NOT_IDEMPOTENT)}
+    return replace(plan, to_run=list(reply.chosen), left_out=left_out)

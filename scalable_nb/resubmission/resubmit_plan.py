@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.ledger import key_text
-from scalable_nb.telemetry.rows import FailureRow
+from scalable_nb.telemetry.rows import FailureRow, key_text
 
 #: Chooses failures: a class name, category, fingerprint or key, a row of ``failures.jsonl``
 #: (its task is meant), or a function of the row of the task's last failed attempt.

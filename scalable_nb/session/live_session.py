@@ -140,17 +140,17 @@ class LiveSession:
             target=self._spec.target_name,
             state="running",
             host_pid=self._connection_info["pid"],
-            workers=reply["workers"],
-            counts=reply["counts"],
+            workers=[worker.to_wire() for worker in reply.workers],
+            counts=reply.counts,
             dashboard_link=self.dashboard_link,
             folder=self._paths.folder,
             started_at=self._connection_info["started_at"],
-            notices=reply["notices"],
-            pauses=list(reply["pauses"]),
-            jobs=reply["jobs"],
+            notices=list(reply.notices),
+            pauses=list(reply.pauses),
+            jobs=list(reply.jobs),
             core_hours=core_hours(self._workers.read(), time.time()),
             host=self._connection_info["host"],
-            host_job=reply["host_job"],
+            host_job=reply.host_job,
         )
 
     @property

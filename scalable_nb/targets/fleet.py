@@ -194,7 +194,7 @@ class Fleet(ABC):
         """A kind like this one with more memory for each worker; None where there is none."""
         return None
 
-    def last_words(self, entry: WorkerGroup) -> str:
+    def log_excerpt(self, entry: WorkerGroup) -> str:
         """What an entry said before it ended; empty where nothing is known."""
         return ""
 

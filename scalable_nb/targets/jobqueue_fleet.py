@@ -103,7 +103,7 @@ class JobFleet(Fleet):
         spec = {**kind.spec, "options": options}
         return replace(kind, name=name, spec=spec, memory_bytes=memory_bytes)
 
-    def last_words(self, entry: WorkerGroup) -> str:
+    def log_excerpt(self, entry: WorkerGroup) -> str:
         """Why it could not be submitted, or the end of its log."""
         failure = self._failure(entry)
         if failure is not None:

@@ -37,11 +37,6 @@ COLUMNS: Final[dict[str, str]] = {
 }
 
 
-def key_text(key: Any) -> str:
-    """How a task's key stands in the ledger and the journal; Dask's may be tuples."""
-    return key if isinstance(key, str) else repr(key)
-
-
 class Delta(TypedDict):
     """All that changed after ``base``; a snapshot where ``base`` is 0.
 

@@ -133,3 +133,8 @@ class TaskRow(TypedDict, total=False):
 def utc_iso(at: float) -> str:
     """Seconds since the epoch as UTC ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def key_text(key: Any) -> str:
+    """How a task's key stands in the ledger and the journal; Dask's may be tuples."""
+    return key if isinstance(key, str) else repr(key)

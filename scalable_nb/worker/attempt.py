@@ -1,7 +1,7 @@
 """What runs on a worker: one attempt of one task.
 
-The wrapper notes the attempt, looks for a kept result, calls the function, and on an
-exception asks the conductor whether to run again. A success costs no message.
+The wrapper registers the attempt, looks for a stored result, calls the function, and on an
+exception asks the host whether to run again. A success costs no message.
 """
 
 from __future__ import annotations
@@ -23,15 +23,24 @@ from scalable_nb.errors import ResultValidationError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.categories import Category
 from scalable_nb.faults.classify import classify, verdict
-from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint_of
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
-from scalable_nb.protocol.call import Call, slot_name
-from scalable_nb.protocol.messages import ANNOTATION
-from scalable_nb.worker.attempt_registry import Note, own_slots
-from scalable_nb.worker.exception_transport import pickled, travelling
+from scalable_nb.protocol.annotations import ANNOTATION, TaskAnnotation
+from scalable_nb.protocol.call import Call, registered_name
+from scalable_nb.protocol.messages import (
+    AttemptFailed,
+    ErrorReport,
+    FailureReply,
+    PermitReply,
+    PermitRequest,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import Message
+from scalable_nb.protocol.wire import call as call_operation
+from scalable_nb.worker.attempt_registry import AttemptEntry, own_registry
+from scalable_nb.worker.exception_transport import pickle_exception, transportable
 from scalable_nb.worker.peak_memory import peak_memory_bytes
-from scalable_nb.worker.result_cache import TaskResultCache, described
+from scalable_nb.worker.result_cache import TaskResultCache, description
 
 _NO_RULES: Final[dict[str, Any]] = {}
 
@@ -40,8 +49,8 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     """Run one attempt of a call in a worker's thread."""
     attempt = _Attempt(key, call)
     try:
-        with attempt.noted():
-            if attempt.has_kept_result():
+        with attempt.registered():
+            if attempt.has_stored_result():
                 return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
@@ -59,8 +68,8 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
     """Run one attempt of a call whose function is a coroutine function."""
     attempt = _Attempt(key, call)
     try:
-        with attempt.noted():
-            if attempt.has_kept_result():
+        with attempt.registered():
+            if attempt.has_stored_result():
                 return attempt.result_cache.value
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
@@ -80,36 +89,30 @@ class _Attempt:
         self.worker: Worker = get_worker()
         self.state = self.worker.state.tasks[self.key]
         self.run_id = self.state.run_id
-        wire = (self.state.annotations or {}).get(ANNOTATION, {})
-        self.terms = PolicyTerms.from_wire(wire)
-        self.result_cache = TaskResultCache(
-            wire.get("store", ""),
-            call.result_key,
-            recompute=wire.get("recompute", False),
-            limit_bytes=wire.get("keep_limit"),
-            compress=wire.get("compress", False),
-        )
+        annotation = TaskAnnotation.from_wire((self.state.annotations or {}).get(ANNOTATION, {}))
+        self.terms = annotation.terms
+        self.result_cache = TaskResultCache(annotation, call.result_key)
         self.started_at = time()
-        self._note = Note()
+        self._entry = AttemptEntry()
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note the attempt outside this process while it runs."""
-        writer = own_slots()
-        if writer is None:
+    def registered(self) -> Iterator[None]:
+        """Register the attempt outside this process while it runs."""
+        registry = own_registry()
+        if registry is None:
             yield
             return
-        name, limit_s = slot_name(self.key), self.terms.timeout_s
-        with writer.running(name, limit_s, self.run_id) as self._note:
+        name, limit_s = registered_name(self.key), self.terms.timeout_s
+        with registry.register(name, limit_s, self.run_id) as self._entry:
             yield
 
-    def has_kept_result(self) -> bool:
+    def has_stored_result(self) -> bool:
         """Whether the result is there already, so that the function is not called."""
         is_hit = self.result_cache.is_hit()
-        self._tell_kept()
+        self._attach_facts()
         return is_hit
 
-    def _tell_kept(self) -> None:
+    def _attach_facts(self) -> None:
         # Travels with the message that the task is done: it costs no message of its own.
         if self.result_cache.facts:
             self.state.metadata[ANNOTATION] = self.result_cache.facts
@@ -118,9 +121,9 @@ class _Attempt:
         """Unpickle the call; the clocks of the execution start after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
-        self.result_cache.about = described(self.call.about, function, args, kwargs)
+        self.result_cache.about = description(self.call.about, function, args, kwargs)
         self.started_at = time()
-        self._note.called()
+        self._entry.restart_clock()
         return function, args, kwargs
 
     async def acquire_permit(self) -> None:
@@ -133,9 +136,10 @@ class _Attempt:
         Reschedule
             When the task is not this worker's any more.
         """
-        answer = await self._ask("scalable_take_ticket")
-        if not answer["granted"]:
-            raise UnknownOutcomeError(answer["refusal"]) if answer["refusal"] else Reschedule()
+        request = PermitRequest(self.key, self.worker.address, self.run_id)
+        reply = PermitReply.from_wire(await self._ask(Operation.ACQUIRE_PERMIT, request))
+        if not reply.is_granted:
+            raise UnknownOutcomeError(reply.refusal) if reply.refusal else Reschedule()
 
     def accept(self, result: Any) -> Any:
         """Validate a result and keep it where that was asked for."""
@@ -148,7 +152,7 @@ class _Attempt:
         self.result_cache.store_result(
             result, {"task_id": str(self.key), "duration_s": time() - self.started_at}
         )
-        self._tell_kept()
+        self._attach_facts()
         return result
 
     @property
@@ -160,56 +164,52 @@ class _Attempt:
 
     async def outcome(self, error: BaseException) -> Exception:
         """Report the failed attempt; gives what to raise: to run again, or what can travel."""
-        failure = self._describe(error)
+        report = self._describe(error)
         # Without this module's own frame, which would only be in the way.
         own = error.__traceback__
-        exception = travelling(error.with_traceback(own.tb_next if own else None))
+        exception = transportable(error.with_traceback(own.tb_next if own else None))
         try:
-            answer = await self._ask(
-                "scalable_attempt_failed",
+            message = AttemptFailed(
+                self.key,
+                self.worker.address,
+                self.run_id,
                 verdict=self._verdict(error),
-                failure=failure,
-                exception=pickled(exception),
+                error=report,
+                exception=pickle_exception(exception),
             )
+            reply = FailureReply.from_wire(await self._ask(Operation.ATTEMPT_FAILED, message))
         except OSError:  # the host is gone, and with it everybody who could decide
             return exception
-        if answer["is_told"]:  # otherwise nobody waits for it, and only the note is asked for
-            self._note.forget()
-        return Reschedule() if answer["retry"] else exception
+        if reply.is_recorded:  # otherwise only the registry has it, and is queried for it
+            self._entry.remove()
+        return Reschedule() if reply.will_retry else exception
 
-    async def _ask(self, handler: str, **question: Any) -> dict[str, Any]:
-        """Ask the conductor; again where the connection broke, for the next may be there at once.
+    async def _ask(self, operation: Operation, message: Message) -> Any:
+        """Call the host, and again if the connection broke: the next one may hold.
 
-        It answers the same question twice in the same way.
+        The host's reply to the same message is the same.
         """
-        ask = functools.partial(
-            getattr(self.worker.scheduler, handler),
-            key=self.key,
-            worker=self.worker.address,
-            run_id=self.run_id,
-            **question,
-        )
-        answer: dict[str, Any] = await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
-        return answer
+        ask = functools.partial(call_operation, self.worker.scheduler, operation, message)
+        return await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
 
     def _verdict(self, error: BaseException) -> str | None:
         return verdict(error, self.rules.get("retry_on", ()), self.rules.get("give_up_on", ()))
 
-    def _describe(self, error: BaseException) -> dict[str, Any]:
-        return {
-            "failure_class": type(error).__name__,
-            "error_module": type(error).__module__,
-            "message": safe_message(error),
-            "category": str(_category(error)),
-            "fingerprint": fingerprint_of(error),
-            "traceback": format_traceback(error),
-            "started_at": self.started_at,
-            "duration_s": time() - self.started_at,
-            "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
-            "pid": os.getpid(),
-            "memory_bytes": peak_memory_bytes(),
-            "memory_limit_bytes": self.worker.memory_manager.memory_limit,
-        }
+    def _describe(self, error: BaseException) -> ErrorReport:
+        return ErrorReport(
+            failure_class=type(error).__name__,
+            error_module=type(error).__module__,
+            message=safe_message(error),
+            category=str(_category(error)),
+            fingerprint=fingerprint_of(error),
+            traceback=format_traceback(error),
+            started_at=self.started_at,
+            duration_s=time() - self.started_at,
+            host=os.environ.get("SLURMD_NODENAME") or platform.node(),
+            pid=os.getpid(),
+            memory_bytes=peak_memory_bytes(),
+            memory_limit_bytes=self.worker.memory_manager.memory_limit,
+        )
 
 
 def _category(error: BaseException) -> Category:

@@ -1,16 +1,15 @@
 """Which attempts a worker process is executing, readable after its death.
 
-A worker that is killed, or that holds the GIL in C code, cannot say what it was
-doing. So every attempt notes itself in a small file mapped into memory before user
-code runs; the nanny, another process, reads the file whenever it likes.
+A worker that is killed, or that holds the GIL in C code, cannot report what it was executing. So
+every attempt is registered in a small file, mapped into memory, before user code runs. The nanny,
+another process, reads the file at any time.
 
-An attempt that ended stays noted as such until its outcome is known to be delivered, or its
-slot is needed: a worker may die between the end of a function and the message about it.
+An attempt that ended stays registered until its outcome is known to be delivered, or its entry is
+needed: a worker may die between the end of a function and the message about it.
 
-The first block says whose file it is: a process may have come, worked and died before its
-nanny was told its address. A slot is written by one thread at a time and its ``started_at``
-is written last and cleared first, so a reader never takes a half-written slot for an
-attempt.
+The first block names the owner of the file: a process may have started, worked and died before
+its nanny knew its address. An entry is written by one thread at a time. Its ``started_at`` is
+written last and cleared first, so a reader never takes a half-written entry for an attempt.
 """
 
 from __future__ import annotations
@@ -26,36 +25,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from scalable_nb.protocol.call import SLOT_NAME_BYTES
+from scalable_nb.protocol.call import REGISTERED_NAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Environment variable by which the nanny tells its worker process the file.
-SLOTS_VARIABLE: Final = "SCALABLE_NB_SLOTS"
+#: Environment variable with which the nanny passes the file's path to its worker process.
+REGISTRY_VARIABLE: Final = "SCALABLE_NB_ATTEMPT_REGISTRY"
 
 #: How long a call may take to be loaded, imports included, beside the task's time limit.
 LOADING_S: Final = 60.0
 
-_SLOT_COUNT: Final = 256  # more threads than any worker has
+_ENTRY_COUNT: Final = 256  # more threads than any worker has
 _OWNER: Final = struct.Struct("<qH")  # process id, bytes of the address
 # started_at, ended_at (0: runs), timeout_s (0: none), serial, run_id, bytes of the key
 _HEAD: Final = struct.Struct("<dddqqH")
 _STAMP: Final = struct.Struct("<d")
-_ENDED_AT: Final = 8  # where in a slot
+_ENDED_AT: Final = 8  # offset in an entry
 _TIMEOUT_S: Final = 16
-_SLOT_BYTES: Final = _HEAD.size + SLOT_NAME_BYTES
+_ENTRY_BYTES: Final = _HEAD.size + REGISTERED_NAME_BYTES
 
 
-class NotedAttempt(NamedTuple):
-    """What a slot says of an attempt.
+class RegisteredAttempt(NamedTuple):
+    """An entry of the registry.
 
-    ``key`` is the `slot_name`; ``started_at`` and ``ended_at`` (0: it runs) are in seconds
+    ``name`` is the `registered_name`; ``started_at`` and ``ended_at`` (0: it runs) are in seconds
     since the epoch; ``timeout_s`` is None without a limit; ``serial`` tells two attempts of one
     key in one process apart; ``run_id`` is the scheduler's number for it.
     """
 
-    key: str
+    name: str
     started_at: float
     timeout_s: float | None
     serial: int
@@ -64,42 +63,44 @@ class NotedAttempt(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose file it is: a worker process, and its address as the scheduler knows it."""
+    """The owner of the file: a worker process, and its address as the scheduler knows it."""
 
     pid: int
     address: str
 
 
-class SlotWriter:
-    """The worker's side: notes attempts while they run.
+class AttemptRegistry:
+    """The worker's side: registers attempts while they run.
 
     Parameters
     ----------
     path : Path
-        File made by the nanny with `create_slots`.
+        File made by the nanny with `create_registry`.
     """
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        # The slot that was used longest ago is the next: what ended lately stays readable.
-        self._free = deque(range(1, _SLOT_COUNT + 1))
+        # The entry used longest ago comes next: what ended lately stays readable.
+        self._free = deque(range(1, _ENTRY_COUNT + 1))
         self._lock = threading.Lock()
         self._serial = 0
 
     @contextmanager
-    def running(self, name: str, timeout_s: float | None, run_id: int = 0) -> Iterator[Note]:
-        """Note an attempt, by its `slot_name`, as running for as long as the block runs."""
+    def register(
+        self, name: str, timeout_s: float | None, run_id: int = 0
+    ) -> Iterator[AttemptEntry]:
+        """Register an attempt, by its `registered_name`, as running while the block runs."""
         encoded = name.encode()
         with self._lock:
-            # More threads than slots: the attempt runs, unwatched.
-            slot = self._free.popleft() if self._free else None
+            # No free entry: run the attempt untracked.
+            number = self._free.popleft() if self._free else None
             self._serial += 1
             serial = self._serial
-        if slot is None:
-            yield Note()
+        if number is None:
+            yield AttemptEntry()
             return
-        start = slot * _SLOT_BYTES
+        start = number * _ENTRY_BYTES
         self._stamp(start, 0.0)
         key_at = start + _HEAD.size
         self._map[key_at : key_at + len(encoded)] = encoded
@@ -107,23 +108,23 @@ class SlotWriter:
         _HEAD.pack_into(self._map, start, 0.0, 0.0, loading_s, serial, run_id, len(encoded))
         self._stamp(start, time.time())
         try:
-            yield WrittenNote(self, start, serial, timeout_s)
+            yield FileEntry(self, start, serial, timeout_s)
         finally:
             self._stamp(start + _ENDED_AT, time.time())
             with self._lock:
-                self._free.append(slot)
+                self._free.append(number)
 
     def _stamp(self, at: int, value: float) -> None:
         _STAMP.pack_into(self._map, at, value)
 
     def restart_clock(self, start: int, timeout_s: float) -> None:
-        """Let the time limit of the attempt in a slot count from now."""
+        """Let the time limit of a registered attempt count from now."""
         # In this order a reader between the two sees too much time, never too little.
         self._stamp(start, time.time())
         self._stamp(start + _TIMEOUT_S, timeout_s)
 
-    def forget(self, start: int, serial: int) -> None:
-        """Take a note away, where its slot was not used again meanwhile."""
+    def remove(self, start: int, serial: int) -> None:
+        """Remove an attempt, unless its entry was used again meanwhile."""
         with self._lock:
             if _HEAD.unpack_from(self._map, start)[3] == serial:
                 self._stamp(start, 0.0)
@@ -132,108 +133,108 @@ class SlotWriter:
 _making = threading.Lock()
 
 
-def own_slots() -> SlotWriter | None:
-    """The slots of this worker process; None where no nanny watches it."""
+def own_registry() -> AttemptRegistry | None:
+    """Return the registry of this worker process; None without a nanny of ours."""
     # Two threads that begin their first attempts at once would each make one, and both would
-    # begin at the first slot.
+    # begin at the first entry.
     with _making:
-        return _open_own_slots()
+        return _open_own_registry()
 
 
 @functools.cache
-def _open_own_slots() -> SlotWriter | None:
-    path = os.environ.get(SLOTS_VARIABLE)
-    return SlotWriter(Path(path)) if path else None
+def _open_own_registry() -> AttemptRegistry | None:
+    path = os.environ.get(REGISTRY_VARIABLE)
+    return AttemptRegistry(Path(path)) if path else None
 
 
-class Note:
-    """What is noted of one attempt: nothing, where there was no slot for it."""
+class AttemptEntry:
+    """The entry of one attempt; of an untracked one, nothing."""
 
-    def called(self) -> None:
-        """The call is loaded, its function begins: the time limit counts from now.
+    def restart_clock(self) -> None:
+        """Let the time limit count from now: the call is loaded, its function begins.
 
         Loading unpickles and imports, which may take long in a new process and is no fault of
         the function. It has `LOADING_S` seconds beside the limit.
         """
 
-    def forget(self) -> None:
-        """Take the note away: the outcome is known elsewhere. After the block, in its thread."""
+    def remove(self) -> None:
+        """Remove the attempt: its outcome is known elsewhere. After the block, in its thread."""
 
 
-class WrittenNote(Note):
-    """A note in a slot.
+class FileEntry(AttemptEntry):
+    """An entry of the file.
 
     Parameters
     ----------
-    writer : SlotWriter
+    registry : AttemptRegistry
     start : int
-        Where the slot begins.
+        Offset of the entry.
     serial : int
     timeout_s : float or None
     """
 
     def __init__(
-        self, writer: SlotWriter, start: int, serial: int, timeout_s: float | None
+        self, registry: AttemptRegistry, start: int, serial: int, timeout_s: float | None
     ) -> None:
-        self._writer = writer
+        self._registry = registry
         self._start = start
         self._serial = serial
         self._timeout_s = timeout_s
 
-    def called(self) -> None:
-        """See `Note.called`."""
+    def restart_clock(self) -> None:
+        """See `AttemptEntry.restart_clock`."""
         if self._timeout_s:
-            self._writer.restart_clock(self._start, self._timeout_s)
+            self._registry.restart_clock(self._start, self._timeout_s)
 
-    def forget(self) -> None:
-        """See `Note.forget`."""
-        self._writer.forget(self._start, self._serial)
+    def remove(self) -> None:
+        """See `AttemptEntry.remove`."""
+        self._registry.remove(self._start, self._serial)
 
 
-def create_slots(path: Path) -> None:
-    """Make an empty file of slots, replacing what a former worker process left."""
+def create_registry(path: Path) -> None:
+    """Write an empty registry, replacing that of a former worker process."""
     part = path.with_suffix(".part")
-    part.write_bytes(bytes((_SLOT_COUNT + 1) * _SLOT_BYTES))
+    part.write_bytes(bytes((_ENTRY_COUNT + 1) * _ENTRY_BYTES))
     part.chmod(0o600)
     part.replace(path)
 
 
-def note_owner(path: Path, owner: Owner) -> None:
-    """Say whose file it is; by the worker process, before it gets tasks."""
+def write_owner(path: Path, owner: Owner) -> None:
+    """Write the owner of the file; called by the worker process before it gets tasks."""
     address = owner.address.encode()
     with path.open("r+b") as file:
         file.write(_OWNER.pack(owner.pid, len(address)) + address)
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Whose file it is; None as long as no worker has connected."""
+    """Return the owner of the file; None as long as no worker has connected."""
     try:
         with path.open("rb") as file:
-            data = file.read(_SLOT_BYTES)
+            data = file.read(_ENTRY_BYTES)
     except FileNotFoundError:
         return None
     pid, length = _OWNER.unpack_from(data)
     return Owner(pid, data[_OWNER.size : _OWNER.size + length].decode()) if pid else None
 
 
-def read_slots(path: Path) -> list[NotedAttempt]:
-    """The attempts that were noted as running when the file was last written."""
-    return [attempt for attempt in read_noted(path) if not attempt.ended_at]
+def read_executing(path: Path) -> list[RegisteredAttempt]:
+    """Return the attempts that were running when the file was last written."""
+    return [attempt for attempt in read_attempts(path) if not attempt.ended_at]
 
 
-def read_ended(path: Path) -> list[NotedAttempt]:
-    """The attempts that ended lately, and of whose outcome nobody may have heard."""
-    return [attempt for attempt in read_noted(path) if attempt.ended_at]
+def read_ended(path: Path) -> list[RegisteredAttempt]:
+    """Return the attempts that ended lately, and whose outcome may not have been delivered."""
+    return [attempt for attempt in read_attempts(path) if attempt.ended_at]
 
 
-def read_noted(path: Path) -> Iterator[NotedAttempt]:
-    """All attempts that are noted: those that run, and those that ended lately."""
+def read_attempts(path: Path) -> Iterator[RegisteredAttempt]:
+    """Yield all registered attempts: those that run, and those that ended lately."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return
-    for start in range(_SLOT_BYTES, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
+    for start in range(_ENTRY_BYTES, len(data) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
         started_at, ended_at, timeout_s, *ids, length = _HEAD.unpack_from(data, start)
-        if started_at > 0 and length <= SLOT_NAME_BYTES:
-            key = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
-            yield NotedAttempt(key, started_at, timeout_s or None, ids[0], ids[1], ended_at)
+        if started_at > 0 and length <= REGISTERED_NAME_BYTES:
+            name = data[start + _HEAD.size : start + _HEAD.size + length].decode(errors="replace")
+            yield RegisteredAttempt(name, started_at, timeout_s or None, ids[0], ids[1], ended_at)

@@ -26,7 +26,9 @@ from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.worker_hooks import parse_worker_options, split_ports
 from scalable_nb.errors import DaskVersionError
-from scalable_nb.protocol.operations import offer
+from scalable_nb.protocol.messages import JobBegan
+from scalable_nb.protocol.operations import Operation, offer
+from scalable_nb.protocol.wire import call
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
 
@@ -130,7 +132,8 @@ async def _until_finished(nannies: list[ScalableNanny]) -> None:
     await asyncio.gather(*nannies)
     # How long ago, not when: the clocks of two machines differ.
     age_s = time() - psutil.Process().create_time()
-    await nannies[0].scheduler.scalable_job_began(name=nannies[0].name, age_s=age_s)
+    message = JobBegan(str(nannies[0].name), age_s)
+    await call(nannies[0].scheduler, Operation.JOB_BEGAN, message)
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 

@@ -1,4 +1,4 @@
-"""Exceptions on their way from a worker to the person."""
+"""Exceptions on their way from a worker to the client."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from scalable_nb.faults.tracebacks import format_traceback, safe_message
 _MAX_BYTES: Final = 1_000_000
 
 
-def travelling(error: BaseException) -> Exception:
-    """The exception itself where it survives the way, else without its chain, else a stand-in.
+def transportable(error: BaseException) -> Exception:
+    """Return the exception if it survives pickling, else without its chain, else a substitute.
 
-    `SystemExit` and the like never travel as themselves: they would end whoever receives them.
+    `SystemExit` and the like are always substituted: they would end the process that receives
+    them.
     """
     if not isinstance(error, Exception):
-        return stand_in(error)
+        return substitute_for(error)
     if _survives(error):
         return error
-    substitute = stand_in(error)
+    substitute = substitute_for(error)
     bare = error.with_traceback(None)
-    bare.__cause__ = bare.__context__ = None  # what stands in the way is mostly there
+    bare.__cause__ = bare.__context__ = None  # mostly what cannot be pickled
     return bare if _survives(bare) else substitute
 
 
-def stand_in(error: BaseException) -> RemoteError:
-    """What is told of an exception that cannot travel."""
+def substitute_for(error: BaseException) -> RemoteError:
+    """Return an error with the texts of one that cannot be pickled."""
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     return RemoteError(name, safe_message(error), format_traceback(error))
 
 
-def pickled(error: Exception) -> bytes:
-    """As the host may have to deliver it."""
+def pickle_exception(error: Exception) -> bytes:
+    """Return the exception as the host may have to deliver it."""
     data: bytes = dask_pickle.dumps(error)
     return data
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import time
@@ -15,14 +16,24 @@ import psutil
 from distributed.utils_comm import retry
 
 from scalable_nb.dask_adapter.worker_hooks import NannyHooks
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport
+from scalable_nb.protocol.messages import (
+    AttemptExpired,
+    ExpiryReply,
+    LeaveReply,
+    WorkerExited,
+    WorkerMessage,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import Message, answering, call
 from scalable_nb.worker.attempt_registry import (
-    SLOTS_VARIABLE,
-    NotedAttempt,
+    REGISTRY_VARIABLE,
     Owner,
-    create_slots,
-    read_noted,
+    RegisteredAttempt,
+    create_registry,
+    read_attempts,
+    read_executing,
     read_owner,
-    read_slots,
 )
 from scalable_nb.worker.peak_memory import OomKills
 from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
@@ -51,9 +62,9 @@ _SILENT: Final = "check-worker-ttl"
 class ScalableNanny(NannyHooks):
     """Dask's nanny with a watch over the attempts that its worker process is executing.
 
-    Two things reach the scheduler's handlers: ``scalable_attempt_expired`` when an attempt
-    exceeds its limit (the worker process is killed once the answer is there, so the error
-    is visible first), and ``scalable_worker_exited`` when the process ended by itself.
+    It calls two operations of the host: `Operation.ATTEMPT_EXPIRED` when an attempt exceeds its
+    limit (the worker process is killed after the reply, so the error is visible first), and
+    `Operation.WORKER_EXITED` when the process ended by itself.
 
     A worker process that lost its connection is ended at once and started again. Dask would
     let it finish what it is executing, for nobody, and close the nanny with it.
@@ -68,24 +79,24 @@ class ScalableNanny(NannyHooks):
 
     def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._slots = Path(self.local_directory) / f"slots-{os.getpid()}-{id(self):x}"
-        self.env[SLOTS_VARIABLE] = str(self._slots)
+        self._registry = Path(self.local_directory) / f"attempts-{os.getpid()}-{id(self):x}"
+        self.env[REGISTRY_VARIABLE] = str(self._registry)
         self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
         if self._log is not None:
             self.env[LOG_VARIABLE] = str(self._log.path)
         self._oom_kills = OomKills()
         self._peak_bytes = 0
-        self._killed: dict[int, str] = {}  # pid -> why we ended it
+        self._killed: dict[int, ExitCause] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
         self._reporting = asyncio.Lock()
-        self.register_handlers({"scalable_worker_lost": self.worker_lost})
+        self.register_handlers({Operation.WORKER_LOST: answering(WorkerMessage, self.worker_lost)})
         self.call_periodically("scalable-watch", _WATCH_INTERVAL_S, self._watch)
 
     async def instantiate(self) -> Any:
-        """Start a worker process with an empty file of slots."""
-        self._slots.parent.mkdir(parents=True, exist_ok=True)
-        create_slots(self._slots)
+        """Start a worker process with an empty registry."""
+        self._registry.parent.mkdir(parents=True, exist_ok=True)
+        create_registry(self._registry)
         if self._log is not None:
             self._log.begin()
         self._peak_bytes = 0
@@ -95,41 +106,46 @@ class ScalableNanny(NannyHooks):
         """Close as Dask does and leave no file."""
         await self._report_exit()  # a worker that dies during the first start ends its nanny
         result = await super().close(*args, **kwargs)
-        owner = read_owner(self._slots)
+        owner = read_owner(self._registry)
         if owner is not None:
             _kill_group(owner.pid)
-        self._slots.unlink(missing_ok=True)
+        self._registry.unlink(missing_ok=True)
         return result
 
     def close_gracefully(self, reason: str = "nanny-close-gracefully") -> None:
         """Close with the worker process, unless that goes only because it was cut off."""
         if reason in _CUT_OFF and self.is_up and self.pid is not None:
-            self._kill(self.pid, "cut")
+            self._kill(self.pid, ExitCause.CUT)
         else:
             super().close_gracefully(reason)
 
-    def worker_lost(self, worker: str) -> None:
+    def worker_lost(self, message: WorkerMessage) -> None:
         """The scheduler lost the connection to this worker, which may not have noticed."""
-        owner = read_owner(self._slots)
-        if owner is not None and owner.address == worker and owner.pid == self.pid:
-            self._kill(owner.pid, "cut")
+        owner = read_owner(self._registry)
+        if owner is not None and owner.address == message.worker and owner.pid == self.pid:
+            self._kill(owner.pid, ExitCause.CUT)
 
     async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
         """End the worker process as Dask does, and remember why."""
         if reason.startswith(_SILENT) and self.pid is not None:
-            self._killed[self.pid] = "cut"
+            self._killed[self.pid] = ExitCause.CUT
         await super().kill(timeout=timeout, reason=reason)
 
-    def _noted(self) -> list[tuple[int, tuple[float, float | None]]]:
-        """The attempts that run and those that ended lately, as the scheduler is told of them."""
-        return [
-            (noted.run_id, (noted.started_at, noted.ended_at or None))
-            for noted in read_noted(self._slots)
-        ]
+    def _exit_report(self, cause: ExitCause, **values: Any) -> ExitReport:
+        """The attempts that run and those that ended lately, and how the process ended."""
+        return ExitReport(
+            cause,
+            attempts={
+                attempt.run_id: (attempt.started_at, attempt.ended_at or None)
+                for attempt in read_attempts(self._registry)
+            },
+            memory_bytes=self._peak_bytes or None,
+            **values,
+        )
 
     def is_executing(self) -> bool:
         """Whether the worker process is executing any attempt."""
-        return bool(read_slots(self._slots))
+        return bool(read_executing(self._registry))
 
     async def announce_end(self) -> bool:
         """Tell the scheduler that the batch system ends the job, while there is time.
@@ -140,29 +156,30 @@ class ScalableNanny(NannyHooks):
             Whether what is executing should be waited for. Not where nobody answers, or the
             session ends anyway.
         """
-        return bool(
-            await self._tell(
-                "scalable_worker_leaves",
-                _ANNOUNCE_TIMEOUT_S,
-                attempts=self._noted(),
-                memory_bytes=self._peak_bytes or None,
-                memory_limit_bytes=self.memory_manager.memory_limit,
-            )
+        limit_bytes = self.memory_manager.memory_limit
+        report = self._exit_report(ExitCause.TERMINATED, memory_limit_bytes=limit_bytes)
+        reply = await self._tell(
+            Operation.WORKER_LEAVES,
+            lambda worker: WorkerExited(worker, report),
+            _ANNOUNCE_TIMEOUT_S,
         )
+        return reply is not None and LeaveReply.from_wire(reply).may_finish
 
     async def hand_over(self) -> None:
         """Have the results of the worker moved to others, as far as there are others."""
-        await self._tell("scalable_worker_hands_over", _HAND_OVER_TIMEOUT_S)
+        await self._tell(Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S)
 
-    async def _tell(self, handler: str, timeout_s: float, **values: Any) -> Any:
-        owner = read_owner(self._slots)
+    async def _tell(
+        self, operation: Operation, message_of: Callable[[str], Message], timeout_s: float
+    ) -> Any:
+        owner = read_owner(self._registry)
         if owner is None or not self.is_up:
             return None
-        call = getattr(self.scheduler, handler)(worker=owner.address, **values)
+        asked = call(self.scheduler, operation, message_of(owner.address))
         try:
-            return await asyncio.wait_for(call, timeout_s)
+            return await asyncio.wait_for(asked, timeout_s)
         except (OSError, TimeoutError):
-            logger.info("no answer of the scheduler to %s", handler)
+            logger.info("no answer of the scheduler to %s", operation)
             return None
 
     def log_event(self, topic: Any, msg: Any) -> Any:
@@ -174,14 +191,14 @@ class ScalableNanny(NannyHooks):
     async def _watch(self) -> None:
         self._measure()
         now = time()
-        executing = read_slots(self._slots)
+        executing = read_executing(self._registry)
         for attempt in executing:
             limit_s = attempt.timeout_s
             if limit_s is not None and now - attempt.started_at > limit_s:
                 try:
                     await self._end(attempt, now - attempt.started_at, executing)
                 except OSError:  # the connection broke: asked again at the next look
-                    logger.info("could not ask the scheduler about %s", attempt.key)
+                    logger.info("could not ask the scheduler about %s", attempt.name)
 
     def _measure(self) -> None:
         if self.pid is None:
@@ -198,32 +215,34 @@ class ScalableNanny(NannyHooks):
         elif self._stopped_since is None:
             self._stopped_since = time()
         elif time() - self._stopped_since > STOPPED_GRACE_S:
-            self._kill(self.pid, "stopped")
+            self._kill(self.pid, ExitCause.STOPPED)
 
-    def _kill(self, pid: int, cause: str) -> None:
+    def _kill(self, pid: int, cause: ExitCause) -> None:
         self._killed[pid] = cause
         self._stopped_since = None
         _kill_group(pid)
 
     async def _end(
-        self, attempt: NotedAttempt, duration_s: float, executing: list[NotedAttempt]
+        self, attempt: RegisteredAttempt, duration_s: float, executing: list[RegisteredAttempt]
     ) -> None:
         pid = self.pid
         if pid is None or pid in self._killed:
             return
-        answer = await self.scheduler.scalable_attempt_expired(
-            key=attempt.key,
+        expired = AttemptExpired(
+            name=attempt.name,
             worker=self.worker_address,
             run_id=attempt.run_id,
             started_at=attempt.started_at,
             duration_s=duration_s,
             memory_bytes=self._peak_bytes,
-            neighbours=[other.key for other in executing if other != attempt],
+            neighbours=tuple(other.name for other in executing if other != attempt),
         )
+        answer = await call(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
+        reply = ExpiryReply.from_wire(answer)
         # An attempt that the scheduler knows nothing of may have ended in this very moment.
-        is_there = answer["is_settled"] or attempt in read_slots(self._slots)
-        if answer["kill"] and is_there and pid == self.pid:
-            self._kill(pid, "timeout")
+        is_there = reply.is_settled or attempt in read_executing(self._registry)
+        if reply.must_kill and is_there and pid == self.pid:
+            self._kill(pid, ExitCause.TIMEOUT)
 
     def on_worker_exit(self, exit_code: int) -> None:
         """Remember the exit code, unless the worker process was closed on purpose."""
@@ -242,7 +261,7 @@ class ScalableNanny(NannyHooks):
         """Tell the scheduler of an end that nobody wanted, once; says whether it is there."""
         async with self._reporting:  # closing must not cut off a report on its way
             exit_code, self._unreported_exit = self._unreported_exit, None
-            owner = read_owner(self._slots)
+            owner = read_owner(self._registry)
             # Otherwise it was meant to end, or died before it could get tasks.
             if exit_code is not None and owner is not None:
                 return await self._report(owner, exit_code)
@@ -250,29 +269,28 @@ class ScalableNanny(NannyHooks):
 
     async def _report(self, owner: Owner, exit_code: int) -> bool:
         _kill_group(owner.pid)  # what the tasks had started must not outlive the worker
-        cause = self._killed.pop(owner.pid, "exit")
+        cause = self._killed.pop(owner.pid, ExitCause.EXIT)
         limit_bytes = self.memory_manager.memory_limit
+        is_sigkill = exit_code == -signal.SIGKILL
         if self.exceeded_memory(owner.pid):
-            cause = "memory"
-        elif cause == "exit" and exit_code == -signal.SIGKILL and self._oom_kills.has_grown():
-            cause = "kernel"
+            cause = ExitCause.MEMORY
+        elif cause is ExitCause.EXIT and is_sigkill and self._oom_kills.has_grown():
+            cause = ExitCause.KERNEL
             limit_bytes = self._oom_kills.limit_bytes() or limit_bytes
-        return await self._deliver(
-            worker=owner.address,
-            cause=cause,
+        report = self._exit_report(
+            cause,
             exit_code=exit_code,
-            attempts=self._noted(),
-            memory_bytes=self._peak_bytes or None,
             memory_limit_bytes=limit_bytes,
-            last_words=self._log.last_words() if self._log is not None else "",
+            log_excerpt=self._log.excerpt() if self._log is not None else "",
         )
+        return await self._deliver(WorkerExited(owner.address, report))
 
-    async def _deliver(self, **report: Any) -> bool:
+    async def _deliver(self, message: WorkerExited) -> bool:
         """Tell the scheduler how a worker process ended; says whether a scheduler is there."""
 
         async def tell() -> None:
             try:
-                await self.scheduler.scalable_worker_exited(**report)
+                await call(self.scheduler, Operation.WORKER_EXITED, message)
             except OSError as error:
                 if _is_refused(error):
                     raise _NobodyListensError from error
@@ -282,11 +300,11 @@ class ScalableNanny(NannyHooks):
             # Where the network was cut, it may be there again in a moment.
             await retry(tell, count=4, delay_min=0.1, delay_max=1.0)
         except (OSError, _NobodyListensError):
-            logger.exception("the scheduler cannot be told of the end of %s", report["worker"])
+            logger.exception("the scheduler cannot be told of the end of %s", message.worker)
             return False
         except Exception:
             # Whatever went wrong there, the worker must be restarted here.
-            logger.exception("could not tell the scheduler of the end of %s", report["worker"])
+            logger.exception("could not tell the scheduler of the end of %s", message.worker)
         return True
 
 

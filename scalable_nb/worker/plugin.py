@@ -1,9 +1,8 @@
-"""Makes every worker feel at home in the notebook's folder."""
+"""The plugin that prepares a worker process for its session."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import sys
@@ -20,8 +19,10 @@ from scalable_nb.dask_adapter.worker_hooks import (
     send_to_scheduler,
     will_start,
 )
-from scalable_nb.protocol.operations import PEAK_METRIC, REVOCATION_ANSWER, REVOCATION_QUERY
-from scalable_nb.worker.attempt_registry import SLOTS_VARIABLE, Owner, note_owner, read_noted
+from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
+from scalable_nb.protocol.operations import PEAK_METRIC, Operation
+from scalable_nb.protocol.wire import receiving, stream_message
+from scalable_nb.worker.attempt_registry import REGISTRY_VARIABLE, Owner, read_attempts, write_owner
 from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.process_log import write_to_log
 
@@ -45,7 +46,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
         Under which the worker's HTTP pages answer.
     """
 
-    name = "scalable-workspace"
+    name = "scalable-worker-plugin"
 
     def __init__(self, cwd: str, python_path: list[str], http_prefix: str) -> None:
         self.cwd = cwd
@@ -58,10 +59,10 @@ class ScalableWorkerPlugin(WorkerPlugin):
         # A group of its own, so that the nanny can end what the tasks have started with it.
         os.setpgid(0, 0)
         write_to_log()
-        slots = os.environ.get(SLOTS_VARIABLE)
-        if slots:
-            note_owner(Path(slots), Owner(os.getpid(), worker.address))
-        answer_revocations(worker, Path(slots or os.devnull))
+        registry = os.environ.get(REGISTRY_VARIABLE)
+        if registry:
+            write_owner(Path(registry), Owner(os.getpid(), worker.address))
+        answer_revocations(worker, Path(registry or os.devnull))
         worker.metrics[PEAK_METRIC] = peak_memory_bytes
         if os.environ.get(TERM_VARIABLE):
             # A batch system sends SIGTERM to all processes of a job; the nanny's answer to it is
@@ -76,27 +77,28 @@ class ScalableWorkerPlugin(WorkerPlugin):
         """Nothing to undo: the process ends."""
 
 
-def answer_revocations(worker: Worker, slots: Path) -> None:
+def answer_revocations(worker: Worker, registry: Path) -> None:
     """Have a worker answer; called in its process before it gets tasks."""
 
-    def handle(**question: Any) -> None:
+    def handle(sender: str, query: RevocationQuery) -> None:
         # Not awaited by the stream, on which other messages follow.
-        worker.loop.add_callback(functools.partial(_answer, worker, slots, **question))
+        worker.loop.add_callback(_answer, worker, registry, query)
 
-    register_stream_handler(worker, REVOCATION_QUERY, handle)
+    register_stream_handler(worker, Operation.QUERY_REVOKED, receiving(RevocationQuery, handle))
 
 
-async def _answer(worker: Worker, slots: Path, key: Any, run_id: int, until_ended: bool) -> None:
+async def _answer(worker: Worker, registry: Path, query: RevocationQuery) -> None:
+    key, run_id = query.key, query.run_id
     while True:
-        noted = {attempt.run_id: attempt for attempt in read_noted(slots)}.get(run_id)
-        if noted is not None:
-            is_known = bool(noted.ended_at) or not until_ended
+        attempt = {each.run_id: each for each in read_attempts(registry)}.get(run_id)
+        if attempt is not None:
+            is_known = bool(attempt.ended_at) or not query.until_ended
         else:
-            # A thread that was given the task notes it in a moment, whatever is wanted now.
+            # A thread that was given the task registers it in a moment, whatever is wanted now.
             is_known = not will_start(worker, key, run_id)
         if is_known:
             break
         await asyncio.sleep(_LOOK_INTERVAL_S)
-    span = (noted.started_at, noted.ended_at or None) if noted else None
-    answer = {"op": REVOCATION_ANSWER, "key": key, "run_id": run_id, "span": span}
-    send_to_scheduler(worker, answer)
+    span = (attempt.started_at, attempt.ended_at or None) if attempt else None
+    answer = RevocationAnswer(key, run_id, span)
+    send_to_scheduler(worker, stream_message(Operation.ANSWER_REVOKED, answer))

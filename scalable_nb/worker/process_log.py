@@ -48,7 +48,7 @@ class WorkerLog:
         """A new worker process starts: what is there was written by an earlier one."""
         self._begin = self.path.stat().st_size if self.path.exists() else 0
 
-    def last_words(self) -> str:
+    def excerpt(self) -> str:
         """The last lines of the worker process, under a heading; empty where it wrote none."""
         try:
             with self.path.open("rb") as file:

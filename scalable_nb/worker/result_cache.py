@@ -1,20 +1,21 @@
-"""A task's kept result: looked for before the call, written before the task counts as done."""
+"""A task's stored result: looked up before the call, written before the task counts as done."""
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 from distributed import Worker
 
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.cache.lookup import look_up, store_result
 from scalable_nb.cache.store import ResultStore, StoredResult
+from scalable_nb.protocol.annotations import TaskAnnotation
 
 logger = logging.getLogger(__name__)
 
@@ -22,58 +23,45 @@ logger = logging.getLogger(__name__)
 class TaskResultCache:
     """The place of one task's result.
 
-    Trouble with the store never fails the task; it is told in `facts`.
+    Trouble with the store never fails the task; it is reported in `facts`.
 
     Parameters
     ----------
-    folder : str
-        Of the store; empty where results are not kept.
+    annotation : TaskAnnotation
+        Names the store, if results are stored.
     key : str
-        Of the result; empty where this one is not kept.
-    recompute : bool
-        Pass over what is kept, and replace it.
-    limit_bytes : int or None
-        Size up to which the result is kept; None: any.
-    compress : bool
-        Whether it is compressed.
+        Of the result; empty if this one is not stored.
 
     Attributes
     ----------
     value : object
-        The kept result, after a hit.
+        The stored result, after a hit.
     facts : dict
         What happened, in plain values: ``event`` ("hit" or "kept"), ``key``, ``bytes``,
-        ``problem``. Empty where results are not kept.
+        ``problem``. Empty if results are not stored.
+    about : dict
+        What is stored next to the result; see `description`.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        key: str,
-        *,
-        recompute: bool = False,
-        limit_bytes: int | None = None,
-        compress: bool = False,
-    ) -> None:
-        self._store = _store(folder, compress) if folder and key else None
+    def __init__(self, annotation: TaskAnnotation, key: str) -> None:
+        is_stored = bool(annotation.store and key)
+        self._store = _store(annotation.store, annotation.compress) if is_stored else None
         self._key = key
-        self._is_passed_over = recompute
-        self._limit_bytes = limit_bytes
+        self._annotation = annotation
         self.value: Any = None
         self.facts: dict[str, Any] = {}
-
         self.about: dict[str, Any] = {}
 
     def is_hit(self) -> bool:
         """Look for the result."""
-        if self._store is None or self._is_passed_over:
+        if self._store is None or self._annotation.recompute:
             return False
         found = look_up(self._store, self._key)
         if found.is_hit:
             self.value = found.value
-            self._note(event="hit")
+            self._report(event="hit")
         elif found.problem:
-            self._note(problem=found.problem)
+            self._report(problem=found.problem)
         return found.is_hit
 
     def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
@@ -81,29 +69,30 @@ class TaskResultCache:
         if self._store is None:
             return
         meta = {**self.about, **meta}
-        stored = store_result(self._store, self._key, value, meta, limit_bytes=self._limit_bytes)
+        limit_bytes = self._annotation.limit_bytes
+        stored = store_result(self._store, self._key, value, meta, limit_bytes=limit_bytes)
         if isinstance(stored, StoredResult):
-            self._note(event="kept", bytes=stored.nbytes)
+            self._report(event="kept", bytes=stored.nbytes)
         else:
-            self._note(problem=stored)
+            self._report(problem=stored)
 
-    def _note(self, **facts: Any) -> None:
+    def _report(self, **facts: Any) -> None:
         self.facts.update(facts, key=self._key)
 
 
-def described(
+def description(
     about: bytes, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What to remember of a call beside its result, so that a later one can be compared."""
+    """Return what is stored of a call next to its result, to compare later calls with."""
     if not about:
         return {}
-    told: dict[str, Any] = orjson.loads(about)
+    known: dict[str, Any] = json.loads(about)
     ignore: Collection[str] = ()
     cacheable = getattr(function, "__self__", None)
     if isinstance(cacheable, CacheableFunction):
         function, ignore = cacheable.__wrapped__, cacheable.cache_spec.ignore
-    keys = CallKeys(function, ignore=ignore, identity=bytes.fromhex(told["identity"]))
-    return {**told, "arguments": keys.argument_digests(args, kwargs)}
+    keys = CallKeys(function, ignore=ignore, identity=bytes.fromhex(known["identity"]))
+    return {**known, "arguments": keys.argument_digests(args, kwargs)}
 
 
 @functools.lru_cache(maxsize=8)
@@ -112,12 +101,11 @@ def _store(folder: str, compress: bool) -> ResultStore:
 
 
 def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
-    """Runs on a worker: write results that it holds."""
+    """Write results that this worker holds; runs on the worker."""
     store = ResultStore(Path(folder))
     for key in keys:
         if key in dask_worker.data:
-            stored = store_result(
-                store, own_result_key(key), dask_worker.data[key], {"task_id": str(key)}
-            )
+            value, meta = dask_worker.data[key], {"task_id": str(key)}
+            stored = store_result(store, own_result_key(key), value, meta)
             if not isinstance(stored, StoredResult):
                 logger.warning("%s: %s", key, stored)

@@ -115,7 +115,7 @@ class LabNotebook(QuietPage):
         )
         expect(self.page.locator("#jupyterlab-splash")).to_have_count(0)
 
-    def photograph(self, first: int, last: int, picture: Path) -> None:
+    def photograph(self, first: int, last: int, image: Path) -> None:
         """Keep a picture of some cells, as far as they fit on the page."""
         self.page.mouse.move(0, 0)
         self.page.evaluate("index => { underTest.panel.content.activeCellIndex = index }", last)
@@ -126,7 +126,7 @@ class LabNotebook(QuietPage):
         begin = max(top["y"], panel["y"])
         end = min(bottom["y"] + bottom["height"], panel["y"] + panel["height"])
         clip = FloatRect(x=panel["x"], y=begin, width=panel["width"], height=end - begin)
-        self.page.screenshot(path=picture, clip=clip)
+        self.page.screenshot(path=image, clip=clip)
 
     def close(self) -> None:
         """Leave the page."""

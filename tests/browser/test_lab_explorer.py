@@ -114,8 +114,8 @@ def test_it_says_what_failed_and_with_which_arguments(explorer: Explorer) -> Non
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for theme in ("Light", "Dark"):
         explorer.notebook.wear(f"JupyterLab {theme}")
-        picture = SCREENSHOTS / f"explorer-{theme.lower()}.png"
-        explorer.notebook.photograph(FAILURES, FAILURES, picture)
+        image = SCREENSHOTS / f"explorer-{theme.lower()}.png"
+        explorer.notebook.photograph(FAILURES, FAILURES, image)
     explorer.notebook.wear("JupyterLab Light")
 
 

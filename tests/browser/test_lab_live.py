@@ -169,7 +169,7 @@ def watch_a_busy_cell(tour: Tour) -> None:
         tour.is_done(tasks)
         tour.moments.append(tour.look())
         if tasks == 60:
-            take_pictures(tour, "live-table", MAP, GATHER)
+            take_screenshots(tour, "live-table", MAP, GATHER)
     look_at_task(tour, 8)
     expect(tour.details.get_by_role("article")).to_contain_text(BROKEN_TEXT)
     tour.answered_while_busy = tour.notebook.is_busy(GATHER)
@@ -192,13 +192,13 @@ def look_at_all(tour: Tour) -> None:
     expect(tour.table.locator(".snb-shown")).to_have_text(f"{STATIONS} tasks")
 
 
-def take_pictures(tour: Tour, name: str, first: int, last: int) -> None:
+def take_screenshots(tour: Tour, name: str, first: int, last: int) -> None:
     """Keep pictures of some cells for people to look at, in both themes."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for theme in ("Light", "Dark"):
         tour.notebook.wear(f"JupyterLab {theme}")
-        picture = SCREENSHOTS / f"{name}-{theme.lower()}.png"
-        tour.notebook.photograph(first, last, picture)
+        image = SCREENSHOTS / f"{name}-{theme.lower()}.png"
+        tour.notebook.photograph(first, last, image)
     tour.notebook.wear("JupyterLab Light")
 
 
@@ -230,10 +230,12 @@ def test_the_card_of_a_task_tells_both_attempts(tour: Tour) -> None:
         expect(first).to_contain_text(word)
     for word in ("Attempt 2", "succeeded", "worker-", "process", "memory"):
         expect(second).to_contain_text(word)
-    told = re.compile(r"attempt 1: ran .failed..*waited .* after attempt 1;.*attempt 2: ran .succ")
-    line = tour.details.get_by_role("img", name=told)
+    reported = re.compile(
+        r"attempt 1: ran .failed..*waited .* after attempt 1;.*attempt 2: ran .succ"
+    )
+    line = tour.details.get_by_role("img", name=reported)
     expect(line).to_be_visible()
-    take_pictures(tour, "task-card", MAP, MAP)
+    take_screenshots(tour, "task-card", MAP, MAP)
     look_at_all(tour)
 
 
@@ -289,7 +291,7 @@ def test_a_click_on_an_error_class_filters_the_failures(tour: Tour) -> None:
     expect(kinds).to_have_count(1)
     expect(kinds).to_have_text(re.compile(rf"^{OUTCOMES['broken']}\s×.*ValueError"))
     expect(tour.explorer.locator("pre").first).to_contain_text(BROKEN_TEXT)
-    take_pictures(tour, "failures", FAILURES, FAILURES)
+    take_screenshots(tour, "failures", FAILURES, FAILURES)
     assert tour.explorer.locator(":is(pre, .widget-html) :is(script, img)").count() == 0
     ChartPointer(chart).click_bar("ValueError")
     expect(kinds).to_have_count(2)

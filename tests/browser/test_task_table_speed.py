@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 import pytest
-from made_run import Run
 from stub_page import StubPage
+from synthetic_run import Run
 
 from scalable_nb.telemetry.rows import TaskState
 
@@ -108,8 +108,8 @@ def test_first_paint_scrolling_sorting_and_filtering(stub: StubPage, run: Run, c
 
     for what, deltas in (("scrolling", 0), ("scrolling with deltas", SCROLL_S * DELTAS_PER_S)):
         frames = scroll(stub, run, deltas)
-        told = f"{frames['per_second']:.0f} frames/s, longest {frames['longest_ms']:.0f} ms"
-        tell(capsys, what, told)
+        reported = f"{frames['per_second']:.0f} frames/s, longest {frames['longest_ms']:.0f} ms"
+        tell(capsys, what, reported)
         assert frames["per_second"] > 3
 
     for column in ("state", "duration", "label", "worker"):

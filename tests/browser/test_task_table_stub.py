@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from made_run import EVIL, Run
 from playwright.sync_api import expect
 from stub_page import StubPage
+from synthetic_run import EVIL, Run
 
 from scalable_nb.telemetry.rows import TaskState
 
@@ -316,8 +316,8 @@ def test_everything_is_told_to_a_screen_reader_and_reached_by_keyboard(stub: Stu
         stub.send_delta(run.delta())
     expect(stub.table.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
     stub.page.clock.fast_forward(10_000)
-    told = stub.table.get_by_role("status").filter(has_text="100 % done: 3 succeeded, 1 failed")
-    expect(told).to_have_attribute("aria-live", "polite")
+    reported = stub.table.get_by_role("status").filter(has_text="100 % done: 3 succeeded, 1 failed")
+    expect(reported).to_have_attribute("aria-live", "polite")
 
 
 def test_the_strip_tells_and_selects_a_task(stub: StubPage) -> None:

@@ -91,20 +91,20 @@ def history(
     failures: list[Mapping[str, Any]], endings: list[Mapping[str, Any]], marks: Sequence[Mark]
 ) -> list[str]:
     """All that was written down of one task and all that it left on disk, in order of time."""
-    told = [
+    reported = [
         (row["timestamp"], f"attempt {row['attempt']} {row['category']}: {row['message']} "
          f"(started {row['started_at']}, worker {row['worker']})")
         for row in failures
     ]  # fmt: skip
-    told += [
+    reported += [
         (row["timestamp"], f"{row['state']} after {row['attempts']} attempts "
          f"(started {row['started_at']}, worker {row['worker']}, process {row['pid']})")
         for row in endings
     ]  # fmt: skip
-    told += [
+    reported += [
         (utc_iso(mark.at), f"ran in process {mark.pid}, Dask's run {mark.run_id}") for mark in marks
     ]
-    return [f"    {at}  {what}" for at, what in sorted(told)]
+    return [f"    {at}  {what}" for at, what in sorted(reported)]
 
 
 def _wrong_result(expectation: Expectation, outcome: Any) -> Iterator[str]:

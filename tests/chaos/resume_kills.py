@@ -139,12 +139,12 @@ def _resume(folder: Path) -> str:
 def _kill(run: RunPaths, kernel: subprocess.Popen[bytes], victims: str) -> None:
     host = psutil.Process(json.loads(run.session_json.read_bytes())["pid"])
     below = host.children(recursive=True)
-    doomed = [host]
+    to_kill = [host]
     if "workers" in victims:
-        doomed += below
+        to_kill += below
     if "kernel" in victims:
         os.kill(kernel.pid, signal.SIGKILL)
-    for process in doomed:
+    for process in to_kill:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     # Workers end by themselves when their host is gone; what they had begun may still be kept.

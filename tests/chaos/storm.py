@@ -101,7 +101,7 @@ class Storm:
     def _workers(self) -> list[int]:
         """Processes that have registered as workers and live, as their nannies see it."""
         assert self.session.paths is not None
-        owners = map(read_owner, sorted(self.session.paths.workspace.rglob("slots-*")))
+        owners = map(read_owner, sorted(self.session.paths.workspace.rglob("attempts-*")))
         return [owner.pid for owner in owners if owner and psutil.pid_exists(owner.pid)]
 
     def _kill(self, victim: psutil.Process) -> str:

@@ -14,7 +14,7 @@ from distributed import Future, as_completed, get_worker
 
 from scalable_nb import RetryPolicy, TaskPolicy
 from scalable_nb.client.client import ScalableClient
-from scalable_nb.telemetry.ledger import key_text
+from scalable_nb.telemetry.rows import key_text
 
 #: Of every hundred tasks: so many fail a few times first, always fail, must not run twice.
 FLAKY, HOPELESS, ONCE = 20, 1, 15

@@ -181,9 +181,9 @@ def test_kept_results_answer_without_the_host(start: Start, folder: Path) -> Non
     assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)) == seen
     assert wait(futures).not_done == set()
     assert sorted(each.result() for each in as_completed(futures)) == [0, 3, 6, 9, 12]
-    told: list[int] = []
-    futures[2].add_done_callback(lambda future: told.append(future.result()))
-    until(lambda: told == [6])
+    reported: list[int] = []
+    futures[2].add_done_callback(lambda future: reported.append(future.result()))
+    until(lambda: reported == [6])
     assert client.submit(sum, [futures[1], futures[4]]).result() == 15
     # Another client finds it where Dask puts futures for others.
     with session.connect() as other:

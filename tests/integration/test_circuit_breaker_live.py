@@ -94,28 +94,28 @@ def test_magics_tell_lift_and_cancel_the_pause(
     session, futures = paused
     count = session.status().counts["paused"]
 
-    def told(line: str) -> str:
+    def reported(line: str) -> str:
         return str(shell.run_cell(f"%scalable {line}").result)
 
     assert (
         f"paused: {count} tasks of 'sweep' are paused: 20 in a row failed with ValueError: "
         "no licence for task"
-    ) in told("status")
-    assert f"'sweep': {count} paused" in told("cancel")
+    ) in reported("status")
+    assert f"'sweep': {count} paused" in reported("cancel")
     assert session.status().counts["paused"] == count
     assert usage_error(shell, "%scalable cancel sweap").startswith(
         "no unfinished batch named 'sweap'. Did you mean 'sweep'?"
     )
-    assert told("cancel sweep --paused") == f"{count} paused tasks were cancelled."
+    assert reported("cancel sweep --paused") == f"{count} paused tasks were cancelled."
     assert futures.partial().succeeded == []
     assert session.status().counts["cancelled"] == count
     assert calls(folder, "all") == 100 - count
-    assert told("cancel") == "Nothing to cancel: every task is done."
+    assert reported("cancel") == "Nothing to cancel: every task is done."
 
     (folder / "licence").touch()
     again = session.client.map(lambda x: x, range(3), name="sweep")
     assert again.results() == [0, 1, 2]
-    assert told("resume") == "Nothing is paused."
+    assert reported("resume") == "Nothing is paused."
 
 
 def test_a_shell_lifts_the_pause_while_the_kernel_is_busy(

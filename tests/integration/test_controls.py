@@ -76,8 +76,8 @@ def test_failed_tasks_are_submitted_again(
     once = client.submit(refuse, 4, policy=TaskPolicy(idempotent=False))
     wait([again, once])
     keys = [key_text(future.key) for future in (again, once)]
-    told = controls.act("resubmit", keys).text
-    assert told.startswith("1 task submitted again; 1 left out because they are not idempotent")
+    reported = controls.act("resubmit", keys).text
+    assert reported.startswith("1 task submitted again; 1 left out because they are not idempotent")
     until(lambda: len(shared_session.attempts(keys[0])) == 2)
     assert len(shared_session.attempts(keys[1])) == 1
     with pytest.raises(SubmitError, match="holds no future"):

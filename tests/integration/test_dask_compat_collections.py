@@ -226,7 +226,7 @@ def test_datasets_are_published(same: Twins) -> None:
 
 
 @pytest.fixture
-def told(shared_session: ScalableSession) -> Iterator[Any]:
+def reported(shared_session: ScalableSession) -> Iterator[Any]:
     """The rows of ``tasks.jsonl`` and ``failures.jsonl`` for keys of a prefix; counts add up."""
 
     def rows(prefix: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -245,7 +245,9 @@ def told(shared_session: ScalableSession) -> Iterator[Any]:
     assert sum(counts.values()) == len(shared_session.mirror.ledger)
 
 
-def test_tasks_of_collections_are_in_the_ledger(shared_session: ScalableSession, told: Any) -> None:
+def test_tasks_of_collections_are_in_the_ledger(
+    shared_session: ScalableSession, reported: Any
+) -> None:
     """Each by its key, with function, worker and duration; also when they are forgotten."""
 
     def step(x: int) -> int:
@@ -254,8 +256,8 @@ def test_tasks_of_collections_are_in_the_ledger(shared_session: ScalableSession,
     with shared_session.client.as_current():
         total = dask.delayed(add)(*[dask.delayed(step)(x) for x in range(5)]).compute()
     assert total == 10
-    until(lambda: len(told("step")[0]) == 5)
-    tasks, failures = told("step")
+    until(lambda: len(reported("step")[0]) == 5)
+    tasks, failures = reported("step")
     assert failures == []
     for row in tasks:
         assert row["task_id"].startswith("step-")
@@ -266,7 +268,7 @@ def test_tasks_of_collections_are_in_the_ledger(shared_session: ScalableSession,
 
 
 def test_a_failed_task_of_a_collection_has_its_row(
-    shared_session: ScalableSession, told: Any
+    shared_session: ScalableSession, reported: Any
 ) -> None:
     """Class, message, traceback, worker; what needed it failed with it, what did not is let go."""
 
@@ -279,24 +281,24 @@ def test_a_failed_task_of_a_collection_has_its_row(
     client = shared_session.client
     future = client.compute(dask.delayed(builds)(dask.delayed(breaks)(1), lazy_inc(2)))
     wait(future)
-    until(lambda: told("builds")[0])
-    (row,) = told("breaks")[1]
+    until(lambda: reported("builds")[0])
+    (row,) = reported("breaks")[1]
     assert row["failure_class"] == "LookupError"
     assert "nothing at 1" in row["message"]
     assert "in breaks" in row["traceback"]
     assert row["worker"].startswith("worker-")
     assert row | {"is_final": True, "category": "permanent", "attempt": 1} == row
-    (needed,) = told("builds")[0]
+    (needed,) = reported("builds")[0]
     assert needed["state"] == "failed"
     assert "breaks" in needed["reason"]
-    assert told("builds")[1] == []
+    assert reported("builds")[1] == []
     assert client.attempts(future) == []
     del future
     until(lambda: not shared_session.unfinished())
 
 
 def test_retries_of_dask_are_attempts_too(
-    shared_session: ScalableSession, told: Any, tmp_path: Path
+    shared_session: ScalableSession, reported: Any, tmp_path: Path
 ) -> None:
     """A row for each failed attempt, although Dask itself forgets them."""
 
@@ -309,7 +311,7 @@ def test_retries_of_dask_are_attempts_too(
 
     future = shared_session.client.compute(dask.delayed(flaky)(1), retries=3)
     assert future.result(timeout=30) == 1
-    tasks, failures = told("flaky")
+    tasks, failures = reported("flaky")
     assert [row["attempts"] for row in tasks] == [3]
     assert [(row["attempt"], row["attempts_allowed"], row["will_retry"]) for row in failures] == [
         (1, 4, True),
@@ -319,7 +321,7 @@ def test_retries_of_dask_are_attempts_too(
 
 
 def test_calls_have_their_attempts_in_the_ledger(
-    shared_session: ScalableSession, told: Any, tmp_path: Path
+    shared_session: ScalableSession, reported: Any, tmp_path: Path
 ) -> None:
     """What came through submit and map, beside collections: the attempts it took."""
     function = failing_first(tmp_path, 2, ConnectionError)
@@ -327,7 +329,7 @@ def test_calls_have_their_attempts_in_the_ledger(
     futures = shared_session.client.map(function, range(3), retries=3)
     futures.append(shared_session.client.submit(function, 9, retries=3))
     wait(futures)
-    tasks, failures = told("in_ledger")
+    tasks, failures = reported("in_ledger")
     assert [row["attempts"] for row in tasks] == [3] * 4
     assert len(failures) == 8
     frame = futures.to_dataframe()
@@ -335,7 +337,7 @@ def test_calls_have_their_attempts_in_the_ledger(
 
 
 def test_a_failed_collection_can_be_resubmitted(
-    shared_session: ScalableSession, told: Any, tmp_path: Path
+    shared_session: ScalableSession, reported: Any, tmp_path: Path
 ) -> None:
     """`resubmit` takes futures of collections: what failed in the graph runs again."""
     from scalable_nb import resubmit
@@ -353,11 +355,11 @@ def test_a_failed_collection_can_be_resubmitted(
     gate.touch()
     resubmit([future])
     assert future.result(timeout=30) == 5
-    assert [row["state"] for row in told("needs_file")[0]] == ["failed", "succeeded"]
+    assert [row["state"] for row in reported("needs_file")[0]] == ["failed", "succeeded"]
 
 
 def test_a_task_that_is_stopped_half_way_is_cancelled_in_the_ledger(
-    shared_session: ScalableSession, told: Any
+    shared_session: ScalableSession, reported: Any
 ) -> None:
     """A collection whose futures are dropped while it runs leaves nothing unfinished."""
 
@@ -368,13 +370,13 @@ def test_a_task_that_is_stopped_half_way_is_cancelled_in_the_ledger(
     futures = shared_session.client.compute([dask.delayed(dawdles)(x) for x in range(6)])
     until(lambda: shared_session.status().counts["running"])
     del futures
-    until(lambda: len(told("dawdles")[0]) == 6)
-    assert "cancelled" in {row["state"] for row in told("dawdles")[0]}
+    until(lambda: len(reported("dawdles")[0]) == 6)
+    assert "cancelled" in {row["state"] for row in reported("dawdles")[0]}
     assert not shared_session.unfinished()
 
 
 def test_a_task_of_a_collection_that_kills_its_workers_ends(
-    shared_session: ScalableSession, told: Any
+    shared_session: ScalableSession, reported: Any
 ) -> None:
     """What was not submitted through us has Dask's own limit: four workers, then an error."""
 
@@ -384,6 +386,6 @@ def test_a_task_of_a_collection_that_kills_its_workers_ends(
     future = shared_session.client.compute(dask.delayed(dies)(1))
     with pytest.raises(KilledWorker):
         future.result(timeout=60)
-    (row,) = told("dies")[1]
+    (row,) = reported("dies")[1]
     assert row | {"failure_class": "KilledWorker", "category": "infrastructure"} == row
-    assert (row["attempt"], told("dies")[0][0]["state"]) == (4, "failed")
+    assert (row["attempt"], reported("dies")[0][0]["state"]) == (4, "failed")

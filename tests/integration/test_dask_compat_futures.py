@@ -141,10 +141,10 @@ def test_a_future_tells_its_state(same: Twins, tmp_path: Path) -> None:
 
     def case(client: Client) -> Any:
         gate = tmp_path / type(client).__name__
-        told = []
+        reported = []
 
         def tell(future: Future) -> None:
-            told.append((future.status, future.done(), future.cancelled(), repr(future)))
+            reported.append((future.status, future.done(), future.cancelled(), repr(future)))
 
         pending = client.submit(wait_for, gate, key="waits")
         tell(pending)
@@ -156,7 +156,7 @@ def test_a_future_tells_its_state(same: Twins, tmp_path: Path) -> None:
         tell(bad)
         trace = traceback.extract_tb(bad.traceback())
         return (
-            told,
+            reported,
             pending.exception(),
             pending.traceback(),
             pending.type,

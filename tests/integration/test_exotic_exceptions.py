@@ -79,7 +79,7 @@ def chained() -> BaseException:
     return error
 
 
-STAND_INS: list[tuple[Callable[[], BaseException], str]] = [
+SUBSTITUTES: list[tuple[Callable[[], BaseException], str]] = [
     (lambda: TwoArguments(7, "no seat"), "TwoArguments"),
     (lambda: WithLock("locked"), "WithLock"),
     (lambda: WithSocket("connected"), "WithSocket"),
@@ -101,8 +101,8 @@ THEMSELVES: list[tuple[Callable[[], BaseException], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "name"), STAND_INS, ids=[name for _, name in STAND_INS])
-def test_what_cannot_travel_has_a_stand_in(
+@pytest.mark.parametrize(("make", "name"), SUBSTITUTES, ids=[name for _, name in SUBSTITUTES])
+def test_what_cannot_be_pickled_has_a_substitute(
     shared_session: ScalableSession, make: Callable[[], BaseException], name: str
 ) -> None:
     """Type name and traceback arrive; `except RemoteError` catches it; it is on record."""

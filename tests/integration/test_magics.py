@@ -76,11 +76,11 @@ def test_from_start_to_stop(
     assert (status.counts["succeeded"], status.counts["failed"]) == (6, 3)
     # Whoever asks in a shell gets the dashboard's link; what a notebook prints, it saves.
     ask = [sys.executable, "-m", "scalable_nb", "status"]
-    told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
-    assert f"dashboard: {session.client.dashboard_link}\n" in told
+    reported = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+    assert f"dashboard: {session.client.dashboard_link}\n" in reported
     in_cell = {**os.environ, "JPY_PARENT_PID": "1"}
-    told = subprocess.run(ask, capture_output=True, text=True, check=True, env=in_cell).stdout
-    assert "dashboard: `session.dashboard_link`\n" in told
+    reported = subprocess.run(ask, capture_output=True, text=True, check=True, env=in_cell).stdout
+    assert "dashboard: `session.dashboard_link`\n" in reported
     assert "dashboard: `session.dashboard_link`\n" in str(status)
     assert session.dashboard_link not in str(status)
 
@@ -114,12 +114,12 @@ def test_from_start_to_stop(
     failed = shell.user_ns["partial"].failures[0].key
     assert f"{failed}, attempt 2 on " in value(shell, f"%scalable logs --task {failed}")
 
-    told = value(shell, "%scalable stop")
-    assert f"Run {session.run_id}: finished" in told and "9 (9 succeeded)" in told
+    reported = value(shell, "%scalable stop")
+    assert f"Run {session.run_id}: finished" in reported and "9 (9 succeeded)" in reported
     assert not session.is_live
     assert usage_error(shell, "%scalable status").startswith("no session is live")
     assert len(value(shell, "%scalable failures --last").frame) == 3
-    assert value(shell, "%scalable report") == told
+    assert value(shell, "%scalable report") == reported
 
 
 def test_only_chosen_failures_run_again(shell: InteractiveShell, folder: Path) -> None:

@@ -194,12 +194,12 @@ def test_an_outcome_that_dies_on_its_way_is_an_attempt(start: Start, folder: Pat
 def is_idle(session: ScalableSession, worker: psutil.Process) -> bool:
     """Whether the attempts of a worker process have ended, as its nanny sees it."""
 
-    from scalable_nb.worker.attempt_registry import read_owner, read_slots
+    from scalable_nb.worker.attempt_registry import read_executing, read_owner
 
     assert session.paths is not None
-    files = session.paths.workspace.rglob("slots-*")
+    files = session.paths.workspace.rglob("attempts-*")
     owners = {owner.pid: path for path in files if (owner := read_owner(path)) is not None}
-    return not read_slots(owners[worker.pid])
+    return not read_executing(owners[worker.pid])
 
 
 def test_a_nanny_that_is_cut_off_reports_all_the_same(start: Start, folder: Path) -> None:

@@ -148,10 +148,10 @@ def test_kept_results_outlive_their_worker(session: ScalableSession, tmp_path: P
     sizes = [*map(len, named.results()), len(durable.result()), len(alone.result())]
     assert sizes == [10, 2_000_000, 2_000_001, 11]
     client.host_api.flush()
-    told = [notice for notice in session.status().notices if "is not kept" in notice]
-    assert len(told) == 1
-    assert "make(nbytes=2000000)" in told[0]
-    assert "the limit is 1.05 MB for a task that does not say `keep_results: true`" in told[0]
+    reported = [notice for notice in session.status().notices if "is not kept" in notice]
+    assert len(reported) == 1
+    assert "make(nbytes=2000000)" in reported[0]
+    assert "the limit is 1.05 MB for a task that does not say `keep_results: true`" in reported[0]
 
     assert session.paths is not None
     kept = {row["task_id"]: row["bytes"] for row in read_rows(session.paths.cache).rows}

@@ -93,9 +93,9 @@ def test_what_dask_takes_back_is_an_attempt_where_it_had_begun(
     (folder / "gate").touch()
     ended = client.submit(function, 1)
     assert client.gather([executing, ended]) == [0, 1]
-    told = [[row.get("message") for row in client.attempts(f)] for f in (executing, ended)]
+    reported = [[row.get("message") for row in client.attempts(f)] for f in (executing, ended)]
     after = ", after the function had ended and before its outcome arrived"
-    assert told == [
+    assert reported == [
         ["function(x=0): Dask took it back", None],
         [f"function(x=1): Dask took it back{after}", None],
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -47,7 +48,8 @@ def _notices(session: ScalableSession, words: str) -> list[str]:
 
 def _remaining_s(job: str, dask_scheduler: Any) -> float:
     """How long the host thinks that a job may go on."""
-    scaling = dask_scheduler.handlers["scalable_job_began"].__self__
+    handler = dask_scheduler.handlers["scalable_job_began"]
+    scaling = inspect.getclosurevars(handler).nonlocals["handle"].__self__
     remaining_s: float = scaling.fleet.entries[job].remaining_s or 0.0
     return remaining_s
 

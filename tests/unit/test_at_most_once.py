@@ -7,7 +7,7 @@ from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
 FIRST, SECOND = "tls://127.0.0.1:40001", "tls://127.0.0.1:40002"
 
 
-def test_a_ticket_is_given_once() -> None:
+def test_a_permit_is_given_once() -> None:
     """The second who asks does not get it, whoever it is, and is told who had it."""
     at_most_once = AtMostOnceGuard()
     assert at_most_once.acquire("payment-1", FIRST, 7)
@@ -33,7 +33,7 @@ def test_the_attempt_that_has_it_may_ask_again() -> None:
     assert not at_most_once.acquire("payment-1", SECOND, 7)
 
 
-def test_a_renewed_ticket_is_given_again() -> None:
+def test_a_reset_permit_is_given_again() -> None:
     """Once more, not for ever."""
     at_most_once = AtMostOnceGuard()
     at_most_once.acquire("payment-1", FIRST, 7)

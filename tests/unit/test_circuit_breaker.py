@@ -30,7 +30,7 @@ def test_a_limit_of_zero_never_stops() -> None:
     assert not any(breaker.fail("a") for _ in range(100))
 
 
-def test_a_released_brake_stays_released() -> None:
+def test_a_released_breaker_stays_released() -> None:
     """Once a person wants to go on, the batch is not stopped again."""
     breaker = CircuitBreaker(2)
     assert [breaker.fail("a"), breaker.fail("a")] == [False, True]

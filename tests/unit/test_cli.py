@@ -76,8 +76,8 @@ def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:
     newest = scalable("tasks", "--last")
     assert newest.exit_code == 0
     assert newest.output.startswith(f"{NEWER}: 2 tasks, 100 % done\n")
-    for told in ("1 succeeded, 1 failed", "simulate(47): failed", "MemoryError"):
-        assert told in newest.output
+    for reported in ("1 succeeded, 1 failed", "simulate(47): failed", "MemoryError"):
+        assert reported in newest.output
     assert scalable("tasks").output == newest.output
     assert "KeyError" in scalable("tasks", "--run", RUN).output
 

@@ -22,7 +22,7 @@ def test_what_waits_asks_for_no_worker() -> None:
     host.submit(["blocked"], PolicyTerms(), ["parked"], "")
     assert _runnable(host) == 1
     (task,) = host.processing()
-    assert host.ask_about_failure(*task, "transient")["retry"]
+    assert host.ask_about_failure(*task, "transient")["will_retry"]
     host.give_back("parked", worker)
     assert _runnable(host) == 0
     host.remove_worker(worker)

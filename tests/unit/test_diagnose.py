@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from journal_rows import attempts, failure, task, tutorial_failures, tutorial_tasks
-from test_reader import ANY_ROWS
+from test_journal_reader import ANY_ROWS
 
 from scalable_nb.diagnosis.diagnose import diagnose
 from scalable_nb.diagnosis.findings import Finding

@@ -56,17 +56,17 @@ def test_the_site_is_complete_and_needs_no_network(tmp_path: Path) -> None:
     missing = [name for name in set(scalable_nb.__all__) - {"errors"} if f">{name}<" not in python]
     assert missing == []
     of_errors = pages[tmp_path / "reference" / "errors.html"]
-    told = [name for name in errors.__all__ if f">{name}<" in of_errors]
-    assert {"OutOfMemoryError", "ManifestError", "HostDiedError"} <= set(told)
+    reported = [name for name in errors.__all__ if f">{name}<" in of_errors]
+    assert {"OutOfMemoryError", "ManifestError", "HostDiedError"} <= set(reported)
     assert "live-table.png" in pages[tmp_path / "index.html"]
     assert "One event" in pages[tmp_path / "explanation" / "architecture.html"]
 
 
 def test_every_page_is_in_the_menu() -> None:
     """A page that nobody can find is no documentation; decisions are found through their index."""
-    told = re.findall(r": (\S+\.md)$", SITE.read_text(), re.M)
+    reported = re.findall(r": (\S+\.md)$", SITE.read_text(), re.M)
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.parent != ROOT}
-    assert set(told) - {"adr/README.md"} == pages
+    assert set(reported) - {"adr/README.md"} == pages
 
 
 def test_every_key_of_the_manifest_is_documented() -> None:

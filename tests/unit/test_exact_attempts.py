@@ -9,6 +9,9 @@ import pytest
 from tracked_scheduler import SchedulerAlone
 
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.protocol.exit_report import ExitCause
+from scalable_nb.protocol.messages import PermitRequest, ResumeRequest
+from scalable_nb.protocol.operations import Operation
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def lose_an_input(host: SchedulerAlone, **terms: Any) -> tuple[str, str, int]:
     host.submit(["sum"], PolicyTerms(**terms), ["input"], "")
     taken_back = work(host)
     if not PolicyTerms(**terms).idempotent:
-        assert host.parts.failures.acquire_permit(*taken_back)["granted"]
+        assert host.ask(Operation.ACQUIRE_PERMIT, PermitRequest(*taken_back))["is_granted"]
     host.remove_worker(holder)
     host.report_exit(holder, [], [])
     return taken_back
@@ -134,8 +137,8 @@ def test_a_failure_that_is_told_too_late_is_no_failure_but_a_lost_attempt(
     key, _, run_id = work(host)
     host.remove_worker(worker)
     answer = host.ask_about_failure(key, worker, run_id, "transient")
-    assert answer == {"retry": False, "is_told": False}  # so that it stays noted
-    host.report_exit(worker, executing=[], ended=[run_id], cause="cut")
+    assert answer == {"will_retry": False, "is_recorded": False}  # so that it stays noted
+    host.report_exit(worker, executing=[], ended=[run_id], cause=ExitCause.CUT)
     host.add_worker()
     finish_all(host)
     (number, message), succeeded = attempts(host, "task")
@@ -168,9 +171,9 @@ def test_what_is_lost_while_its_batch_is_paused_stays_paused(host: SchedulerAlon
     host.remove_worker(lost)
     for _ in range(3):
         task = next(task for task in host.processing() if task[1] == living)
-        assert not host.ask_about_failure(*task, "permanent")["retry"]
+        assert not host.ask_about_failure(*task, "permanent")["will_retry"]
         host.err(*task)
     host.report_exit(lost, executing=doomed, ended=[])
     assert host.recorder.ledger.count()["paused"] == 3
-    assert host.ask("resume_batches", None) == 3
+    assert host.ask(Operation.RESUME_BATCHES, ResumeRequest(None)) == {"count": 3}
     host.close()

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from ipywidgets import HTML, Button, Dropdown, Select, Text, Widget
 from journal_rows import RUN_ID, attempts, failure, tutorial_failures, tutorial_tasks, write_run
-from planted import Call, Fate, run_with
 from plotly.callbacks import BoxSelector, InputDeviceState, Points
+from synthetic_journals import AttemptEnd, Call, run_with
 from test_figures import HOSTILE
-from test_reader import ANY_ROWS
+from test_journal_reader import ANY_ROWS
 from test_reproduction import record_calls
 from waiting import until
 
@@ -118,10 +118,10 @@ def test_a_click_on_an_attempt_chooses_its_class(explorer: FailureExplorer) -> N
 
 
 @pytest.fixture
-def planted() -> FailureExplorer:
+def synthetic() -> FailureExplorer:
     """A run in which one node and the early years are bad."""
 
-    def plan(call: Call, dice: random.Random) -> Fate | None:
+    def plan(call: Call, dice: random.Random) -> AttemptEnd | None:
         if call.host == "n3":
             return 1, False, {"failure_class": "OSError", "category": "unknown"}
         return (1, True, {"message": f"no data for {call.year}"}) if call.year < 1965 else None
@@ -132,44 +132,44 @@ def planted() -> FailureExplorer:
     return made
 
 
-def test_a_click_in_any_chart_filters_all_others(planted: FailureExplorer) -> None:
+def test_a_click_in_any_chart_filters_all_others(synthetic: FailureExplorer) -> None:
     """Place, time, argument, attempt and class narrow the kinds and all charts but their own."""
-    chart = charts(planted)[0]
+    chart = charts(synthetic)[0]
     hosts = list(chart.layout.yaxis4.ticktext)
     assert hosts[0] == "n3"
-    click(planted, PLACES, 0)
-    assert planted.selection.place == ("host", "n3")
-    assert planted.groups["failure_class"].tolist() == ["OSError"]
+    click(synthetic, PLACES, 0)
+    assert synthetic.selection.place == ("host", "n3")
+    assert synthetic.groups["failure_class"].tolist() == ["OSError"]
     assert list(chart.layout.yaxis.ticktext) == ["OSError"]
     assert list(chart.layout.yaxis4.ticktext) == hosts  # its own stays whole
-    click(planted, PLACES, 0)
-    assert planted.selection.is_empty
+    click(synthetic, PLACES, 0)
+    assert synthetic.selection.is_empty
 
     years = next(n for n, level in enumerate(chart.data[ARGUMENT].y) if level > 0.5)
-    click(planted, ARGUMENT, years)
-    assert planted.selection.argument is not None
-    assert planted.selection.argument[0] == "year"
-    assert "ValueError" in planted.groups["failure_class"].tolist()
-    shown = planted.frames["failures"]
-    low, high = map(float, planted.selection.argument[1].split(" to "))
+    click(synthetic, ARGUMENT, years)
+    assert synthetic.selection.argument is not None
+    assert synthetic.selection.argument[0] == "year"
+    assert "ValueError" in synthetic.groups["failure_class"].tolist()
+    shown = synthetic.frames["failures"]
+    low, high = map(float, synthetic.selection.argument[1].split(" to "))
     assert (
         shown["args_preview"].str.extract(r"year=(\d+)")[0].astype(float).between(low, high).all()
     )
-    click(planted, ARGUMENT, years)
+    click(synthetic, ARGUMENT, years)
 
-    click(planted, RETRIES[1], 0)
-    assert set(planted.frames["failures"]["attempt"]) == {1}
+    click(synthetic, RETRIES[1], 0)
+    assert set(synthetic.frames["failures"]["attempt"]) == {1}
     assert list(chart.data[RETRIES[0]].selectedpoints) == [0]
-    click(planted, RETRIES[0], 1)  # second attempts: all of them succeeded
-    assert len(planted.frames["failures"]) == 0
-    click(planted, RETRIES[0], 1)
+    click(synthetic, RETRIES[0], 1)  # second attempts: all of them succeeded
+    assert len(synthetic.frames["failures"]) == 0
+    click(synthetic, RETRIES[0], 1)
 
     busy = max(range(60), key=lambda n: chart.data[TIMELINE].y[n])
-    click(planted, TIMELINE, busy)
-    assert len(planted.frames["failures"]) == chart.data[TIMELINE].y[busy]
-    assert f"Only {planted.selection}" in html_of(planted)
-    button(planted, "Show all").click()
-    assert planted.selection.is_empty
+    click(synthetic, TIMELINE, busy)
+    assert len(synthetic.frames["failures"]) == chart.data[TIMELINE].y[busy]
+    assert f"Only {synthetic.selection}" in html_of(synthetic)
+    button(synthetic, "Show all").click()
+    assert synthetic.selection.is_empty
 
 
 def box(explorer: FailureExplorer, trace: int, points: list[int]) -> None:
@@ -180,27 +180,27 @@ def box(explorer: FailureExplorer, trace: int, points: list[int]) -> None:
     shown._dispatch_on_selection(inside, BoxSelector())
 
 
-def test_a_box_chooses_what_is_in_it(planted: FailureExplorer) -> None:
+def test_a_box_chooses_what_is_in_it(synthetic: FailureExplorer) -> None:
     """Around attempts: their classes and durations; around bars of time: the whole span."""
-    chart = charts(planted)[0]
+    chart = charts(synthetic)[0]
     points = chart.data[POINTS]
     long = [n for n, (x, y) in enumerate(zip(points.x, points.y, strict=True))
             if x > 3.0 and round(y) == 0]  # fmt: skip
-    box(planted, POINTS, long)
-    shown = planted.frames["failures"]
+    box(synthetic, POINTS, long)
+    shown = synthetic.frames["failures"]
     assert set(shown["failure_class"]) == {chart.layout.yaxis.ticktext[0]}
     assert shown["duration_s"].min() > 3.0
     assert len(shown) == len(long)
     assert list(chart.data[POINTS].selectedpoints) == long
-    assert "took: 3" in html_of(planted)
-    box(planted, POINTS, [])  # around nothing
-    assert len(planted.frames["failures"]) == len(long)
-    button(planted, "Show all").click()
+    assert "took: 3" in html_of(synthetic)
+    box(synthetic, POINTS, [])  # around nothing
+    assert len(synthetic.frames["failures"]) == len(long)
+    button(synthetic, "Show all").click()
     assert chart.data[POINTS].selectedpoints is None
-    box(planted, TIMELINE, [10, 11, 12])
-    assert len(planted.frames["failures"]) == sum(chart.data[TIMELINE].y[10:13])
-    box(planted, 0, [0, 1])
-    assert len(planted.selection.error_class or ()) == 2
+    box(synthetic, TIMELINE, [10, 11, 12])
+    assert len(synthetic.frames["failures"]) == sum(chart.data[TIMELINE].y[10:13])
+    box(synthetic, 0, [0, 1])
+    assert len(synthetic.selection.error_class or ()) == 2
 
 
 @pytest.mark.parametrize(
@@ -220,23 +220,23 @@ def test_an_argument_is_found_where_it_is_one(name: str, value: str, hits: list[
     assert Selection(argument=(name, value)).of(frame).index.tolist() == hits
 
 
-def test_searching_leaves_what_holds_the_words(planted: FailureExplorer) -> None:
+def test_searching_leaves_what_holds_the_words(synthetic: FailureExplorer) -> None:
     """Words are looked for in messages, arguments and keys, whatever their capitals."""
-    box = parts(planted, Text)[0]
+    box = parts(synthetic, Text)[0]
     box.value = "NO DATA for 1951"
-    assert set(planted.frames["failures"]["message"]) == {"no data for 1951"}
+    assert set(synthetic.frames["failures"]["message"]) == {"no data for 1951"}
     box.value = "region='east'"
-    assert planted.frames["failures"]["args_preview"].str.contains("east").all()
+    assert synthetic.frames["failures"]["args_preview"].str.contains("east").all()
     box.value = ""
-    assert planted.selection == Selection()
+    assert synthetic.selection == Selection()
 
 
-def test_the_diagnosis_names_both_causes(planted: FailureExplorer) -> None:
+def test_the_diagnosis_names_both_causes(synthetic: FailureExplorer) -> None:
     """The diagnosis stands above the charts, with how sure it is."""
-    rules = [finding.rule for finding in planted.findings]
+    rules = [finding.rule for finding in synthetic.findings]
     assert rules[0] == "bad_argument_range"  # what the node broke, a retry mended
     assert "bad_node" in rules
-    assert "% sure)" in html_of(planted)
+    assert "% sure)" in html_of(synthetic)
 
 
 def test_the_remedy_is_a_button(tmp_path: Path) -> None:
@@ -281,31 +281,31 @@ def test_a_call_of_a_finished_run_is_reproduced_here(tmp_path: Path) -> None:
     assert "has no record of the call of &#x27;run_simulation-4&#x27;" in html_of(explorer)
 
 
-def test_it_can_be_passed_on(planted: FailureExplorer, tmp_path: Path) -> None:
+def test_it_can_be_passed_on(synthetic: FailureExplorer, tmp_path: Path) -> None:
     """CSV holds what is chosen, HTML is one page, and both leave arguments out on request."""
-    planted.error_class = "OSError"
-    table = pd.read_csv(planted.export(tmp_path / "failures.csv"))
+    synthetic.error_class = "OSError"
+    table = pd.read_csv(synthetic.export(tmp_path / "failures.csv"))
     assert set(table["failure_class"]) == {"OSError"}
     assert table["args_preview"].str.contains("year=").all()
-    hidden = pd.read_csv(planted.export(tmp_path / "hidden.csv", redact=True))
+    hidden = pd.read_csv(synthetic.export(tmp_path / "hidden.csv", redact=True))
     assert set(hidden["args_preview"]) == {"…"}
-    page = planted.export(tmp_path / "failures.html", redact=True).read_text()
+    page = synthetic.export(tmp_path / "failures.html", redact=True).read_text()
     assert "year=19" not in page
     with pytest.raises(ScalableError, match=r"expected a name that ends with .html, .csv or"):
-        planted.export("failures.xlsx")
+        synthetic.export("failures.xlsx")
 
 
 def test_it_can_be_passed_on_as_parquet(
-    planted: FailureExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic: FailureExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parquet holds the same table with its types; without pyarrow it is said what to install."""
-    planted.error_class = "OSError"
-    path = planted.export(tmp_path / "failures.parquet")
-    chosen = planted.frames["failures"].reset_index(drop=True)
+    synthetic.error_class = "OSError"
+    path = synthetic.export(tmp_path / "failures.parquet")
+    chosen = synthetic.frames["failures"].reset_index(drop=True)
     pd.testing.assert_frame_equal(pd.read_parquet(path), chosen, check_categorical=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ScalableError, match=r"scalable-nb\[parquet\].*or export '.*again.csv'"):
-        planted.export(tmp_path / "again.parquet")
+        synthetic.export(tmp_path / "again.parquet")
 
 
 def test_an_issue_names_no_arguments(explorer: FailureExplorer) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from journal_rows import failure, tutorial_failures
-from planted import Call, Fate, run_with
-from test_reader import ANY_ROWS
+from synthetic_journals import AttemptEnd, Call, run_with
+from test_journal_reader import ANY_ROWS
 
 from scalable_nb.figures import CATEGORY_COLOURS, MAX_CLASSES, MAX_POINTS
 from scalable_nb.figures.error_classes import error_classes, execution_times
@@ -137,7 +137,7 @@ def test_nothing_failed_is_said() -> None:
 def view() -> FailureView:
     """A run in which a node, the early years and some connections are bad."""
 
-    def plan(call: Call, dice: random.Random) -> Fate | None:
+    def plan(call: Call, dice: random.Random) -> AttemptEnd | None:
         if call.host == "n3":
             return 1, False, {"failure_class": "OSError", "category": "unknown"}
         return (1, True, {}) if call.year < 1965 else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from distributed import Future
 from distributed.client import futures_of
-from stand_in_client import StandInClient
+from fake_client import FakeClient
 
 from scalable_nb.client import futures as futures_module
 from scalable_nb.client.futures import FutureList, PartialResult, TaskFailure, partial, set_view
@@ -19,13 +19,13 @@ from scalable_nb.errors import ScalableError, SessionError
 
 
 @pytest.fixture
-def client() -> StandInClient:
+def client() -> FakeClient:
     """A client without a host."""
-    return StandInClient()
+    return FakeClient()
 
 
 @pytest.fixture
-def mixed(client: StandInClient) -> FutureList:
+def mixed(client: FakeClient) -> FutureList:
     """Five tasks: succeeded, failed, cancelled, succeeded with None, failed."""
     futures = client.submitted("a", "b", "c", "d", ("e", 1), name="study")
     client.succeed("a", 42)
@@ -117,7 +117,7 @@ def test_failed_and_succeeded_tasks(mixed: FutureList) -> None:
     assert mixed.failed.name == "study"
 
 
-def test_as_text_it_counts(mixed: FutureList, client: StandInClient) -> None:
+def test_as_text_it_counts(mixed: FutureList, client: FakeClient) -> None:
     """The text names the batch and how many tasks ended how."""
     assert repr(mixed) == "<FutureList 'study': 5 tasks: 1 cancelled, 2 error, 2 finished>"
     assert repr(FutureList()) == "<FutureList: 0 tasks>"
@@ -142,7 +142,7 @@ def test_partial_gives_results_and_failures_in_order(mixed: FutureList) -> None:
 
 
 def test_a_result_lost_while_others_are_fetched_is_waited_for(
-    client: StandInClient, monkeypatch: pytest.MonkeyPatch
+    client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that is computed again in the meantime is no cancelled one."""
     futures = client.submitted("a", "b")
@@ -185,7 +185,7 @@ def test_partial_in_a_few_lines(mixed: FutureList) -> None:
     assert lines[-1] == "  ... and 5 more"
 
 
-def test_results_raise_the_first_failure(mixed: FutureList, client: StandInClient) -> None:
+def test_results_raise_the_first_failure(mixed: FutureList, client: FakeClient) -> None:
     """`results()` gives all results in order, or the error of the first that has none."""
     assert FutureList().results() == []
     assert mixed.succeeded.results() == [42, None]
@@ -193,7 +193,7 @@ def test_results_raise_the_first_failure(mixed: FutureList, client: StandInClien
         mixed.results()
 
 
-def test_errors_can_stand_in_the_place_of_results(mixed: FutureList, client: StandInClient) -> None:
+def test_errors_can_stand_in_the_place_of_results(mixed: FutureList, client: FakeClient) -> None:
     """`gather(errors="return")` gives the exception where the result would be."""
     values = client.gather(mixed, errors="return")
     assert values[0] == 42
@@ -204,7 +204,7 @@ def test_errors_can_stand_in_the_place_of_results(mixed: FutureList, client: Sta
         client.gather(mixed, errors="ignore")
 
 
-def test_a_table_with_a_row_per_task(mixed: FutureList, client: StandInClient) -> None:
+def test_a_table_with_a_row_per_task(mixed: FutureList, client: FakeClient) -> None:
     """The frame has the states of now in the order of the list, also of tasks not known yet."""
     frame = FutureList([*mixed, Future("unknown", client)]).to_dataframe()
     assert list(frame.columns) == [

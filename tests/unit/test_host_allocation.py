@@ -15,7 +15,7 @@ from scalable_nb.manifest.schema import PROVIDERS, HostJob, Target
 from scalable_nb.session.status import SessionStatus
 
 
-class _Told(Queue):
+class _FixedQueue(Queue):
     """A batch system that has said when jobs end."""
 
     def __init__(self, ends_at: float) -> None:
@@ -43,9 +43,9 @@ def test_it_goes_minutes_before_its_walltime_is_over(ago_s: float, is_over: bool
 
 def test_the_batch_system_knows_better() -> None:
     """Who asks for more time or less while the job runs is heard."""
-    sooner = HostAllocation("9", _Told(time() + 200), 7200.0, time())
+    sooner = HostAllocation("9", _FixedQueue(time() + 200), 7200.0, time())
     assert sooner.is_nearly_over
-    later = HostAllocation("9", _Told(time() + 9000), 7200.0, time() - 7100)
+    later = HostAllocation("9", _FixedQueue(time() + 9000), 7200.0, time() - 7100)
     assert not later.is_nearly_over
     assert HostAllocation("9", Queue("SGE"), None, time()).ends_at is None
     assert not HostAllocation("9", Queue("SGE"), None, time()).is_nearly_over
@@ -60,7 +60,7 @@ def test_where_nobody_says_why_a_job_waits_it_is_said_who_does(provider: str) ->
 
 def test_a_status_says_where_the_host_is_and_until_when() -> None:
     """The end is told as a time and as what is left; a dashboard elsewhere with the way there."""
-    job = HostAllocation("9", _Told(time() + 2 * 3600 + 30), 7200.0, time())
+    job = HostAllocation("9", _FixedQueue(time() + 2 * 3600 + 30), 7200.0, time())
     status = SessionStatus(
         run_id="run-1", target="slurm", state="running", host_pid=1, workers=[], counts={},
         dashboard_link="http://127.0.0.1:4567/s-1/status", folder=Path("/runs/run-1"),

@@ -18,7 +18,7 @@ from scalable_nb.targets.jobqueue_fleet import JobFleet
 KIND = WorkerKind("any", {}, walltime_s=3600)
 
 
-class Told(Queue):
+class FixedQueue(Queue):
     """A batch system that has said this."""
 
     def __init__(self, *facts: JobFacts) -> None:
@@ -32,7 +32,7 @@ class Told(Queue):
 def fleet(*entries: WorkerGroup, facts: tuple[JobFacts, ...] = ()) -> JobFleet:
     """Jobs without any worker."""
     cluster: Any = SimpleNamespace(workers={}, scheduler=SimpleNamespace(aliases={}))
-    jobs = JobFleet(cluster, [KIND], Told(*facts), Path())
+    jobs = JobFleet(cluster, [KIND], FixedQueue(*facts), Path())
     jobs.entries = {entry.name: entry for entry in entries}
     return jobs
 

@@ -340,7 +340,7 @@ def test_plan_touches_nothing(shell: InteractiveShell, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "done", "told"),
+    ("line", "done", "reported"),
     [
         ("resume", ("resume",), "40 paused tasks go on."),
         ("resume sweep", ("resume", "sweep"), "Nothing is paused."),
@@ -357,11 +357,11 @@ def test_plan_touches_nothing(shell: InteractiveShell, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_batches_go_on_or_are_cancelled(
-    shell: InteractiveShell, line: str, done: tuple[str, ...], told: str
+    shell: InteractiveShell, line: str, done: tuple[str, ...], reported: str
 ) -> None:
     """`resume` and `cancel` act on the batches that are named, and say on how many tasks."""
     shell.run_cell("%scalable start -q")
-    assert value(shell, f"%scalable {line}") == told
+    assert value(shell, f"%scalable {line}") == reported
     assert Session.live[0].done == [done]
 
 

@@ -26,6 +26,8 @@ ERRORS: list[BaseException] = [
     errors.NoSessionError("no session is live"),
     errors.OutOfMemoryError("used 2 GB of 1 GB"),
     errors.PolicyError("retries=-1"),
+    errors.ProtocolError("ScaleRequest.count is missing"),
+    errors.ProtocolVersionError("protocol version 2"),
     errors.RemoteError("mylib.Odd", "message", "Traceback: ..."),
     errors.ResultValidationError("refused"),
     errors.RunFolderError("not private"),
@@ -230,7 +232,7 @@ def test_a_manifest_error_lists_its_problems() -> None:
     assert errors.ManifestError("text").problems == ()
 
 
-def test_a_stand_in_keeps_what_the_worker_saw() -> None:
+def test_a_substitute_keeps_what_the_worker_saw() -> None:
     """An exception that could not travel is told by class, message and traceback."""
     error = errors.RemoteError("mylib.Odd", "it broke", "Traceback ...")
     assert str(error) == "mylib.Odd: it broke"

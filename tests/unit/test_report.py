@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from journal_rows import RUN_ID, attempts, failure, task, tutorial_failures, tutorial_tasks
 from journal_rows import write_run as write
-from test_reader import ANY_ROWS
+from test_journal_reader import ANY_ROWS
 
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import SILENT_S

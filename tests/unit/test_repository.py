@@ -12,9 +12,12 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -73,6 +76,54 @@ def test_modules_are_named_after_their_subject() -> None:
     """No module is a drawer for whatever is left over."""
     drawers = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
     assert [path for path in MODULES if path.stem in drawers] == []
+
+
+def test_no_code_uses_an_old_term() -> None:
+    """No identifier and no file of code has a name that `tests/old_terms.txt` lists."""
+    lines = (ROOT / "tests" / "old_terms.txt").read_text().splitlines()
+    old = {line for line in lines if line and not line.startswith("#")}
+    files = [
+        path
+        for folder in ("scalable_nb", "tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if ROOT / "tests" / "data" not in path.parents
+    ]
+    used = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in files
+        for name, line in [(path.name, 1), *_identifiers(path)]
+        if name in old
+    ]
+    assert used == []
+
+
+def test_packages_are_small_and_the_top_level_is_fixed() -> None:
+    """A package has at most 15 modules, all packages 238, and the top level six and packages."""
+    package = ROOT / "scalable_nb"
+    per_folder = Counter(path.parent for path in MODULES if path.name != "__init__.py")
+    # One file per subcommand.
+    del per_folder[package / "magics" / "commands"]
+    assert {folder: count for folder, count in per_folder.items() if count > 15} == {}
+    assert len(MODULES) <= 238
+    top = {path.stem for path in MODULES if path.parent == package}
+    assert top == {"__init__", "__main__", "cli", "paths", "settings"}
+    assert (package / "errors" / "__init__.py").is_file()
+
+
+def test_modules_have_names_of_their_own() -> None:
+    """Two modules never share a name; those of the subcommands are the subcommands' names."""
+    names = Counter(
+        path.stem
+        for path in MODULES
+        if not path.stem.startswith("__") and path.parent.name != "commands"
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_every_folder_of_the_package_is_seen_by_the_import_contracts() -> None:
+    """Import-linter sees exactly the modules that are in the tree; a folder is a package."""
+    graph = grimp.build_graph("scalable_nb", cache_dir=None)
+    assert graph.modules == {_module_name(path) for path in MODULES}
 
 
 def test_every_test_states_its_promise() -> None:
@@ -167,6 +218,9 @@ def test_distributions_hold_all_that_is_needed(tmp_path: Path) -> None:
     (wheel,) = (source / "dist").glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert expected - packed == set()
+    assert {name for name in packed if name.endswith(".py")} == {
+        path.relative_to(ROOT).as_posix() for path in MODULES
+    }
     assert any(name.endswith("/LICENSE") for name in packed)
     (archive,) = (source / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -219,6 +273,21 @@ def _committed_files() -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = _run(command, cwd=ROOT).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def _identifiers(path: Path) -> Iterator[tuple[str, int]]:
+    """Names of variables, attributes, parameters, functions, classes and imports, with lines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            names = getattr(node, field, None)
+            if isinstance(names, str):
+                for name in names.split("."):
+                    yield name, getattr(node, "lineno", 1)
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
 def _imported_packages(path: Path) -> set[str]:

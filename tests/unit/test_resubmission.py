@@ -149,11 +149,13 @@ def test_an_empty_list_needs_no_host() -> None:
 
 # --- of a run that is over ------------------------------------------------------------
 
-FATES = st.sampled_from(list(TaskOutcome))
+OUTCOMES = st.sampled_from(list(TaskOutcome))
 
 
 @given(
-    tasks=st.lists(st.tuples(FATES, st.booleans(), st.booleans(), st.integers(0, 9)), max_size=10)
+    tasks=st.lists(
+        st.tuples(OUTCOMES, st.booleans(), st.booleans(), st.integers(0, 9)), max_size=10
+    )
 )
 def test_every_recorded_task_has_one_place_in_the_plan(
     tasks: list[tuple[TaskOutcome, bool, bool, int]],

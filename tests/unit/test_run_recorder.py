@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.host.tasks.worker_losses import exit_message
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.exit_report import ExitReport
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.rows import FailureRow, TaskRow, TaskState
 
@@ -41,7 +40,7 @@ def attempt(recorder: RunRecorder, record: TrackedTask) -> None:
 
 
 def open_task(recorder: RunRecorder, key: Any = "simulate-1", retries: int = 3) -> TrackedTask:
-    batch = Batch("id", name="study", function="simulate", task="run", component="analysis",
+    batch = TaskBatch("id", name="study", function="simulate", task="run", component="analysis",
                   tag="fast", previews={key: "scenario=1"})  # fmt: skip
     return recorder.open(key, batch, PolicyTerms(retries=retries))
 
@@ -169,13 +168,6 @@ def test_sums_are_those_of_the_rows(
 # --- what travels, and what is said of a lost worker ------------------------------------
 
 
-def test_a_batch_travels_in_plain_values() -> None:
-    """What the client says of a batch is read back by the host, keys of any type included."""
-    batch = Batch("id", name="study", function="f", previews={"a": "x=1", ("b", 2): "x=2"})
-    wire = json.loads(json.dumps({**batch.to_wire(), "keys": None}))
-    assert Batch.from_wire(**{**wire, "keys": ["a", ("b", 2)]}) == batch
-
-
 @pytest.mark.parametrize(
     ("cause", "exit_code", "words"),
     [
@@ -193,5 +185,5 @@ def test_a_batch_travels_in_plain_values() -> None:
 )  # fmt: skip
 def test_the_end_of_a_worker_in_words(cause: str, exit_code: int | None, words: str) -> None:
     """A person reads what ended the process, by the name of the signal where there was one."""
-    report = ExitReport(cause, {}, exit_code, 3 * 2**29, 2**30)
+    report = ExitReport(ExitCause(cause), {}, exit_code, 3 * 2**29, 2**30)
     assert exit_message(report) == words

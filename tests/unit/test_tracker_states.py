@@ -13,6 +13,9 @@ from tracked_scheduler import SchedulerAlone
 
 from scalable_nb.faults.backoff import Backoff
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.protocol.exit_report import ExitCause
+from scalable_nb.protocol.messages import CancelRequest, ResubmitRequest, ResumeRequest, TaskKeys
+from scalable_nb.protocol.operations import Operation
 from scalable_nb.telemetry.rows import TaskState
 
 _THREADS = 2
@@ -110,20 +113,23 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.host.scheduler.tasks)
     @rule(data=st.data(), retries=st.integers(0, 2))
     def resubmit(self, data: st.DataObject, retries: int) -> None:
-        self.host.ask("resubmit", self._choose(data), {"retries": retries}, (), dry_run=False)
+        request = ResubmitRequest(
+            tuple(self._choose(data)), {"retries": retries}, (), dry_run=False
+        )
+        self.host.ask(Operation.RESUBMIT, request)
 
     @precondition(lambda self: len(self.host.parts.parked))
-    @rule(data=st.data(), name=st.sampled_from(["retry_now", "give_up"]))
-    def decide_about_waiting(self, data: st.DataObject, name: str) -> None:
-        self.host.ask(name, self._choose(data))
+    @rule(data=st.data(), operation=st.sampled_from([Operation.RETRY_NOW, Operation.GIVE_UP]))
+    def decide_about_waiting(self, data: st.DataObject, operation: Operation) -> None:
+        self.host.ask(operation, TaskKeys(tuple(self._choose(data))))
 
     @precondition(lambda self: self.host.parts.breakers.pauses())
     @rule(will_go_on=st.booleans())
     def decide_about_paused(self, will_go_on: bool) -> None:
         if will_go_on:
-            self.host.ask("resume_batches", None)
+            self.host.ask(Operation.RESUME_BATCHES, ResumeRequest(None))
         else:
-            self.host.ask("cancel", None, only_paused=True)
+            self.host.ask(Operation.CANCEL_BATCHES, CancelRequest(None, only_paused=True))
 
     def _choose(self, data: st.DataObject) -> list[str]:
         keys = sorted(self.host.scheduler.tasks)
@@ -180,7 +186,7 @@ class Run(RuleBasedStateMachine):
         answer = self.host.ask_about_failure(*question)
         # The answer may get lost: the worker asks again, and must get the same one.
         assert self.host.ask_about_failure(*question) == answer
-        attempt.is_told, attempt.will_retry = answer["is_told"], answer["retry"]
+        attempt.is_told, attempt.will_retry = answer["is_recorded"], answer["will_retry"]
 
     @precondition(lambda self: self._told())
     @rule(data=st.data())
@@ -218,7 +224,7 @@ class Run(RuleBasedStateMachine):
             self.ended[attempt.row] += 1
         attempt.has_ended = attempt.is_told = True
         self._lose(attempt.worker)
-        self.host.report_exit(attempt.worker, *self._noted(attempt.worker), cause="timeout")
+        self.host.report_exit(attempt.worker, *self._noted(attempt.worker), cause=ExitCause.TIMEOUT)
         self.host.remove_worker(attempt.worker)
         self._settle(attempt.worker)
 
@@ -364,10 +370,10 @@ def test_a_dependent_of_two_failures_recovers_with_the_second() -> None:
     host.submit(["a", "b"], PolicyTerms(), [], "")
     host.submit(["sum"], PolicyTerms(), ["a", "b"], "")
     for key, worker, run_id in list(host.processing()):
-        assert not host.ask_about_failure(key, worker, run_id, "permanent")["retry"]
+        assert not host.ask_about_failure(key, worker, run_id, "permanent")["will_retry"]
         host.err(key, worker, run_id)
     for key, others in (("a", "erred"), ("b", "processing")):
-        host.ask("resubmit", [key], {}, (), dry_run=False)
+        host.ask(Operation.RESUBMIT, ResubmitRequest((key,), {}, (), dry_run=False))
         for task in list(host.processing()):
             host.finish(*task)
         assert host.state(key) == "memory"
@@ -415,6 +421,6 @@ def test_the_limit_of_an_earlier_attempt_does_not_end_a_new_one() -> None:
     _, worker, old_run = next(host.processing())
     host.cancel(["task"])
     host.submit(["task"], PolicyTerms(), [], "")
-    assert host.expire("task", worker, old_run) == {"kill": True, "is_settled": False}
+    assert host.expire("task", worker, old_run) == {"must_kill": True, "is_settled": False}
     assert host.recorder.ledger.count()["running"] == 1
     host.close()

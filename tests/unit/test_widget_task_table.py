@@ -216,8 +216,10 @@ def test_buttons_act_and_what_takes_long_is_told_when_it_is_over(make: Any) -> N
     table.comm.ask({"type": "act", "id": 2, "action": "reproduce", "rows": [4]})
     table.comm.wait(lambda: len(table.comm.messages("acted")) == 3)
     assert controls.asked == [("cancel", "key-0", "key-3"), ("reproduce", "key-4")]
-    told = [(each["id"], each["text"], each["details"]) for each in table.comm.messages("acted")]
-    assert told == [(1, "2 tasks", ""), (2, "running ...", ""), (2, "raised", "a traceback")]
+    reported = [
+        (each["id"], each["text"], each["details"]) for each in table.comm.messages("acted")
+    ]
+    assert reported == [(1, "2 tasks", ""), (2, "running ...", ""), (2, "raised", "a traceback")]
 
 
 def test_an_error_in_a_callback_is_shown_and_goes_away(make: Any, monkeypatch: Any) -> None:

@@ -18,20 +18,20 @@ def replacement(
     entries: list[WorkerGroup], how: str | None = None, **rules: Any
 ) -> tuple[WorkerReplacement, list[str]]:
     """The account of these entries, all of which ended in the same way, and what it told."""
-    told: list[str] = []
+    reported: list[str] = []
     fleet = SimpleNamespace(
         entries={entry.name: entry for entry in entries},
         kinds={KIND.name: KIND},
         how_ended=lambda entry: how,
-        last_words=lambda entry: "no such file",
+        log_excerpt=lambda entry: "no such file",
     )
     limits = {"max_replacements": None, "max_core_hours": None, "pending_timeout_s": None}
-    notices: Any = SimpleNamespace(notify=told.append)
+    notices: Any = SimpleNamespace(notify=reported.append)
     return WorkerReplacement(
         fleet,  # type: ignore[arg-type]
         ReplacementLimits(**{**limits, "fallback": {}, **rules}),
         notices,
-    ), told
+    ), reported
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,22 @@ def test_only_what_the_script_may_be_to_blame_for_stops_a_component(
 ) -> None:
     """Three jobs in a row that ended before they had a worker, unless their nodes failed or
     somebody took them away."""
-    account, told = replacement(
+    account, reported = replacement(
         [WorkerGroup(f"big-{n}", KIND, job_id=str(n)) for n in range(3)], how
     )
     assert len(account.find_ended()) == 3
     assert account.may_open(KIND) is may_go_on
-    assert bool(told) is not may_go_on
+    assert bool(reported) is not may_go_on
 
 
 def test_a_job_costs_core_hours_before_it_has_a_worker() -> None:
     """A job that runs, with a long prologue or in vain, uses up the budget; one that waits not."""
     budget = 4 * 0.05 / 3600  # a twentieth of a second of its four cores
     waiting, _ = replacement([WorkerGroup("big-0", KIND)], max_core_hours=budget)
-    running, told = replacement(
+    running, reported = replacement(
         [WorkerGroup("big-0", KIND, is_running=True)], max_core_hours=budget
     )
     until(lambda: running.count() or running.is_spent)
     waiting.count()
     assert (waiting.core_hours, waiting.is_spent) == (0, False)
-    assert "core hours is used up" in told[0]
+    assert "core hours is used up" in reported[0]

@@ -26,8 +26,19 @@ from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.call import slot_name
-from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.call import registered_name
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport, Span
+from scalable_nb.protocol.messages import (
+    AttemptExpired,
+    AttemptFailed,
+    BatchMessage,
+    ErrorReport,
+    RevocationAnswer,
+    WorkerExited,
+)
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import Message, stream_message
 from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
@@ -110,10 +121,9 @@ class _Line:
         self._closed.set()
 
 
-def _spans(executing: list[int], ended: list[int]) -> list[tuple[int, tuple[float, float | None]]]:
+def _spans(executing: list[int], ended: list[int]) -> dict[int, Span]:
     now = time()
-    return [*((run_id, (now, None)) for run_id in executing),
-            *((run_id, (now, now)) for run_id in ended)]  # fmt: skip
+    return dict.fromkeys(executing, (now, None)) | dict.fromkeys(ended, (now, now))
 
 
 class SchedulerAlone:
@@ -212,19 +222,15 @@ class SchedulerAlone:
         )
 
     def report_exit(
-        self, worker: str, executing: list[int], ended: list[int], cause: str = "exit"
+        self,
+        worker: str,
+        executing: list[int],
+        ended: list[int],
+        cause: ExitCause = ExitCause.EXIT,
     ) -> None:
         """The nanny's word on the end of a worker process; runs of attempts."""
-        self._do(
-            lambda: self.parts.losses.report(
-                worker,
-                _spans(executing, ended),
-                cause=cause,
-                exit_code=-9,
-                memory_bytes=None,
-                memory_limit_bytes=None,
-            )
-        )
+        report = ExitReport(cause, _spans(executing, ended), exit_code=-9)
+        self.ask(Operation.WORKER_EXITED, WorkerExited(worker, report))
 
     def recalled(self) -> list[tuple[str, str, int]]:
         """Worker, key and run of every task that a worker is being asked about."""
@@ -238,8 +244,8 @@ class SchedulerAlone:
         self, worker: str, key: str, run_id: int, executing: list[int], ended: list[int]
     ) -> None:
         """A worker says what became of a task that was taken back from it."""
-        span = dict(_spans(executing, ended)).get(run_id)
-        self._stream("scalable-recalled", worker=worker, key=key, run_id=run_id, span=span)
+        answer = RevocationAnswer(key, run_id, _spans(executing, ended).get(run_id))
+        self._send(Operation.ANSWER_REVOKED, answer, worker=worker)
 
     def stop_waiting_for_the_report(self, worker: str) -> None:
         """Nobody will say what became of a worker."""
@@ -249,13 +255,13 @@ class SchedulerAlone:
 
     def submit(self, keys: list[str], terms: PolicyTerms, inputs: list[str], name: str) -> None:
         """Submit tasks of one batch that take the results of others."""
-        batch = Batch(f"batch-{next(self._numbers)}", name=name, function="f",
-                      previews=dict.fromkeys(keys, "x"))  # fmt: skip
+        batch = BatchMessage(f"batch-{next(self._numbers)}", name=name, function="f")
+        batch = batch.with_previews(dict.fromkeys(keys, "x"))
         wire = {**terms.to_wire(), "batch": batch.batch_id}
 
+        self._send(Operation.BATCH_SUBMITTED, batch, client=CLIENT)
+
         def send() -> None:
-            arrive = self.scheduler.stream_handlers["scalable-batch"]
-            arrive(client=CLIENT, **batch.to_wire())
             self.scheduler._create_taskstate_from_graph(
                 start=time(),
                 dsk={key: Task(key, max, *map(TaskRef, inputs), 1, 2) for key in keys},
@@ -278,9 +284,9 @@ class SchedulerAlone:
     def cancel(self, keys: list[str]) -> None:
         self._stream("cancel-keys", keys=keys, client=CLIENT, force=False, reason="", msg=None)
 
-    def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """What a kernel asks of the host."""
-        return self._do(lambda: self.scheduler.handlers[f"scalable_{name}"](*args, **kwargs))
+    def ask(self, operation: Operation, message: Message) -> Any:
+        """Call an operation as another process does; gives the reply as it arrives there."""
+        return self._do(lambda: self.scheduler.handlers[operation](**message.to_wire()))
 
     # --- attempts -------------------------------------------------------------------
 
@@ -300,14 +306,9 @@ class SchedulerAlone:
         self, key: str, worker: str, run_id: int, category: str
     ) -> dict[str, bool]:
         """The worker asks what to do about an exception."""
-        failure = {"failure_class": "Broken", "message": "it broke", "category": category,
-                   "fingerprint": "0" * 16, "started_at": time(), "duration_s": 0.0}  # fmt: skip
-        answer = self._do(
-            lambda: self.parts.failures.attempt_failed(
-                key, worker, run_id, None, failure, b"pickled"
-            )
-        )
-        return dict(answer)
+        error = ErrorReport("Broken", "it broke", category, "0" * 16, time(), 0.0)
+        message = AttemptFailed(key, worker, run_id, None, error, b"pickled")
+        return dict(self.ask(Operation.ATTEMPT_FAILED, message))
 
     def give_back(self, key: str, worker: str) -> None:
         """The worker raises `Reschedule`."""
@@ -322,18 +323,19 @@ class SchedulerAlone:
 
     def expire(self, key: str, worker: str, run_id: int) -> dict[str, bool]:
         """The nanny says that an attempt exceeded its limit."""
-        answer: dict[str, bool] = self._do(
-            lambda: self.parts.failures.attempt_expired(
-                slot_name(key), worker, run_id, time() - 9, 9.0, 0, []
-            )
-        )
-        return answer
+        name = registered_name(key)
+        message = AttemptExpired(name, worker, run_id, time() - 9, 9.0, 0, ())
+        return dict(self.ask(Operation.ATTEMPT_EXPIRED, message))
 
     def end_wait(self, key: str) -> None:
         """The delay before a retry is over."""
         self._do(lambda: self.parts.parked.unpark(self.parts.registry[key]))
 
-    def _stream(self, name: str, **message: Any) -> None:
+    def _send(self, operation: Operation, message: Message, **sender: str) -> None:
+        wire = stream_message(operation, message)
+        self._stream(wire.pop("op"), **sender, **wire)
+
+    def _stream(self, name: str, /, **message: Any) -> None:
         self._do(lambda: self.scheduler.stream_handlers[name](**message))
 
     # --- what is seen ---------------------------------------------------------------

@@ -23,8 +23,16 @@ from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry
+from scalable_nb.protocol.annotations import ANNOTATION, TaskAnnotation
 from scalable_nb.protocol.call import result_key_of
-from scalable_nb.protocol.messages import ANNOTATION
+from scalable_nb.protocol.messages import (
+    AttemptExpired,
+    AttemptFailed,
+    ExpiryReply,
+    FailureReply,
+    PermitReply,
+    PermitRequest,
+)
 
 
 class AttemptFailures:
@@ -63,32 +71,29 @@ class AttemptFailures:
 
     # --- attempts that must not be repeated ----------------------------------------
 
-    def acquire_permit(self, key: Any, worker: str, run_id: int) -> dict[str, Any]:
-        """An attempt asks whether it may call a function that must not be called twice.
-
-        Answers whether the ticket is ``granted``, else why not in a ``refusal``, which is empty
-        where nobody waits for the attempt any more.
-        """
+    def acquire_permit(self, request: PermitRequest) -> PermitReply:
+        """An attempt asks whether it may call a function that must not be called twice."""
+        key, worker, run_id = request.key, request.worker, request.run_id
         tracked = self._running_record(key, worker, run_id)
         if tracked is None:
-            return {"granted": False, "refusal": ""}
+            return PermitReply(is_granted=False)
         if self._at_most_once.acquire(key, worker, run_id):
-            return {"granted": True, "refusal": ""}
-        return {
-            "granted": False,
-            "refusal": f"{tracked.label} {self._at_most_once.refusal_text(key)}, and nobody knows "
+            return PermitReply(is_granted=True)
+        return PermitReply(
+            is_granted=False,
+            refusal=f"{tracked.label} {self._at_most_once.refusal_text(key)}, and nobody knows "
             "how far it came. The task is not idempotent, so it is not called again; `resubmit` "
             "does it when the task is named.",
-        }
+        )
 
     def recover(self, tracked: TrackedTask) -> bool:
         """Let a task that was lost with its worker have its result, where that had been kept."""
         ts = self._adapter.tasks[tracked.key]
-        wire = (ts.annotations or {}).get(ANNOTATION) or {}
-        result_key = result_key_of(ts.run_spec) if wire.get("store") else ""
+        annotation = TaskAnnotation.from_wire((ts.annotations or {}).get(ANNOTATION) or {})
+        result_key = result_key_of(ts.run_spec) if annotation.store else ""
         # Once: a file that is there and cannot be read would be tried for ever.
-        is_new = bool(result_key) and tracked.reason != RECOVERED and not wire.get("recompute")
-        if not is_new or not ResultStore(Path(wire["store"])).contains(result_key):
+        is_new = bool(result_key) and tracked.reason != RECOVERED and not annotation.recompute
+        if not is_new or not ResultStore(Path(annotation.store)).contains(result_key):
             return False
         tracked.reason = RECOVERED
         self.resume(tracked)
@@ -96,66 +101,39 @@ class AttemptFailures:
 
     # --- attempts fail -----------------------------------------------------------
 
-    def attempt_failed(
-        self,
-        key: Any,
-        worker: str,
-        run_id: int,
-        verdict: str | None,
-        failure: dict[str, Any],
-        exception: bytes,
-    ) -> dict[str, Any]:
-        """A worker asks what to do about an exception.
-
-        Answers whether to ``retry``, and whether the attempt ``is_told`` with that. One that was
-        lost or taken back meanwhile is not: what became of it is asked where it is noted.
-        """
-        tracked = self._running_record(key, worker, run_id)
+    def attempt_failed(self, message: AttemptFailed) -> FailureReply:
+        """A worker asks what to do about an exception."""
+        tracked = self._running_record(message.key, message.worker, message.run_id)
         if tracked is None:  # cancelled or lost meanwhile: nobody waits for this attempt
-            return {"retry": False, "is_told": False}
+            return FailureReply(will_retry=False, is_recorded=False)
         if tracked.is_reported:  # asked again: the connection broke before the answer came
-            return {"retry": not tracked.is_given_up, "is_told": True}
-        if failure["failure_class"] != UnknownOutcomeError.__name__:
-            self._at_most_once.reset(key)  # what became of the call is known
-        tracked.exception = exception
-        will_retry = self.settle(tracked, FailedAttempt(worker=worker, **failure), verdict=verdict)
-        return {"retry": will_retry, "is_told": True}
+            return FailureReply(will_retry=not tracked.is_given_up, is_recorded=True)
+        failure = FailedAttempt.reported(message.error, message.worker)
+        if failure.failure_class != UnknownOutcomeError.__name__:
+            self._at_most_once.reset(message.key)  # what became of the call is known
+        tracked.exception = message.exception
+        will_retry = self.settle(tracked, failure, verdict=message.verdict)
+        return FailureReply(will_retry=will_retry, is_recorded=True)
 
-    def attempt_expired(
-        self,
-        key: str,
-        worker: str,
-        run_id: int,
-        started_at: float,
-        duration_s: float,
-        memory_bytes: int,
-        neighbours: list[str],
-    ) -> dict[str, bool]:
+    def attempt_expired(self, message: AttemptExpired) -> ExpiryReply:
         """A nanny says that an attempt exceeded its limit.
 
-        Answers whether to ``kill`` the worker, and whether the attempt ``is_settled`` with
-        that. A neighbour that must not be called twice is waited for: the nanny asks again.
+        A neighbour that must not be called twice is waited for: the nanny asks again.
         """
-        tracked = self._running_record(self._registry.key_of(key), worker, run_id)
+        key = self._registry.key_of(message.name)
+        tracked = self._running_record(key, message.worker, message.run_id)
         if tracked is not None and tracked.is_reported:
-            return {"kill": False, "is_settled": False}  # it has just ended by itself
-        is_harmless = not any(map(self._is_precious, neighbours))
+            return ExpiryReply(must_kill=False, is_settled=False)  # it has just ended by itself
+        is_harmless = not any(map(self._is_non_idempotent, message.neighbours))
         if tracked is None:  # cancelled or settled: it only blocks its thread
-            return {"kill": is_harmless, "is_settled": False}
+            return ExpiryReply(must_kill=is_harmless, is_settled=False)
         if is_harmless:
             # Nothing more for a worker that is about to end.
-            self._adapter.pause_worker(worker, "timeout")
-        self._time_out(tracked, worker, started_at, duration_s, memory_bytes)
-        return {"kill": is_harmless, "is_settled": True}
+            self._adapter.pause_worker(message.worker, "timeout")
+        self._time_out(tracked, message)
+        return ExpiryReply(must_kill=is_harmless, is_settled=True)
 
-    def _time_out(
-        self,
-        tracked: TrackedTask,
-        worker: str,
-        started_at: float,
-        duration_s: float,
-        memory_bytes: int,
-    ) -> None:
+    def _time_out(self, tracked: TrackedTask, expired: AttemptExpired) -> None:
         message = f"{tracked.label} ran longer than its limit of {tracked.terms.timeout_s:g} s"
         if tracked.reason == RECOMPUTED:
             message += " when it was computed again, its result having been lost with a worker"
@@ -165,18 +143,18 @@ class AttemptFailures:
             category="timeout",
             fingerprint=tracked.fingerprint_of("TaskTimeoutError"),
             error_module="scalable_nb.errors",
-            started_at=started_at,
-            duration_s=duration_s,
-            worker=worker,
-            memory_bytes=memory_bytes or None,
-            memory_limit_bytes=self._adapter.workers[worker].memory_limit,
+            started_at=expired.started_at,
+            duration_s=expired.duration_s,
+            worker=expired.worker,
+            memory_bytes=expired.memory_bytes or None,
+            memory_limit_bytes=self._adapter.workers[expired.worker].memory_limit,
         )
         if self.settle(tracked, failure):
             self._adapter.release(tracked.key, "timeout")
         else:
             self.fail(tracked, TaskTimeoutError(f"{message} (attempt {tracked.attempts})"))
 
-    def _is_precious(self, name: str) -> bool:
+    def _is_non_idempotent(self, name: str) -> bool:
         tracked = self._registry.get(self._registry.key_of(name))
         return tracked is not None and not tracked.terms.idempotent
 

@@ -17,6 +17,7 @@ from scalable_nb.dask_adapter.scheduler import (
     CLIENT_RELEASES_KEYS,
     SchedulerAdapter,
 )
+from scalable_nb.protocol.messages import JoinRequest, TaskKeys
 
 HOST_CLIENT: Final = "scalable-host"
 
@@ -40,11 +41,11 @@ class ClientLeases:
         """Want these tasks."""
         self._adapter.want(keys, client=HOST_CLIENT)
 
-    def join(self, client: str, keys: Collection[Any]) -> list[Any]:
+    def join(self, request: JoinRequest) -> TaskKeys:
         """Another kernel wants tasks of this run too; answers those that are gone."""
-        known = [key for key in keys if key in self._adapter.tasks]
-        self._adapter.want(known, client=client)
-        return [key for key in keys if key not in self._adapter.tasks]
+        known = [key for key in request.keys if key in self._adapter.tasks]
+        self._adapter.want(known, client=request.client)
+        return TaskKeys(tuple(key for key in request.keys if key not in self._adapter.tasks))
 
     def cancel(self, keys: Iterable[Any], reason: str) -> None:
         """Cancel tasks and their dependents, whoever wants them, and notify the clients."""

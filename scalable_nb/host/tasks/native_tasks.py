@@ -21,9 +21,8 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
-from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.rows import TaskState
 
 #: A graph may have millions of tasks, and a row of the ledger stays for the whole run. Beyond
@@ -63,7 +62,7 @@ class NativeTasks:
         self._states = states
         self._notices = notices
         self._max_rows = max_rows
-        self._batches: dict[str, Batch] = {}  # one per prefix of keys
+        self._batches: dict[str, TaskBatch] = {}  # one per prefix of keys
         self._count = 0
         self._handle_erred = adapter.replace_stream_handler(TASK_ERRED, self._on_attempt_erred)
         self._handle_long_running = adapter.replace_stream_handler(
@@ -93,7 +92,7 @@ class NativeTasks:
         prefix = ts.prefix.name
         batch = self._batches.get(prefix)
         if batch is None:
-            batch = self._batches[prefix] = Batch("", function=prefix)
+            batch = self._batches[prefix] = TaskBatch("", function=prefix)
         terms = PolicyTerms(retries=ts.retries) if ts.retries else _NO_RETRIES
         return self._registry.enter(ts.key, batch, terms)
 

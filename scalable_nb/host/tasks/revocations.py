@@ -12,14 +12,14 @@ that the task cannot begin after the answer.
 
 from __future__ import annotations
 
-from typing import Any
-
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import TrackedTask
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.protocol.exit_report import ExitReport
-from scalable_nb.protocol.operations import REVOCATION_QUERY
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport
+from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 
 
 class Revocations:
@@ -39,7 +39,7 @@ class Revocations:
         self._parked = parked
         self._losses = losses
         # By worker and number of the run: the task, and why it was taken back.
-        self._asked: dict[str, dict[int, tuple[TrackedTask, str]]] = {}
+        self._asked: dict[str, dict[int, tuple[TrackedTask, ExitCause]]] = {}
 
     def ask(self, tracked: TrackedTask) -> None:
         """A task of ours was taken back that runs again: hold it until its worker has told."""
@@ -48,23 +48,18 @@ class Revocations:
         assert run_id is not None  # it was on a worker
         self._parked.park(tracked, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
-        cause = "input" if is_for_input else "recalled"
+        cause = ExitCause.INPUT if is_for_input else ExitCause.RECALLED
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
-        question = {
-            "op": REVOCATION_QUERY,
-            "key": tracked.key,
-            "run_id": run_id,
-            # Its result is on disk then, and it need not fail.
-            "until_ended": not tracked.terms.idempotent,
-        }
+        # At its end the result of one that is not idempotent is on disk, and it need not fail.
+        query = RevocationQuery(tracked.key, run_id, until_ended=not tracked.terms.idempotent)
+        message = stream_message(Operation.QUERY_REVOKED, query)
         # In the next turn of the loop: after what this transition itself tells the worker. If the
         # worker is lost until then, so is the task.
-        self._adapter.call_soon(self._adapter.send_to_worker, tracked.worker, question)
+        self._adapter.call_soon(self._adapter.send_to_worker, tracked.worker, message)
 
-    def answer(
-        self, worker: str, key: Any, run_id: int, span: tuple[float, float | None] | None
-    ) -> None:
+    def answer(self, worker: str, answer: RevocationAnswer) -> None:
         """A worker tells when it began an attempt and when that ended, if it did."""
+        key, run_id, span = answer.key, answer.run_id, answer.span
         asked = self._asked.get(worker, {}).pop(run_id, None)
         ts = self._adapter.tasks.get(key)
         if asked is None or ts is None or ts.run_id != run_id:

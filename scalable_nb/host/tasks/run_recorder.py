@@ -11,17 +11,18 @@ from time import time
 from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import AnsweredCalls
 from scalable_nb.telemetry.journal import JournalFile
-from scalable_nb.telemetry.ledger import Ledger, key_text
+from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import (
     GIVEN_UP,
     SCHEMA_VERSION,
     FailureRow,
     TaskRow,
     TaskState,
+    key_text,
     utc_iso,
 )
 
@@ -67,7 +68,7 @@ class RunRecorder:
         self._worker_hosts: dict[str, str] = {}
         self._worker_jobs: dict[str, str] = {}
 
-    def open(self, key: Any, batch: Batch, terms: PolicyTerms) -> TrackedTask:
+    def open(self, key: Any, batch: TaskBatch, terms: PolicyTerms) -> TrackedTask:
         """Enter a new task."""
         now = time()
         ledger = self.ledger
@@ -78,9 +79,10 @@ class RunRecorder:
             row = ledger.add(key_text(key), batch.label(key, preview), **values)
         return TrackedTask(key, row, batch, preview, terms, runnable_at=now)
 
-    def enter_answered(self, batch: Batch, result_keys: list[str]) -> None:
-        """Enter tasks that a client answered with kept results: the host never has them."""
+    def enter_answered(self, answered: AnsweredCalls) -> None:
+        """Enter tasks that a client answered with stored results: the host never has them."""
         now = time()
+        batch = TaskBatch.announced(answered.batch)
         terms = PolicyTerms()
         keys = [key_text(key) for key in batch.previews]
         labels = [batch.label(key, preview) for key, preview in batch.previews.items()]
@@ -92,7 +94,7 @@ class RunRecorder:
         task_row = self._task_row(tracked, ending)
         cache_row = self._cache_row(tracked, {"event": "hit"}, now)
         previews = batch.previews.values()
-        for key, preview, result_key in zip(keys, previews, result_keys, strict=True):
+        for key, preview, result_key in zip(keys, previews, answered.result_keys, strict=True):
             self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
             self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
 
@@ -312,7 +314,7 @@ class RunRecorder:
             "cached": counts["cached"],
         }
 
-    def _columns(self, batch: Batch, terms: PolicyTerms, now: float) -> dict[str, float]:
+    def _columns(self, batch: TaskBatch, terms: PolicyTerms, now: float) -> dict[str, float]:
         """What the ledger says of a new task."""
         code = self.ledger.code
         return {

@@ -3,17 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from scalable_nb.faults.circuit_breaker import CircuitBreaker
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.faults.fingerprint import fingerprint
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import BatchMessage, ErrorReport
+from scalable_nb.telemetry.rows import key_text
 
 #: Why a task that had succeeded has a further attempt: its result was lost with a worker.
 RECOMPUTED: Final = "recomputed"
 
 #: Why a task succeeded without a word from its worker: its result was found on disk.
 RECOVERED: Final = "kept before its worker was lost"
+
+
+@dataclass(slots=True)
+class TaskBatch:
+    """What the tasks of one ``submit`` or ``map`` have in common.
+
+    Attributes
+    ----------
+    batch_id : str
+        Empty for Dask's own tasks; see `NativeTasks`.
+    is_known : bool
+        Whether the ledger has the tasks already: stored results had answered them.
+    previews : dict
+        Key -> arguments as text, of tasks that have not arrived yet.
+    terms : PolicyTerms or None
+        Those of the first task that arrived.
+    breaker : CircuitBreaker or None
+    """
+
+    batch_id: str
+    name: str = ""
+    function: str = ""
+    task: str = ""
+    component: str = ""
+    tag: str = ""
+    is_known: bool = False
+    previews: dict[Any, str] = field(default_factory=dict)
+    terms: PolicyTerms | None = None
+    breaker: CircuitBreaker | None = None
+
+    @classmethod
+    def announced(cls, message: BatchMessage) -> Self:
+        """Return the batch of a message; its keys are dropped as the tasks arrive."""
+        return cls(
+            message.batch_id,
+            name=message.name,
+            function=message.function,
+            task=message.task,
+            component=message.component,
+            tag=message.tag,
+            is_known=message.is_known,
+            previews=dict(zip(message.keys, message.previews, strict=True)),
+        )
+
+    def label(self, key: Any, preview: str) -> str:
+        """Return the call as text, or the key of a task that is no call of ours."""
+        return f"{self.function}({preview})" if self.batch_id else key_text(key)
 
 
 @dataclass(slots=True)
@@ -53,7 +102,7 @@ class TrackedTask:
 
     key: Any
     row: int
-    batch: Batch
+    batch: TaskBatch
     preview: str
     terms: PolicyTerms
     attempts: int = 0
@@ -116,3 +165,8 @@ class FailedAttempt:
     job_id: str | None = None
     job_state: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def reported(cls, error: ErrorReport, worker: str) -> Self:
+        """Return the failed attempt that a worker reported."""
+        return cls(worker=worker, **error.to_wire())

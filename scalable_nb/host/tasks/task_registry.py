@@ -13,9 +13,9 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, TrackedTask
-from scalable_nb.protocol.call import slot_name
-from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, TaskBatch, TrackedTask
+from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.call import registered_name
 from scalable_nb.protocol.operations import PEAK_METRIC
 from scalable_nb.telemetry.rows import TaskState
 
@@ -36,17 +36,17 @@ class TaskRegistry(dict[Any, TrackedTask]):
     def __init__(self, recorder: RunRecorder) -> None:
         super().__init__()
         self._recorder = recorder
-        self._batches: dict[str, Batch] = {}
-        self._keys_by_slot: dict[str, Any] = {}
+        self._batches: dict[str, TaskBatch] = {}
+        self._keys_by_name: dict[str, Any] = {}
 
-    def expect(self, batch: Batch) -> None:
+    def expect(self, batch: TaskBatch) -> None:
         """Remember what the tasks of a graph have in common that is about to arrive."""
         self._batches[batch.batch_id] = batch
         if len(self._batches) > _MAX_PENDING_BATCHES:
             # Batches of calls that another client had submitted before are never entered.
             del self._batches[next(iter(self._batches))]
 
-    def enter_batches(self, annotations: dict[Any, dict[str, Any]]) -> Iterator[Batch]:
+    def enter_batches(self, annotations: dict[Any, dict[str, Any]]) -> Iterator[TaskBatch]:
         """Enter the new tasks of expected batches; yield each batch that had arrived."""
         # In the order of the client's call; Dask's own is that of a set.
         for batch_id in dict.fromkeys(terms.get("batch", "") for terms in annotations.values()):
@@ -57,11 +57,11 @@ class TaskRegistry(dict[Any, TrackedTask]):
                 if key in annotations and key not in self:
                     batch.terms = batch.terms or PolicyTerms.from_wire(annotations[key])
                     self.enter(key, batch, batch.terms)
-                    if slot_name(key) != key:
-                        self._keys_by_slot[slot_name(key)] = key
+                    if registered_name(key) != key:
+                        self._keys_by_name[registered_name(key)] = key
             yield batch
 
-    def enter(self, key: Any, batch: Batch, terms: PolicyTerms) -> TrackedTask:
+    def enter(self, key: Any, batch: TaskBatch, terms: PolicyTerms) -> TrackedTask:
         """Enter one new task."""
         tracked = self[key] = self._recorder.open(key, batch, terms)
         return tracked
@@ -69,11 +69,11 @@ class TaskRegistry(dict[Any, TrackedTask]):
     def remove(self, key: Any) -> None:
         """Forget a task."""
         del self[key]
-        self._keys_by_slot.pop(slot_name(key), None)
+        self._keys_by_name.pop(registered_name(key), None)
 
     def key_of(self, name: str) -> Any:
-        """Return the key of the task with this name in the file of attempts."""
-        return self._keys_by_slot.get(name, name)
+        """Return the key of the task with this `registered_name`."""
+        return self._keys_by_name.get(name, name)
 
 
 class TaskStates:

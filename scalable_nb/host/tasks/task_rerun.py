@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
@@ -11,7 +11,8 @@ from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task_registry import TaskRegistry
-from scalable_nb.protocol.messages import ANNOTATION, CACHE_ANNOTATIONS
+from scalable_nb.protocol.annotations import ANNOTATION, STORAGE_ENTRIES
+from scalable_nb.protocol.messages import ReopenedTasks, ResubmitReply, ResubmitRequest
 
 
 class TaskRerun:
@@ -40,30 +41,30 @@ class TaskRerun:
         self._at_most_once = at_most_once
         self._placement = placement
 
-    def reopen(self, client: str, keys: Iterable[Any], terms: dict[str, Any]) -> None:
+    def reopen(self, client: str, message: ReopenedTasks) -> None:
         """A client submitted calls again whose failed futures it still holds."""
-        self.run_again({key: terms for key in keys if self.is_failed(key)})
+        failed = filter(self.is_failed, message.keys)
+        self.run_again(dict.fromkeys(failed, message.annotation))
 
-    def resubmit(
-        self, keys: Iterable[Any], changes: dict[str, Any], named: Collection[Any], dry_run: bool
-    ) -> dict[str, list[Any]]:
+    def resubmit(self, request: ResubmitRequest) -> ResubmitReply:
         """Run failed tasks again under their own keys, with changed terms.
 
-        Tasks that are not idempotent are left out unless they are ``named``. Answers the keys
-        ``chosen`` and ``left_out``; ``dry_run`` does no more than that.
+        Tasks that are not idempotent are left out unless they are named.
         """
-        failed = [(key, self._registry[key].terms) for key in keys if self.is_failed(key)]
-        chosen = {key: terms for key, terms in failed if terms.idempotent or key in named}
-        if not dry_run:
+        failed = [(key, self._registry[key].terms) for key in request.keys if self.is_failed(key)]
+        chosen = {key: terms for key, terms in failed if terms.idempotent or key in request.named}
+        if not request.dry_run:
+            changes = request.changes
             self.run_again({key: {**terms.to_wire(), **changes} for key, terms in chosen.items()})
-        return {"chosen": list(chosen), "left_out": [k for k, _ in failed if k not in chosen]}
+        left_out = tuple(key for key, _ in failed if key not in chosen)
+        return ResubmitReply(tuple(chosen), left_out)
 
     def is_failed(self, key: Any) -> bool:
         """Whether a task failed for good."""
         ts = self._adapter.tasks.get(key)
         return key in self._registry and ts is not None and ts.state == "erred"
 
-    def run_again(self, wires: dict[Any, dict[str, Any] | None]) -> None:
+    def run_again(self, wires: Mapping[Any, dict[str, Any] | None]) -> None:
         """Run failed tasks and their failed inputs again; None keeps a task's terms."""
         again = self._with_failed_inputs(wires)
         for key in again:
@@ -76,7 +77,7 @@ class TaskRerun:
                     self._placement.forget(key)
                 annotations = ts.annotations or {}
                 before = annotations.get(ANNOTATION, {})
-                unchanged = {name: before[name] for name in CACHE_ANNOTATIONS if name in before}
+                unchanged = {name: before[name] for name in STORAGE_ENTRIES if name in before}
                 ts.annotations = {**annotations, ANNOTATION: {**unchanged, **wire}}
             self._recorder.reopen(tracked, terms)
             self._at_most_once.reset(key)

@@ -24,11 +24,11 @@ from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import TrackedTask
+from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.protocol.messages import ANNOTATION, Batch
+from scalable_nb.protocol.annotations import ANNOTATION
 from scalable_nb.telemetry.rows import TaskState
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class TaskTracker(SchedulerPlugin):
         revocations: Revocations,
         native: NativeTasks,
         rerun: TaskRerun,
-        on_batch: Callable[[Batch, float | None], None],
+        on_batch: Callable[[TaskBatch, float | None], None],
     ) -> None:
         self._adapter = adapter
         self._registry = registry

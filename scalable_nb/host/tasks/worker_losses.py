@@ -24,7 +24,9 @@ from scalable_nb.host.tasks.attempt_failures import AttemptFailures
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry
-from scalable_nb.protocol.exit_report import ExitReport
+from scalable_nb.protocol.exit_report import ExitCause, ExitReport, Span
+from scalable_nb.protocol.messages import WorkerExited, WorkerMessage
+from scalable_nb.protocol.operations import Operation
 
 logger = logging.getLogger(__name__)
 
@@ -36,32 +38,32 @@ _CUT_GRACE_S: Final = 1.0
 _REPORT_KEPT_S: Final = 60.0
 
 _LOSSES: Final = {
-    "memory": WorkerLossCause.OUT_OF_MEMORY,
-    "kernel": WorkerLossCause.OUT_OF_MEMORY,
-    "timeout": WorkerLossCause.NEIGHBOUR,
-    "stopped": WorkerLossCause.CRASH,
-    "cut": WorkerLossCause.CONNECTION,
-    "exit": WorkerLossCause.CRASH,
-    "terminated": WorkerLossCause.SCANCEL,
-    "input": WorkerLossCause.NEIGHBOUR,
-    "recalled": WorkerLossCause.NEIGHBOUR,
+    ExitCause.MEMORY: WorkerLossCause.OUT_OF_MEMORY,
+    ExitCause.KERNEL: WorkerLossCause.OUT_OF_MEMORY,
+    ExitCause.TIMEOUT: WorkerLossCause.NEIGHBOUR,
+    ExitCause.STOPPED: WorkerLossCause.CRASH,
+    ExitCause.CUT: WorkerLossCause.CONNECTION,
+    ExitCause.EXIT: WorkerLossCause.CRASH,
+    ExitCause.TERMINATED: WorkerLossCause.SCANCEL,
+    ExitCause.INPUT: WorkerLossCause.NEIGHBOUR,
+    ExitCause.RECALLED: WorkerLossCause.NEIGHBOUR,
 }
 
 _WORDS: Final = {
-    "stopped": "the worker process was stopped, did not go on, and was ended",
-    "cut": "the connection between the worker and the scheduler broke",
-    "terminated": "the batch system ended the worker's job",
-    "input": "one of its inputs was lost with another worker, and Dask took it back",
-    "recalled": "Dask took it back",
+    ExitCause.STOPPED: "the worker process was stopped, did not go on, and was ended",
+    ExitCause.CUT: "the connection between the worker and the scheduler broke",
+    ExitCause.TERMINATED: "the batch system ended the worker's job",
+    ExitCause.INPUT: "one of its inputs was lost with another worker, and Dask took it back",
+    ExitCause.RECALLED: "Dask took it back",
 }
 
 
 def exit_message(report: ExitReport) -> str:
     """Return what ended the process, as part of a sentence."""
-    if report.is_memory:
+    if report.cause.is_memory:
         used = format_bytes(report.memory_bytes or 0)
         limit = format_bytes(report.memory_limit_bytes or 0)
-        if report.cause == "memory":
+        if report.cause is ExitCause.MEMORY:
             return f"the worker used {used} of its limit of {limit} and was ended"
         return (
             "the worker was ended by the kernel for want of memory; it was last seen with "
@@ -187,17 +189,14 @@ class WorkerLosses:
 
     def _tell_nanny(self, nanny: str, worker: str) -> None:
         if worker in self._lost:
-            told = self._adapter.call_nanny(nanny, "scalable_worker_lost", worker=worker)
-            self._adapter.call_soon(_unless_broken, told)
+            message = WorkerMessage(worker).to_wire()
+            called = self._adapter.call_nanny(nanny, Operation.WORKER_LOST.value, **message)
+            self._adapter.call_soon(_unless_broken, called)
 
-    def report(
-        self,
-        worker: str,
-        attempts: list[tuple[int, tuple[float, float | None]]],
-        **values: Any,
-    ) -> None:
+    def report(self, message: WorkerExited) -> None:
         """A nanny tells how its worker process ended."""
-        self._reports[worker] = ExitReport(attempts=dict(attempts), **values)
+        worker = message.worker
+        self._reports[worker] = message.report
         self._adapter.call_later(_REPORT_KEPT_S, self._reports.pop, worker, None)
         if worker in self._lost:
             self._settle(worker)
@@ -253,7 +252,7 @@ class WorkerLosses:
             return self._span(tracked, report) is not None
         return is_unexpected
 
-    def _span(self, tracked: TrackedTask, report: ExitReport) -> tuple[float, float | None] | None:
+    def _span(self, tracked: TrackedTask, report: ExitReport) -> Span | None:
         """Start and end of a lost attempt; None for a task that merely stood in line.
 
         The end is None where the function was executing. Where it had ended, only the outcome
@@ -265,13 +264,13 @@ class WorkerLosses:
     def _settle_attempt(
         self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool
     ) -> None:
-        is_memory = report is not None and report.is_memory
+        is_memory = report is not None and report.cause.is_memory
         error_type = OutOfMemoryError if is_memory else WorkerLostError
         words = exit_message(report) if report else "the worker was lost; nobody can say why"
         if not is_unexpected:
             words = "its worker was retired while it was executing"
         started_at, ended_at = (report and self._span(tracked, report)) or (None, None)
-        if report and report.cause == "timeout":
+        if report and report.cause is ExitCause.TIMEOUT:
             words = "its worker was restarted because a neighbouring task exceeded its time limit"
         if ended_at is not None:
             words += ", after the function had ended and before its outcome arrived"
@@ -282,7 +281,7 @@ class WorkerLosses:
             category="resource" if is_memory else "infrastructure",
             fingerprint=tracked.fingerprint_of(error_type.__name__),
             error_module=error_type.__module__,
-            traceback=report.last_words if report else "",
+            traceback=report.log_excerpt if report else "",
             started_at=started_at,
             duration_s=(ended_at or time()) - started_at if started_at else None,
             worker=worker,

@@ -18,6 +18,7 @@ from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors.worker_errors import OutOfMemoryError
 from scalable_nb.faults.decision import WorkerLossCause
 from scalable_nb.host.tasks.task import FailedAttempt
+from scalable_nb.protocol.exit_report import ExitCause
 
 if TYPE_CHECKING:
     from scalable_nb.protocol.exit_report import ExitReport
@@ -202,7 +203,7 @@ class JobLosses:
 
 def _is_of_process(report: ExitReport | None) -> bool:
     """Whether the nanny says that only its worker process ended, not the job."""
-    return report is not None and report.cause != "terminated"
+    return report is not None and report.cause is not ExitCause.TERMINATED
 
 
 def _had_all(failure: FailedAttempt, walltime_s: float | None) -> bool:

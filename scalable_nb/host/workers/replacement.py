@@ -146,7 +146,7 @@ class WorkerReplacement:
         if kind.name in self._stopped:
             return
         self._stopped.add(kind.name)
-        excerpt = self._fleet.last_words(entry)
+        excerpt = self._fleet.log_excerpt(entry)
         which = f" of component {kind.name!r}" if kind.name else ""
         option = f" --component {kind.name}" if kind.name and len(self._fleet.kinds) > 1 else ""
         job = f" (job {entry.job_id})" if entry.job_id else ""

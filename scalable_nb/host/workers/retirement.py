@@ -16,6 +16,7 @@ from scalable_nb.dask_adapter.scheduler import (
 )
 from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
+from scalable_nb.protocol.messages import LeaveReply, WorkerExited, WorkerMessage
 
 #: In the identifiers of what the scheduler is made to do, for its log.
 _CAUSE: Final = "retirement"
@@ -117,15 +118,15 @@ class GracefulRetirement:
 
     # --- jobs that the batch system ends ------------------------------------------------
 
-    def worker_leaves(self, worker: str, **report: Any) -> bool:
+    def worker_leaves(self, message: WorkerExited) -> LeaveReply:
         """The batch system ends a worker's job; says whether its tasks may finish."""
         if self._stop.is_set():
-            return False
+            return LeaveReply(may_finish=False)
         # What is still executing when the job ends is known from now on, whatever follows.
-        self._losses.report(worker, cause="terminated", exit_code=None, **report)
-        self.begin(worker)
-        return True
+        self._losses.report(message)
+        self.begin(message.worker)
+        return LeaveReply(may_finish=True)
 
-    async def worker_hands_over(self, worker: str) -> None:
+    async def worker_hands_over(self, message: WorkerMessage) -> None:
         """A worker whose job is ended by the batch system has nothing left to do but to go."""
-        await self.end([worker])
+        await self.end([message.worker])

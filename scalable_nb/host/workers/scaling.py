@@ -14,10 +14,11 @@ from scalable_nb.errors import StartError
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.task import TaskBatch
 from scalable_nb.host.workers.demand import Durations
 from scalable_nb.host.workers.replacement import WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
-from scalable_nb.protocol.messages import Batch
+from scalable_nb.protocol.messages import AdaptRequest, JobBegan, ScaleRequest, WorkerCounts
 from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
@@ -99,7 +100,7 @@ class Scaling:
                 if self._fleet.how_ended(entry) is not None:
                     raise StartError(
                         f"the first job of component {kind.name!r} could not be submitted.\n"
-                        f"{self._fleet.last_words(entry)}\n"
+                        f"{self._fleet.log_excerpt(entry)}\n"
                         "`%scalable plan` shows what is submitted; mend the target in "
                         "scalable.yaml and start again."
                     )
@@ -117,30 +118,33 @@ class Scaling:
 
     # --- what people ask for ------------------------------------------------------------
 
-    async def scale(self, count: int, component: str | None = None) -> dict[str, int]:
+    async def scale(self, request: ScaleRequest) -> WorkerCounts:
         """Want so many workers of a component, or of all together; returns how many of each."""
-        names = [component] if component is not None else list(self._desired)
-        left = count
+        names = self._names(request.component)
+        left = request.count
         for number, name in enumerate(names):
             share = -(-left // (len(names) - number))
             left -= share
             self._desired[name] = DesiredWorkers(share)
             self._replacement.reset(self._fleet.kinds[name])
-        await self._compare()
-        return {name: self._desired[name].count for name in names}
+        return await self._wanted(names)
 
-    async def adapt(
-        self, minimum: int, maximum: int, component: str | None = None
-    ) -> dict[str, int]:
+    async def adapt(self, request: AdaptRequest) -> WorkerCounts:
         """Let the work decide, within limits that hold for each component."""
-        names = [component] if component is not None else list(self._desired)
+        names = self._names(request.component)
         for name in names:
-            limits = Limits(minimum, maximum)
+            limits = Limits(request.minimum, request.maximum)
             count = limits.fit(self._desired[name].count, 1)
             self._desired[name] = DesiredWorkers(count, limits)
             self._replacement.reset(self._fleet.kinds[name])
+        return await self._wanted(names)
+
+    def _names(self, component: str | None) -> list[str]:
+        return [component] if component is not None else list(self._desired)
+
+    async def _wanted(self, names: list[str]) -> WorkerCounts:
         await self._compare()
-        return {name: self._desired[name].count for name in names}
+        return WorkerCounts({name: self._desired[name].count for name in names})
 
     # --- what is done about it ------------------------------------------------------------
 
@@ -165,12 +169,12 @@ class Scaling:
         if not adaptive:
             return
         tasks = dict.fromkeys(self._fleet.kinds, 0)
-        anybodys = next(iter(self._fleet.kinds))
+        default_kind = next(iter(self._fleet.kinds))
         for component, count in self._runnable_by_component().items():
             kind = self._placement.kind_of(component)
-            tasks[kind if kind in tasks else anybodys] += count
+            tasks[kind if kind in tasks else default_kind] += count
         for component, kind in self._placement.rerouted():
-            tasks[self._placement.kind_of(component) or anybodys] -= 1
+            tasks[self._placement.kind_of(component) or default_kind] -= 1
             tasks[kind] += 1
         for name in adaptive:
             self._desired[name].adapt(tasks[name], self._fleet.kinds[name].threads, time())
@@ -187,7 +191,7 @@ class Scaling:
                 entry.leaves_because = "walltime"
                 logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
 
-    def expect(self, batch: Batch, limit_s: float | None) -> None:
+    def expect(self, batch: TaskBatch, limit_s: float | None) -> None:
         """Tasks arrive: a worker with less time left than their limit is not to begin them."""
         if limit_s is not None and self._durations.expect(batch.component, limit_s):
             self._let_go_in_time()
@@ -283,8 +287,8 @@ class Scaling:
 
     # --- messages of jobs -------------------------------------------------------------------
 
-    def job_began(self, name: object, age_s: float) -> None:
+    def job_began(self, message: JobBegan) -> None:
         """A nanny says how long ago its job began."""
-        entry = self._fleet.entry_of(name)
+        entry = self._fleet.entry_of(message.name)
         if entry is not None:
-            entry.job_began_at = time() - age_s
+            entry.job_began_at = time() - message.age_s

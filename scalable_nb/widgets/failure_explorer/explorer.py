@@ -96,7 +96,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         self._lock = threading.RLock()
         self._is_shown = False
         self._chart: FailureChart | None = None
-        self._answers: dict[str, Callable[[Any], object]] = {
+        self._handlers: dict[str, Callable[[Any], object]] = {
             "class": self._choose_class,
             "text": self._choose_text,
             "kind": lambda _: self._show_kind(),
@@ -268,7 +268,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
 
     def _handle_action(self, what: str, value: Any) -> None:
         with self._showing_problems():
-            self._answers[what](value)
+            self._handlers[what](value)
 
     def _on_selection(self, selected: Mapping[str, Sequence[float]], is_click: bool) -> None:
         with self._showing_problems(), self._lock:

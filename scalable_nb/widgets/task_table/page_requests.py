@@ -42,7 +42,7 @@ class PageRequests:
         self._key_of = key_of
         self._send = send
         self._report_problem = report_problem
-        self._answers: Final[dict[str, Callable[[Message], None]]] = {
+        self._handlers: Final[dict[str, Callable[[Message], None]]] = {
             "attempts": self._attempts,
             "log": self._log,
             "act": self._act,
@@ -52,10 +52,10 @@ class PageRequests:
 
     def answer(self, content: Message) -> None:
         """Answer a message ``{"type": ..., ...}``."""
-        answer = self._answers.get(str(content.get("type")))
+        answer = self._handlers.get(str(content.get("type")))
         try:
             if answer is None:
-                expected = ", ".join(self._answers)
+                expected = ", ".join(self._handlers)
                 raise ValueError(f"expected a message {expected}, got {content!r:.200}")
             answer(content)
         except Exception as error:

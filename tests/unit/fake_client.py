@@ -19,7 +19,7 @@ from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState
 
 
-class StandInClient(ScalableClient):
+class FakeClient(ScalableClient):
     """Knows futures and results; the ledger is kept by the test."""
 
     asynchronous = False

@@ -62,10 +62,10 @@ class View:
 
     def __init__(self) -> None:
         self.ledger = Ledger("")
-        self.told: list[tuple[int, int]] = []
+        self.reported: list[tuple[int, int]] = []
 
     def __call__(self, delta: Delta) -> None:
-        self.told.append((delta["base"], delta["seq"]))
+        self.reported.append((delta["base"], delta["seq"]))
         assert self.ledger.apply(delta)
 
 
@@ -96,14 +96,14 @@ def test_first_a_snapshot_then_what_changed(host: FakeHost) -> None:
     mirror, view = Mirror(host, ""), View()
     mirror.refresh()
     leave = mirror.subscribe(view)
-    assert (view.told, view.ledger.keys) == ([(0, 1)], ["a"])
+    assert (view.reported, view.ledger.keys) == ([(0, 1)], ["a"])
     host.follow(
         lambda: host.add("b"),
         lambda: None,
         lambda: host.ledger.set_state(0, TaskState.RUNNING),
         at_end=leave,
     )
-    assert view.told == [(0, 1), (1, 2), (2, 3)]
+    assert view.reported == [(0, 1), (1, 2), (2, 3)]
     assert view.ledger.keys == mirror.ledger.keys == ["a", "b"]
     assert view.ledger.count()["running"] == 1
     assert view.ledger.text("worker", 1) == "worker of b"
@@ -172,7 +172,7 @@ def test_an_overtaken_answer_tells_nobody(host: FakeHost) -> None:
     host.follow(lambda: None, at_end=leave)
     assert late[0] is not None
     assert late[0]["keys"] == ["a"]
-    assert view.told == [(0, 0), (0, 2)]
+    assert view.reported == [(0, 0), (0, 2)]
     assert view.ledger.keys == ["a", "b"]
 
 
@@ -246,12 +246,12 @@ def test_the_end_is_told_once(host: FakeHost, status: str) -> None:
     mirror.subscribe(view)
     host.follow(lambda: host.add("b"), at_end=lambda: mirror.end(status))
     asked = len(host.asked)
-    assert view.told[-1] == (1, 1)
+    assert view.reported[-1] == (1, 1)
     assert view.ledger.keys == ["a", "b"]
-    told = len(view.told)
+    reported = len(view.reported)
     mirror.end("closed")
     mirror.refresh()
-    assert (mirror.status, len(view.told), len(host.asked)) == (status, told, asked)
+    assert (mirror.status, len(view.reported), len(host.asked)) == (status, reported, asked)
     late = View()
     mirror.subscribe(late)
     assert late.ledger.keys == mirror.snapshot()["keys"] == ["a", "b"]

@@ -32,7 +32,7 @@ class Call:
 
 
 @dataclass
-class Planted:
+class SyntheticRun:
     """The journals of a run.
 
     A call fails like a `Failing` says: with these values, in so many attempts, for good or not.
@@ -45,14 +45,14 @@ class Planted:
 
 
 #: What becomes of a call: how many attempts fail, whether for good, and with what values.
-Fate = tuple[int, bool, dict[str, Any]]
-Plan = Callable[[Call, random.Random], Fate | None]
+AttemptEnd = tuple[int, bool, dict[str, Any]]
+Plan = Callable[[Call, random.Random], AttemptEnd | None]
 
 
-def run_with(plan: Plan, seed: int, noise: float = 0.02) -> Planted:
+def run_with(plan: Plan, seed: int, noise: float = 0.02) -> SyntheticRun:
     """A run of 400 calls on 8 nodes; some connections break and recover besides."""
     dice = random.Random(seed)
-    run = Planted(dice)
+    run = SyntheticRun(dice)
     for number in range(TASKS):
         slot = dice.randrange(16)
         call = Call(
@@ -80,7 +80,9 @@ RESET = {
 }
 
 
-def _record(run: Planted, call: Call, failed: int, is_final: bool, values: dict[str, Any]) -> None:
+def _record(
+    run: SyntheticRun, call: Call, failed: int, is_final: bool, values: dict[str, Any]
+) -> None:
     place = {"worker": call.worker, "host": call.host, "job_id": call.job_id}
     for attempt in range(1, failed + 1):
         ends = is_final and attempt == failed

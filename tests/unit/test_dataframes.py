@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from journal_rows import failure, task, tutorial_failures, tutorial_tasks, write_run
-from test_reader import ANY_ROWS, SIBLING
+from test_journal_reader import ANY_ROWS, SIBLING
 
 from scalable_nb.telemetry.dataframes import FAILURES, failures_frame, tasks_frame
 from scalable_nb.telemetry.run_tables import FollowedTable, RowRecords, RunRecords

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from planted import RESET, Call, Fate, Plan, run_with
+from synthetic_journals import RESET, AttemptEnd, Call, Plan, run_with
 
 from scalable_nb.diagnosis.diagnose import diagnose
 from scalable_nb.diagnosis.findings import Finding
@@ -18,7 +18,7 @@ SEEDS = range(10)
 def some(values: dict[str, Any], share: float = 0.15, attempts: int = 1) -> Plan:
     """Some calls fail for good, whichever they are."""
 
-    def plan(call: Call, dice: random.Random) -> Fate | None:
+    def plan(call: Call, dice: random.Random) -> AttemptEnd | None:
         return (attempts, True, values) if dice.random() < share else None
 
     return plan
@@ -27,20 +27,20 @@ def some(values: dict[str, Any], share: float = 0.15, attempts: int = 1) -> Plan
 def where(is_bad: Callable[[Call], bool], values: dict[str, Any], likely: float = 0.9) -> Plan:
     """Nearly all calls of a kind fail for good, others hardly ever."""
 
-    def plan(call: Call, dice: random.Random) -> Fate | None:
+    def plan(call: Call, dice: random.Random) -> AttemptEnd | None:
         return (1, True, values) if dice.random() < (likely if is_bad(call) else 0.01) else None
 
     return plan
 
 
-def flaky(call: Call, dice: random.Random) -> Fate | None:
+def flaky(call: Call, dice: random.Random) -> AttemptEnd | None:
     """Every attempt fails with one half, and there are two."""
     if dice.random() < 0.5:
         return None
     return (1, False, UNKNOWN) if dice.random() < 0.5 else (2, True, UNKNOWN)
 
 
-def wave(call: Call, dice: random.Random) -> Fate | None:
+def wave(call: Call, dice: random.Random) -> AttemptEnd | None:
     """What runs when the jobs are taken away is lost, and the rest is not."""
     lost = 200 <= call.number < 216
     values = {**LOST, "worker": f"worker-{call.number - 200}"}
@@ -68,7 +68,7 @@ LOST = {
 }
 BAD = {"failure_class": "ValueError", "category": "permanent", "message": "no data"}
 
-PLANTED: list[tuple[str, Plan]] = [
+SYNTHETIC: list[tuple[str, Plan]] = [
     ("out_of_memory", some(OOM, attempts=3)),
     ("timeout", some({"failure_class": "TaskTimeoutError", "category": "timeout",
                       "message": "exceeded 300s limit", "duration_s": 300.0})),
@@ -100,8 +100,8 @@ PLANTED: list[tuple[str, Plan]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "plan"), PLANTED)
-def test_a_planted_cause_is_named_first(rule: str, plan: Plan) -> None:
+@pytest.mark.parametrize(("rule", "plan"), SYNTHETIC)
+def test_a_known_cause_is_named_first(rule: str, plan: Plan) -> None:
     """Of ten runs with one cause and some noise, the diagnosis puts it first in nine at least."""
     firsts = [first(plan, seed).rule for seed in SEEDS]
     assert firsts.count(rule) >= 9, firsts
@@ -135,12 +135,12 @@ def test_chance_is_no_pattern(seed: int) -> None:
 
 def test_the_node_and_the_values_are_named() -> None:
     """The bad node, and the range of the argument, stand in the sentence with their numbers."""
-    plans = dict(PLANTED)
+    plans = dict(SYNTHETIC)
     node = first(plans["bad_node"], 1)
     assert "the node `n3`" in node.sentence
     assert "--exclude=n3" in node.action
     assert node.evidence["rate_there"][0] > 0.7 > 0.1 > node.evidence["rate_elsewhere"][0]
-    of_years, of_regions = (plan for rule, plan in PLANTED if rule == "bad_argument_range")
+    of_years, of_regions = (plan for rule, plan in SYNTHETIC if rule == "bad_argument_range")
     years = first(of_years, 1)
     assert years.evidence["argument"] == "year"
     low, high = map(float, years.evidence["values"].split(" to "))
@@ -151,7 +151,7 @@ def test_the_node_and_the_values_are_named() -> None:
 
 def test_memory_is_asked_for_by_what_was_used() -> None:
     """The memory to ask for comes from peak, limit and the allocation that was refused."""
-    finding = first(PLANTED[0][1], 0)
+    finding = first(SYNTHETIC[0][1], 0)
     assert finding.evidence["peak_bytes"] == 3_900_000_000
     assert finding.changes == {"memory": "8G"}
     assert "memory='8G'" in finding.code

@@ -7,9 +7,8 @@ from typing import Any
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task import FailedAttempt
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.messages import Batch
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.journal_replay import join_attempts, running_attempt
 from scalable_nb.telemetry.rows import TaskState
@@ -23,7 +22,7 @@ def run_of_one_task(folder: Path, *endings: TaskState) -> tuple[RunRecorder, Run
     paths.folder.mkdir()
     recorder = RunRecorder(paths, "local")
     recorder.worker_came(WORKER, "worker-0", "10.0.0.7", 1)
-    batch = Batch("id", function="simulate", previews={"simulate-1": "scenario=1"})
+    batch = TaskBatch("id", function="simulate", previews={"simulate-1": "scenario=1"})
     record = recorder.open("simulate-1", batch, PolicyTerms(retries=3))
     recorder.assign(record, WORKER)
     recorder.begin_attempt(record)

@@ -29,18 +29,20 @@ def test_modules_come_once_and_after_those_they_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ('import { a as b } from "./other.mjs";\n', "renames what it imports"),
         ('import a from "elsewhere";\n', "expected `import"),
         ('import { a } from "./first.mjs";\n', "first.mjs -> first.mjs"),
     ],
 )
-def test_an_import_that_would_not_survive_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_an_import_that_would_not_survive_is_refused(
+    tmp_path: Path, text: str, reported: str
+) -> None:
     """Renaming, other folders and circles are errors that show the line."""
     (tmp_path / "other.mjs").write_text("export const a = 1;\n")
     (tmp_path / "first.mjs").write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=reported):
         bundle_modules(tmp_path / "first.mjs")
 
 

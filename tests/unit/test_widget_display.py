@@ -101,12 +101,12 @@ def test_a_card_tells_what_happens_to_its_session() -> None:
     card = LiveCard(STATUS, look)
     sent: list[Any] = []
     card.send = sent.append  # type: ignore[assignment]
-    told = []
+    reported = []
     for count in (1, 2, 3):
         card._handle_custom_msg({"type": "look"}, [])
         until(lambda count=count: sent == [{"type": "looked"}] * count)
-        told.append((card.title.split(": ")[1], card.facts.get("tasks"), card.is_live))
-    assert told == [*[("running", "2 failed, 1 running", True)] * 2, ("ended", None, False)]
+        reported.append((card.title.split(": ")[1], card.facts.get("tasks"), card.is_live))
+    assert reported == [*[("running", "2 failed, 1 running", True)] * 2, ("ended", None, False)]
     assert card.facts == {"ended": "its last words", "run folder": str(STATUS.folder)}
     card.close()
 
