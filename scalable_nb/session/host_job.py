@@ -25,13 +25,13 @@ from scalable_nb.protocol.connection_file import (
     touch,
     write_state,
 )
-from scalable_nb.session.spawned_host import last_lines
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _END_GRACE_S: Final = 15.0
+_LOG_LINES: Final = 15
 
 
 class HostJob:
@@ -195,6 +195,15 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
         "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,
     )  # fmt: skip
     return host
+
+
+def last_lines(path: Path) -> str:
+    """Return the last lines of a log, indented."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "  (no log)"
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -16,8 +16,8 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
-from scalable_nb.session.host_job import HostJob
-from scalable_nb.session.spawned_host import HostHandle, SpawnedHost, last_lines
+from scalable_nb.session.host_job import HostJob, last_lines
+from scalable_nb.session.host_launcher import HostHandle, SpawnedHost
 
 _POLL_S: Final = 0.02
 

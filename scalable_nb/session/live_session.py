@@ -27,9 +27,9 @@ from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_here
 from scalable_nb.protocol.operations import NOTICE_TOPIC
 from scalable_nb.session.batches import BatchControl, Batches
+from scalable_nb.session.host_launcher import HostHandle
 from scalable_nb.session.host_monitor import HostMonitor
 from scalable_nb.session.session_spec import SessionSpec
-from scalable_nb.session.spawned_host import HostHandle
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.session.worker_control import WorkerControl
 from scalable_nb.telemetry.aggregates import core_hours

@@ -14,9 +14,13 @@ from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.protocol.connection_file import is_alive, read_connection_info
 from scalable_nb.session.host_job import HostJob
-from scalable_nb.session.host_launcher import await_connection_info, launch_host
+from scalable_nb.session.host_launcher import (
+    HostHandle,
+    await_connection_info,
+    find_lifetime_limit,
+    launch_host,
+)
 from scalable_nb.session.session_spec import SessionSpec
-from scalable_nb.session.spawned_host import HostHandle, find_lifetime_limit
 from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus
 from scalable_nb.settings import Settings, load_settings
