@@ -13,17 +13,15 @@ from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.client_requests import ClientRequests
 from scalable_nb.host.final_flush import FlushReport, flush_wanted_results
 from scalable_nb.host.notices import Notices
-from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
-from scalable_nb.host.tasks.attempt_failures import AttemptFailures
+from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard, AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import NativeTasks
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
-from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
+from scalable_nb.host.tasks.task_registry import ExecutingTasks, TaskRegistry, TaskStates
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.tasks.worker_losses import WorkerLosses

@@ -73,14 +73,14 @@ class Host:
         self._allocation: HostAllocation | None = None
 
     async def live(self) -> None:
-        """Be the host from its first breath to its last, also where it cannot start.
+        """Serve the session and write the end of the run down, also if the start fails.
 
-        All of it in one event loop: a signal that comes late must not cut the end short.
+        All in one event loop: a late signal must not cut the end short.
         """
         try:
             await self.serve()
         except ScalableError as error:
-            # Whoever started the session reads the last lines of this log: no traceback of ours.
+            # The kernel shows the last lines of this log: no traceback of ours.
             self.end_reason = f"failed: {error}"
             sys.exit(f"{type(error).__name__}: {error}")
         except BaseException as error:
@@ -90,7 +90,7 @@ class Host:
             self.finish()
 
     async def serve(self) -> None:
-        """Start everything, tell the kernel, and stay until the end."""
+        """Start everything, report the address to the kernel, and run until the end."""
         compatibility.check()
         prefix = secret_prefix()
         security = create_security(self.paths.tls)
@@ -172,7 +172,7 @@ class Host:
     def _touch(self) -> None:
         try:
             touch(self.paths)
-        except FileNotFoundError:  # somebody took it away, and nobody finds this host any more
+        except FileNotFoundError:  # without the file nobody finds this host
             self._write_state(self._state)
 
     def _allocation_in(self, fleet: Fleet) -> HostAllocation:
@@ -202,7 +202,7 @@ class Host:
             if self._allocation is not None and self._allocation.is_nearly_over:
                 self._leave_in_time(parts, self._allocation)
                 return
-            if self._serves_somebody(parts):
+            if self._is_in_use(parts):
                 quiet_since = time()
             elif time() - quiet_since > linger_s:
                 self.end_reason = f"no client and no work for {linger_s:g} s"
@@ -212,8 +212,8 @@ class Host:
             except TimeoutError:
                 continue
 
-    def _serves_somebody(self, parts: HostParts) -> bool:
-        # Without its folder nobody can attach to a run, nor find what it computes.
+    def _is_in_use(self, parts: HostParts) -> bool:
+        # Without its folder no kernel can attach to a run or find its results.
         has_use = self.recorder.has_work() and self.paths.folder.exists()
         return parts.adapter.has_clients() or has_use
 
@@ -243,7 +243,7 @@ class Host:
         parts.stop.set()
 
     def finish(self) -> None:
-        """Write the end of the run down and leave nothing but the records."""
+        """Write the end of the run down; remove everything but the records."""
         ended_at = utc_iso(time())
         summary = {
             **self.recorder.summary(),
@@ -257,7 +257,7 @@ class Host:
         write_private(self.paths.run_json, json.dumps(run, indent=1).encode())
         shutil.rmtree(self.paths.tls, ignore_errors=True)
         shutil.rmtree(self.paths.workspace, ignore_errors=True)
-        self.paths.session_json.unlink(missing_ok=True)  # the last sign of it
+        self.paths.session_json.unlink(missing_ok=True)  # last: its owner has ended
 
 
 def main() -> None:

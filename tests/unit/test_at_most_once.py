@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
+from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard
 
 FIRST, SECOND = "tls://127.0.0.1:40001", "tls://127.0.0.1:40002"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
+from scalable_nb.host.tasks.task_registry import ExecutingTasks
 
 
 @given(st.integers(1, 4), st.lists(st.integers(0, 9), max_size=60))

@@ -1,4 +1,4 @@
-"""All tasks that the host follows, and their states in the ledger."""
+"""All tasks that the host follows, those that are executing, and their states in the ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from distributed.scheduler import WorkerState
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.notices import Notices
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, TaskBatch, TrackedTask
 from scalable_nb.protocol.annotations import ANNOTATION
@@ -74,6 +73,56 @@ class TaskRegistry(dict[Any, TrackedTask]):
     def key_of(self, name: str) -> Any:
         """Return the key of the task with this `registered_name`."""
         return self._keys_by_name.get(name, name)
+
+
+class ExecutingTasks:
+    """The threads of all workers, and the tasks that have one.
+
+    The scheduler sends a worker more tasks than it has threads, so that it never waits for the
+    next one. For the user only as many run as there are threads; the others are queued. Tasks get
+    threads in the order in which they were sent. A worker goes by priority, which is the same
+    order unless priorities differ.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[str, int] = {}
+        self._executing: dict[Any, str] = {}
+        self._ready: dict[str, dict[Any, None]] = {}
+
+    def assign(self, worker: str, threads: int, key: Any) -> bool:
+        """Record a task sent to a worker; return whether it got a thread."""
+        free = self._free.setdefault(worker, threads)
+        if free > 0:
+            self._free[worker] = free - 1
+            self._executing[key] = worker
+            return True
+        self._ready.setdefault(worker, {})[key] = None
+        return False
+
+    def release(self, worker: str, key: Any) -> Any | None:
+        """Record that a task left a worker; return the queued task that got its thread, if any."""
+        ready = self._ready.get(worker, {})
+        if self._executing.get(key) != worker:
+            ready.pop(key, None)
+            return None
+        del self._executing[key]
+        if not ready:
+            self._free[worker] += 1
+            return None
+        following = next(iter(ready))
+        del ready[following]
+        self._executing[following] = worker
+        return following
+
+    def ready(self, worker: str) -> list[Any]:
+        """Return the tasks that are queued on a worker."""
+        return list(self._ready.get(worker, ()))
+
+    def close(self, worker: str) -> None:
+        """Forget a worker; a task that was stolen from it may still have a thread there."""
+        self._free.pop(worker, None)
+        self._ready.pop(worker, None)
+        self._executing = {key: where for key, where in self._executing.items() if where != worker}
 
 
 class TaskStates:

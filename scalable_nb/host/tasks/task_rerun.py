@@ -7,7 +7,7 @@ from typing import Any
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.faults.decision import PolicyTerms
-from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
+from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task_registry import TaskRegistry

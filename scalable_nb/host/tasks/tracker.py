@@ -18,14 +18,13 @@ from distributed.scheduler import Scheduler
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
 from scalable_nb.host.tasks.native_tasks import NativeTasks
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.revocations import Revocations
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
-from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
+from scalable_nb.host.tasks.task_registry import ExecutingTasks, TaskRegistry, TaskStates
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
 from scalable_nb.protocol.annotations import ANNOTATION

@@ -19,8 +19,7 @@ from dask.utils import format_bytes
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors.worker_errors import OutOfMemoryError, UnknownOutcomeError, WorkerLostError
 from scalable_nb.faults.decision import WorkerLossCause
-from scalable_nb.host.tasks.at_most_once import AtMostOnceGuard
-from scalable_nb.host.tasks.attempt_failures import AttemptFailures
+from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard, AttemptFailures
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry

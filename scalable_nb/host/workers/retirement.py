@@ -14,7 +14,7 @@ from scalable_nb.dask_adapter.scheduler import (
     WORKER_STATUS_CHANGE,
     SchedulerAdapter,
 )
-from scalable_nb.host.tasks.executing_tasks import ExecutingTasks
+from scalable_nb.host.tasks.task_registry import ExecutingTasks
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
 from scalable_nb.protocol.messages import LeaveReply, WorkerExited, WorkerMessage
 
