@@ -21,20 +21,19 @@ import dask
 from distributed.security import Security
 
 from scalable_nb.dask_adapter import compatibility
+from scalable_nb.dask_adapter.access import confine, create_security, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
-from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
-from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.workers.demand import desired_at_start
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
-from scalable_nb.targets.desired_workers import desired_at_start
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
 from scalable_nb.worker.nanny import ScalableNanny
@@ -137,7 +136,7 @@ class Host:
         for notice in notices:
             parts.notices.notify(notice)
         plugin = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
-        await adapter.register_worker_plugin(plugin, plugin.name)
+        await adapter.add_worker_plugin(plugin, plugin.name)
         self._stop_on_signals(parts)
         await scaling.begin()
         self._announce(adapter.address, adapter.http_port, prefix)

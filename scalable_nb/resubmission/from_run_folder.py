@@ -18,8 +18,7 @@ from scalable_nb.client.submission import PackedCall, Submission, as_submission,
 from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.resubmission.code_changes import changed_functions
-from scalable_nb.resubmission.corrected_calls import submit_corrected
+from scalable_nb.resubmission.corrected_calls import changed_functions, submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
     RecordedOutcome,
@@ -195,7 +194,7 @@ def _renewed(submission: Submission) -> Submission:
 
 def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
     future: Future[Any] = Future(key, client)
-    client.futures[key].set_error(LeftOutError(f"{key_text(key)} was left out: {reason}"), None)
+    client.fail_future(key, LeftOutError(f"{key_text(key)} was left out: {reason}"))
     return future
 
 

@@ -112,7 +112,7 @@ class Batches(MutableMapping[str, FutureList]):
                 submission = as_submission(log.tasks[key], store=folder)
                 self._cached_futures.restore(key, submission, packed)
             else:
-                self._client.futures[key].cancel("released", "its result was released")
+                self._client.cancel_future(key, "released", "its result was released")
 
 
 class BatchControl:

@@ -21,11 +21,12 @@ from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.context import ClientContext, SessionHandle
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.host_api import LedgerFeed
-from scalable_nb.dask_adapter.tls import load_security
+from scalable_nb.dask_adapter.access import load_security
 from scalable_nb.errors import HostDiedError, NoSessionError
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_here
 from scalable_nb.protocol.operations import NOTICE_TOPIC
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.session.batches import BatchControl, Batches
 from scalable_nb.session.host_launcher import HostHandle
 from scalable_nb.session.host_monitor import HostMonitor
@@ -245,9 +246,12 @@ def open_connection(
 
     Raises
     ------
+    ProtocolVersionError
+        If the host has another version of scalable_nb.
     OSError
         If the host cannot be reached.
     """
+    ProtocolVersion.from_wire(connection_info).require_compatible(paths.run_id)
     monitor = HostMonitor(paths, connection_info, host)
     limit_bytes = spec.loaded.manifest.defaults.record_limit_bytes
     call_log = CallLogWriter(paths.calls, f"client-{uuid.uuid4().hex}", limit_bytes)

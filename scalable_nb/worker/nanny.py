@@ -25,7 +25,8 @@ from scalable_nb.protocol.messages import (
     WorkerMessage,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message, answering, call
+from scalable_nb.protocol.version import ANNOUNCEMENT
+from scalable_nb.protocol.wire import Message, answering, call_remote
 from scalable_nb.worker.attempt_registry import (
     REGISTRY_VARIABLE,
     Owner,
@@ -36,6 +37,7 @@ from scalable_nb.worker.attempt_registry import (
     read_owner,
 )
 from scalable_nb.worker.peak_memory import OomKills
+from scalable_nb.worker.plugin import announce_version
 from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ class ScalableNanny(NannyHooks):
     """
 
     def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        announcement = {ANNOUNCEMENT: announce_version}
+        super().__init__(*args, startup_information=announcement, **kwargs)
         self._registry = Path(self.local_directory) / f"attempts-{os.getpid()}-{id(self):x}"
         self.env[REGISTRY_VARIABLE] = str(self._registry)
         self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
@@ -158,7 +161,7 @@ class ScalableNanny(NannyHooks):
         """
         limit_bytes = self.memory_manager.memory_limit
         report = self._exit_report(ExitCause.TERMINATED, memory_limit_bytes=limit_bytes)
-        reply = await self._tell(
+        reply = await self._send_to_scheduler(
             Operation.WORKER_LEAVES,
             lambda worker: WorkerExited(worker, report),
             _ANNOUNCE_TIMEOUT_S,
@@ -167,15 +170,17 @@ class ScalableNanny(NannyHooks):
 
     async def hand_over(self) -> None:
         """Have the results of the worker moved to others, as far as there are others."""
-        await self._tell(Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S)
+        await self._send_to_scheduler(
+            Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S
+        )
 
-    async def _tell(
+    async def _send_to_scheduler(
         self, operation: Operation, message_of: Callable[[str], Message], timeout_s: float
     ) -> Any:
         owner = read_owner(self._registry)
         if owner is None or not self.is_up:
             return None
-        asked = call(self.scheduler, operation, message_of(owner.address))
+        asked = call_remote(self.scheduler, operation, message_of(owner.address))
         try:
             return await asyncio.wait_for(asked, timeout_s)
         except (OSError, TimeoutError):
@@ -237,7 +242,7 @@ class ScalableNanny(NannyHooks):
             memory_bytes=self._peak_bytes,
             neighbours=tuple(other.name for other in executing if other != attempt),
         )
-        answer = await call(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
+        answer = await call_remote(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
         reply = ExpiryReply.from_wire(answer)
         # An attempt that the scheduler knows nothing of may have ended in this very moment.
         is_there = reply.is_settled or attempt in read_executing(self._registry)
@@ -288,18 +293,18 @@ class ScalableNanny(NannyHooks):
     async def _deliver(self, message: WorkerExited) -> bool:
         """Tell the scheduler how a worker process ended; says whether a scheduler is there."""
 
-        async def tell() -> None:
+        async def report() -> None:
             try:
-                await call(self.scheduler, Operation.WORKER_EXITED, message)
+                await call_remote(self.scheduler, Operation.WORKER_EXITED, message)
             except OSError as error:
                 if _is_refused(error):
-                    raise _NobodyListensError from error
+                    raise _NoHandlerError from error
                 raise
 
         try:
             # Where the network was cut, it may be there again in a moment.
-            await retry(tell, count=4, delay_min=0.1, delay_max=1.0)
-        except (OSError, _NobodyListensError):
+            await retry(report, count=4, delay_min=0.1, delay_max=1.0)
+        except (OSError, _NoHandlerError):
             logger.exception("the scheduler cannot be told of the end of %s", message.worker)
             return False
         except Exception:
@@ -308,7 +313,7 @@ class ScalableNanny(NannyHooks):
         return True
 
 
-class _NobodyListensError(Exception):
+class _NoHandlerError(Exception):
     """The scheduler's machine is there, and the scheduler is not."""
 
 

@@ -24,6 +24,7 @@ from distributed.comm import CommClosedError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.workers.demand import DesiredWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import ANNOTATION
@@ -38,8 +39,8 @@ from scalable_nb.protocol.messages import (
     WorkerExited,
 )
 from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.version import ANNOUNCEMENT, ProtocolVersion
 from scalable_nb.protocol.wire import Message, stream_message
-from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
 
@@ -103,8 +104,10 @@ class _Line:
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
+        self.sent: list[Any] = []
 
     async def write(self, msg: Any, **kwargs: Any) -> int:
+        self.sent += msg if isinstance(msg, list) else [msg]
         return 0
 
     async def read(self, **kwargs: Any) -> Any:
@@ -136,7 +139,7 @@ class SchedulerAlone:
         self._loop = asyncio.new_event_loop()
         self._numbers = itertools.count(1)
         self._threads = threads
-        self._lines: list[_Line] = []
+        self._lines: dict[str, _Line] = {}
         self.mishaps = _Mishaps()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self.mishaps)
@@ -169,7 +172,7 @@ class SchedulerAlone:
 
         async def end() -> None:
             self.scheduler.remove_plugin(self.parts.tracker.name)
-            for line in self._lines:
+            for line in self._lines.values():
                 line.abort()
             await self.scheduler.close()
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -186,12 +189,14 @@ class SchedulerAlone:
 
     # --- workers --------------------------------------------------------------------
 
-    def add_worker(self) -> str:
+    def add_worker(self, version: ProtocolVersion | None = None) -> str:
+        """A worker registers, with the version that it announces (default: the host's)."""
+        announced = (version or ProtocolVersion.own()).to_wire()
         number = next(self._numbers)
         address = f"tcp://127.0.0.1:{10_000 + number}"
 
         line = _Line()
-        self._lines.append(line)
+        self._lines[address] = line
 
         def join() -> None:
             joining = self.scheduler.add_worker(
@@ -199,12 +204,16 @@ class SchedulerAlone:
                 address=address, status="running", server_id=f"worker-{number}", name=number,
                 nthreads=self._threads, resolve_address=False, now=time(), resources={},
                 memory_limit=10**9, metrics=_IDLE, services={}, local_directory="", versions={},
-                nanny="", extra={}, stimulus_id=f"add-{number}",
+                nanny="", extra={ANNOUNCEMENT: announced}, stimulus_id=f"add-{number}",
             )  # fmt: skip
             self._joining = asyncio.ensure_future(joining)
 
         self._do(join)
         return address
+
+    def sent_to(self, worker: str) -> list[Any]:
+        """What the scheduler has sent to a worker, or will as soon as it may."""
+        return [*self._lines[worker].sent, *self.scheduler.stream_comms[worker].buffer]
 
     def pause(self, worker: str) -> None:
         """A worker takes no further tasks."""
@@ -232,7 +241,7 @@ class SchedulerAlone:
         report = ExitReport(cause, _spans(executing, ended), exit_code=-9)
         self.ask(Operation.WORKER_EXITED, WorkerExited(worker, report))
 
-    def recalled(self) -> list[tuple[str, str, int]]:
+    def revoked(self) -> list[tuple[str, str, int]]:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
@@ -240,7 +249,7 @@ class SchedulerAlone:
             for run_id, (record, _) in asked.items()
         ]
 
-    def answer_recall(
+    def answer_revocation(
         self, worker: str, key: str, run_id: int, executing: list[int], ended: list[int]
     ) -> None:
         """A worker says what became of a task that was taken back from it."""
