@@ -43,11 +43,6 @@ def keys_in(expression: Any) -> set[Any]:
     }
 
 
-def function_of(run_spec: Any) -> Any:
-    """Return the function that a task calls."""
-    return getattr(run_spec, "func", None)
-
-
 def arguments_of(run_spec: Any) -> tuple[Any, ...]:
     """Return the positional arguments of a task; none if it calls no function."""
     args: tuple[Any, ...] = getattr(run_spec, "args", ())
