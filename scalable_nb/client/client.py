@@ -104,7 +104,7 @@ class ScalableClient(ClientHooks):
         self.host_api = HostApi(self)
         self.cached_futures = CachedFutures(self)
         self.submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
-        self._gatherer = Gatherer(self, self.cached_futures, self.submitter.hand_over)
+        self._gatherer = Gatherer(self, self.cached_futures, self.submitter.submit_cached)
         self._host_health = host_health
         self._on_host_lost = on_host_lost
         super().__init__(address, **kwargs)  # connects, so all parts are there before
@@ -363,11 +363,11 @@ class ScalableClient(ClientHooks):
     def on_graph(self, expression: Any) -> None:
         """Send the inputs of a graph to the host that stored results have answered."""
         if self.cached_futures:
-            self.submitter.hand_over(keys_in(expression))
+            self.submitter.submit_cached(keys_in(expression))
 
     def on_share(self, keys: Collection[Any]) -> None:
         """Send tasks to the host whose futures others will look for there."""
-        self.submitter.hand_over(keys)
+        self.submitter.submit_cached(keys)
 
     async def on_gather(
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None

@@ -25,7 +25,7 @@ class Gatherer:
     ----------
     transport : ClientTransport
     cached_futures : CachedFutures
-    hand_over : callable
+    submit_cached : callable
         Sends calls to the host whose stored results cannot be read, by key.
     """
 
@@ -33,11 +33,11 @@ class Gatherer:
         self,
         transport: ClientTransport,
         cached_futures: CachedFutures,
-        hand_over: Callable[[Iterable[Any]], None],
+        submit_cached: Callable[[Iterable[Any]], None],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
-        self._hand_over = hand_over
+        self._submit_cached = submit_cached
 
     async def gather(
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
@@ -102,7 +102,7 @@ class Gatherer:
         with many_objects(len(keys)):
             values, unreadable = await self._cached_futures.read(keys)
         if unreadable:
-            self._hand_over(unreadable)
+            self._submit_cached(unreadable)
         return values
 
 

@@ -94,11 +94,11 @@ class Submitter:
         rest = self._cached_futures.answer(submission, packed)
         futures = self._transport.held_futures(key for key in packed if key not in rest)
         if rest:
-            self.hand_over(input_keys(rest))
+            self.submit_cached(input_keys(rest))
             futures |= self._send(submission, rest)
         return futures
 
-    def hand_over(self, keys: Iterable[Any]) -> None:
+    def submit_cached(self, keys: Iterable[Any]) -> None:
         """Send the tasks among these that stored results have answered: the host needs them."""
         for submission, packed in self._cached_futures.withdraw(keys):
             self._send(submission, packed, is_known=True)

@@ -34,8 +34,10 @@ def _find_scripts_beside_the_page(dashboard: Any) -> None:
     Bokeh (3.x) says ``/prefix/static/...`` as soon as there is a prefix, which leads nowhere
     where a proxy such as JupyterHub's put something before it.
     """
-    told = dashboard.resources()
-    beside = type(told)(mode=told.mode, root_url="", path_versioner=told.path_versioner)
+    resources = dashboard.resources()
+    beside = type(resources)(
+        mode=resources.mode, root_url="", path_versioner=resources.path_versioner
+    )
     dashboard.resources = lambda absolute_url=None: beside
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from scalable_nb.diagnosis.argument_rates import (
     Argument,
     Level,
+    excess_p_value,
     explaining_arguments,
     failing_level,
     outcomes,
+    wilson,
 )
 from scalable_nb.diagnosis.findings import Finding, Row, counted, kinds_of, listed, measure, who
-from scalable_nb.diagnosis.statistics import excess_p_value, wilson
 from scalable_nb.telemetry.sanitize import one_line
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from scalable_nb.diagnosis.argument_rates import wilson
 from scalable_nb.diagnosis.findings import Finding, kinds_of, measure, who
-from scalable_nb.diagnosis.statistics import wilson
 from scalable_nb.telemetry.aggregates import last_rows
 from scalable_nb.telemetry.rows import TaskState
 

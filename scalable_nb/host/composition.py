@@ -25,7 +25,7 @@ from scalable_nb.host.tasks.task_registry import ExecutingTasks, TaskRegistry, T
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.host.workers.demand import Durations, runnable_by_component
+from scalable_nb.host.workers.demand import DesiredWorkers, Durations, runnable_by_component
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.host.workers.larger_workers import LargerWorkers
@@ -56,7 +56,6 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import answering, receiving
-from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet
 
 

@@ -28,13 +28,13 @@ from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.workers.demand import desired_at_start
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
-from scalable_nb.targets.desired_workers import desired_at_start
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
 from scalable_nb.worker.nanny import ScalableNanny

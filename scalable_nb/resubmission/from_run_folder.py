@@ -19,8 +19,7 @@ from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.resubmission.code_changes import changed_functions
-from scalable_nb.resubmission.corrected_calls import submit_corrected
+from scalable_nb.resubmission.corrected_calls import changed_functions, submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
     RecordedOutcome,

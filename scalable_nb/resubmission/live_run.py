@@ -12,8 +12,7 @@ from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
-from scalable_nb.resubmission.code_changes import changed_functions
-from scalable_nb.resubmission.corrected_calls import submit_corrected
+from scalable_nb.resubmission.corrected_calls import changed_functions, submit_corrected
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
     NOT_IDEMPOTENT,

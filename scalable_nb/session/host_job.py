@@ -57,7 +57,7 @@ class HostJob:
         self._queue = open_queue(provider, name)
         self._asked_at = time.time()
         self._touched_at = 0.0
-        self._told: str | None = None
+        self._reported_reason: str | None = None
 
     @property
     def system(self) -> str:
@@ -99,7 +99,7 @@ class HostJob:
             touch(self._paths)
         facts = self._facts()
         if facts is not None and facts.is_waiting and facts.reason:
-            self._tell(facts)
+            self._report_state(facts)
         return facts is None or facts.is_waiting
 
     def log_excerpt(self) -> str:
@@ -122,10 +122,10 @@ class HostJob:
         while time.monotonic() < deadline and not self.has_ended():
             time.sleep(self.poll_s)
 
-    def _tell(self, facts: JobFacts) -> None:
-        if facts.reason == self._told:
+    def _report_state(self, facts: JobFacts) -> None:
+        if facts.reason == self._reported_reason:
             return
-        self._told = facts.reason
+        self._reported_reason = facts.reason
         logger.warning(
             "%s job %s, the session's host, is %s (%s)%s. Ctrl-C cancels it.",
             self.system, self.job_id, facts.state, facts.reason, _expected(facts),

@@ -158,7 +158,7 @@ class ScalableNanny(NannyHooks):
         """
         limit_bytes = self.memory_manager.memory_limit
         report = self._exit_report(ExitCause.TERMINATED, memory_limit_bytes=limit_bytes)
-        reply = await self._tell(
+        reply = await self._send_to_scheduler(
             Operation.WORKER_LEAVES,
             lambda worker: WorkerExited(worker, report),
             _ANNOUNCE_TIMEOUT_S,
@@ -167,9 +167,11 @@ class ScalableNanny(NannyHooks):
 
     async def hand_over(self) -> None:
         """Have the results of the worker moved to others, as far as there are others."""
-        await self._tell(Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S)
+        await self._send_to_scheduler(
+            Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S
+        )
 
-    async def _tell(
+    async def _send_to_scheduler(
         self, operation: Operation, message_of: Callable[[str], Message], timeout_s: float
     ) -> Any:
         owner = read_owner(self._registry)
@@ -288,18 +290,18 @@ class ScalableNanny(NannyHooks):
     async def _deliver(self, message: WorkerExited) -> bool:
         """Tell the scheduler how a worker process ended; says whether a scheduler is there."""
 
-        async def tell() -> None:
+        async def report() -> None:
             try:
                 await call(self.scheduler, Operation.WORKER_EXITED, message)
             except OSError as error:
                 if _is_refused(error):
-                    raise _NobodyListensError from error
+                    raise _NoHandlerError from error
                 raise
 
         try:
             # Where the network was cut, it may be there again in a moment.
-            await retry(tell, count=4, delay_min=0.1, delay_max=1.0)
-        except (OSError, _NobodyListensError):
+            await retry(report, count=4, delay_min=0.1, delay_max=1.0)
+        except (OSError, _NoHandlerError):
             logger.exception("the scheduler cannot be told of the end of %s", message.worker)
             return False
         except Exception:
@@ -308,7 +310,7 @@ class ScalableNanny(NannyHooks):
         return True
 
 
-class _NobodyListensError(Exception):
+class _NoHandlerError(Exception):
     """The scheduler's machine is there, and the scheduler is not."""
 
 

@@ -14,8 +14,7 @@ from waiting import until
 from scalable_nb import RetryPolicy, ScalableSession, TaskPolicy
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.resubmission.find_call import reproduce
-from scalable_nb.telemetry.ledger import key_text
-from scalable_nb.telemetry.rows import STATE_LABELS
+from scalable_nb.telemetry.rows import STATE_LABELS, key_text
 from scalable_nb.widgets.task_table.actions import SessionControls
 
 LATE = RetryPolicy(3, base_s=600, max_s=600)

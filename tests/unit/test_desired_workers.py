@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalable_nb.batch_system.walltime import leaves_at_s, walltime_s
+from scalable_nb.host.workers.demand import SHRINK_AFTER_S, DesiredWorkers, Limits
 from scalable_nb.manifest.planner import worker_shares
-from scalable_nb.targets.desired_workers import SHRINK_AFTER_S, DesiredWorkers, Limits
 
 
 @pytest.mark.parametrize(

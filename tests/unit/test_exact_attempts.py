@@ -53,8 +53,8 @@ def finish_all(host: SchedulerAlone) -> None:
 def attempts(host: SchedulerAlone, key: str) -> list[tuple[int, str]]:
     """Number and outcome of each attempt of a task, from the journal."""
     failures, endings = host.close()
-    told = [(row["attempt"], row["message"]) for row in failures if row["task_id"] == key]
-    return told + [(row["attempts"], row["state"]) for row in endings if row["task_id"] == key]
+    rows = [(row["attempt"], row["message"]) for row in failures if row["task_id"] == key]
+    return rows + [(row["attempts"], row["state"]) for row in endings if row["task_id"] == key]
 
 
 TAKEN_BACK = "f(x): one of its inputs was lost with another worker, and Dask took it back"
@@ -64,7 +64,7 @@ def test_an_attempt_whose_input_is_lost_is_recorded(host: SchedulerAlone) -> Non
     """Its function goes on for nobody, as its worker says; it costs the task nothing."""
     key, worker, run_id = lose_an_input(host, worker_losses=0)
     assert (host.state("sum"), host.state("input")) == ("waiting", "processing")
-    host.answer_recall(worker, key, run_id, executing=[run_id], ended=[])
+    host.answer_revocation(worker, key, run_id, executing=[run_id], ended=[])
     finish_all(host)
     assert attempts(host, "sum") == [(1, TAKEN_BACK), (2, "succeeded")]
 
@@ -72,7 +72,7 @@ def test_an_attempt_whose_input_is_lost_is_recorded(host: SchedulerAlone) -> Non
 def test_a_task_whose_input_is_lost_before_it_began_has_no_attempt(host: SchedulerAlone) -> None:
     """It stood in line on its worker, which says so."""
     key, worker, run_id = lose_an_input(host)
-    host.answer_recall(worker, key, run_id, executing=[], ended=[])
+    host.answer_revocation(worker, key, run_id, executing=[], ended=[])
     finish_all(host)
     assert attempts(host, "sum") == [(1, "succeeded")]
 
@@ -84,7 +84,7 @@ def test_a_task_whose_input_is_lost_does_not_run_before_its_worker_has_told(
     key, worker, run_id = lose_an_input(host)
     host.finish(*work(host))
     assert not list(host.processing())
-    host.answer_recall(worker, key, run_id, executing=[], ended=[run_id])
+    host.answer_revocation(worker, key, run_id, executing=[], ended=[run_id])
     assert work(host)[0] == "sum"
     finish_all(host)
     outcome = f"{TAKEN_BACK}, after the function had ended and before its outcome arrived"
@@ -109,7 +109,7 @@ def test_a_task_that_must_not_run_twice_does_not_when_its_input_is_lost(
 ) -> None:
     """Its function was called and gave no result that was kept: it has failed for good."""
     key, worker, run_id = lose_an_input(host, idempotent=False)
-    host.answer_recall(worker, key, run_id, executing=[], ended=[run_id])
+    host.answer_revocation(worker, key, run_id, executing=[], ended=[run_id])
     finish_all(host)
     assert host.recorder.ledger.count()["failed"] == 1
     assert [number for number, _ in attempts(host, "sum")] == [1, 1]  # its row, and its end
@@ -167,13 +167,13 @@ def test_what_is_lost_while_its_batch_is_paused_stays_paused(host: SchedulerAlon
     """A word about a lost attempt is not the word that the person was asked for."""
     lost, living = host.add_worker(), host.add_worker()
     host.submit(list("abcdef"), PolicyTerms(), [], "study")
-    doomed = [run_id for _, worker, run_id in host.processing() if worker == lost]
+    executing = [run_id for _, worker, run_id in host.processing() if worker == lost]
     host.remove_worker(lost)
     for _ in range(3):
         task = next(task for task in host.processing() if task[1] == living)
         assert not host.ask_about_failure(*task, "permanent")["will_retry"]
         host.err(*task)
-    host.report_exit(lost, executing=doomed, ended=[])
+    host.report_exit(lost, executing=executing, ended=[])
     assert host.recorder.ledger.count()["paused"] == 3
     assert host.ask(Operation.RESUME_BATCHES, ResumeRequest(None)) == {"count": 3}
     host.close()

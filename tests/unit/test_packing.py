@@ -223,9 +223,9 @@ def test_the_error_names_the_argument_that_cannot_travel(
 def test_the_host_sees_bytes_only() -> None:
     """A call is pickled without the user's classes, so that the host need not have them."""
     call = Call(pack_function(simulate), pack_arguments([Pair(1, 2)], {}, simulate)[0], "key")
-    travelling = pickle.loads(pickle.dumps(call))
-    assert travelling == call
-    assert {type(getattr(travelling, name)) for name in ("function", "arguments")} == {bytes}
+    unpickled = pickle.loads(pickle.dumps(call))
+    assert unpickled == call
+    assert {type(getattr(unpickled, name)) for name in ("function", "arguments")} == {bytes}
 
 
 # --- what a person sees ----------------------------------------------------------------

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalable_nb.diagnosis.argument_rates import explaining_arguments, failing_level
-from scalable_nb.diagnosis.statistics import densest_interval, excess_p_value, information, wilson
+from scalable_nb.diagnosis.argument_rates import (
+    densest_interval,
+    excess_p_value,
+    explaining_arguments,
+    failing_level,
+    information,
+    wilson,
+)
 from scalable_nb.telemetry.dataframes import parse_preview
 
 

@@ -46,7 +46,7 @@ class Attempt:
     worker: str
     run_id: int
     has_ended: bool = False
-    is_told: bool = False  # whether the host knows how it ended
+    is_reported: bool = False  # whether the host knows how it ended
     will_retry: bool = False
 
 
@@ -186,12 +186,12 @@ class Run(RuleBasedStateMachine):
         answer = self.host.ask_about_failure(*question)
         # The answer may get lost: the worker asks again, and must get the same one.
         assert self.host.ask_about_failure(*question) == answer
-        attempt.is_told, attempt.will_retry = answer["is_recorded"], answer["will_retry"]
+        attempt.is_reported, attempt.will_retry = answer["is_recorded"], answer["will_retry"]
 
-    @precondition(lambda self: self._told())
+    @precondition(lambda self: self._reported())
     @rule(data=st.data())
     def the_outcome_arrives(self, data: st.DataObject) -> None:
-        attempt = data.draw(st.sampled_from(self._told()))
+        attempt = data.draw(st.sampled_from(self._reported()))
         del self.running[attempt.run_id]
         if attempt.will_retry:
             self.host.give_back(attempt.key, attempt.worker)
@@ -203,18 +203,18 @@ class Run(RuleBasedStateMachine):
     def an_outcome_gets_stuck(self, data: st.DataObject) -> None:
         self._end(data.draw(st.sampled_from(self._at_work())))
 
-    @precondition(lambda self: self.host.recalled())
+    @precondition(lambda self: self.host.revoked())
     @rule(data=st.data())
     def a_worker_tells_of_a_task_taken_back(self, data: st.DataObject) -> None:
-        worker, key, run_id = data.draw(st.sampled_from(self.host.recalled()))
+        worker, key, run_id = data.draw(st.sampled_from(self.host.revoked()))
         attempt = self.running.get(run_id)
         executing, ended = [], []
         if attempt is not None:
             self.ended[attempt.row] += not attempt.has_ended
             (ended if attempt.has_ended else executing).append(run_id)
             # Where it goes on executing, nobody is interested any more.
-            attempt.has_ended = attempt.is_told = True
-        self.host.answer_recall(worker, key, run_id, executing, ended)
+            attempt.has_ended = attempt.is_reported = True
+        self.host.answer_revocation(worker, key, run_id, executing, ended)
 
     @precondition(lambda self: self._at_work())
     @rule(data=st.data())
@@ -222,7 +222,7 @@ class Run(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(self._at_work()))
         if self.host.expire(attempt.key, attempt.worker, attempt.run_id)["is_settled"]:
             self.ended[attempt.row] += 1
-        attempt.has_ended = attempt.is_told = True
+        attempt.has_ended = attempt.is_reported = True
         self._lose(attempt.worker)
         self.host.report_exit(attempt.worker, *self._noted(attempt.worker), cause=ExitCause.TIMEOUT)
         self.host.remove_worker(attempt.worker)
@@ -252,8 +252,8 @@ class Run(RuleBasedStateMachine):
     def _at_work(self) -> list[Attempt]:
         return [a for a in self.running.values() if not a.has_ended]
 
-    def _told(self) -> list[Attempt]:
-        return [a for a in self.running.values() if a.is_told]
+    def _reported(self) -> list[Attempt]:
+        return [a for a in self.running.values() if a.is_reported]
 
     def _is_wanted(self, attempt: Attempt) -> bool:
         """Whether the scheduler still waits for this very run, or will learn of it."""
@@ -268,7 +268,7 @@ class Run(RuleBasedStateMachine):
     def _is_asked_about(self, attempt: Attempt) -> bool:
         ts = self.host.scheduler.tasks.get(attempt.key)
         is_same = ts is not None and ts.run_id == attempt.run_id
-        return is_same and (attempt.worker, attempt.key, attempt.run_id) in self.host.recalled()
+        return is_same and (attempt.worker, attempt.key, attempt.run_id) in self.host.revoked()
 
     def _end(self, attempt: Attempt) -> None:
         attempt.has_ended = True
@@ -287,7 +287,7 @@ class Run(RuleBasedStateMachine):
         gone = self.lost[worker]
         return (
             [a.run_id for a in gone if not a.has_ended],
-            [a.run_id for a in gone if a.has_ended and not a.is_told],
+            [a.run_id for a in gone if a.has_ended and not a.is_reported],
         )
 
     def _settle(self, worker: str) -> None:
@@ -331,7 +331,7 @@ class Run(RuleBasedStateMachine):
 
     def _every_ended_attempt_is_counted_once(self) -> None:
         unsettled = {a.row for gone in self.lost.values() for a in gone}
-        unheard = {a.row for a in self.running.values() if a.has_ended and not a.is_told}
+        unheard = {a.row for a in self.running.values() if a.has_ended and not a.is_reported}
         for key, record in self.host.parts.registry.items():
             if record.row not in unsettled | unheard:
                 assert record.attempts == self.ended[record.row], key

@@ -24,6 +24,7 @@ from distributed.comm import CommClosedError
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.composition import HostParts, compose
 from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.workers.demand import DesiredWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import ANNOTATION
@@ -39,7 +40,6 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message, stream_message
-from scalable_nb.targets.desired_workers import DesiredWorkers
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
 
@@ -232,7 +232,7 @@ class SchedulerAlone:
         report = ExitReport(cause, _spans(executing, ended), exit_code=-9)
         self.ask(Operation.WORKER_EXITED, WorkerExited(worker, report))
 
-    def recalled(self) -> list[tuple[str, str, int]]:
+    def revoked(self) -> list[tuple[str, str, int]]:
         """Worker, key and run of every task that a worker is being asked about."""
         return [
             (worker, str(record.key), run_id)
@@ -240,7 +240,7 @@ class SchedulerAlone:
             for run_id, (record, _) in asked.items()
         ]
 
-    def answer_recall(
+    def answer_revocation(
         self, worker: str, key: str, run_id: int, executing: list[int], ended: list[int]
     ) -> None:
         """A worker says what became of a task that was taken back from it."""

@@ -65,8 +65,8 @@ class Revocations:
         if asked is None or ts is None or ts.run_id != run_id:
             return  # cancelled meanwhile, and perhaps submitted again
         tracked, cause = asked
-        told = ExitReport(cause, attempts={run_id: span} if span else {})
-        self._losses.settle_revoked(tracked, worker, told)
+        report = ExitReport(cause, attempts={run_id: span} if span else {})
+        self._losses.settle_revoked(tracked, worker, report)
 
     def of_lost(self, worker: str) -> list[TrackedTask]:
         """The worker is gone: what it was asked about its nanny tells."""

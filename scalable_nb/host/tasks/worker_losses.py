@@ -78,9 +78,9 @@ def exit_message(report: ExitReport) -> str:
     return f"the worker process was ended by {name}{hint}"
 
 
-async def _unless_broken(told: Awaitable[Any]) -> None:
+async def _unless_broken(notification: Awaitable[Any]) -> None:
     try:
-        await told
+        await notification
     except OSError:
         # The nanny is cut off as well: what its worker was executing nobody can know.
         logger.info("a nanny could not be told that its worker is lost", exc_info=True)
@@ -178,7 +178,7 @@ class WorkerLosses:
         nanny = self._nannies.pop(worker, None)
         is_known = worker in self._reports or worker not in self._unexpected
         if nanny is not None and not is_known:
-            self._adapter.call_later(_CUT_GRACE_S, self._tell_nanny, nanny, worker)
+            self._adapter.call_later(_CUT_GRACE_S, self._notify_nanny, nanny, worker)
         if self._must_wait(worker):
             return
         if is_known:
@@ -186,7 +186,7 @@ class WorkerLosses:
         else:
             self._adapter.call_later(REPORT_GRACE_S, self._settle, worker)
 
-    def _tell_nanny(self, nanny: str, worker: str) -> None:
+    def _notify_nanny(self, nanny: str, worker: str) -> None:
         if worker in self._lost:
             message = WorkerMessage(worker).to_wire()
             called = self._adapter.call_nanny(nanny, Operation.WORKER_LOST.value, **message)
@@ -221,9 +221,9 @@ class WorkerLosses:
         for tracked in self._lost.pop(worker, ()):
             self._settle_task(tracked, worker, report, is_unexpected=is_unexpected)
 
-    def settle_revoked(self, tracked: TrackedTask, worker: str, told: ExitReport) -> None:
+    def settle_revoked(self, tracked: TrackedTask, worker: str, report: ExitReport) -> None:
         """A worker that lives said what became of a task that was taken back from it."""
-        self._settle_task(tracked, worker, told, is_unexpected=True)
+        self._settle_task(tracked, worker, report, is_unexpected=True)
 
     def _settle_task(
         self, tracked: TrackedTask, worker: str, report: ExitReport | None, *, is_unexpected: bool

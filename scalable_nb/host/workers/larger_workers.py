@@ -8,7 +8,7 @@ from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
-from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
+from scalable_nb.host.workers.demand import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerKind
 
 #: Workers of a kind that was made for tasks which need more memory.

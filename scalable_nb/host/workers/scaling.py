@@ -15,11 +15,10 @@ from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import TaskBatch
-from scalable_nb.host.workers.demand import Durations
+from scalable_nb.host.workers.demand import DesiredWorkers, Durations, Limits
 from scalable_nb.host.workers.replacement import WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.protocol.messages import AdaptRequest, JobBegan, ScaleRequest, WorkerCounts
-from scalable_nb.targets.desired_workers import DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from scalable_nb.widgets.failure_explorer.export import export, issue_text
 from scalable_nb.widgets.failure_explorer.failure_actions import Actions, RunActions, last_log_lines
 from scalable_nb.widgets.failure_explorer.panel import FailurePanel
 from scalable_nb.widgets.failure_explorer.view_model import FailureView
-from scalable_nb.widgets.record_follower import Follower
 from scalable_nb.widgets.task_table.actions import Outcome
+from scalable_nb.widgets.viewers import Follower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
