@@ -23,7 +23,6 @@ __all__ = [
     "Task",
     "arguments_of",
     "expression_of",
-    "function_of",
     "input_keys_of",
     "keys_in",
     "make_task",
