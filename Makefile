@@ -124,18 +124,30 @@ slurm-down: $(VENV)/.stamp-notebooks ## Stop it and remove its files
 bench: $(VENV)/.stamp-dev ## Measure against plain Dask, side by side
 	$(VENV_PYTHON) -m benchmarks
 
-# Both ends of what pyproject.toml allows, each in an environment of its own: the unit tests, and
-# sessions from start to stop. About seven minutes on two cores.
+# Both ends of what pyproject.toml allows, and the newest release of Dask, whatever it allows; each
+# in its own environment: the unit tests, and sessions from start to stop. Five minutes for each on
+# two cores.
 COMPAT_PYTHON ?= $(PYTHON)
-COMPAT ?= lowest-direct highest
+COMPAT ?= lowest-direct highest newest-dask
+COMPAT_DASK := dask[dataframe,diagnostics] distributed dask-jobqueue
 .PHONY: compat
-compat: $(VENV)/.stamp-dev ## Test with the oldest and the newest dependencies (COMPAT_PYTHON=...)
+compat: $(VENV)/.stamp-dev ## Test with the oldest and newest dependencies and the newest Dask (COMPAT=..., COMPAT_PYTHON=...)
 	@status=0; for resolution in $(COMPAT); do \
 	  python=out/compat/$$resolution/bin/python; \
 	  echo "=== dependencies: $$resolution"; \
 	  $(VENV_PYTHON) -m uv venv --quiet --clear --python $(COMPAT_PYTHON) out/compat/$$resolution; \
 	  $(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $$python \
-	    --resolution $$resolution -e '.[test]'; \
+	    --resolution $${resolution/newest-dask/highest} -e '.[test]'; \
+	  if [ $$resolution = newest-dask ]; then \
+	    allowed=$$($(VENV_PYTHON) -m uv pip freeze --python $$python | grep -E '^(dask|distributed)'); \
+	    $(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $$python \
+	      --upgrade --prerelease disallow $(addprefix ',$(addsuffix ',$(COMPAT_DASK))); \
+	    newest=$$($(VENV_PYTHON) -m uv pip freeze --python $$python | grep -E '^(dask|distributed)'); \
+	    echo $$newest; \
+	    if [[ "$$newest" = "$$allowed" && " $(COMPAT) " = *" highest "* ]]; then \
+	      echo "the same as with highest: not tested again"; continue; \
+	    fi; \
+	  fi; \
 	  $$python -m pytest tests/unit -n 2 $(PYTEST_ARGS) || status=1; \
 	  $$python -m pytest tests/integration/test_magics.py || status=1; \
 	done; exit $$status

@@ -105,10 +105,9 @@ class CachedFutures:
         by_batch: dict[str, Withdrawn] = {}
         for key in keys:
             cached = self._by_key.pop(key, None)
-            state = self._transport.futures.get(key)
-            if cached is None or state is None:
+            if cached is None or key not in self._transport.futures:
                 continue
-            state.retry()
+            self._transport.reopen_futures([key])
             submission = cached.submission
             _, packed = by_batch.setdefault(submission.batch.batch_id, (submission, {}))
             packed[key] = cached.packed

@@ -11,10 +11,10 @@ from scalable_nb.manifest.planner import make_plan
 from scalable_nb.settings import load_settings
 
 if TYPE_CHECKING:
-    from dask._task_spec import Task
     from distributed import Future
     from tornado.ioloop import IOLoop
 
+    from scalable_nb.dask_adapter.graphs import Task
     from scalable_nb.manifest.load import LoadedManifest
     from scalable_nb.manifest.schema import Manifest
     from scalable_nb.paths import RunPaths
@@ -122,6 +122,9 @@ class ClientTransport(Protocol):
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message in order with the graphs."""
+
+    def reopen_futures(self, keys: Iterable[Any]) -> None:
+        """Make futures pending again whose tasks run again."""
 
     def submit_graph(
         self,

@@ -137,7 +137,6 @@ class Submitter:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""
         if not keys:
             return
-        for key in keys:
-            self._transport.futures[key].retry()
+        self._transport.reopen_futures(keys)
         reopened = ReopenedTasks(tuple(keys), options.wire)
         self._transport.send(stream_message(Operation.TASKS_REOPENED, reopened))

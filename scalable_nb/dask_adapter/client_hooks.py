@@ -1,4 +1,4 @@
-"""A Dask client with public hooks, and what it knows of its futures.
+"""A Dask client with public hooks, and the state of its futures.
 
 Dask's client has no hooks. It calls private methods of its own, which `ClientHooks` overrides to
 call public ones. The links lead to distributed 2026.8.0.
@@ -42,7 +42,7 @@ class ClientHooks(Client):
         return await self.gather_remote(futures, errors, direct, local_worker)
 
     def on_release(self, key: Any) -> bool:
-        """Return whether the last future of a task, which is gone, was unknown to the scheduler."""
+        """Return whether a task without futures left is unknown to the scheduler."""
         return False
 
     def on_cancelled(self, keys: Collection[Any]) -> None:
@@ -53,6 +53,9 @@ class ClientHooks(Client):
         return False
 
     # --- what a subclass calls ---------------------------------------------------------
+    # `Client.cancel` and `Future.retry` ask the scheduler, which need not know the tasks. Their
+    # futures share a state in `Client.futures`:
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L661
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message for a stream handler of the scheduler."""
@@ -109,6 +112,19 @@ class ClientHooks(Client):
                 self.futures[key].finish()
             else:
                 self.futures[key] = FinishedFutureState(key)
+
+    def reopen_futures(self, keys: Iterable[Any]) -> None:
+        """Make futures pending again whose tasks run again."""
+        for key in keys:
+            self.futures[key].retry()
+
+    def fail_future(self, key: Any, error: Exception) -> None:
+        """Fail a future of a task that the scheduler does not know."""
+        self.futures[key].set_error(error, None)
+
+    def cancel_future(self, key: Any, reason: str, message: str) -> None:
+        """Cancel a future of a task that the scheduler does not know."""
+        self.futures[key].cancel(reason, message)
 
     def fail_pending_futures(self, error: Exception) -> None:
         """Fail all futures that are pending, and forget all."""

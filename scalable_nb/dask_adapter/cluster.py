@@ -10,11 +10,10 @@ from typing import Any, Final
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface, SpecCluster
 
-#: Dask's configuration in host and workers. A task held between two attempts must not be taken
-#: for one that will never find a worker; and a worker that its nanny is just restarting must not
-#: be closed because it was lost once, some time ago. A client that fetches a result from a worker
-#: that has just died tries to connect for the whole timeout. The HTTP pages of workers have no
-#: password, so there are none.
+#: Dask's configuration in host and workers. The timeout for tasks without workers would fail tasks
+#: that are parked between two attempts. The one for lost workers would close a worker that was
+#: lost and restarted by its nanny. A client that fetches a result from a worker that has just died
+#: tries to connect for the whole timeout. Workers have no HTTP pages: those require no password.
 DASK_CONFIG: Final[dict[str, Any]] = {
     "distributed.scheduler.no-workers-timeout": None,
     "distributed.deploy.lost-worker-timeout": "1000 days",
@@ -31,13 +30,13 @@ async def apply_worker_spec(cluster: SpecCluster) -> None:
 
 
 def apply_worker_spec_soon(cluster: SpecCluster) -> None:
-    """As `apply_worker_spec`, without waiting for the workers to start."""
+    """Start `apply_worker_spec` without waiting for the workers."""
     loop: Any = cluster.loop
     loop.add_callback(cluster._correct_state)
 
 
 def mark_running(process: ProcessInterface) -> None:
-    """Mark a job as started, whatever came of that, so that the cluster goes on."""
+    """Mark a job as started, even if that failed, so that the cluster continues."""
     process.status = Status.running
 
 

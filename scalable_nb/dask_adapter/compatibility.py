@@ -53,6 +53,7 @@ _CLIENT: Final = (
     "distributed.client:FutureState(key)",
     "distributed.client:FutureState._event",
     "distributed.client:FutureState._get_event()",
+    "distributed.client:FutureState.cancel(reason, msg)",
     "distributed.client:FutureState.done()",
     "distributed.client:FutureState.finish()",
     "distributed.client:FutureState.retry()",

@@ -14,10 +14,20 @@ from typing import Any
 
 from distributed import Future
 
-with suppress(ImportError):  # `compatibility.check` names what is missing
+with suppress(ImportError):  # `compatibility.check` reports it
     from dask._expr import LLGExpr
     from dask._task_spec import Alias, Task, parse_input
     from distributed.client import futures_of
+
+__all__ = [
+    "Task",
+    "arguments_of",
+    "expression_of",
+    "function_of",
+    "input_keys_of",
+    "keys_in",
+    "make_task",
+]
 
 
 def make_task(

@@ -1,7 +1,7 @@
 """Failed tasks run again, and with them what had failed because of them.
 
 Dask's own retry recommends all failed dependents of a task at once, in any order. One that has
-another failed input is then refused by Dask's own check, or waits for it for ever (distributed
+another failed input is then refused by Dask's own check, or waits for it indefinitely (distributed
 2026.8.0: `transition_released_waiting`). Here inputs go before what takes them.
 """
 
@@ -41,7 +41,7 @@ def _is_failed(scheduler: Scheduler, key: Any) -> bool:
 
 
 def _with_dependents(recovering: set[TaskState]) -> set[TaskState]:
-    """With the failed dependents that have no other failed input."""
+    """Add the failed dependents that have no other failed input."""
     stack = list(recovering)
     while stack:
         for dependent in _failed(stack.pop().dependents):

@@ -77,7 +77,7 @@ class SchedulerAdapter:
         """Remove a plugin of the scheduler."""
         self._scheduler.remove_plugin(name)
 
-    async def register_worker_plugin(self, plugin: WorkerPlugin, name: str) -> None:
+    async def add_worker_plugin(self, plugin: WorkerPlugin, name: str) -> None:
         """Register a plugin for current and future workers."""
         # Public only on a client, and the host has none. The same call as a client's message.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L8130
@@ -99,7 +99,7 @@ class SchedulerAdapter:
         """Replace the handler of one of Dask's own messages and return the replaced one.
 
         Plugins learn of a message only by its effects: an attempt that failed with `retries`
-        left, a task that left its thread and a released future show none.
+        left, a task that left its thread and a released future have none.
 
         Raises
         ------
@@ -189,8 +189,8 @@ class SchedulerAdapter:
     def require_resources(self, key: Any, resources: dict[str, float] | None) -> None:
         """Set the resources that a task requires of its worker.
 
-        Only while the task is not ``processing``: the scheduler subtracts what the task requires
-        now from what it had added up when it sent the task.
+        Call it only while the task is not ``processing``: when a task leaves its worker, the
+        scheduler subtracts what it requires then from what the worker has in use.
         """
         # Public only on submission. `Scheduler.set_restrictions` sets workers, not resources.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L3266
@@ -237,7 +237,7 @@ class SchedulerAdapter:
         self._scheduler.client_desires_keys(keys=list(keys), client=client)
 
     def unwant(self, ts: TaskState, cs: ClientState) -> None:
-        """Undo `want` for one task; it is kept although nobody may want it now."""
+        """Undo `want` for one task; it is kept even if no client wants it now."""
         ts.who_wants.discard(cs)  # type: ignore[union-attr]
         cs.wants_what.discard(ts)
 
@@ -272,7 +272,7 @@ class SchedulerAdapter:
         self._scheduler.handle_worker_status_change("running", worker, stimulus)
 
     def request_return(self, worker: str, key: Any, cause: str) -> bool:
-        """Ask a worker for a task that it may not have started; return whether it was asked.
+        """Request a task back that a worker may not have started; return whether it was sent.
 
         The answer is a message `STEAL_RESPONSE`. Only work stealing asks so, and it chooses
         tasks and workers by itself.

@@ -28,7 +28,7 @@ class NannyHooks(Nanny):
         """Take note that the worker process ended; called in the event loop, before all else."""
 
     async def may_restart(self) -> bool:
-        """Return whether the nanny goes on after its worker process ended.
+        """Return whether the nanny continues after its worker process ended.
 
         Dask restarts the process, unless the nanny is about to close.
         """

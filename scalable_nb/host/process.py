@@ -21,9 +21,8 @@ import dask
 from distributed.security import Security
 
 from scalable_nb.dask_adapter import compatibility
+from scalable_nb.dask_adapter.access import confine, create_security, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
-from scalable_nb.dask_adapter.http_pages import confine, open_dashboard, secret_prefix
-from scalable_nb.dask_adapter.tls import create_security
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.host.composition import HostParts, compose
@@ -137,7 +136,7 @@ class Host:
         for notice in notices:
             parts.notices.notify(notice)
         plugin = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
-        await adapter.register_worker_plugin(plugin, plugin.name)
+        await adapter.add_worker_plugin(plugin, plugin.name)
         self._stop_on_signals(parts)
         await scaling.begin()
         self._announce(adapter.address, adapter.http_port, prefix)

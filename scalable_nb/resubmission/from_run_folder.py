@@ -195,7 +195,7 @@ def _renewed(submission: Submission) -> Submission:
 
 def _left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
     future: Future[Any] = Future(key, client)
-    client.futures[key].set_error(LeftOutError(f"{key_text(key)} was left out: {reason}"), None)
+    client.fail_future(key, LeftOutError(f"{key_text(key)} was left out: {reason}"))
     return future
 
 

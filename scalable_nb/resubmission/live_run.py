@@ -53,8 +53,7 @@ def resubmit_in_place(
 ) -> None:
     """Run tasks again under their own keys."""
     # Before the host is asked: its answer may overtake us with a task that is done.
-    for key in plan.to_run:
-        client.futures[key].retry()
+    client.reopen_futures(plan.to_run)
     client.host_api.resubmit(plan.to_run, wire, named, dry_run=False)
 
 

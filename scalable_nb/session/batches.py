@@ -107,4 +107,4 @@ class Batches(MutableMapping[str, FutureList]):
                 submission = as_submission(log.tasks[key], store=folder)
                 client.cached_futures.restore(key, submission, packed)
             else:
-                client.futures[key].cancel("released", "its result was released")
+                client.cancel_future(key, "released", "its result was released")

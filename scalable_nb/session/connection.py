@@ -106,7 +106,7 @@ class Connection:
         """Give a further client; options as for `distributed.Client`."""
         from scalable_nb.client.client import ScalableClient
         from scalable_nb.client.context import ClientContext
-        from scalable_nb.dask_adapter.tls import load_security
+        from scalable_nb.dask_adapter.access import load_security
 
         return ScalableClient(
             self.connection_info["address"],

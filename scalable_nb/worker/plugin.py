@@ -13,7 +13,7 @@ from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter import compatibility
-from scalable_nb.dask_adapter.http_pages import confine
+from scalable_nb.dask_adapter.access import confine
 from scalable_nb.dask_adapter.worker_hooks import (
     register_stream_handler,
     send_to_scheduler,

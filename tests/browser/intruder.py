@@ -21,7 +21,7 @@ from urllib.request import ProxyHandler, build_opener
 from distributed import Security
 from distributed.comm import connect
 
-from scalable_nb.dask_adapter.tls import load_security
+from scalable_nb.dask_adapter.access import load_security
 
 #: A number that no account of the machine has.
 OTHER_UID: Final = 64_999

@@ -110,7 +110,7 @@ def replace(monkeypatch: pytest.MonkeyPatch, name: str, change: Any, *args: Any)
 
 
 def test_installed_dask_is_compatible() -> None:
-    """Everything is there, also what is loaded late."""
+    """All tables pass, including those of modules that are loaded late."""
     check(ALL)
 
 
@@ -159,7 +159,7 @@ def test_new_required_parameter_is_named(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_new_optional_parameter_is_compatible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What need not be passed does not matter."""
+    """A parameter that need not be passed does not matter."""
 
     def transitions(self: Any, recommendations: Any, stimulus_id: str, further: int = 0) -> None:
         """Never called."""
@@ -169,12 +169,12 @@ def test_new_optional_parameter_is_compatible(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_removed_module_is_named() -> None:
-    """A module that is gone is reported by the attribute that was to come from it."""
+    """A missing module is reported with the attribute that was to be imported from it."""
     assert find_problem("distributed.gone:Thing") == "distributed.gone.Thing is missing"
 
 
 def test_worker_job_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker environment with another Dask says so in its log, and starts no worker."""
+    """A worker environment with another Dask logs the problem and starts no worker."""
     monkeypatch.delattr(dask_worker, "_apportion_ports")
     with pytest.raises(
         SystemExit, match=r"^DaskVersionError: .*_apportion_ports is missing in .*$"

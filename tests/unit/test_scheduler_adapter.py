@@ -1,4 +1,4 @@
-"""What the host does with Dask's scheduler, on a real one without workers."""
+"""The adapter, on a real scheduler without workers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_failed_task_waiting_for_input_fails_its_dependents() -> None:
 
 
 def test_released_task_is_scheduled_with_its_new_resources() -> None:
-    """A released task that a client wants is looked at again by the scheduler."""
+    """The scheduler decides again about a released task that a client wants."""
 
     def case(adapter: SchedulerAdapter, scheduler: Scheduler) -> None:
         add_task(scheduler, "x")
@@ -136,7 +136,7 @@ def test_registered_handlers_are_found_by_their_names() -> None:
 
 
 def test_released_results_are_forgotten_whoever_wanted_them() -> None:
-    """Nothing is wanted any more; a name without a connection is no connected client."""
+    """Nothing is wanted afterwards; a name without a connection is no connected client."""
 
     def case(adapter: SchedulerAdapter, scheduler: Scheduler) -> None:
         add_task(scheduler, "x")
