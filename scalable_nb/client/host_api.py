@@ -25,7 +25,7 @@ from scalable_nb.protocol.messages import (
     WorkerCounts,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message, call
+from scalable_nb.protocol.wire import Message, call_remote
 from scalable_nb.telemetry.ledger import Delta
 
 M = TypeVar("M", bound=Message)
@@ -149,7 +149,7 @@ class HostApi:
         return reply.from_wire(values) if values is not None else None
 
     async def _call_async(self, operation: Operation, message: Message) -> Any:
-        return await call(self._transport.scheduler, operation, message)
+        return await call_remote(self._transport.scheduler, operation, message)
 
 
 def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:

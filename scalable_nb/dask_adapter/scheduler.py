@@ -304,6 +304,12 @@ class SchedulerAdapter:
         message = {"op": "run", "function": pickle.dumps(function), "args": pickle.dumps(args)}
         await self._scheduler.broadcast(msg=message, workers=[worker], on_error="ignore")
 
+    def close_worker(self, worker: str) -> None:
+        """Have a worker close itself and its nanny, as soon as it is connected."""
+        # Retiring removes the worker at once, which fails while it registers.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/worker.py#L692
+        self.send_to_worker(worker, {"op": "close", "reason": "scalable-refused"})
+
     async def retire(self, workers: Collection[str]) -> set[str]:
         """Close workers after moving their results to others; return those that were closed."""
         retired = await self._scheduler.retire_workers(workers=list(workers), close_workers=True)

@@ -32,6 +32,7 @@ from scalable_nb.host.workers.larger_workers import LargerWorkers
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.host.workers.scaling import Scaling
+from scalable_nb.host.workers.worker_admission import WorkerAdmission
 from scalable_nb.protocol.messages import (
     AdaptRequest,
     AnsweredCalls,
@@ -135,10 +136,10 @@ def compose(
     rerun = TaskRerun(registry, recorder, adapter, at_most_once, placement)
     flush_results = partial(flush_wanted_results, registry, adapter, results)
     retirement = GracefulRetirement(adapter, executing, losses, stop)
+    replacement = WorkerReplacement(fleet, replacement_limits, notices)
+    admission = WorkerAdmission(fleet, adapter, retirement, replacement)
     scaling = Scaling(
-        fleet, desired, adapter, placement,
-        WorkerReplacement(fleet, replacement_limits, notices),
-        retirement,
+        fleet, desired, adapter, placement, replacement, retirement,
         Durations(registry, ledger),
         recorder, notices,
         runnable_by_component=partial(runnable_by_component, ledger, adapter, parked),
@@ -147,7 +148,7 @@ def compose(
     )  # fmt: skip
     tracker = TaskTracker(
         adapter, registry, recorder, executing, leases, placement, states, parked, breakers,
-        losses, revocations, native, rerun, on_batch=scaling.expect,
+        losses, revocations, native, rerun, on_worker=admission.check, on_batch=scaling.expect,
     )  # fmt: skip
     requests = ClientRequests(
         registry, recorder, adapter, parked, breakers, failures, leases, notices,

@@ -18,6 +18,7 @@ import psutil
 
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
 
 #: How often the process named in the file touches it.
@@ -61,6 +62,7 @@ def write_state(paths: RunPaths, state: HostState, **more: Any) -> None:
         "pid": os.getpid(),
         "pid_started_at": psutil.Process().create_time(),
         "host": platform.node(),
+        **ProtocolVersion.own().to_wire(),
         **more,
     }
     write_private(paths.session_json, json.dumps(info, indent=1).encode())

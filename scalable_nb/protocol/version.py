@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from scalable_nb import __version__
+from scalable_nb.errors import ProtocolVersionError
 
 #: Raised with every change of an operation or a message.
 PROTOCOL_VERSION: Final = 1
+
+#: Name under which a worker announces its version when it registers with the scheduler.
+ANNOUNCEMENT: Final = "scalable_nb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,22 @@ class ProtocolVersion:
     def is_compatible(self) -> bool:
         """Whether this process understands it."""
         return self.protocol == PROTOCOL_VERSION
+
+    def require_compatible(self, run_id: str) -> None:
+        """Check the version of the host of a run.
+
+        Raises
+        ------
+        ProtocolVersionError
+            If this process does not understand it.
+        """
+        if not self.is_compatible:
+            there = f"scalable_nb {self.package}" if self.package else "the release that started it"
+            raise ProtocolVersionError(
+                f"the host of session {run_id} has {self}, and this notebook has {self.own()}. "
+                f"Join it from an environment with {there}, or run `%scalable stop` there and "
+                "`%scalable start` here."
+            )
 
     def __str__(self) -> str:
         number = "before 1" if self.protocol is None else str(self.protocol)

@@ -69,7 +69,7 @@ class Message:
         return cls(**arguments)
 
 
-def call(remote: Any, operation: Operation, message: Message) -> Any:
+def call_remote(remote: Any, operation: Operation, message: Message) -> Any:
     """Call an operation of another process; returns what is to be awaited.
 
     Parameters

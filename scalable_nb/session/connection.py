@@ -20,6 +20,7 @@ from scalable_nb.protocol.connection_file import (
     read_connection_info,
     read_state,
 )
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import HostHandle, SpawnedHost, last_lines
 from scalable_nb.telemetry.aggregates import core_hours
@@ -87,9 +88,12 @@ class Connection:
 
         Raises
         ------
+        ProtocolVersionError
+            If the host has another version of scalable_nb.
         OSError
             When the host cannot be reached.
         """
+        ProtocolVersion.from_wire(self.connection_info).require_compatible(self.paths.run_id)
         from scalable_nb.client.call_log_writer import CallLogWriter
         from scalable_nb.client.host_api import LedgerFeed
         from scalable_nb.protocol.operations import NOTICE_TOPIC

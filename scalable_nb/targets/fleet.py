@@ -39,6 +39,8 @@ class WorkerKind:
         Of one worker.
     walltime_s : float or None
         Longest life of an entry, seconds; None: no limit.
+    python : str
+        The interpreter of its environment; empty if it is that of the host.
     """
 
     name: str
@@ -48,6 +50,7 @@ class WorkerKind:
     cores: int = 1
     memory_bytes: int | None = None
     walltime_s: float | None = None
+    python: str = ""
 
 
 @dataclass

@@ -209,6 +209,7 @@ def _kind(
         cores=cores,
         memory_bytes=int(parse_bytes(keywords["memory"])) // processes,
         walltime_s=walltime_s(target.provider, walltime),
+        python=keywords["python"].removesuffix(" -P"),
     )
 
 

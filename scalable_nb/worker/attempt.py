@@ -16,10 +16,11 @@ from time import time
 from typing import Any, Final
 
 from distributed import Reschedule, Worker, get_worker
+from distributed.protocol import pickle as dask_pickle
 from distributed.utils import sync
 from distributed.utils_comm import retry
 
-from scalable_nb.errors import ResultValidationError
+from scalable_nb.errors import RemoteError, ResultValidationError
 from scalable_nb.errors.worker_errors import UnknownOutcomeError
 from scalable_nb.faults.categories import Category
 from scalable_nb.faults.classify import classify, verdict
@@ -35,12 +36,13 @@ from scalable_nb.protocol.messages import (
     PermitRequest,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message
-from scalable_nb.protocol.wire import call as call_operation
+from scalable_nb.protocol.wire import Message, call_remote
 from scalable_nb.worker.attempt_registry import AttemptEntry, own_registry
-from scalable_nb.worker.exception_transport import pickle_exception, transportable
 from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.result_cache import TaskResultCache, description
+
+#: Largest pickled exception that is sent as itself.
+_MAX_EXCEPTION_BYTES: Final = 1_000_000
 
 _NO_RULES: Final[dict[str, Any]] = {}
 
@@ -167,7 +169,7 @@ class _Attempt:
         report = self._describe(error)
         # Without this module's own frame, which would only be in the way.
         own = error.__traceback__
-        exception = transportable(error.with_traceback(own.tb_next if own else None))
+        exception = _transportable(error.with_traceback(own.tb_next if own else None))
         try:
             message = AttemptFailed(
                 self.key,
@@ -175,7 +177,7 @@ class _Attempt:
                 self.run_id,
                 verdict=self._verdict(error),
                 error=report,
-                exception=pickle_exception(exception),
+                exception=_pickle_exception(exception),
             )
             reply = FailureReply.from_wire(await self._ask(Operation.ATTEMPT_FAILED, message))
         except OSError:  # the host is gone, and with it everybody who could decide
@@ -189,7 +191,7 @@ class _Attempt:
 
         The host's reply to the same message is the same.
         """
-        ask = functools.partial(call_operation, self.worker.scheduler, operation, message)
+        ask = functools.partial(call_remote, self.worker.scheduler, operation, message)
         return await retry(ask, count=4, delay_min=0.1, delay_max=1.0)
 
     def _verdict(self, error: BaseException) -> str | None:
@@ -229,3 +231,50 @@ def _is_valid(validate: Callable[[Any], Any], result: Any) -> bool:
 def _load_rules(code: bytes) -> dict[str, Any]:
     rules: dict[str, Any] = pickle.loads(code)
     return rules
+
+
+# --- exceptions on their way to the client -----------------------------------------
+
+
+def _transportable(error: BaseException) -> Exception:
+    """Return the exception if it survives pickling, else without its chain, else a substitute.
+
+    `SystemExit` and the like are always substituted: they would end the process that receives
+    them.
+    """
+    if not isinstance(error, Exception):
+        return _substitute_for(error)
+    if _survives(error):
+        return error
+    substitute = _substitute_for(error)
+    bare = error.with_traceback(None)
+    bare.__cause__ = bare.__context__ = None  # mostly what cannot be pickled
+    return bare if _survives(bare) else substitute
+
+
+def _substitute_for(error: BaseException) -> RemoteError:
+    """Return an error with the texts of one that cannot be pickled."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    return RemoteError(name, safe_message(error), format_traceback(error))
+
+
+def _pickle_exception(error: Exception) -> bytes:
+    """Return the exception as the host may have to deliver it."""
+    data: bytes = dask_pickle.dumps(error)
+    return data
+
+
+def _survives(error: Exception) -> bool:
+    try:
+        data = dask_pickle.dumps(error)
+        if len(data) > _MAX_EXCEPTION_BYTES:
+            return False
+        copy = pickle.loads(data)
+        # Dask and whoever reads it will ask for both, on the worker and at home.
+        return all((str(e), repr(e)) for e in (error, copy)) and _is_alike(copy, error)
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+        return False
+
+
+def _is_alike(copy: object, error: Exception) -> bool:
+    return type(copy).__qualname__ == type(error).__qualname__

@@ -28,7 +28,7 @@ from scalable_nb.dask_adapter.worker_hooks import parse_worker_options, split_po
 from scalable_nb.errors import DaskVersionError
 from scalable_nb.protocol.messages import JobBegan
 from scalable_nb.protocol.operations import Operation, offer
-from scalable_nb.protocol.wire import call
+from scalable_nb.protocol.wire import call_remote
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
 
@@ -133,7 +133,7 @@ async def _until_finished(nannies: list[ScalableNanny]) -> None:
     # How long ago, not when: the clocks of two machines differ.
     age_s = time() - psutil.Process().create_time()
     message = JobBegan(str(nannies[0].name), age_s)
-    await call(nannies[0].scheduler, Operation.JOB_BEGAN, message)
+    await call_remote(nannies[0].scheduler, Operation.JOB_BEGAN, message)
     await asyncio.gather(*(nanny.finished() for nanny in nannies))
 
 

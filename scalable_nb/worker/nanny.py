@@ -25,7 +25,8 @@ from scalable_nb.protocol.messages import (
     WorkerMessage,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message, answering, call
+from scalable_nb.protocol.version import ANNOUNCEMENT
+from scalable_nb.protocol.wire import Message, answering, call_remote
 from scalable_nb.worker.attempt_registry import (
     REGISTRY_VARIABLE,
     Owner,
@@ -36,6 +37,7 @@ from scalable_nb.worker.attempt_registry import (
     read_owner,
 )
 from scalable_nb.worker.peak_memory import OomKills
+from scalable_nb.worker.plugin import announce_version
 from scalable_nb.worker.process_log import LOG_VARIABLE, WorkerLog
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ class ScalableNanny(NannyHooks):
     """
 
     def __init__(self, *args: Any, log_folder: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        announcement = {ANNOUNCEMENT: announce_version}
+        super().__init__(*args, startup_information=announcement, **kwargs)
         self._registry = Path(self.local_directory) / f"attempts-{os.getpid()}-{id(self):x}"
         self.env[REGISTRY_VARIABLE] = str(self._registry)
         self._log = WorkerLog(Path(log_folder) / f"{self.name}.log") if log_folder else None
@@ -177,7 +180,7 @@ class ScalableNanny(NannyHooks):
         owner = read_owner(self._registry)
         if owner is None or not self.is_up:
             return None
-        asked = call(self.scheduler, operation, message_of(owner.address))
+        asked = call_remote(self.scheduler, operation, message_of(owner.address))
         try:
             return await asyncio.wait_for(asked, timeout_s)
         except (OSError, TimeoutError):
@@ -239,7 +242,7 @@ class ScalableNanny(NannyHooks):
             memory_bytes=self._peak_bytes,
             neighbours=tuple(other.name for other in executing if other != attempt),
         )
-        answer = await call(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
+        answer = await call_remote(self.scheduler, Operation.ATTEMPT_EXPIRED, expired)
         reply = ExpiryReply.from_wire(answer)
         # An attempt that the scheduler knows nothing of may have ended in this very moment.
         is_there = reply.is_settled or attempt in read_executing(self._registry)
@@ -292,7 +295,7 @@ class ScalableNanny(NannyHooks):
 
         async def report() -> None:
             try:
-                await call(self.scheduler, Operation.WORKER_EXITED, message)
+                await call_remote(self.scheduler, Operation.WORKER_EXITED, message)
             except OSError as error:
                 if _is_refused(error):
                     raise _NoHandlerError from error

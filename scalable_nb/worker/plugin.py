@@ -21,6 +21,7 @@ from scalable_nb.dask_adapter.worker_hooks import (
 )
 from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
 from scalable_nb.protocol.operations import PEAK_METRIC, Operation
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.protocol.wire import receiving, stream_message
 from scalable_nb.worker.attempt_registry import REGISTRY_VARIABLE, Owner, read_attempts, write_owner
 from scalable_nb.worker.peak_memory import peak_memory_bytes
@@ -75,6 +76,11 @@ class ScalableWorkerPlugin(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         """Nothing to undo: the process ends."""
+
+
+def announce_version(worker: Any) -> dict[str, Any]:
+    """Return the version that a worker announces; called by Dask when it registers."""
+    return ProtocolVersion.own().to_wire()
 
 
 def answer_revocations(worker: Worker, registry: Path) -> None:

@@ -50,7 +50,7 @@ def _remaining_s(job: str, dask_scheduler: Any) -> float:
     """How long the host thinks that a job may go on."""
     handler = dask_scheduler.handlers["scalable_job_began"]
     scaling = inspect.getclosurevars(handler).nonlocals["handle"].__self__
-    remaining_s: float = scaling.fleet.entries[job].remaining_s or 0.0
+    remaining_s: float = scaling._fleet.entries[job].remaining_s or 0.0
     return remaining_s
 
 

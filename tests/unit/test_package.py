@@ -7,10 +7,13 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib import metadata
 from typing import Any
 
 import distributed
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import scalable_nb
 from scalable_nb import errors
@@ -237,3 +240,58 @@ def test_a_substitute_keeps_what_the_worker_saw() -> None:
     error = errors.RemoteError("mylib.Odd", "it broke", "Traceback ...")
     assert str(error) == "mylib.Odd: it broke"
     assert error.traceback_text == "Traceback ..."
+
+
+# --- a worker's environment -----------------------------------------------------------
+
+#: Imports two rooms where only Dask, distributed, cloudpickle and what these need are installed.
+_BARE_IMPORT = """
+import importlib, pkgutil, sys
+refused, rooms = set(sys.argv[1].split()), sys.argv[2:]
+
+class Refuser:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuser())
+for room in rooms:
+    package = importlib.import_module(f"scalable_nb.{room}")
+    for module in pkgutil.iter_modules(package.__path__):
+        name = f"scalable_nb.{room}.{module.name}"
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            print(f"{name} needs {error.name}")
+"""
+
+
+def _requirements(*names: str) -> set[str]:
+    """Distributions that are installed with these, themselves included."""
+    found: set[str] = set()
+    stack = list(names)
+    while stack:
+        name = canonicalize_name(stack.pop())
+        if name not in found:
+            found.add(name)
+            required = map(Requirement, metadata.requires(name) or ())
+            stack += [
+                each.name
+                for each in required
+                if each.marker is None or each.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+def test_protocol_and_worker_need_nothing_but_dask() -> None:
+    """A worker's environment is Dask, distributed and cloudpickle; the rest is not imported."""
+    installed = _requirements("dask", "distributed", "cloudpickle")
+    others = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if module != "scalable_nb" and installed.isdisjoint(map(canonicalize_name, owners))
+    ]
+    assert {"numpy", "orjson", "pydantic", "diskcache"} <= set(others)
+    command = [sys.executable, "-c", _BARE_IMPORT, " ".join(others), "protocol", "worker"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr

@@ -32,7 +32,7 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.version import PROTOCOL_VERSION, ProtocolVersion
-from scalable_nb.protocol.wire import Message, answering, call, receiving, stream_message
+from scalable_nb.protocol.wire import Message, answering, call_remote, receiving, stream_message
 
 BATCH = BatchMessage("id", name="study", function="f").with_previews({"a": "x=1", ("b", 2): "x=2"})
 ERROR = ErrorReport("ValueError", "no", "permanent", "0" * 16, 1.5, 2, pid=7)
@@ -105,7 +105,7 @@ def test_a_malformed_message_is_named_with_its_field(
 
 
 def test_a_handler_gets_a_message_and_its_reply_is_encoded() -> None:
-    """`call` at one end and `answering` at the other, for functions and coroutines."""
+    """`call_remote` at one end and `answering` at the other, for functions and coroutines."""
 
     async def count(request: TaskKeys) -> messages.TaskCount:
         return messages.TaskCount(len(request.keys))
@@ -120,8 +120,8 @@ def test_a_handler_gets_a_message_and_its_reply_is_encoded() -> None:
             return lambda **values: handlers[name](**sent(values))
 
     tasks = TaskKeys(("a", ("b", 1)))
-    assert TaskKeys.from_wire(sent(call(Remote(), Operation.CANCEL_TASKS, tasks))) == tasks
-    assert asyncio.run(call(Remote(), Operation.SCALE, tasks)) == {"count": 2}
+    assert TaskKeys.from_wire(sent(call_remote(Remote(), Operation.CANCEL_TASKS, tasks))) == tasks
+    assert asyncio.run(call_remote(Remote(), Operation.SCALE, tasks)) == {"count": 2}
     with pytest.raises(ProtocolError, match=r"TaskKeys.keys is missing"):
         handlers[Operation.CANCEL_TASKS]()
 

@@ -39,6 +39,7 @@ from scalable_nb.protocol.messages import (
     WorkerExited,
 )
 from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.version import ANNOUNCEMENT, ProtocolVersion
 from scalable_nb.protocol.wire import Message, stream_message
 from scalable_nb.targets.fleet import Fleet, WorkerGroup, WorkerKind
 from scalable_nb.telemetry.journal_reader import read_rows
@@ -103,8 +104,10 @@ class _Line:
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
+        self.sent: list[Any] = []
 
     async def write(self, msg: Any, **kwargs: Any) -> int:
+        self.sent += msg if isinstance(msg, list) else [msg]
         return 0
 
     async def read(self, **kwargs: Any) -> Any:
@@ -136,7 +139,7 @@ class SchedulerAlone:
         self._loop = asyncio.new_event_loop()
         self._numbers = itertools.count(1)
         self._threads = threads
-        self._lines: list[_Line] = []
+        self._lines: dict[str, _Line] = {}
         self.mishaps = _Mishaps()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self.mishaps)
@@ -169,7 +172,7 @@ class SchedulerAlone:
 
         async def end() -> None:
             self.scheduler.remove_plugin(self.parts.tracker.name)
-            for line in self._lines:
+            for line in self._lines.values():
                 line.abort()
             await self.scheduler.close()
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -186,12 +189,14 @@ class SchedulerAlone:
 
     # --- workers --------------------------------------------------------------------
 
-    def add_worker(self) -> str:
+    def add_worker(self, version: ProtocolVersion | None = None) -> str:
+        """A worker registers, with the version that it announces (default: the host's)."""
+        announced = (version or ProtocolVersion.own()).to_wire()
         number = next(self._numbers)
         address = f"tcp://127.0.0.1:{10_000 + number}"
 
         line = _Line()
-        self._lines.append(line)
+        self._lines[address] = line
 
         def join() -> None:
             joining = self.scheduler.add_worker(
@@ -199,12 +204,16 @@ class SchedulerAlone:
                 address=address, status="running", server_id=f"worker-{number}", name=number,
                 nthreads=self._threads, resolve_address=False, now=time(), resources={},
                 memory_limit=10**9, metrics=_IDLE, services={}, local_directory="", versions={},
-                nanny="", extra={}, stimulus_id=f"add-{number}",
+                nanny="", extra={ANNOUNCEMENT: announced}, stimulus_id=f"add-{number}",
             )  # fmt: skip
             self._joining = asyncio.ensure_future(joining)
 
         self._do(join)
         return address
+
+    def sent_to(self, worker: str) -> list[Any]:
+        """What the scheduler has sent to a worker, or will as soon as it may."""
+        return [*self._lines[worker].sent, *self.scheduler.stream_comms[worker].buffer]
 
     def pause(self, worker: str) -> None:
         """A worker takes no further tasks."""

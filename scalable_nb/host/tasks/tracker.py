@@ -13,7 +13,7 @@ from time import time
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.scheduler import Scheduler
+from distributed.scheduler import Scheduler, WorkerState
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
@@ -51,6 +51,8 @@ class TaskTracker(SchedulerPlugin):
     revocations : Revocations
     native : NativeTasks
     rerun : TaskRerun
+    on_worker : callable
+        Called with a new worker before it gets tasks.
     on_batch : callable
         Called with a batch and the time limit of its tasks before any of them can run.
     """
@@ -72,6 +74,7 @@ class TaskTracker(SchedulerPlugin):
         revocations: Revocations,
         native: NativeTasks,
         rerun: TaskRerun,
+        on_worker: Callable[[WorkerState], None],
         on_batch: Callable[[TaskBatch, float | None], None],
     ) -> None:
         self._adapter = adapter
@@ -87,6 +90,7 @@ class TaskTracker(SchedulerPlugin):
         self._revocations = revocations
         self._native = native
         self._rerun = rerun
+        self._on_worker = on_worker
         self._on_batch = on_batch
         # Bound once: `transition` calls them for every transition of every task.
         self._find = registry.get
@@ -209,6 +213,7 @@ class TaskTracker(SchedulerPlugin):
         ws = scheduler.workers[worker]
         job_id = self._losses.on_added(worker, ws.name, ws.nanny)
         self._recorder.worker_came(worker, str(ws.name), ws.host, ws.nthreads, job_id)
+        self._on_worker(ws)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Write down a worker that went, and settle what it was doing."""

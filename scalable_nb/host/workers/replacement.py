@@ -98,6 +98,12 @@ class WorkerReplacement:
         self.replaced = 0
         self._reported.clear()
 
+    def refuse(self, kind: WorkerKind, reason: str) -> None:
+        """Request no more workers of a kind until the user does; report the reason."""
+        if kind.name not in self._stopped:
+            self._stopped.add(kind.name)
+            self._notices.notify(reason)
+
     def count(self) -> None:
         """Add what has been used since the last time, also by a job that has no worker yet."""
         now = time()
