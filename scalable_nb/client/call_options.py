@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any, Final
 
 import cloudpickle
+import dask
 from dask.utils import funcname
 
 from scalable_nb.cache.function import CacheableFunction
@@ -25,6 +28,16 @@ from scalable_nb.protocol.messages import BatchMessage
 
 #: Results of a batch with a name are stored in the run folder up to this size, each.
 STORED_WITH_A_NAME_BYTES: Final = 1 << 20
+
+
+class _Unset:
+    """The default of an option, so that None and 1 count as given."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+UNSET: Any = _Unset()
 
 
 @dataclass(frozen=True)
@@ -235,3 +248,50 @@ def _pack_rules(policy: TaskPolicy) -> bytes:
             f"worker: {error}"
         ) from error
     return packed
+
+
+# --- the arguments of `submit` and `map` ----------------------------------------------
+
+
+def check_callable(func: Any) -> None:
+    """Raise unless the first argument is callable."""
+    if not callable(func):
+        raise SubmitError(
+            f"{func!r} (a {type(func).__name__}) is not callable; expected a function first, "
+            "then its arguments, as in client.submit(function, 1, 2)"
+        )
+
+
+def check_places(workers: Any, allow_other_workers: Any) -> Any:
+    """Return the workers as a list; raise if they contradict the other option, as Dask does."""
+    if allow_other_workers and workers is None:
+        raise ValueError(
+            f"allow_other_workers={allow_other_workers!r} says nothing without workers=; expected "
+            "both, as in workers=['tcp://10.0.0.7:40001'], allow_other_workers=True"
+        )
+    return [workers] if isinstance(workers, str | Number) else workers
+
+
+def with_annotated_retries(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, with the retries of `dask.annotate` unless the call has its own."""
+    retries = dask.get_annotations().get("retries")
+    if retries is None or "retries" in given or given.get("policy") is not None:
+        return given
+    return {**given, "retries": retries}
+
+
+def given_options(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Return the options that were given; none may be named like a parameter of the function."""
+    given = {name: value for name, value in options.items() if value is not UNSET}
+    try:
+        parameters = inspect.signature(func).parameters if given else {}
+    except (TypeError, ValueError):
+        return given
+    for name in given:
+        if name in parameters:
+            raise SubmitError(
+                f"{name}= is an option of submit and map, and {funcname(func)}() has a parameter "
+                f"of that name. To pass it to the function, bind it first: "
+                f"functools.partial({funcname(func)}, {name}=...)"
+            )
+    return given

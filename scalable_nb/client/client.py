@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from numbers import Number
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import dask
 from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.call_log_writer import CallLogWriter
-from scalable_nb.client.call_options import CallOptions
+from scalable_nb.client.call_options import (
+    UNSET,
+    CallOptions,
+    check_callable,
+    check_places,
+    given_options,
+    with_annotated_retries,
+)
 from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
 from scalable_nb.client.futures import FutureList, PartialResult, partial
 from scalable_nb.client.gatherer import Gatherer, plain_lists
 from scalable_nb.client.host_api import HostApi
 from scalable_nb.client.submission import (
-    Prepared,
     SchedulingOptions,
     list_calls,
     many_objects,
     name_calls,
-    number_calls,
+    name_map,
 )
 from scalable_nb.client.submitter import Submitter
 from scalable_nb.dask_adapter.client_hooks import ClientHooks
 from scalable_nb.dask_adapter.graphs import keys_in
-from scalable_nb.errors import HostDiedError, SubmitError
+from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.telemetry.rows import key_text
@@ -43,16 +46,6 @@ if TYPE_CHECKING:
 
 _DYING_S: Final = 0.5
 _POLL_S: Final = 0.02
-
-
-class _Unset:
-    """Tells an option that was not given from one that was given as None or 1."""
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-_UNSET: Any = _Unset()
 
 
 class ScalableClient(ClientHooks):
@@ -124,12 +117,12 @@ class ScalableClient(ClientHooks):
         self,
         func: Callable[..., Any],
         *args: Any,
-        tag: str | None = _UNSET,
-        task: str | None = _UNSET,
-        n: int = _UNSET,
-        retries: int | RetryPolicy | None = _UNSET,
-        policy: TaskPolicy | None = _UNSET,
-        refresh: bool = _UNSET,
+        tag: str | None = UNSET,
+        task: str | None = UNSET,
+        n: int = UNSET,
+        retries: int | RetryPolicy | None = UNSET,
+        policy: TaskPolicy | None = UNSET,
+        refresh: bool = UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -173,9 +166,9 @@ class ScalableClient(ClientHooks):
         UnknownNameError
             When the manifest has no such task or component.
         """
-        _check_callable(func)
-        workers = _check_places(workers, allow_other_workers)
-        given = _given(
+        check_callable(func)
+        workers = check_places(workers, allow_other_workers)
+        given = given_options(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh
         )
         if actor or actors:
@@ -183,7 +176,7 @@ class ScalableClient(ClientHooks):
                 func, *args, key=key, workers=workers, resources=resources, priority=priority,
                 allow_other_workers=allow_other_workers, actor=True, **kwargs,
             )  # fmt: skip
-        options = CallOptions.resolve(self.context, func, **_with_annotated_retries(given))
+        options = CallOptions.resolve(self.context, func, **with_annotated_retries(given))
         scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
             priority, fifo_timeout,
@@ -201,13 +194,13 @@ class ScalableClient(ClientHooks):
         self,
         func: Callable[..., Any],
         *iterables: Iterable[Any],
-        name: str | None = _UNSET,
-        tag: str | None = _UNSET,
-        task: str | None = _UNSET,
-        n: int = _UNSET,
-        retries: int | RetryPolicy | None = _UNSET,
-        policy: TaskPolicy | None = _UNSET,
-        refresh: bool = _UNSET,
+        name: str | None = UNSET,
+        tag: str | None = UNSET,
+        task: str | None = UNSET,
+        n: int = UNSET,
+        retries: int | RetryPolicy | None = UNSET,
+        policy: TaskPolicy | None = UNSET,
+        refresh: bool = UNSET,
         key: Any = None,
         workers: Any = None,
         resources: Mapping[str, float] | None = None,
@@ -241,9 +234,9 @@ class ScalableClient(ClientHooks):
         FutureList
             A list of futures, in order, that draws itself as the live table.
         """
-        _check_callable(func)
-        workers = _check_places(workers, allow_other_workers)
-        given = _given(
+        check_callable(func)
+        workers = check_places(workers, allow_other_workers)
+        given = given_options(
             func, tag=tag, task=task, n=n, retries=retries, policy=policy, refresh=refresh,
             name=name,
         )  # fmt: skip
@@ -255,7 +248,7 @@ class ScalableClient(ClientHooks):
                             **kwargs)
             )  # fmt: skip
         options = CallOptions.resolve(
-            self.context, func, is_named=name is not None, **_with_annotated_retries(given)
+            self.context, func, is_named=name is not None, **with_annotated_retries(given)
         )
         scheduling = SchedulingOptions(
             workers, allow_other_workers, {**(resources or {}), **options.resources},
@@ -264,7 +257,7 @@ class ScalableClient(ClientHooks):
         rows = list(zip(*iterables, strict=False))
         with many_objects(len(rows)):
             items = [(args, kwargs) for args in rows]
-            named = _name_map(func, options, items, kwargs, key, pure and not given.get("refresh"))
+            named = name_map(func, options, items, kwargs, key, pure and not given.get("refresh"))
             name = self.session.name_batch(name, options.task or funcname(func))
             futures = FutureList(name=name)
             size = batch_size or max(1, len(items))
@@ -404,64 +397,3 @@ async def _is_alive_after_disconnect(host_health: HostHealth) -> bool:
             return True
         await asyncio.sleep(_POLL_S)
     return False
-
-
-def _check_callable(func: Any) -> None:
-    if not callable(func):
-        raise SubmitError(
-            f"{func!r} (a {type(func).__name__}) is not callable; expected a function first, "
-            "then its arguments, as in client.submit(function, 1, 2)"
-        )
-
-
-def _check_places(workers: Any, allow_other_workers: Any) -> Any:
-    """The workers as a list, where they contradict nothing; as Dask does."""
-    if allow_other_workers and workers is None:
-        raise ValueError(
-            f"allow_other_workers={allow_other_workers!r} says nothing without workers=; expected "
-            "both, as in workers=['tcp://10.0.0.7:40001'], allow_other_workers=True"
-        )
-    return [workers] if isinstance(workers, str | Number) else workers
-
-
-def _with_annotated_retries(given: dict[str, Any]) -> dict[str, Any]:
-    """The options, with the retries of `dask.annotate` where the call says nothing of them."""
-    retries = dask.get_annotations().get("retries")
-    if retries is None or "retries" in given or given.get("policy") is not None:
-        return given
-    return {**given, "retries": retries}
-
-
-def _given(func: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """The options that were given; none may have the name of a parameter of the function."""
-    given = {name: value for name, value in options.items() if value is not _UNSET}
-    try:
-        parameters = inspect.signature(func).parameters if given else {}
-    except (TypeError, ValueError):
-        return given
-    for name in given:
-        if name in parameters:
-            raise SubmitError(
-                f"{name}= is an option of submit and map, and {funcname(func)}() has a parameter "
-                f"of that name. To pass it to the function, bind it first: "
-                f"functools.partial({funcname(func)}, {name}=...)"
-            )
-    return given
-
-
-def _name_map(
-    func: Callable[..., Any],
-    options: CallOptions,
-    items: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]],
-    kwargs: Mapping[str, Any],
-    key: Any,
-    pure: bool,
-) -> list[tuple[Any, Prepared]]:
-    """Calls with the keys that Dask itself would give."""
-    if isinstance(key, Iterable) and not isinstance(key, str):
-        return list_calls(list(key), items)
-    prefix = key or funcname(func)
-    if not pure:
-        return number_calls(prefix, items)
-    token = tokenize(func, dict(kwargs))
-    return name_calls(options, prefix, items, lambda args, _: tokenize(token, args))

@@ -32,7 +32,10 @@ M = TypeVar("M", bound=Message)
 
 
 class HostApi:
-    """Calls the host. With an asynchronous client all methods return awaitables.
+    """Calls the host and waits for the reply.
+
+    With an asynchronous client `retry_now`, `give_up` and `resume_tasks` return awaitables; the
+    other methods are for the session's own client, which is not asynchronous.
 
     Parameters
     ----------

@@ -112,7 +112,9 @@ class Submitter:
     ) -> dict[Any, Future[Any]]:
         """Send calls to the host; ``is_known``: stored results had answered them before."""
         previews = {key: each.preview for key, each in packed.items()}
-        batch = submission.batch.with_previews(previews, is_known=is_known)
+        batch = submission.batch.with_previews(
+            previews, is_known=is_known, is_async=submission.is_async
+        )
         self._transport.send(stream_message(Operation.BATCH_SUBMITTED, batch))
         runner = run_async_attempt if submission.is_async else run_attempt
         graph = {

@@ -23,7 +23,6 @@ __all__ = [
     "Task",
     "arguments_of",
     "expression_of",
-    "function_of",
     "input_keys_of",
     "keys_in",
     "make_task",
@@ -51,11 +50,6 @@ def keys_in(expression: Any) -> set[Any]:
     return {key for task in graph.values() for key in getattr(task, "dependencies", ())} | {
         future.key for future in futures_of(list(graph.values()))
     }
-
-
-def function_of(run_spec: Any) -> Any:
-    """Return the function that a task calls."""
-    return getattr(run_spec, "func", None)
 
 
 def arguments_of(run_spec: Any) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import time
 from typing import Any, Final
 
-from scalable_nb.dask_adapter.graphs import arguments_of, function_of, input_keys_of
+from scalable_nb.dask_adapter.graphs import arguments_of, input_keys_of
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.errors import TaskTimeoutError
 from scalable_nb.host.notices import Notices
@@ -41,7 +41,6 @@ from scalable_nb.protocol.messages import (
 from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
 from scalable_nb.telemetry.rows import TaskState
-from scalable_nb.worker.attempt import run_async_attempt
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
@@ -164,7 +163,7 @@ class ClientRequests:
             label=tracked.label,
             call=pickle.dumps(call),
             inputs=tuple(input_keys_of(ts.run_spec)),
-            is_async=function_of(ts.run_spec) is run_async_attempt,
+            is_async=tracked.batch.is_async,
             idempotent=tracked.terms.idempotent,
             timeout_s=tracked.terms.timeout_s,
         )

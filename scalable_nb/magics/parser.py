@@ -44,10 +44,10 @@ def parse(words: Sequence[str], surface: Surface) -> tuple[Subcommand, argparse.
     """
     first, *rest = words or ["help"]
     subcommand = find_subcommand("help" if first in ("--help", "-h") else first, surface)
-    asks_help = "--help" in rest or "-h" in rest
+    wants_help = "--help" in rest or "-h" in rest
     try:
         values, strays = _parser(subcommand, surface).parse_known_intermixed_args(
-            ["-h"] if asks_help else rest
+            ["-h"] if wants_help else rest
         )
     except argparse.ArgumentError as error:
         raise InvalidUsageError(_badly_valued(error, subcommand, surface)) from error

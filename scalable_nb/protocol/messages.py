@@ -32,6 +32,8 @@ class BatchMessage(Message):
         The tasks, and their arguments as text.
     is_known : bool
         Whether the ledger has the tasks already: stored results had answered them.
+    is_async : bool
+        Whether the function is a coroutine function.
     """
 
     batch_id: str
@@ -40,14 +42,21 @@ class BatchMessage(Message):
     task: str = ""
     component: str = ""
     tag: str = ""
+    is_async: bool = False
     keys: tuple[Any, ...] = ()
     previews: tuple[str, ...] = ()
     is_known: bool = False
 
-    def with_previews(self, previews: Mapping[Any, str], *, is_known: bool = False) -> BatchMessage:
+    def with_previews(
+        self, previews: Mapping[Any, str], *, is_known: bool = False, is_async: bool = False
+    ) -> BatchMessage:
         """Return the message that announces these tasks of the batch."""
         return replace(
-            self, keys=tuple(previews), previews=tuple(previews.values()), is_known=is_known
+            self,
+            keys=tuple(previews),
+            previews=tuple(previews.values()),
+            is_known=is_known,
+            is_async=is_async,
         )
 
 

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 from scalable_nb.faults.tracebacks import format_traceback, safe_message
 from scalable_nb.protocol.call import Call
-from scalable_nb.session.host_launcher import run_coroutine
 
 _RAISED: Final = 70  # exit code of a child whose call raised (EX_SOFTWARE)
 _GRACE_S: Final = 60.0  # for the start of a child, which ends itself at its limit
@@ -147,7 +146,11 @@ def _loaded(call: Call, inputs: Sequence[Any]) -> Callable[[], Any]:
 
 
 def _made(call: Callable[[], Any], is_async: bool) -> Any:
-    return run_coroutine(call()) if is_async else call()
+    if not is_async:
+        return call()
+    from scalable_nb.session.host_job import run_coroutine
+
+    return run_coroutine(call())
 
 
 def _end_of_child(code: int, timeout_s: float | None, ran_s: float) -> tuple[str, str]:

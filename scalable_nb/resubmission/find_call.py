@@ -155,7 +155,7 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
 def _stored_result(record: CallLog, key: Any, results: Path) -> Any:
     from scalable_nb.cache.lookup import look_up
     from scalable_nb.cache.store import ResultStore
-    from scalable_nb.client.logged_submissions import find_stored
+    from scalable_nb.client.submission import find_stored
 
     tasks = [record.tasks[key]] if key in record.tasks else []
     for folder, packed in find_stored(record, tasks, results).values():

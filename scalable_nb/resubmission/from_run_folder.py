@@ -14,8 +14,7 @@ from distributed import Future
 from scalable_nb.client.call_log import CallLog, RecordedTask, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, find_stored
-from scalable_nb.client.submission import PackedCall, Submission
+from scalable_nb.client.submission import PackedCall, Submission, as_submission, find_stored
 from scalable_nb.errors import NoSessionError, TaskError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
@@ -31,6 +30,7 @@ from scalable_nb.resubmission.resubmit_plan import (
     with_estimate,
 )
 from scalable_nb.session.session import ScalableSession, live_sessions
+from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.journal_reader import read_rows
 from scalable_nb.telemetry.rows import key_text
 
@@ -95,9 +95,8 @@ def _session_for(finished: FinishedRun, overrides: Overrides) -> ScalableSession
         for dead in live_sessions():
             dead.close()
         run = json.loads(finished.paths.run_json.read_bytes())
-        session = ScalableSession(
-            _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
-        )
+        manifest = _manifest_of(finished.paths, run["target"], overrides.memory_bytes)
+        session = ScalableSession(SessionSpec(manifest))
         session.start()
     session.mirror.refresh()
     return session

@@ -1,19 +1,22 @@
-"""The batches of a run by name, also those that another kernel submitted."""
+"""The batches of a run: by name, also those that another kernel submitted, and their control."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+from typing import Any
 
 from distributed import Future
 
 from scalable_nb.client.call_log import CallLog, read_call_log
+from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.logged_submissions import as_submission, batch_members, find_stored
+from scalable_nb.client.host_api import HostApi
+from scalable_nb.client.submission import as_submission, batch_members, find_stored
 from scalable_nb.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    from scalable_nb.session.session import ScalableSession
+from scalable_nb.paths import RunPaths
+from scalable_nb.telemetry.ledger_mirror import Mirror
+from scalable_nb.telemetry.rows import TaskState
 
 
 class Batches(MutableMapping[str, FutureList]):
@@ -26,11 +29,15 @@ class Batches(MutableMapping[str, FutureList]):
 
     Parameters
     ----------
-    session : ScalableSession
+    paths : RunPaths
+    client : ScalableClient
     """
 
-    def __init__(self, session: ScalableSession) -> None:
-        self._session = session
+    def __init__(self, paths: RunPaths, client: ScalableClient) -> None:
+        self._paths = paths
+        self._client = client
+        self._host_api = client.host_api
+        self._cached_futures = client.cached_futures
         self._log: CallLog | None = None
         self._mark: tuple[Any, ...] = ()
         self._joined: dict[str, FutureList] = {}
@@ -41,7 +48,7 @@ class Batches(MutableMapping[str, FutureList]):
             if name not in members:
                 raise UnknownNameError("batch", name, members, "`session.batches` lists them.")
             keys = members[name]
-            is_foreign = any(key not in self._session.client.futures for key in keys)
+            is_foreign = any(key not in self._client.futures for key in keys)
             futures = FutureList(self._futures(keys), name=name)
             if not is_foreign:  # the notebook itself holds them, or lets them go
                 return futures
@@ -64,7 +71,7 @@ class Batches(MutableMapping[str, FutureList]):
 
     def __repr__(self) -> str:
         listed = ", ".join(f"{name!r}: {count:,} tasks" for name, count in self.sizes().items())
-        return f"<batches of {self._session.run_id}: {listed or 'none yet'}>"
+        return f"<batches of {self._paths.run_id}: {listed or 'none yet'}>"
 
     def sizes(self) -> dict[str, int]:
         """Name -> number of tasks; asks nobody."""
@@ -77,34 +84,99 @@ class Batches(MutableMapping[str, FutureList]):
     # --- internals -------------------------------------------------------------------
 
     def _read(self) -> CallLog:
-        assert self._session.paths is not None
-        folder = self._session.paths.calls
+        folder = self._paths.calls
         mark = tuple((path.name, path.stat().st_size) for path in sorted(folder.glob("*.calls")))
         if self._log is None or mark != self._mark:
             self._log, self._mark = read_call_log(folder), mark
         return self._log
 
     def _futures(self, keys: list[Any]) -> list[Future[Any]]:
-        client = self._session.client
+        client = self._client
         new = [key for key in dict.fromkeys(keys) if key not in client.futures]
         # They exist before the host tells what became of them.
         futures: list[Future[Any]] = [Future(key, client) for key in keys]
         if new:
-            unknown = client.host_api.join(new)
+            unknown = self._host_api.join(new)
             if unknown:
                 self._restore(unknown)
         return futures
 
     def _restore(self, keys: Collection[Any]) -> None:
         """Futures of tasks that the host does not know: answered by stored results, or ended."""
-        assert self._session.paths is not None
-        client, log = self._session.client, self._read()
+        log = self._read()
         tasks = [log.tasks[key] for key in keys if key in log.tasks]
-        stored = find_stored(log, tasks, self._session.paths.results)
+        stored = find_stored(log, tasks, self._paths.results)
         for key in keys:
             if key in stored:
                 folder, packed = stored[key]
                 submission = as_submission(log.tasks[key], store=folder)
-                client.cached_futures.restore(key, submission, packed)
+                self._cached_futures.restore(key, submission, packed)
             else:
-                client.cancel_future(key, "released", "its result was released")
+                self._client.cancel_future(key, "released", "its result was released")
+
+
+class BatchControl:
+    """Names, resumes and cancels the batches of a session.
+
+    Parameters
+    ----------
+    host_api : HostApi
+    mirror : Mirror
+    check_alive : callable
+        Raises unless the session takes work.
+    names : iterable of str
+        Of the batches that the run has already.
+    """
+
+    def __init__(
+        self,
+        host_api: HostApi,
+        mirror: Mirror,
+        check_alive: Callable[[], None],
+        names: Iterable[str],
+    ) -> None:
+        self._host_api = host_api
+        self._mirror = mirror
+        self._check_alive = check_alive
+        self._names = set(names)
+
+    def name_batch(self, name: str | None, default: str) -> str:
+        """Return a name for a batch that no other batch of the session has."""
+        if name is not None:
+            self._names.add(name)
+            return name
+        number = 1
+        while (candidate := default if number == 1 else f"{default}-{number}") in self._names:
+            number += 1
+        self._names.add(candidate)
+        return candidate
+
+    def unfinished(self) -> dict[str, Counter[str]]:
+        """Return the number of tasks by state of each batch that is not done."""
+        self._check_alive()
+        self._mirror.refresh()
+        found: dict[str, Counter[str]] = {}
+        with self._mirror.lock:
+            ledger = self._mirror.ledger
+            pairs = Counter(zip(ledger.columns["batch"], ledger.columns["state"], strict=True))
+            for (batch, state), count in sorted(pairs.items()):
+                if not TaskState(state).is_final:
+                    states = found.setdefault(ledger.strings[batch], Counter())
+                    states[TaskState(state).label] += count
+        return found
+
+    def resume(self, batches: Collection[str]) -> int:
+        """Resume paused batches, all if none is named; return how many tasks were paused."""
+        self._check_unfinished(batches)
+        return self._host_api.resume_batches(list(batches) or None)
+
+    def cancel(self, batches: Collection[str], *, only_paused: bool) -> int:
+        """Cancel unfinished tasks of batches, of all if none is named; return how many."""
+        self._check_unfinished(batches)
+        return self._host_api.cancel_batches(list(batches) or None, only_paused=only_paused)
+
+    def _check_unfinished(self, batches: Collection[str]) -> None:
+        known = self.unfinished()
+        for name in batches:
+            if name not in known:
+                raise UnknownNameError("unfinished batch", name, filter(None, known))

@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
 from scalable_nb.batch_system.job_state import JobFacts, outcome_text
@@ -23,11 +25,13 @@ from scalable_nb.protocol.connection_file import (
     touch,
     write_state,
 )
-from scalable_nb.session.host_launcher import last_lines, run_coroutine
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _END_GRACE_S: Final = 15.0
+_LOG_LINES: Final = 15
 
 
 class HostJob:
@@ -191,6 +195,25 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
         "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,
     )  # fmt: skip
     return host
+
+
+def last_lines(path: Path) -> str:
+    """Return the last lines of a log, indented."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return "  (no log)"
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop and return its result.
+
+    In a notebook the calling thread runs an event loop already, so this is another thread. It
+    ends before an interrupt of the wait reaches the caller: what the coroutine began is known.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def _expected(facts: JobFacts) -> str:

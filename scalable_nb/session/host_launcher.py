@@ -1,8 +1,10 @@
-"""Starting a host, as a process of this machine or as a batch job, until it can be reached."""
+"""Starting a host, as a process of this machine or as a batch job, until it is open.
+
+A process survives its notebook, unless everything that the notebook started is stopped with it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
 import os
@@ -11,85 +13,72 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from scalable_nb.errors import StartError
-from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
-from scalable_nb.protocol.connection_file import HostState, read_connection_info, write_state
+from scalable_nb.protocol.connection_file import (
+    HostState,
+    read_connection_info,
+    read_state,
+    write_state,
+)
+from scalable_nb.session.host_job import last_lines, submit_host
+from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 
-T = TypeVar("T")
-
-
 _TERM_GRACE_S: Final = 10.0
-_LOG_LINES: Final = 15
+
+#: Set in the jobs of batch systems, by system.
+_JOB_VARIABLES: Final = {
+    "SLURM_JOB_ID": "Slurm",
+    "PBS_JOBID": "PBS",
+    "LSB_JOBID": "LSF",
+    "OAR_JOB_ID": "OAR",
+    "MOAB_JOBID": "Moab",
+}
+_CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
+_COMMAND_TIMEOUT_S: Final = 5.0
 
 
 class HostHandle(Protocol):
-    """A host that was asked for.
+    """A host that was started.
 
     Attributes
     ----------
     poll_s : float
-        So often it is looked whether it can be reached, seconds.
+        Polling interval in seconds.
     """
 
     poll_s: float
 
     def has_ended(self) -> bool:
-        """Whether it ended by itself, as far as that is known."""
+        """Return whether it is known to have ended by itself."""
 
     def how_ended(self) -> str:
-        """How, as a clause; to be asked when it has ended."""
+        """Return the outcome of a host that has ended, as a clause."""
 
     def is_queued(self) -> bool:
-        """Whether it still waits for a machine to run on."""
+        """Return whether it still waits for a machine to run on."""
 
     def log_excerpt(self) -> str:
-        """The end of its log, set in, and where that is."""
+        """Return the path and the last lines of its log, indented."""
 
     def end(self) -> None:
-        """End it and what it had started; harmless where it has ended."""
-
-
-def prepare_run(paths: RunPaths, loaded: LoadedManifest, linger_s: float) -> None:
-    """Write down in the run folder what its host needs to know."""
-    run = {
-        "run_id": paths.run_id,
-        "schema_version": SCHEMA_VERSION,
-        "project": loaded.manifest.project.name,
-        "target": loaded.target_name,
-        "provider": loaded.target.provider,
-        "manifest": str(loaded.source) if loaded.source else None,
-        "cwd": str(Path.cwd()),
-        "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
-        "python": sys.executable,
-        "host": loaded.target.host,
-        "user": getpass.getuser(),
-        "hostname": platform.node(),
-        "linger_s": linger_s,
-        "started_at": utc_iso(time.time()),
-    }
-    write_private(paths.run_json, json.dumps(run, indent=1).encode())
-    write_private(paths.manifest_yaml, loaded.text.encode())
-    write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
-    for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
-        path.touch(mode=0o600)
-
-
-def write_plan(paths: RunPaths, plan: Plan) -> None:
-    """Keep the plan of a run."""
-    write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
+        """Stop it and what it has started; harmless if it has ended."""
 
 
 class SpawnedHost:
-    """A host that is a process of this machine, detached from this one."""
+    """A host that is a detached process on this machine.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    """
 
     poll_s = 0.02
 
@@ -105,23 +94,23 @@ class SpawnedHost:
             )
 
     def has_ended(self) -> bool:
-        """Whether the process is over; reaps it, so that it does not look alive."""
+        """Return whether the process has ended; reaps it, so that it does not look alive."""
         return self._process.poll() is not None
 
     def how_ended(self) -> str:
-        """With which exit code."""
+        """Return its exit code as a clause."""
         return f"it ended with exit code {self._process.returncode}"
 
     def is_queued(self) -> bool:
-        """It runs at once."""
+        """Return False: it runs immediately."""
         return False
 
     def log_excerpt(self) -> str:
-        """The end of its log."""
+        """Return the path and the last lines of its log."""
         return f"Its log ({self._log}) says:\n{last_lines(self._log)}"
 
     def end(self) -> None:
-        """First asked to, then killed."""
+        """Stop it with SIGTERM, and with SIGKILL if that takes too long."""
         if self.has_ended():
             return
         with suppress(ProcessLookupError):
@@ -133,8 +122,36 @@ class SpawnedHost:
             self._process.wait()
 
 
+@contextmanager
+def launch_host(spec: SessionSpec, paths: RunPaths, plan: Plan | None) -> Iterator[HostHandle]:
+    """Start a host; stop it if the block raises.
+
+    Parameters
+    ----------
+    spec : SessionSpec
+    paths : RunPaths
+        The new run.
+    plan : Plan or None
+        What the host starts, to be kept in the run folder; made here if None.
+    """
+    prepare_run(paths, spec)
+    host: HostHandle | None = None
+    try:
+        is_job = spec.target.host == "job"
+        host = submit_host(paths, spec.loaded) if is_job else SpawnedHost(paths)
+        plan = plan or spec.plan()  # the host starts meanwhile
+        write_private(paths.plan_json, json.dumps(plan.to_dict(), indent=1).encode())
+        yield host
+    except BaseException:
+        if host is not None:
+            host.end()
+        if read_state(paths.session_json).get("state") == HostState.ASKED_FOR:
+            paths.session_json.unlink(missing_ok=True)
+        raise
+
+
 def await_connection_info(paths: RunPaths, host: HostHandle, timeout_s: float) -> dict[str, Any]:
-    """Wait until a host says how it is reached.
+    """Wait until a host is open, and return its connection info.
 
     Parameters
     ----------
@@ -167,20 +184,91 @@ def await_connection_info(paths: RunPaths, host: HostHandle, timeout_s: float) -
     )
 
 
-def last_lines(path: Path) -> str:
-    """The end of a log, set in."""
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return "  (no log)"
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
+def prepare_run(paths: RunPaths, spec: SessionSpec) -> None:
+    """Write what a host needs to know into its run folder."""
+    loaded = spec.loaded
+    run = {
+        "run_id": paths.run_id,
+        "schema_version": SCHEMA_VERSION,
+        "project": loaded.manifest.project.name,
+        "target": loaded.target_name,
+        "provider": loaded.target.provider,
+        "manifest": str(loaded.source) if loaded.source else None,
+        "cwd": str(Path.cwd()),
+        "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
+        "python": sys.executable,
+        "host": loaded.target.host,
+        "user": getpass.getuser(),
+        "hostname": platform.node(),
+        "linger_s": spec.settings.linger_s,
+        "started_at": utc_iso(time.time()),
+    }
+    write_private(paths.run_json, json.dumps(run, indent=1).encode())
+    write_private(paths.manifest_yaml, loaded.text.encode())
+    write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
+    for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
+        path.touch(mode=0o600)
 
 
-def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own, and give its result.
+# --- what limits the lifetime of a host that is started here -------------------------
 
-    In a notebook the calling thread runs an event loop already, so this is another thread. It
-    ends before an interrupt of the wait goes on to the caller: what the coroutine began is known.
+
+def find_lifetime_limit(
+    environ: Mapping[str, str] = os.environ, root: Path = Path("/")
+) -> str | None:
+    """What will end a host that is started here sooner than its session; None where nothing is.
+
+    Parameters
+    ----------
+    environ : mapping
+        Of this process.
+    root : Path
+        Of the file system.
     """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
+    for name, system in _JOB_VARIABLES.items():
+        job_id = environ.get(name)
+        if job_id:
+            return (
+                f"this notebook is {system} job {job_id}, and the session's host is part of it: "
+                f"both end with the job{_end_of(system, job_id)}"
+            )
+    if any((root / mark.lstrip("/")).exists() for mark in _CONTAINER_MARKS):
+        return "this notebook runs in a container: the session ends when that is stopped"
+    if _is_killed_at_logout(environ, root):
+        return (
+            "this machine ends all processes of a user at logout (KillUserProcesses), the "
+            "session's host too; `loginctl enable-linger` or `host: job` of the target prevents it"
+        )
+    return None
+
+
+def _end_of(system: str, job_id: str) -> str:
+    if system != "Slurm":
+        return ""
+    try:
+        answer = subprocess.run(
+            ["squeue", "--noheader", f"--jobs={job_id}", "--format=%e"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    end = answer.stdout.strip()
+    return f", at {end}" if answer.returncode == 0 and end not in ("", "N/A") else ""
+
+
+def _is_killed_at_logout(environ: Mapping[str, str], root: Path) -> bool:
+    if (root / "var/lib/systemd/linger" / environ.get("USER", "?")).exists():
+        return False
+    lines: list[str] = []
+    for folder in ("usr/lib/systemd", "etc/systemd"):  # what comes later holds
+        files = [root / folder / "logind.conf"]
+        files += sorted((root / folder / "logind.conf.d").glob("*.conf"))
+        for path in files:
+            if path.is_file():
+                lines += path.read_text(errors="replace").splitlines()
+    said = [line.partition("=")[2].strip().lower() for line in lines
+            if line.strip().startswith("KillUserProcesses=")]  # fmt: skip
+    return bool(said) and said[-1] in ("yes", "true", "1", "on")

@@ -1,53 +1,37 @@
-"""A session: a target that was started, and the kernel's connection to its host."""
+"""The public session: a thin facade over its spec and, once connected, a live session."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from scalable_nb.errors import (
-    HostDiedError,
-    NoSessionError,
-    ScalingError,
-    StartError,
-    UnknownNameError,
-)
-from scalable_nb.manifest.load import LoadedManifest, load_manifest, load_resolved
-from scalable_nb.manifest.planner import make_plan
+from scalable_nb.errors import NoSessionError, StartError
+from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
-from scalable_nb.protocol.connection_file import (
-    HostState,
-    is_alive,
-    is_here,
-    read_connection_info,
-    read_state,
-)
-from scalable_nb.session.connection import Connection
-from scalable_nb.session.host_job import HostJob, submit_host
+from scalable_nb.protocol.connection_file import is_alive, read_connection_info
+from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import (
     HostHandle,
-    SpawnedHost,
     await_connection_info,
-    prepare_run,
-    write_plan,
+    find_lifetime_limit,
+    launch_host,
 )
-from scalable_nb.session.host_lifetime import find_lifetime_limit
+from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.session.stale_runs import remove_stale_runs
-from scalable_nb.session.status import SessionStatus, browser_link
+from scalable_nb.session.status import SessionStatus
 from scalable_nb.settings import Settings, load_settings
 from scalable_nb.telemetry.rows import FailureRow
 
 # What needs Dask is imported while the host starts (`_load_dask`): it takes as long as that.
 if TYPE_CHECKING:
-    from scalable_nb.client.call_log_writer import CallLogWriter
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
     from scalable_nb.session.batches import Batches
+    from scalable_nb.session.live_session import LiveSession
     from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
@@ -70,12 +54,10 @@ class ScalableSession:
     >>> session.close()
     """
 
-    def __init__(self, loaded: LoadedManifest) -> None:
-        self.manifest = loaded
+    def __init__(self, spec: SessionSpec) -> None:
         self.paths: RunPaths | None = None
-        self._connection: Connection | None = None
-        self._batch_names: set[str] = set()
-        self._is_open = False
+        self._spec = spec
+        self._live_session: LiveSession | None = None
         #: What will end the session sooner than somebody means; empty where nothing is known.
         self.ends_with = ""
 
@@ -97,7 +79,7 @@ class ScalableSession:
         UnknownNameError
             When there is no such target.
         """
-        return cls(load_manifest(None if path is None else Path(path), target=target))
+        return cls(SessionSpec.from_yaml(path, target=target))
 
     @classmethod
     def attach(cls, run: str | None = None) -> Self:
@@ -115,16 +97,11 @@ class ScalableSession:
         """
         runs_dir = load_settings().runs_dir
         remove_stale_runs(runs_dir)
-        runs = [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]
-        for paths in runs:
-            connection_info = read_connection_info(paths)
-            if connection_info is not None and is_alive(connection_info):
-                target = connection_info["target"]
-                session = cls(load_resolved(paths.manifest_yaml, target=target))
-                session.paths = paths
-                _load_dask()
-                session._connect(connection_info, HostJob.of(paths))
-                session._batch_names.update(session.batches)
+        for paths in [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]:
+            info = read_connection_info(paths)
+            if info is not None and is_alive(info):
+                session = cls(SessionSpec.of_run(paths, info["target"]))
+                session._join(paths, info, HostJob.of(paths))
                 return session
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
         raise NoSessionError(
@@ -135,17 +112,19 @@ class ScalableSession:
     # --- start and end -----------------------------------------------------------
 
     @property
+    def manifest(self) -> LoadedManifest:
+        """The manifest, and where it came from."""
+        return self._spec.loaded
+
+    @property
     def target_name(self) -> str:
         """The target's name in the manifest."""
-        return self.manifest.target_name
+        return self._spec.target_name
 
     @property
     def settings(self) -> Settings:
         """The settings, with what the manifest says."""
-        return load_settings(
-            local_cache=self.manifest.manifest.project.local_cache,
-            linger_s=self.manifest.target.linger_s,
-        )
+        return self._spec.settings
 
     @property
     def run_id(self) -> str:
@@ -155,11 +134,11 @@ class ScalableSession:
     @property
     def is_live(self) -> bool:
         """Whether it was started and not closed."""
-        return self._is_open
+        return self._live_session is not None and self._live_session.is_open
 
     def plan(self) -> Plan:
         """What a start would ask for; touches nothing."""
-        return make_plan(self.manifest)
+        return self._spec.plan()
 
     def start(self, plan: Plan | None = None) -> ScalableClient:
         """Start the target and connect to it.
@@ -176,53 +155,33 @@ class ScalableSession:
         RunFolderError
             When the run folder cannot be made.
         """
-        if self._is_open:
+        if self.is_live:
             return self.client
-        where = self.manifest.target.host
-        self.ends_with = (find_lifetime_limit() or "") if where == "auto" else ""
+        is_auto = self._spec.target.host == "auto"
+        self.ends_with = (find_lifetime_limit() or "") if is_auto else ""
         settings = self.settings
         remove_stale_runs(settings.runs_dir)
-        project = self.manifest.manifest.project.name
-        self.paths = create_run(settings.runs_dir, project)
-        prepare_run(self.paths, self.manifest, settings.linger_s)
-        host = None
-        try:
-            host = self._begin_host(self.paths)
-            write_plan(self.paths, plan or self.plan())
+        self.paths = create_run(settings.runs_dir, self.manifest.manifest.project.name)
+        with launch_host(self._spec, self.paths, plan) as host:
             _load_dask()
-            connection_info = await_connection_info(self.paths, host, settings.start_timeout_s)
-            self._reach(connection_info, host)
-        except BaseException:
-            if host is not None:
-                host.end()
-            if read_state(self.paths.session_json).get("state") == HostState.ASKED_FOR:
-                self.paths.session_json.unlink(missing_ok=True)
-            raise
+            info = await_connection_info(self.paths, host, settings.start_timeout_s)
+            try:
+                self._join(self.paths, info, host)
+            except OSError as error:
+                raise StartError(
+                    f"the host of run {self.run_id} is up on {info['host']}, and cannot be "
+                    f"reached from here: {error}. `interface:` of the target names the network "
+                    f"that host, workers and this machine share; a firewall may be between them."
+                ) from error
         return self.client
-
-    def _reach(self, connection_info: dict[str, Any], host: HostHandle) -> None:
-        try:
-            self._connect(connection_info, host)
-        except OSError as error:
-            raise StartError(
-                f"the host of run {self.run_id} is up on {connection_info['host']}, and cannot be "
-                f"reached from here: {error}. `interface:` of the target names the network that "
-                f"host, workers and this machine share; a firewall may be between them."
-            ) from error
-
-    def _begin_host(self, paths: RunPaths) -> HostHandle:
-        if self.manifest.target.host == "job":
-            return submit_host(paths, self.manifest)
-        return SpawnedHost(paths)
 
     def close(self) -> None:
         """End the host and its workers; closing twice is harmless."""
-        if not self._is_open:
+        if not self.is_live:
             return
-        self._is_open = False
         if self in _live:
             _live.remove(self)
-        self._linked.close()
+        self._connected.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -254,85 +213,52 @@ class ScalableSession:
         ...     await client.submit(sum, [1, 2, 3])
         6
         """
-        self.check_alive()
-        return self._linked.new_client(**{"set_as_default": False, **options})
+        return self._connected.connect(**options)
 
-    def _connect(self, connection_info: dict[str, Any], host: HostHandle | None) -> None:
-        from scalable_nb.session.batches import Batches
+    def _join(self, paths: RunPaths, info: dict[str, Any], host: HostHandle | None) -> None:
+        from scalable_nb.session.live_session import open_connection
 
-        assert self.paths is not None
-        self._connection = Connection(self, self.paths, connection_info, host)
-        self._connection.open()
-        self._batches = Batches(self)
-        self._is_open = True
+        self.paths = paths
+        self._live_session = open_connection(self._spec, paths, info, host, handle=self)
         _live.append(self)
         if self.manifest.discovered:
             logger.warning("chosen without a manifest: %s", self.manifest.discovered)
 
     @property
-    def _linked(self) -> Connection:
-        if self._connection is None:
+    def _connected(self) -> LiveSession:
+        if self._live_session is None:
             raise NoSessionError("the session was not started; `session.start()` starts it")
-        return self._connection
+        return self._live_session
 
     @property
     def client(self) -> ScalableClient:
         """What tasks are submitted with."""
-        return self._linked.client
+        return self._connected.client
 
     @property
     def mirror(self) -> Mirror:
         """The ledger, as far as this kernel has heard."""
-        return self._linked.mirror
-
-    @property
-    def call_log(self) -> CallLogWriter:
-        """Where this kernel writes its calls down."""
-        return self._linked.call_log
+        return self._connected.mirror
 
     # --- what goes on --------------------------------------------------------------
 
     @property
     def worker_threads(self) -> int:
         """Slots of one worker."""
-        return self.plan().threads_per_worker
+        return self._spec.worker_threads
 
     @property
     def dashboard_link(self) -> str:
         """Dask's dashboard for a browser, under a prefix that only this user can read."""
-        link = str(self._connection_info.get("dashboard", ""))
-        return browser_link(link) if is_here(self._connection_info) else link
-
-    @property
-    def _connection_info(self) -> dict[str, Any]:
-        return self._connection.connection_info if self._connection is not None else {}
+        return self._live_session.dashboard_link if self._live_session else ""
 
     def status(self) -> SessionStatus:
         """Workers and tasks as the host sees them now."""
-        self.check_alive()
-        assert self.paths is not None
-        reply = self.client.host_api.status()
-        return SessionStatus(
-            run_id=self.run_id,
-            target=self.target_name,
-            state="running",
-            host_pid=self._connection_info["pid"],
-            workers=[worker.to_wire() for worker in reply.workers],
-            counts=reply.counts,
-            dashboard_link=self.dashboard_link,
-            folder=self.paths.folder,
-            started_at=self._connection_info["started_at"],
-            notices=list(reply.notices),
-            pauses=list(reply.pauses),
-            jobs=list(reply.jobs),
-            core_hours=self._linked.core_hours(),
-            host=self._connection_info["host"],
-            host_job=reply.host_job,
-        )
+        return self._connected.status()
 
     def failures(self) -> list[FailureRow]:
         """All failed attempts of the run so far, oldest first."""
-        return self.journals()[0]
+        return self._connected.failures()
 
     def attempts(self, task_id: str) -> list[AttemptRow]:
         """All attempts of a task so far, oldest first, the one that is running included.
@@ -342,24 +268,15 @@ class ScalableSession:
         task_id : str
             The task's key as text, as in the journal.
         """
-        return self._linked.attempts(task_id, is_open=self._is_open)
+        return self._connected.attempts(task_id)
 
     def journals(self) -> tuple[list[Any], list[Any]]:
         """Failed attempts and ended tasks, brought up to date by a host that is alive."""
-        return self._linked.journals(is_open=self._is_open)
+        return self._connected.journals()
 
     def tasks(self) -> FutureList:
         """All tasks of the run that this kernel still holds, in the order of their submission."""
-        from distributed import Future
-
-        from scalable_nb.client.futures import FutureList
-
-        self.check_alive()
-        self.mirror.refresh()
-        held = self.client.held_keys()
-        with self.mirror.lock:
-            keys = [held[text] for text in self.mirror.ledger.keys if text in held]
-        return FutureList(Future(key, self.client) for key in keys)
+        return self._connected.tasks()
 
     @property
     def batches(self) -> Batches:
@@ -367,27 +284,14 @@ class ScalableSession:
 
         ``session.batches["sweep"]`` is what ``client.map(..., name="sweep")`` gave, in order.
         """
-        self.check_alive()
-        return self._batches
+        return self._connected.batches
 
     def unfinished(self) -> dict[str, Counter[str]]:
         """The batches with tasks that are not done, and how many are in which state.
 
         Tasks of single ``submit`` calls belong to the batch ``""``.
         """
-        from scalable_nb.telemetry.rows import TaskState
-
-        self.check_alive()
-        self.mirror.refresh()
-        found: dict[str, Counter[str]] = {}
-        with self.mirror.lock:
-            ledger = self.mirror.ledger
-            pairs = Counter(zip(ledger.columns["batch"], ledger.columns["state"], strict=True))
-            for (batch, state), count in sorted(pairs.items()):
-                if not TaskState(state).is_final:
-                    states = found.setdefault(ledger.strings[batch], Counter())
-                    states[TaskState(state).label] += count
-        return found
+        return self._connected.batch_control.unfinished()
 
     def resume(self, *batches: str) -> int:
         """Let paused batches go on although their tasks failed alike; all where none is named.
@@ -402,8 +306,7 @@ class ScalableSession:
         UnknownNameError
             When no batch of this name has tasks that are not done.
         """
-        self._check_batches(batches)
-        return self.client.host_api.resume_batches(batches or None)
+        return self._connected.batch_control.resume(batches)
 
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         """Cancel what is not done of some batches, of all where none is named.
@@ -426,8 +329,7 @@ class ScalableSession:
         UnknownNameError
             When no batch of this name has tasks that are not done.
         """
-        self._check_batches(batches)
-        return self.client.host_api.cancel_batches(batches or None, only_paused=only_paused)
+        return self._connected.batch_control.cancel(batches, only_paused=only_paused)
 
     # --- workers -------------------------------------------------------------------
 
@@ -451,9 +353,7 @@ class ScalableSession:
         ------
         UnknownNameError, ScalingError
         """
-        self._check_workers(n=n)
-        self._check_component(component, f"session.scale({n})")
-        return self.client.host_api.scale(n, component)
+        return self._connected.worker_control.scale(n, component)
 
     def adapt(
         self, minimum: int = 0, maximum: int | None = None, component: str | None = None
@@ -478,58 +378,17 @@ class ScalableSession:
         ------
         UnknownNameError, ScalingError
         """
-        maximum = maximum if maximum is not None else max(self.plan().workers, minimum, 1)
-        self._check_workers(minimum=minimum, maximum=maximum)
-        if minimum > maximum or maximum < 1:
-            raise ScalingError(
-                f"minimum={minimum}, maximum={maximum}: expected 0 <= minimum <= maximum and at "
-                "least one worker; e.g. session.adapt(minimum=0, maximum=10)"
-            )
-        self._check_component(component, f"session.adapt({minimum}, {maximum})")
-        return self.client.host_api.adapt(minimum, maximum, component)
-
-    def _check_workers(self, **numbers: object) -> None:
-        self.check_alive()
-        for name, value in numbers.items():
-            if type(value) is not int or value < 0:
-                raise ScalingError(
-                    f"{name}={value!r} is not a number of workers; expected a whole number, "
-                    f"0 or more, e.g. {name}=4"
-                )
-
-    def _check_component(self, component: str | None, instead: str) -> None:
-        if component is None:
-            return
-        if component not in self.manifest.manifest.components:
-            raise UnknownNameError("component", component, self.manifest.manifest.components)
-        if self.manifest.target.provider == "local":
-            raise ScalingError(
-                f"component={component!r}: on the local target {self.target_name!r} all components "
-                f"share the workers; say `{instead}`"
-            )
-
-    def _check_batches(self, batches: Collection[str]) -> None:
-        known = self.unfinished()
-        for name in batches:
-            if name not in known:
-                raise UnknownNameError("unfinished batch", name, filter(None, known))
+        return self._connected.worker_control.adapt(minimum, maximum, component)
 
     def name_batch(self, name: str | None, default: str) -> str:
         """A name for a batch that no other batch of this session has."""
-        if name is not None:
-            self._batch_names.add(name)
-            return name
-        number = 1
-        while (candidate := default if number == 1 else f"{default}-{number}") in self._batch_names:
-            number += 1
-        self._batch_names.add(candidate)
-        return candidate
+        return self._connected.batch_control.name_batch(name, default)
 
     # --- the host's health ---------------------------------------------------------
 
     def is_host_alive(self) -> bool:
         """Whether the host is there for us: not dead, nor about to end."""
-        return self._connection is not None and self._connection.is_host_alive()
+        return self._live_session is not None and self._live_session.is_host_alive()
 
     def check_alive(self, *, seen_within_s: float = 0.0) -> None:
         """Raise where the session cannot take work.
@@ -546,19 +405,10 @@ class ScalableSession:
         HostDiedError
             When its host is gone.
         """
-        linked = self._linked
-        if not self._is_open:
-            raise NoSessionError(f"the session {self.run_id} was closed; start a new one")
-        is_closed = linked.client.status == "closed"
-        if is_closed or not linked.is_host_alive(seen_within_s=seen_within_s):
-            raise HostDiedError(self.death_message())
-
-    def death_message(self) -> str:
-        """What to say of a host that died."""
-        return self._linked.death_message()
+        self._connected.check_alive(seen_within_s=seen_within_s)
 
     def __repr__(self) -> str:
-        state = "running" if self._is_open else ("closed" if self._connection else "not started")
+        state = "running" if self.is_live else ("closed" if self._live_session else "not started")
         return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
 
 
@@ -566,7 +416,7 @@ def _load_dask() -> None:
     from scalable_nb.dask_adapter import compatibility
 
     compatibility.check()  # first: the client's modules import what may be missing
-    importlib.import_module("scalable_nb.client.client")
+    importlib.import_module("scalable_nb.session.live_session")
 
 
 def live_sessions() -> list[ScalableSession]:

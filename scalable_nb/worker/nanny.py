@@ -161,7 +161,7 @@ class ScalableNanny(NannyHooks):
         """
         limit_bytes = self.memory_manager.memory_limit
         report = self._exit_report(ExitCause.TERMINATED, memory_limit_bytes=limit_bytes)
-        reply = await self._send_to_scheduler(
+        reply = await self._call_scheduler(
             Operation.WORKER_LEAVES,
             lambda worker: WorkerExited(worker, report),
             _ANNOUNCE_TIMEOUT_S,
@@ -170,11 +170,9 @@ class ScalableNanny(NannyHooks):
 
     async def hand_over(self) -> None:
         """Have the results of the worker moved to others, as far as there are others."""
-        await self._send_to_scheduler(
-            Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S
-        )
+        await self._call_scheduler(Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S)
 
-    async def _send_to_scheduler(
+    async def _call_scheduler(
         self, operation: Operation, message_of: Callable[[str], Message], timeout_s: float
     ) -> Any:
         owner = read_owner(self._registry)

@@ -52,7 +52,7 @@ const bytesOf = (text) => {
 };
 
 class StubModel {
-  traits = { title: "", status: "live", problem: "", can_ask: true,
+  traits = { title: "", status: "live", problem: "", has_controls: true,
     actions: ["retry_now", "give_up", "cancel", "resubmit", "reproduce"],
     form: "table", pauses: [],
     snapshot: bytesOf("") };

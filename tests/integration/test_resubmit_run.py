@@ -122,9 +122,9 @@ def test_corrected_code_and_other_terms(
 TORN = """
     import os
     from scalable_nb import resubmit
-    from scalable_nb.client.client import ScalableClient
+    from scalable_nb.client.submitter import Submitter
 
-    sent, send = [], ScalableClient.submit_packed
+    sent, send = [], Submitter.submit_packed
 
     def die_at_the_second(*args):
         if sent:
@@ -132,7 +132,7 @@ TORN = """
         sent.append(args)
         return send(*args)
 
-    ScalableClient.submit_packed = die_at_the_second
+    Submitter.submit_packed = die_at_the_second
     resubmit(run="last")
 """
 

@@ -169,15 +169,15 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     """The error carries the last lines of the host's log, and the host is gone."""
     # A certificate folder that cannot be made: something else has its name.
-    import scalable_nb.session.session as session_module
+    from scalable_nb.session import host_launcher
 
-    prepare = session_module.prepare_run
+    prepare = host_launcher.prepare_run
 
     def prepare_badly(paths: object, *args: object) -> None:
         prepare(paths, *args)  # type: ignore[arg-type]
         paths.tls.write_text("in the way")  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(session_module, "prepare_run", prepare_badly)
+    monkeypatch.setattr(host_launcher, "prepare_run", prepare_badly)
     session = ScalableSession.from_yaml()
     with pytest.raises(errors.StartError, match=r"(?s)exit code 1\. .* RunFolderError"):
         session.start()

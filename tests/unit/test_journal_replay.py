@@ -103,6 +103,10 @@ def test_the_notebook_shows_the_table_of_the_last_run(
     table: Any = shell.run_cell("%scalable tasks --last").result
     try:
         assert repr(table).startswith(f"{folder.name}: 2 tasks, 100 % done")
-        assert (table.status, table.can_ask, table.actions) == ("finished", True, ["reproduce"])
+        assert (table.status, table.has_controls, table.actions) == (
+            "finished",
+            True,
+            ["reproduce"],
+        )
     finally:
         table.close()

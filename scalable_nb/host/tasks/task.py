@@ -30,6 +30,8 @@ class TaskBatch:
         Whether the ledger has the tasks already: stored results had answered them.
     previews : dict
         Key -> arguments as text, of tasks that have not arrived yet.
+    is_async : bool
+        Whether the function is a coroutine function.
     terms : PolicyTerms or None
         Those of the first task that arrived.
     breaker : CircuitBreaker or None
@@ -42,6 +44,7 @@ class TaskBatch:
     component: str = ""
     tag: str = ""
     is_known: bool = False
+    is_async: bool = False
     previews: dict[Any, str] = field(default_factory=dict)
     terms: PolicyTerms | None = None
     breaker: CircuitBreaker | None = None
@@ -57,6 +60,7 @@ class TaskBatch:
             component=message.component,
             tag=message.tag,
             is_known=message.is_known,
+            is_async=message.is_async,
             previews=dict(zip(message.keys, message.previews, strict=True)),
         )
 

@@ -95,7 +95,7 @@ class TaskTable(anywidget.AnyWidget):
         What went wrong in a callback, shown under the table. Written by Python.
     form : str
         Written by Python.
-    can_ask : bool
+    has_controls : bool
         Whether attempts can be asked for. Written by Python.
     actions : list of str
         What can be done with tasks; see `Controls`. Written by Python.
@@ -113,7 +113,7 @@ class TaskTable(anywidget.AnyWidget):
     status = traitlets.Unicode("live").tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
     form = traitlets.Unicode("table").tag(sync=True)
-    can_ask = traitlets.Bool(False).tag(sync=True)
+    has_controls = traitlets.Bool(False).tag(sync=True)
     actions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     pauses = traitlets.List(traitlets.Dict()).tag(sync=True)
     snapshot = traitlets.Bytes(b"").tag(sync=True, to_json=lambda _, self: self._make_snapshot())
@@ -150,7 +150,7 @@ class TaskTable(anywidget.AnyWidget):
         super().__init__(
             title=title,
             form=form,
-            can_ask=controls is not None,
+            has_controls=controls is not None,
             actions=[] if controls is None else list(controls.actions),
             status=mirror.status,
         )

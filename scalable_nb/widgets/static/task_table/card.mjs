@@ -122,7 +122,7 @@ export class Card {
     const { store, feed } = this.context;
     const { attempt, error } = store.columns;
     if (!error[row] && !attempt[row]) return this.#say("No attempt has begun.", `${row}:none`);
-    if (!feed.model.get("can_ask") || store.isSaved) {
+    if (!feed.model.get("has_controls") || store.isSaved) {
       return this.#say("The attempts of a task are not at hand in this view.", `${row}:cannot`);
     }
     const asked = feed.attempts(row);

@@ -41,7 +41,7 @@ const RESYNC_EVERY_MS = 5000;
 /** The kernel stops sending when it has not heard this for a while (viewers.py). */
 const WATCH_EVERY_MS = 20_000;
 
-const TRAITS = ["status", "problem", "title", "can_ask", "actions", "pauses"];
+const TRAITS = ["status", "problem", "title", "has_controls", "actions", "pauses"];
 
 /** Keeps the store in step with the kernel, for all views of one model. */
 export class Feed {
