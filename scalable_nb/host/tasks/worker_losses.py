@@ -45,7 +45,7 @@ _LOSSES: Final = {
     ExitCause.EXIT: WorkerLossCause.CRASH,
     ExitCause.TERMINATED: WorkerLossCause.SCANCEL,
     ExitCause.INPUT: WorkerLossCause.NEIGHBOUR,
-    ExitCause.RECALLED: WorkerLossCause.NEIGHBOUR,
+    ExitCause.REVOKED: WorkerLossCause.NEIGHBOUR,
 }
 
 _WORDS: Final = {
@@ -53,7 +53,7 @@ _WORDS: Final = {
     ExitCause.CUT: "the connection between the worker and the scheduler broke",
     ExitCause.TERMINATED: "the batch system ended the worker's job",
     ExitCause.INPUT: "one of its inputs was lost with another worker, and Dask took it back",
-    ExitCause.RECALLED: "Dask took it back",
+    ExitCause.REVOKED: "Dask took it back",
 }
 
 
