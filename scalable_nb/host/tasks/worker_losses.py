@@ -89,8 +89,8 @@ async def _unless_broken(notification: Awaitable[Any]) -> None:
 class JobLossSource(Protocol):
     """What is known of the batch jobs of workers; see `JobLosses`."""
 
-    def on_added(self, worker: str, name: object) -> str | None:
-        """Note the job of a new worker and return its id, where it is in one."""
+    def on_added(self, worker: str, name: object) -> Callable[[], str | None] | None:
+        """Note the job of a new worker; return what gives the job's id, which may come later."""
 
     def must_wait(
         self,
@@ -150,8 +150,10 @@ class WorkerLosses:
         self._reports: dict[str, ExitReport] = {}
         self._nannies: dict[str, str] = {}
 
-    def on_added(self, worker: str, name: object, nanny: str | None) -> str | None:
-        """Note a new worker and its nanny; return the id of its batch job, if it is in one."""
+    def on_added(
+        self, worker: str, name: object, nanny: str | None
+    ) -> Callable[[], str | None] | None:
+        """Note a new worker and its nanny; return what gives the id of its batch job, if any."""
         if nanny:
             self._nannies[worker] = nanny
         return self._jobs.on_added(worker, name) if self._jobs is not None else None
