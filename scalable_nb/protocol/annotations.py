@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Final, Self
 
-from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.errors import ProtocolError
+from scalable_nb.faults.decision import TERM_NAMES, PolicyTerms
 
 #: The annotation that marks tasks of `submit` and `map`.
 ANNOTATION: Final = "scalable"
 
 #: Entries that say how results are stored, which a resubmission does not change.
 STORAGE_ENTRIES: Final = ("store", "recompute", "keep_limit", "compress")
+
+#: Entries that may be changed for a task that runs again: its terms, and its component.
+CHANGEABLE_ENTRIES: Final = TERM_NAMES | {"component"}
+
+# Exact types, so that True is no size. A flag of an older run may be the number that was given.
+_ENTRY_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "batch": (str,),
+    "store": (str,),
+    "recompute": (bool, int, NoneType),
+    "keep_limit": (int, NoneType),
+    "compress": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +61,7 @@ class TaskAnnotation:
         if self.store:
             values["store"] = self.store
         if self.recompute is not None:
-            values["recompute"] = self.recompute
+            values["recompute"] = bool(self.recompute)
         if self.limit_bytes is not None:
             values["keep_limit"] = self.limit_bytes
         if self.compress:
@@ -61,8 +75,18 @@ class TaskAnnotation:
         Raises
         ------
         PolicyError
-            If a value makes no sense.
+            If a value of the policy makes no sense.
+        ProtocolError
+            If another value is of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise ProtocolError(f"{cls.__name__} is {values!r:.80}; expected a mapping")
+        for name in values.keys() & _ENTRY_TYPES.keys():
+            if type(values[name]) not in _ENTRY_TYPES[name]:
+                raise ProtocolError(
+                    f"{cls.__name__}: {name} is a {type(values[name]).__name__}, "
+                    f"{values[name]!r:.80}; expected {_ENTRY_TYPES[name][0].__name__}"
+                )
         return cls(
             terms=PolicyTerms.from_wire(values),
             batch_id=values.get("batch", ""),

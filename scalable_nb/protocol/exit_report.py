@@ -22,7 +22,7 @@ class ExitCause(StrEnum):
     TERMINATED = "terminated"  # by the batch system
     EXIT = "exit"  # by itself, or by a signal from elsewhere
     INPUT = "input"  # taken back: an input was lost with another worker
-    RECALLED = "recalled"  # taken back for another reason
+    REVOKED = "recalled"  # taken back for another reason
 
     @property
     def is_memory(self) -> bool:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scalable_nb.errors import ProtocolError
 from scalable_nb.faults.circuit_breaker import Pause
+from scalable_nb.protocol.annotations import CHANGEABLE_ENTRIES, TaskAnnotation
 from scalable_nb.protocol.exit_report import ExitReport, Span
 from scalable_nb.protocol.wire import Message
 
@@ -47,6 +49,13 @@ class BatchMessage(Message):
     previews: tuple[str, ...] = ()
     is_known: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.keys) != len(self.previews):
+            raise ProtocolError(
+                f"BatchMessage has {len(self.keys)} keys and {len(self.previews)} previews; "
+                "expected one preview for each key"
+            )
+
     def with_previews(self, previews: Mapping[Any, str], *, is_known: bool = False) -> BatchMessage:
         """Return the message that announces these tasks of the batch."""
         return replace(
@@ -71,6 +80,13 @@ class AnsweredCalls(Message):
     batch: BatchMessage
     result_keys: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if not self.result_keys or len(self.result_keys) != len(self.batch.keys):
+            raise ProtocolError(
+                f"AnsweredCalls has {len(self.batch.keys)} keys and {len(self.result_keys)} "
+                "result keys; expected one result key for each key, and at least one"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ReopenedTasks(Message):
@@ -80,11 +96,15 @@ class ReopenedTasks(Message):
     ----------
     keys : tuple
     annotation : dict
-        The new terms, as in `TaskAnnotation.to_wire`.
+        The new terms, as in `TaskAnnotation.to_wire`. Checked, but not decoded: the tasks get it
+        as it is.
     """
 
     keys: tuple[Any, ...]
     annotation: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        TaskAnnotation.from_wire(self.annotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +137,8 @@ class ResubmitRequest(Message):
     ----------
     keys : tuple
     changes : dict
-        Entries of `TaskAnnotation.to_wire` that replace those of the tasks.
+        Values that replace those of the tasks: of `PolicyTerms.to_wire`, and ``component``. Not
+        a `PolicyTerms`: entries that are missing stay, and a value may be changed to the default.
     named : tuple
         Keys of tasks that run again although they are not idempotent.
     dry_run : bool
@@ -128,6 +149,18 @@ class ResubmitRequest(Message):
     changes: dict[str, Any]
     named: tuple[Any, ...]
     dry_run: bool
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.changes.keys() - CHANGEABLE_ENTRIES)
+        if unknown:
+            raise ProtocolError(
+                f"ResubmitRequest.changes has {unknown}; expected {sorted(CHANGEABLE_ENTRIES)}"
+            )
+        if not isinstance(self.changes.get("component", ""), str):
+            raise ProtocolError(
+                f"ResubmitRequest.changes: component is {self.changes['component']!r:.80}; "
+                "expected str"
+            )
 
 
 @dataclass(frozen=True, slots=True)
