@@ -18,9 +18,9 @@ from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import (
     HostHandle,
     await_connection_info,
-    find_lifetime_limit,
     launch_host,
 )
+from scalable_nb.session.host_lifetime import find_lifetime_limit
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus
