@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
 from scalable_nb.errors import BatchCommandError
-from scalable_nb.manifest.job_options import job_class
+from scalable_nb.manifest.job_options import BATCH_SYSTEMS, job_class
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import read_rows
 
@@ -33,16 +33,6 @@ _TIMEOUT_S: Final = 30.0
 #: Seconds between two questions: twice as many after each that brought nothing new.
 FIRST_SPACING_S: Final = 2.0
 LONGEST_SPACING_S: Final = 30.0
-
-#: What tells a person why a job waits, by system.
-_STATUS_COMMANDS: Final = {
-    "HTCONDOR": "condor_q -better-analyze",
-    "LSF": "bjobs -l",
-    "MOAB": "checkjob -v",
-    "OAR": "oarstat -f -j",
-    "PBS": "qstat -f",
-    "SGE": "qstat -j",
-}
 
 
 class Queue:
@@ -66,7 +56,8 @@ class Queue:
 
     def advice(self, job_id: str) -> str:
         """Where a person finds why a job waits; empty where that is said unasked."""
-        return f"`{_STATUS_COMMANDS[self.system]} {job_id}` says why it waits."
+        command = BATCH_SYSTEMS[self.system.lower()].status_command
+        return f"`{command} {job_id}` says why it waits."
 
     async def look(self) -> None:
         """Ask for the states of all jobs, where it is time to."""

@@ -57,7 +57,7 @@ class RecordedBatch:
     placing : dict
         Workers, resources and priority, as for Dask.
     identity : str
-        Digest of what the function is, see `cache.identity`; empty where it has none.
+        Digest of the function, see `cache.hashing.function_identity`; empty if it has none.
     at : float
         Time of the submission, seconds since the epoch.
     """

@@ -23,6 +23,7 @@ from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
 from scalable_nb.manifest.schema import Manifest
+from scalable_nb.protocol.annotations import TaskAnnotation
 from scalable_nb.protocol.messages import BatchMessage
 
 #: Results of a batch with a name are stored in the run folder up to this size, each.
@@ -114,33 +115,35 @@ class CallOptions:
         if policy is not None and policy.rules:
             terms = replace(terms, code=_pack_rules(policy))
         cacheable = func if isinstance(func, CacheableFunction) else None
-        wire = terms.to_wire()
+        annotation = TaskAnnotation(terms)
         call_keys, is_stored = None, False
         if cacheable is not None:
             call_keys = cacheable.call_keys()
-            wire["store"] = str(cacheable.cache_spec.store or context.cache_dir)
-            wire["recompute"] = cacheable.cache_spec.recompute or refresh
+            annotation = replace(
+                annotation,
+                store=str(cacheable.cache_spec.store or context.cache_dir),
+                recompute=cacheable.cache_spec.recompute or refresh,
+            )
         elif entry is not None and entry.cache:
             call_keys = CallKeys(func, version=entry.version)
-            wire["store"] = str(context.cache_dir)
-            wire["recompute"] = refresh
+            annotation = replace(annotation, store=str(context.cache_dir), recompute=refresh)
         else:
             is_stored = terms.idempotent and (
                 is_named or (entry is not None and entry.keep_results)
             )
             if is_stored or not terms.idempotent:
-                wire["store"] = str(context.results_dir)
+                annotation = replace(annotation, store=str(context.results_dir))
             if is_stored and not (entry is not None and entry.keep_results):
-                wire["keep_limit"] = STORED_WITH_A_NAME_BYTES
+                annotation = replace(annotation, limit_bytes=STORED_WITH_A_NAME_BYTES)
         if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
-            wire["compress"] = True
+            annotation = replace(annotation, compress=True)
         return cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,
             task=task or "",
             component=component,
             tag=tag or "",
-            wire=wire,
+            wire=annotation.to_wire(),
             resources=_resources(n, context),
             call_keys=call_keys,
             is_stored_by_submission=is_stored,

@@ -180,7 +180,7 @@ class SchedulerAdapter:
         Dask does it after each message of a worker, but not when a task goes to ``no-worker``.
         """
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5361
-        self._scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=_stimulus("hold"))
+        self._scheduler.stimulus_queue_slots_maybe_opened(stimulus_id=_stimulus("park"))
 
     def resources_of(self, key: Any) -> dict[str, float] | None:
         """Return the resources that a task requires of its worker."""

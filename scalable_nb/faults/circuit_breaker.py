@@ -46,8 +46,8 @@ class CircuitBreaker:
 
     Examples
     --------
-    >>> brake = Brake(2)
-    >>> brake.fail("a"), brake.fail("b"), brake.fail("b")
+    >>> breaker = CircuitBreaker(2)
+    >>> breaker.fail("a"), breaker.fail("b"), breaker.fail("b")
     (False, False, True)
     """
 

@@ -258,3 +258,6 @@ def _flat(terms: PolicyTerms) -> dict[str, Any]:
 
 
 _DEFAULTS: Final = _flat(PolicyTerms())
+
+#: Names of the values of `PolicyTerms.to_wire`.
+TERM_NAMES: Final = frozenset(_DEFAULTS)

@@ -12,18 +12,10 @@ import psutil
 
 from scalable_nb.batch_system.job_queue import Queue
 from scalable_nb.batch_system.walltime import ends_early_s, walltime_s
-from scalable_nb.manifest.job_options import configured, host_keywords
+from scalable_nb.manifest.job_options import BATCH_SYSTEMS, configured, host_keywords
 from scalable_nb.manifest.schema import Target
 
 #: Where a job finds its own id.
-_ID_VARIABLES = {
-    "slurm": "SLURM_JOB_ID",
-    "pbs": "PBS_JOBID",
-    "lsf": "LSB_JOBID",
-    "sge": "JOB_ID",
-    "oar": "OAR_JOB_ID",
-    "moab": "MOAB_JOBID",
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class HostAllocation:
         """The job of a host that was started as one."""
         asked = host_keywords(target).get("walltime") or configured(target, "walltime")
         return cls(
-            environ.get(_ID_VARIABLES.get(target.provider, ""), ""),
+            environ.get(BATCH_SYSTEMS[target.provider].id_variable, ""),
             queue,
             walltime_s(target.provider, asked),
             psutil.Process().create_time(),

@@ -83,7 +83,7 @@ class ConfigSources:
         return any(document.has(path) for document in self.documents)
 
     def line(self, path: KeyPath) -> int:
-        """The line of the deepest part of ``path``, in the file that `file_of` gives."""
+        """The line of the deepest part of ``path``, in the file that `_file_of` returns."""
         return self._document_of(path).line(path)
 
     def origin(self, given: KeyPath, path: KeyPath) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,14 +26,40 @@ from scalable_nb.settings import load_settings
 if TYPE_CHECKING:
     from dask_jobqueue.core import Job, JobQueueCluster
 
-_CLUSTERS: Final = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "lsf": "LSFCluster",
-    "sge": "SGECluster",
-    "htcondor": "HTCondorCluster",
-    "oar": "OARCluster",
-    "moab": "MoabCluster",
+
+@dataclass(frozen=True)
+class BatchSystem:
+    """What is specific to a batch system that dask-jobqueue supports.
+
+    Attributes
+    ----------
+    label : str
+        Its name in messages.
+    cluster_class : str
+        dask-jobqueue's class.
+    id_variable : str
+        Environment variable with the id of the job that a process is in; empty if none is set.
+    status_command : str
+        Shows why a job waits; empty if its queue is queried.
+    """
+
+    label: str
+    cluster_class: str
+    id_variable: str = ""
+    status_command: str = ""
+
+
+#: Batch systems by `schema.Provider`.
+BATCH_SYSTEMS: Final[dict[str, BatchSystem]] = {
+    "slurm": BatchSystem("Slurm", "SLURMCluster", "SLURM_JOB_ID"),
+    "pbs": BatchSystem("PBS", "PBSCluster", "PBS_JOBID", "qstat -f"),
+    "lsf": BatchSystem("LSF", "LSFCluster", "LSB_JOBID", "bjobs -l"),
+    "sge": BatchSystem("Grid Engine", "SGECluster", "JOB_ID", "qstat -j"),
+    "htcondor": BatchSystem(
+        "HTCondor", "HTCondorCluster", status_command="condor_q -better-analyze"
+    ),
+    "oar": BatchSystem("OAR", "OARCluster", "OAR_JOB_ID", "oarstat -f -j"),
+    "moab": BatchSystem("Moab", "MoabCluster", "MOAB_JOBID", "checkjob -v"),
 }
 
 #: Keywords that the session fills in, or that dask-jobqueue itself refuses.
@@ -73,7 +100,7 @@ _ANY_FOLDER: Final = "/./././././././."
 
 def cluster_class(provider: str) -> type[JobQueueCluster]:
     """dask-jobqueue's cluster class of a provider."""
-    cls: type[JobQueueCluster] = getattr(_dask_jobqueue(), _CLUSTERS[provider])
+    cls: type[JobQueueCluster] = getattr(_dask_jobqueue(), BATCH_SYSTEMS[provider].cluster_class)
     return cls
 
 

@@ -1,23 +1,37 @@
-"""What the tasks of a session carry in Dask's annotations, and in the call log."""
+"""The data of a task in Dask's annotations and in the call log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Final, Self
 
-from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.errors import ProtocolError
+from scalable_nb.faults.decision import TERM_NAMES, PolicyTerms
 
-#: The annotation that marks a task as one of ours.
+#: The annotation that marks tasks of `submit` and `map`.
 ANNOTATION: Final = "scalable"
 
 #: Entries that say how results are stored, which a resubmission does not change.
 STORAGE_ENTRIES: Final = ("store", "recompute", "keep_limit", "compress")
 
+#: Entries that may be changed for a task that runs again: its terms, and its component.
+CHANGEABLE_ENTRIES: Final = TERM_NAMES | {"component"}
+
+# Exact types, so that True is no size. A flag of an older run may be the number that was given.
+_ENTRY_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "batch": (str,),
+    "store": (str,),
+    "recompute": (bool, int, NoneType),
+    "keep_limit": (int, NoneType),
+    "compress": (bool,),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskAnnotation:
-    """What host and workers know of a task beforehand.
+    """The settings of a task that host and workers use.
 
     Attributes
     ----------
@@ -25,8 +39,9 @@ class TaskAnnotation:
     batch_id : str
     store : str
         Folder of the stored results; empty if results are not stored.
-    recompute : bool
-        Whether a stored result is passed over, and replaced.
+    recompute : bool or None
+        Whether a stored result is passed over, and replaced; None if only this submission uses
+        its results.
     limit_bytes : int or None
         Size up to which the result is stored; None: any.
     compress : bool
@@ -36,7 +51,7 @@ class TaskAnnotation:
     terms: PolicyTerms = field(default_factory=PolicyTerms)
     batch_id: str = ""
     store: str = ""
-    recompute: bool = False
+    recompute: bool | None = None
     limit_bytes: int | None = None
     compress: bool = False
 
@@ -45,8 +60,8 @@ class TaskAnnotation:
         values = self.terms.to_wire()
         if self.store:
             values["store"] = self.store
-        if self.recompute:
-            values["recompute"] = True
+        if self.recompute is not None:
+            values["recompute"] = bool(self.recompute)
         if self.limit_bytes is not None:
             values["keep_limit"] = self.limit_bytes
         if self.compress:
@@ -60,13 +75,23 @@ class TaskAnnotation:
         Raises
         ------
         PolicyError
-            If a value makes no sense.
+            If a value of the policy makes no sense.
+        ProtocolError
+            If another value is of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise ProtocolError(f"{cls.__name__} is {values!r:.80}; expected a mapping")
+        for name in values.keys() & _ENTRY_TYPES.keys():
+            if type(values[name]) not in _ENTRY_TYPES[name]:
+                raise ProtocolError(
+                    f"{cls.__name__}: {name} is a {type(values[name]).__name__}, "
+                    f"{values[name]!r:.80}; expected {_ENTRY_TYPES[name][0].__name__}"
+                )
         return cls(
             terms=PolicyTerms.from_wire(values),
             batch_id=values.get("batch", ""),
             store=values.get("store", ""),
-            recompute=values.get("recompute", False),
+            recompute=values.get("recompute"),
             limit_bytes=values.get("keep_limit"),
             compress=values.get("compress", False),
         )

@@ -33,13 +33,13 @@ class Call:
     arguments : bytes
         The pickled ``(args, kwargs)``; futures among them are numbers of inputs.
     result_key : str
-        Under which the result is kept, and looked for before the call; empty where it is not.
+        Key under which the result is stored, and looked up before the call; empty if it is not.
     buffers : tuple of bytes
         Large arrays and the like among the arguments, apart from the rest; what several calls
         of a batch share is one object.
     about : bytes
-        What is to be remembered of the function beside a kept result, as JSON; empty where
-        results are not kept by what was called.
+        What is stored of the function next to its result, as JSON; empty if results are not
+        stored by what was called.
     """
 
     # Dask logs the representation of tasks that fail.
@@ -65,7 +65,7 @@ class Call:
 
 
 def result_key_of(run_spec: Any) -> str:
-    """Under which the result of a task of ours is kept; empty where it is not.
+    """Return the key under which a task's result is stored; empty if it is not.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class _ArgumentsUnpickler(pickle.Unpickler):
 
 
 def registered_name(key: Any) -> str:
-    """How a key is noted; by its digest where it is long, or no text for a file."""
+    """Return the name of a key in the attempt registry: a digest if it is long or no text."""
     text = key_text(key)
     encoded = text.encode(errors="backslashreplace")
     if len(encoded) <= REGISTERED_NAME_BYTES and len(encoded.decode()) == len(text):

@@ -1,4 +1,4 @@
-"""How a worker process ended, as its nanny reports it."""
+"""The end of a worker process, as its nanny reports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Span = tuple[float, float | None]
 
 
 class ExitCause(StrEnum):
-    """Why a worker process ended, or why a task was taken back from one that is running."""
+    """The reason why a worker process ended, or why a task was taken back from a worker."""
 
     MEMORY = "memory"  # over the nanny's limit
     KERNEL = "kernel"  # killed by the kernel: out of memory
@@ -22,7 +22,7 @@ class ExitCause(StrEnum):
     TERMINATED = "terminated"  # by the batch system
     EXIT = "exit"  # by itself, or by a signal from elsewhere
     INPUT = "input"  # taken back: an input was lost with another worker
-    RECALLED = "recalled"  # taken back for another reason
+    REVOKED = "recalled"  # taken back for another reason
 
     @property
     def is_memory(self) -> bool:
@@ -38,7 +38,7 @@ class ExitReport(Message):
     ----------
     cause : ExitCause
     attempts : dict of int to Span
-        By run id: the attempts that were executing, and those that had ended lately.
+        By run id: the attempts that were executing, and those that had ended recently.
     exit_code : int or None
     memory_bytes, memory_limit_bytes : int or None
         Peak memory of the process, and its limit.

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scalable_nb.errors import ProtocolError
 from scalable_nb.faults.circuit_breaker import Pause
+from scalable_nb.protocol.annotations import CHANGEABLE_ENTRIES, TaskAnnotation
 from scalable_nb.protocol.exit_report import ExitReport, Span
 from scalable_nb.protocol.wire import Message
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyMessage(Message):
-    """The operation says it all."""
+    """A request without values."""
 
 
 # --- tasks and batches -----------------------------------------------------------------
@@ -24,7 +26,7 @@ class EmptyMessage(Message):
 
 @dataclass(frozen=True, slots=True)
 class BatchMessage(Message):
-    """What the tasks of one ``submit`` or ``map`` have in common.
+    """The properties shared by the tasks of one ``submit`` or ``map``.
 
     Attributes
     ----------
@@ -46,6 +48,13 @@ class BatchMessage(Message):
     keys: tuple[Any, ...] = ()
     previews: tuple[str, ...] = ()
     is_known: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.keys) != len(self.previews):
+            raise ProtocolError(
+                f"BatchMessage has {len(self.keys)} keys and {len(self.previews)} previews; "
+                "expected one preview for each key"
+            )
 
     def with_previews(
         self, previews: Mapping[Any, str], *, is_known: bool = False, is_async: bool = False
@@ -74,6 +83,13 @@ class AnsweredCalls(Message):
     batch: BatchMessage
     result_keys: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if not self.result_keys or len(self.result_keys) != len(self.batch.keys):
+            raise ProtocolError(
+                f"AnsweredCalls has {len(self.batch.keys)} keys and {len(self.result_keys)} "
+                "result keys; expected one result key for each key, and at least one"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ReopenedTasks(Message):
@@ -83,11 +99,15 @@ class ReopenedTasks(Message):
     ----------
     keys : tuple
     annotation : dict
-        The new terms, as in `TaskAnnotation.to_wire`.
+        The new terms, as in `TaskAnnotation.to_wire`. Checked, but not decoded: the tasks get it
+        as it is.
     """
 
     keys: tuple[Any, ...]
     annotation: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        TaskAnnotation.from_wire(self.annotation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +140,8 @@ class ResubmitRequest(Message):
     ----------
     keys : tuple
     changes : dict
-        Entries of `TaskAnnotation.to_wire` that replace those of the tasks.
+        Values that replace those of the tasks: of `PolicyTerms.to_wire`, and ``component``. Not
+        a `PolicyTerms`: entries that are missing stay, and a value may be changed to the default.
     named : tuple
         Keys of tasks that run again although they are not idempotent.
     dry_run : bool
@@ -131,6 +152,18 @@ class ResubmitRequest(Message):
     changes: dict[str, Any]
     named: tuple[Any, ...]
     dry_run: bool
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.changes.keys() - CHANGEABLE_ENTRIES)
+        if unknown:
+            raise ProtocolError(
+                f"ResubmitRequest.changes has {unknown}; expected {sorted(CHANGEABLE_ENTRIES)}"
+            )
+        if not isinstance(self.changes.get("component", ""), str):
+            raise ProtocolError(
+                f"ResubmitRequest.changes: component is {self.changes['component']!r:.80}; "
+                "expected str"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +198,7 @@ class CallRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class CallReply(Message):
-    """What a task calls.
+    """The call of a task.
 
     Attributes
     ----------
@@ -230,7 +263,7 @@ class WorkerStatus(Message):
 
 @dataclass(frozen=True, slots=True)
 class StatusReply(Message):
-    """What a session is doing.
+    """The state of a session.
 
     Attributes
     ----------
@@ -299,7 +332,7 @@ class PermitReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport(Message):
-    """How an attempt failed, as its worker saw it. Durations in seconds, sizes in bytes."""
+    """The failure of an attempt, as its worker saw it. Durations in seconds, sizes in bytes."""
 
     failure_class: str
     message: str
@@ -338,7 +371,7 @@ class AttemptFailed(Message):
 
 @dataclass(frozen=True, slots=True)
 class FailureReply(Message):
-    """What follows a failed attempt.
+    """The decision about a failed attempt.
 
     Attributes
     ----------

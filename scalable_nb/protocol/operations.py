@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Operation(StrEnum):
-    """Everything that one process asks of another, or reports to it.
+    """An operation of another process, called or sent as a stream message.
 
     The comments name the message, and the reply after an arrow; see `protocol.messages`.
     """

@@ -18,14 +18,14 @@ ANNOUNCEMENT: Final = "scalable_nb"
 
 @dataclass(frozen=True, slots=True)
 class ProtocolVersion:
-    """What a process speaks.
+    """The version of a process.
 
     Attributes
     ----------
     protocol : int or None
         None for a release from before there were versions.
     package : str
-        The version of scalable_nb; empty where it is unknown.
+        The version of scalable_nb; empty if unknown.
     """
 
     protocol: int | None

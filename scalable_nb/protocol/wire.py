@@ -1,4 +1,4 @@
-"""How messages cross a process boundary: as plain values, checked where they arrive."""
+"""Encoding of messages: plain values, whose types are checked on arrival."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
-from types import UnionType
+from types import NoneType, UnionType
 from typing import (
     Any,
     NamedTuple,
@@ -27,6 +27,9 @@ M = TypeVar("M", bound="Message")
 
 _Decoder = Callable[[Any], Any]
 
+#: None: values of the type are sent as they are.
+_Encoder = Callable[[Any], Any] | None
+
 
 class Message:
     """Base of all messages: frozen dataclasses whose fields are plain values or messages.
@@ -40,7 +43,10 @@ class Message:
 
     def to_wire(self) -> dict[str, Any]:
         """Return the fields by name, as values that msgpack can carry."""
-        return {name: _plain(getattr(self, name)) for name in _fields_of(type(self))}
+        return {
+            name: getattr(self, name) if encode is None else encode(getattr(self, name))
+            for name, (_, encode, _, _) in _fields_of(type(self)).items()
+        }
 
     @classmethod
     def from_wire(cls, values: Mapping[str, Any]) -> Self:
@@ -51,12 +57,14 @@ class Message:
         ProtocolError
             If a field is missing, unknown or of the wrong type.
         """
+        if not isinstance(values, Mapping):
+            raise ProtocolError(f"{cls.__name__} is {values!r:.80}; expected a mapping")
         known = _fields_of(cls)
         for name in values:
             if name not in known:
                 raise ProtocolError(f"{cls.__name__} has no field {name!r}; it has {list(known)}")
         arguments = {}
-        for name, (decode, expected, is_required) in known.items():
+        for name, (decode, _, expected, is_required) in known.items():
             if name in values:
                 try:
                     arguments[name] = decode(values[name])
@@ -98,12 +106,16 @@ def answering(message: type[M], handle: Callable[[M], Any]) -> Callable[..., Any
     """
 
     def answer(**values: Any) -> Any:
-        return _plain(handle(message.from_wire(values)))
+        return _encode_reply(handle(message.from_wire(values)))
 
     async def answer_later(**values: Any) -> Any:
-        return _plain(await handle(message.from_wire(values)))
+        return _encode_reply(await handle(message.from_wire(values)))
 
     return answer_later if inspect.iscoroutinefunction(handle) else answer
+
+
+def _encode_reply(reply: Any) -> Any:
+    return reply.to_wire() if isinstance(reply, Message) else reply
 
 
 def receiving(message: type[M], handle: Callable[[str, M], None]) -> Callable[..., None]:
@@ -131,6 +143,7 @@ class _MismatchError(Exception):
 
 class _Field(NamedTuple):
     decode: _Decoder
+    encode: _Encoder
     expected: str
     is_required: bool
 
@@ -149,6 +162,7 @@ def _inspect(message: type[Message]) -> dict[str, _Field]:
     return {
         item.name: _Field(
             _decoder(hints[item.name]),
+            _encoder(hints[item.name]),
             str(item.type),
             item.default is MISSING and item.default_factory is MISSING,
         )
@@ -156,14 +170,68 @@ def _inspect(message: type[Message]) -> dict[str, _Field]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Message):
-        return value.to_wire()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, tuple) and value and isinstance(value[0], Message):
-        return [each.to_wire() for each in value]
-    return value
+# --- encoders ------------------------------------------------------------------------
+
+
+def _encoder(hint: Any) -> _Encoder:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _encoder_of_union([part for part in parts if part is not NoneType])
+    if origin is tuple and parts[1:] == (...,):
+        encode = _encoder(parts[0])
+        return functools.partial(_encode_all, encode) if encode is not None else None
+    if origin is tuple:
+        return _if_any(_encode_each, tuple(map(_encoder, parts)))
+    if origin is dict:
+        return _if_any(_encode_dict, tuple(map(_encoder, parts)))
+    if isinstance(hint, type) and issubclass(hint, Message):
+        return hint.to_wire
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _value_of
+    return None
+
+
+def _encoder_of_union(parts: list[Any]) -> _Encoder:
+    encode = _encoder(parts[0])
+    if len(parts) == 1:
+        return functools.partial(_encode_optional, encode) if encode is not None else None
+    if any(_encoder(part) is not None for part in parts):
+        raise TypeError(f"a union of {parts} cannot be encoded: only one type, or None")
+    return None
+
+
+def _if_any(
+    encode: Callable[[tuple[_Encoder, ...], Any], Any], encoders: tuple[_Encoder, ...]
+) -> _Encoder:
+    return functools.partial(encode, encoders) if any(encoders) else None
+
+
+def _encode_optional(encode: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else encode(value)
+
+
+def _encode_all(encode: Callable[[Any], Any], value: Any) -> list[Any]:
+    return [encode(item) for item in value]
+
+
+def _encode_each(encoders: tuple[_Encoder, ...], value: Any) -> list[Any]:
+    return [_encode(encode, item) for encode, item in zip(encoders, value, strict=True)]
+
+
+def _encode_dict(encoders: tuple[_Encoder, ...], value: Any) -> dict[Any, Any]:
+    of_key, of_value = encoders
+    return {_encode(of_key, key): _encode(of_value, each) for key, each in value.items()}
+
+
+def _encode(encode: _Encoder, value: Any) -> Any:
+    return value if encode is None else encode(value)
+
+
+def _value_of(member: Any) -> Any:
+    return member.value
+
+
+# --- decoders ------------------------------------------------------------------------
 
 
 def _decoder(hint: Any) -> _Decoder:

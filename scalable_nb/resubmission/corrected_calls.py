@@ -28,7 +28,7 @@ from scalable_nb.resubmission.overrides import Overrides
 
 def submit_corrected(
     client: ScalableClient,
-    record: CallLog,
+    call_log: CallLog,
     tasks: Iterable[RecordedTask],
     overrides: Overrides,
     inputs: Mapping[Any, Future[Any]],
@@ -39,16 +39,16 @@ def submit_corrected(
     ----------
     client : ScalableClient
         Where the new tasks run.
-    record : CallLog
+    call_log : CallLog
     tasks : iterable of RecordedTask
     overrides : Overrides
     inputs : mapping
-        Key in the record -> future whose result is taken.
+        Key in the call log -> future whose result is taken.
 
     Returns
     -------
     dict
-        Key in the record -> the new future.
+        Key in the call log -> the new future.
     """
     assert overrides.func is not None
     by_batch: dict[str, list[RecordedTask]] = {}
@@ -62,7 +62,7 @@ def submit_corrected(
         known = {**inputs, **new}
         calls = {}
         for number, task in enumerate(group):
-            call = record.load_call(task, "")
+            call = call_log.load_call(task, "")
             if call is None:
                 raise SubmitError(f"the recorded arguments of {task.key} are gone or damaged")
             args, kwargs = call.load_arguments([known[key] for key in task.input_keys])

@@ -44,14 +44,14 @@ def resubmit_finished(
 ) -> FutureList | ResubmitPlan:
     """Resubmit a run whose host is gone."""
     finished = FinishedRun.read(paths)
-    if not finished.record.tasks:
+    if not finished.call_log.tasks:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
     plan = finished.plan(filters, overrides)
     return plan if dry_run else _run(finished, plan, overrides)
 
 
 def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> FutureList:
-    record = finished.record
+    call_log = finished.call_log
     session = _session_for(finished, overrides)
     client = session.client
     wire = overrides.wire(session.manifest.manifest) if overrides.func is None else {}
@@ -61,11 +61,11 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
         write_private(session.paths.resumes, finished.paths.run_id.encode())
     new_key = {
         key: f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
-        for key in record.tasks
+        for key in call_log.tasks
     }
-    replaced = overrides.replaces(record.tasks[key].batch.function_name for key in plan.to_run)
+    replaced = overrides.replaces(call_log.tasks[key].batch.function_name for key in plan.to_run)
     futures: dict[Any, Future[Any]] = {}
-    for group in _by_batch(record.tasks.values()):
+    for group in _by_batch(call_log.tasks.values()):
         stored = [task for task in group if task.key in finished.stored]
         left_out = [task for task in group if task.key in plan.left_out]
         settled = {task.key for task in (*stored, *left_out)}
@@ -73,17 +73,17 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
         corrected = [task for task in runs if task.batch.function_name in replaced]
         as_recorded = [task for task in runs if task.batch.function_name not in replaced]
         futures |= _attach_stored(client, finished, stored, new_key)
-        futures |= _submit(client, record, as_recorded, new_key, futures, wire)
+        futures |= _submit(client, call_log, as_recorded, new_key, futures, wire)
         if corrected:
-            futures |= submit_corrected(client, record, corrected, overrides, futures)
+            futures |= submit_corrected(client, call_log, corrected, overrides, futures)
         for task in left_out:
             futures[task.key] = _left_out(client, new_key[task.key], plan.left_out[task.key])
-        _record(client, record, left_out, new_key, futures)
-    for name, keys in record.members.items():
+        _record(client, call_log, left_out, new_key, futures)
+    for name, keys in call_log.members.items():
         known = [futures[key].key for key in keys if key in futures]
         client.call_log.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
-    return FutureList(futures[key] for key in record.tasks)
+    return FutureList(futures[key] for key in call_log.tasks)
 
 
 def _session_for(finished: FinishedRun, overrides: Overrides) -> ScalableSession:
@@ -144,7 +144,7 @@ def _attach_stored(
 
 def _submit(
     client: ScalableClient,
-    record: CallLog,
+    call_log: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -157,7 +157,7 @@ def _submit(
     sent: dict[Any, Future[Any]] = {}
     packed: dict[Any, PackedCall] = {}
     for task in tasks:
-        call = record.load_call(task, task.result_key)
+        call = call_log.load_call(task, task.result_key)
         if call is None:
             sent[task.key] = _left_out(client, new_key[task.key], "its recorded arguments are gone")
             continue
@@ -171,7 +171,7 @@ def _submit(
 
 def _record(
     client: ScalableClient,
-    record: CallLog,
+    call_log: CallLog,
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
     futures: Mapping[Any, Future[Any]],
@@ -179,7 +179,7 @@ def _record(
     """Write calls down that are left out: they may be resubmitted from the new run, too."""
     packed = {}
     for task in tasks:
-        call = record.load_call(task, task.result_key)
+        call = call_log.load_call(task, task.result_key)
         if call is not None and all(key in futures for key in task.input_keys):
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
@@ -203,7 +203,7 @@ class FinishedRun:
     """A run that is over, as far as its folder tells."""
 
     paths: RunPaths
-    record: CallLog
+    call_log: CallLog
     states: dict[str, str]
     last_failures: dict[str, Any]
     durations_s: dict[str, tuple[float, int]]
@@ -212,18 +212,20 @@ class FinishedRun:
     @classmethod
     def read(cls, paths: RunPaths) -> FinishedRun:
         """Read the folder of a run."""
-        record = read_call_log(paths.calls)
+        call_log = read_call_log(paths.calls)
         failures, tasks = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
         states = {str(row.get("task_id")): str(row["state"]) for row in tasks if "state" in row}
         durations_s = durations_by_function((*failures, *tasks))
         last_failures = {str(row.get("task_id")): row for row in failures}
-        found = cls(paths, record, states, last_failures, durations_s, {})
-        found.stored = find_stored(record, record.tasks.values(), paths.results, found._is_of_run)
+        found = cls(paths, call_log, states, last_failures, durations_s, {})
+        found.stored = find_stored(
+            call_log, call_log.tasks.values(), paths.results, found._is_of_run
+        )
         return found
 
     def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
         """What a resubmission does, what it costs, and what a person may not expect."""
-        tasks = self.record.tasks
+        tasks = self.call_log.tasks
         plan = plan_recorded(
             (self._outcome_of(task) for task in tasks.values()), self.last_failures, filters
         )
@@ -236,7 +238,7 @@ class FinishedRun:
         replaced = overrides.replaces(tasks[key].batch.function_name for key in plan.to_run)
         notices = changed_functions(tasks[key] for key in plan.to_run)
         all_notices = tuple(text for name, text in notices.items() if name not in replaced)
-        if self.record.torn:
+        if self.call_log.torn:
             all_notices += (
                 "the end of the call record is torn: calls sent just before the end are lost",
             )

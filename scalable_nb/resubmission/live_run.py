@@ -62,15 +62,15 @@ def resubmit_corrected(
 ) -> FutureList:
     """Run failed calls again with other code, as new tasks in the places of the old ones."""
     assert client.session.paths is not None
-    record = read_call_log(client.session.paths.calls)
-    _check_recorded(record, plan.to_run)
-    tasks = [record.tasks[key] for key in plan.to_run]
+    call_log = read_call_log(client.session.paths.calls)
+    _check_recorded(call_log, plan.to_run)
+    tasks = [call_log.tasks[key] for key in plan.to_run]
     replaced = overrides.replaces(task.batch.function_name for task in tasks)
     corrected = [task for task in tasks if task.batch.function_name in replaced]
     inputs: dict[Any, Future[Any]] = {
         key: Future(key, client) for task in corrected for key in task.input_keys
     }
-    new = submit_corrected(client, record, corrected, overrides, inputs)
+    new = submit_corrected(client, call_log, corrected, overrides, inputs)
     rest = [task.key for task in tasks if task.batch.function_name not in replaced]
     if rest:
         wire = overrides.wire(client.context.manifest)
@@ -87,9 +87,9 @@ def _joined(futures: FutureList, new: Mapping[Any, Future[Any]]) -> FutureList:
     return FutureList((new.get(each.key, each) for each in futures), name=futures.name)
 
 
-def _check_recorded(record: CallLog, keys: list[Any]) -> None:
+def _check_recorded(call_log: CallLog, keys: list[Any]) -> None:
     for key in keys:
-        task = record.tasks.get(key)
+        task = call_log.tasks.get(key)
         if task is None or not task.has_call:
             raise SubmitError(
                 f"func= needs the arguments of {key}, which were not recorded (`record_args:` or "

@@ -55,7 +55,7 @@ async def start_local(
         dashboard_address="127.0.0.1:0",
         security=security,
         protocol="tls://",
-        # The dashboard comes while the workers start: see `host.http.open_dashboard`.
+        # The dashboard comes while the workers start: see `dask_adapter.access.open_dashboard`.
         scheduler_kwargs={"http_prefix": http_prefix, "dashboard": False},
         silence_logs=False,
         asynchronous=True,

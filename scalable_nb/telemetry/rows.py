@@ -28,9 +28,9 @@ class TaskState(IntEnum):
     QUEUED = 2  # runnable, for a free slot
     RUNNING = 3  # assigned to a worker
     RETRYING = 4  # between two attempts, holding no slot
-    PAUSED = 5  # held back by the cascade brake
+    PAUSED = 5  # held back by the circuit breaker
     SUCCEEDED = 6
-    CACHED = 7  # answered by a kept result, the function was not called
+    CACHED = 7  # answered by a stored result, the function was not called
     FAILED = 8  # for good
     CANCELLED = 9
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Environment variable with which the nanny passes the file's path to its worker process.
-REGISTRY_VARIABLE: Final = "SCALABLE_NB_ATTEMPT_REGISTRY"
+REGISTRY_VARIABLE: Final = "SCALABLE_NB_SLOTS"
 
 #: How long a call may take to be loaded, imports included, beside the task's time limit.
 LOADING_S: Final = 60.0

@@ -28,7 +28,7 @@ if any("spawn_main" in word for word in sys.orig_argv):
 def test_a_host_of_another_version_is_not_joined(
     shared_session: ScalableSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`attach` names the versions of both, and how to go on; the session is left alone."""
+    """`attach` names both versions and the next command; the session is unaffected."""
     run_id = shared_session.run_id
     monkeypatch.setattr(version, "PROTOCOL_VERSION", 99)
     with pytest.raises(errors.ProtocolVersionError) as caught:
@@ -41,7 +41,7 @@ def test_a_host_of_another_version_is_not_joined(
 
 
 def test_a_host_of_an_earlier_release_is_not_joined(shared_session: ScalableSession) -> None:
-    """The file of a host from before there were versions does not say any."""
+    """A connection file without a version belongs to an earlier release."""
     assert shared_session.paths is not None
     path = shared_session.paths.session_json
     whole = path.read_bytes()

@@ -99,9 +99,8 @@ def test_subcommands_of_the_shell_are_those_of_the_table() -> None:
     [
         (
             ["reprot"],
-            "no subcommand named 'reprot'. Did you mean 'report'? Known: cache, cancel, diagnose, "
-            "help, init, logs, plan, report, resume, runs, scale, status, stop, tasks. "
-            "`scalable help` explains them.",
+            "no subcommand named 'reprot'. Did you mean 'report'? Known: "
+            f"{', '.join(sorted(SHELL.subcommands))}. `scalable help` explains them.",
         ),
         (
             ["report", "--lats"],

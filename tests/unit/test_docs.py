@@ -59,7 +59,7 @@ def test_the_site_is_complete_and_needs_no_network(tmp_path: Path) -> None:
     reported = [name for name in errors.__all__ if f">{name}<" in of_errors]
     assert {"OutOfMemoryError", "ManifestError", "HostDiedError"} <= set(reported)
     assert "live-table.png" in pages[tmp_path / "index.html"]
-    assert "One event" in pages[tmp_path / "explanation" / "architecture.html"]
+    assert "The path of a failed attempt" in pages[tmp_path / "explanation" / "architecture.html"]
 
 
 def test_every_page_is_in_the_menu() -> None:

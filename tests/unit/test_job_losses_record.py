@@ -11,11 +11,15 @@ import pytest
 
 from scalable_nb.batch_system.job_queue import Queue
 from scalable_nb.batch_system.job_state import JobFacts
-from scalable_nb.faults.decision import WorkerLossCause
-from scalable_nb.host.tasks.task import FailedAttempt
+from scalable_nb.faults.decision import PolicyTerms, WorkerLossCause
+from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch
 from scalable_nb.host.workers.job_losses import JobLosses
+from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.exit_report import ExitReport
 from scalable_nb.targets.fleet import WorkerGroup, WorkerKind
+from scalable_nb.targets.jobqueue_fleet import JobFleet
+from scalable_nb.telemetry.journal_reader import read_rows
 
 WORKER = "tls://10.0.0.2:1"
 
@@ -44,7 +48,9 @@ def losses(queue: Queue) -> JobLosses:
         logs_of=lambda entry: list[Path](),
     )
     found = JobLosses(fleet)
-    assert found.on_added(WORKER, "whole-0") == "75"
+    job_id_of = found.on_added(WORKER, "whole-0")
+    assert job_id_of is not None
+    assert job_id_of() == "75"
     return found
 
 
@@ -152,3 +158,25 @@ def test_when_nobody_can_say_it_is_unknown() -> None:
     assert loss is WorkerLossCause.CRASH
     assert failure.message == "f(1): worker lost: what became of Slurm job 75 is unknown"
     assert failure.job_state is None
+
+
+def test_a_job_id_that_comes_after_its_worker_is_recorded(tmp_path: Path) -> None:
+    """A worker may connect while the other jobs are being submitted: its rows have the id, too."""
+    paths = RunPaths(tmp_path / "run-1")
+    paths.folder.mkdir()
+    recorder = RunRecorder(paths, "slurm")
+    cluster: Any = SimpleNamespace(workers={}, scheduler=SimpleNamespace(aliases={}))
+    fleet = JobFleet(cluster, [WorkerKind("whole", {})], Queue("Slurm"), tmp_path)
+    entry = fleet.entries["whole-0"] = WorkerGroup("whole-0", WorkerKind("whole", {}))
+    job_id_of = JobLosses(fleet).on_added(WORKER, "whole-0")
+    recorder.worker_came(WORKER, "whole-0", "10.0.0.2", 1, job_id_of)
+    entry.job_id = "75"
+    tracked = recorder.open("f-1", TaskBatch("id", function="f"), PolicyTerms())
+    recorder.assign(tracked, WORKER)
+    recorder.begin_attempt(tracked)
+    failure = FailedAttempt("ValueError", "it broke", "permanent", "0" * 16)
+    recorder.end_attempt(tracked, failure, retry_in_s=None, is_final=True)
+    recorder.close()
+    assert [row["job_id"] for row in read_rows(paths.failures).rows] == ["75"]
+    code = recorder.ledger.columns["job"][tracked.row]
+    assert recorder.ledger.strings[int(code)] == "75"

@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import inspect
 import pickle
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import msgpack
@@ -22,6 +24,8 @@ from scalable_nb.protocol.messages import (
     BatchMessage,
     CallReply,
     ErrorReport,
+    ReopenedTasks,
+    ResubmitRequest,
     ResumeRequest,
     RevocationAnswer,
     ScaleRequest,
@@ -33,6 +37,31 @@ from scalable_nb.protocol.messages import (
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.version import PROTOCOL_VERSION, ProtocolVersion
 from scalable_nb.protocol.wire import Message, answering, call_remote, receiving, stream_message
+
+
+class Colour(StrEnum):
+    """An enum, for a message of the tests."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Inner(Message):
+    """A message within another one."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Nested(Message):
+    """A message whose fields have all forms in which a value is not sent as it is."""
+
+    colour: Colour
+    inner: Inner | None
+    pair: tuple[int, Colour]
+    by_colour: dict[Colour, tuple[Inner, ...]]
+
 
 BATCH = BatchMessage("id", name="study", function="f").with_previews({"a": "x=1", ("b", 2): "x=2"})
 ERROR = ErrorReport("ValueError", "no", "permanent", "0" * 16, 1.5, 2, pid=7)
@@ -51,6 +80,10 @@ EXAMPLES: list[Message] = [
     WorkerExited("w", ExitReport(ExitCause.CUT, {3: (1.0, None), 4: (1.0, 2.0)}, exit_code=-9)),
     RevocationAnswer("a", 3, (1.0, None)),
     RevocationAnswer("a", 3, None),
+    ReopenedTasks(("a",), {"retries": 2, "store": "/results"}),
+    ResubmitRequest(("a",), {"retries": 0, "component": "large"}, (), dry_run=False),
+    Nested(Colour.RED, None, (1, Colour.BLUE), {Colour.RED: (Inner(1), Inner(2))}),
+    Nested(Colour.RED, Inner(3), (1, Colour.BLUE), {}),
 ]
 
 
@@ -92,10 +125,37 @@ def test_all_messages_are_frozen_and_their_types_are_known() -> None:
         (WorkerExited, {"worker": "w", "report": 5}, "WorkerExited.report is a int, 5; expected"),
         (RevocationAnswer, {"key": 1, "run_id": 1, "span": (1.0,)}, "RevocationAnswer.span is a"),
         (RevocationAnswer, {"key": 1, "run_id": 1.5, "span": None}, "RevocationAnswer.run_id is"),
+        (TaskKeys, None, "TaskKeys is None; expected a mapping"),
+        (BatchMessage, {"batch_id": "b", "keys": ["a"]}, "BatchMessage has 1 keys and 0 previews"),
+        (
+            AnsweredCalls,
+            {"batch": {"batch_id": "b"}, "result_keys": ()},
+            "AnsweredCalls has 0 keys and 0 result keys",
+        ),
+        (
+            AnsweredCalls,
+            {"batch": {"batch_id": "b", "keys": ["a"], "previews": ["x"]}, "result_keys": ()},
+            "AnsweredCalls has 1 keys and 0 result keys",
+        ),
+        (
+            ReopenedTasks,
+            {"keys": ["a"], "annotation": {"store": 3}},
+            "TaskAnnotation: store is a int, 3; expected str",
+        ),
+        (
+            ResubmitRequest,
+            {"keys": ["a"], "changes": {"store": "/s"}, "named": (), "dry_run": True},
+            "ResubmitRequest.changes has ['store']; expected ['base_s', 'code', 'component'",
+        ),
+        (
+            ResubmitRequest,
+            {"keys": ["a"], "changes": {"component": 1}, "named": (), "dry_run": True},
+            "ResubmitRequest.changes: component is 1; expected str",
+        ),
     ],
 )
 def test_a_malformed_message_is_named_with_its_field(
-    message: type[Message], wire: dict[str, Any], words: str
+    message: type[Message], wire: Any, words: str
 ) -> None:
     """Whatever is wrong, the error names message, field, value and expected type."""
     with pytest.raises(ProtocolError) as caught:
@@ -156,6 +216,28 @@ def test_an_annotation_is_written_with_the_names_of_the_call_log() -> None:
     assert TaskAnnotation.from_wire(sent(wire)) == annotation
     assert TaskAnnotation().to_wire() == {}
     assert TaskAnnotation.from_wire({"of a later version": 1}) == TaskAnnotation()
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [{"store": 3}, {"recompute": "x"}, {"keep_limit": "1"}, {"keep_limit": True}, {"batch": None}],
+)
+def test_an_annotation_with_a_value_of_another_type_is_refused(wire: dict[str, Any]) -> None:
+    """The error names the entry and its value."""
+    ((name, value),) = wire.items()
+    with pytest.raises(ProtocolError, match=f"TaskAnnotation: {name} is a .*{value!r}"):
+        TaskAnnotation.from_wire(wire)
+
+
+def test_values_are_encoded_by_the_types_of_their_fields() -> None:
+    """Enums and messages are plain values on the wire, also within tuples and dicts."""
+    nested = Nested(Colour.RED, Inner(3), (1, Colour.BLUE), {Colour.RED: (Inner(1), Inner(2))})
+    wire = nested.to_wire()
+    assert wire == {
+        "colour": "red", "inner": {"number": 3}, "pair": [1, "blue"],
+        "by_colour": {"red": [{"number": 1}, {"number": 2}]},
+    }  # fmt: skip
+    assert {type(each) for each in (wire["colour"], wire["pair"][1], *wire["by_colour"])} == {str}
 
 
 @pytest.mark.parametrize(

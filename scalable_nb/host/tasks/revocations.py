@@ -48,7 +48,7 @@ class Revocations:
         assert run_id is not None  # it was on a worker
         self._parked.park(tracked, None)
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
-        cause = ExitCause.INPUT if is_for_input else ExitCause.RECALLED
+        cause = ExitCause.INPUT if is_for_input else ExitCause.REVOKED
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
         # At its end the result of one that is not idempotent is on disk, and it need not fail.
         query = RevocationQuery(tracked.key, run_id, until_ended=not tracked.terms.idempotent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
@@ -66,7 +66,7 @@ class RunRecorder:
         self.retries = 0
         self._worker_names: dict[str, str] = {}
         self._worker_hosts: dict[str, str] = {}
-        self._worker_jobs: dict[str, str] = {}
+        self._job_ids: dict[str, Callable[[], str | None]] = {}
 
     def open(self, key: Any, batch: TaskBatch, terms: PolicyTerms) -> TrackedTask:
         """Enter a new task."""
@@ -129,7 +129,7 @@ class RunRecorder:
             tracked.row,
             worker=ledger.code(self.worker_name(tracked.worker)),
             host=ledger.code(self._worker_hosts.get(tracked.worker, "")),
-            job=ledger.code(self._worker_jobs.get(tracked.worker, "")),
+            job=ledger.code(self._job_id_of(tracked.worker) or ""),
             attempt=tracked.attempts + 1,
             started_at=time(),
         )
@@ -229,15 +229,27 @@ class RunRecorder:
         return self._worker_names.get(address, address)
 
     def worker_came(
-        self, address: str, name: str, host: str, threads: int, job_id: str | None = None
+        self,
+        address: str,
+        name: str,
+        host: str,
+        threads: int,
+        job_id_of: Callable[[], str | None] | None = None,
     ) -> None:
-        """A worker connected: one row in ``workers.jsonl``."""
-        if job_id is not None:
-            self._worker_jobs[address] = job_id
+        """A worker connected: one row in ``workers.jsonl``.
+
+        `job_id_of` is called for each row: a worker may connect before its job's id is known.
+        """
+        if job_id_of is not None:
+            self._job_ids[address] = job_id_of
         self._worker_names[address] = name
         is_here = host.startswith("127.") or host == "::1"
         self._worker_hosts[address] = platform.node() if is_here else host
         self._worker_row("worker-connected", address, threads)
+
+    def _job_id_of(self, address: str) -> str | None:
+        job_id_of = self._job_ids.get(address)
+        return job_id_of() if job_id_of is not None else None
 
     def worker_left(self, address: str) -> None:
         """A worker is gone: one row in ``workers.jsonl``."""
@@ -376,7 +388,7 @@ class RunRecorder:
             traceback=failure.traceback,
             worker=self.worker_name(failure.worker or tracked.worker),
             host=failure.host or self._worker_hosts.get(failure.worker, ""),
-            job_id=failure.job_id or self._worker_jobs.get(failure.worker or tracked.worker),
+            job_id=failure.job_id or self._job_id_of(failure.worker or tracked.worker),
             job_state=failure.job_state,
             exit_code=failure.exit_code,
             memory_bytes=failure.memory_bytes,

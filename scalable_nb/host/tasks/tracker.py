@@ -211,8 +211,8 @@ class TaskTracker(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
-        job_id = self._losses.on_added(worker, ws.name, ws.nanny)
-        self._recorder.worker_came(worker, str(ws.name), ws.host, ws.nthreads, job_id)
+        job_id_of = self._losses.on_added(worker, ws.name, ws.nanny)
+        self._recorder.worker_came(worker, str(ws.name), ws.host, ws.nthreads, job_id_of)
         self._on_worker(ws)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:

@@ -45,7 +45,7 @@ _LOSSES: Final = {
     ExitCause.EXIT: WorkerLossCause.CRASH,
     ExitCause.TERMINATED: WorkerLossCause.SCANCEL,
     ExitCause.INPUT: WorkerLossCause.NEIGHBOUR,
-    ExitCause.RECALLED: WorkerLossCause.NEIGHBOUR,
+    ExitCause.REVOKED: WorkerLossCause.NEIGHBOUR,
 }
 
 _WORDS: Final = {
@@ -53,7 +53,7 @@ _WORDS: Final = {
     ExitCause.CUT: "the connection between the worker and the scheduler broke",
     ExitCause.TERMINATED: "the batch system ended the worker's job",
     ExitCause.INPUT: "one of its inputs was lost with another worker, and Dask took it back",
-    ExitCause.RECALLED: "Dask took it back",
+    ExitCause.REVOKED: "Dask took it back",
 }
 
 
@@ -89,8 +89,8 @@ async def _unless_broken(notification: Awaitable[Any]) -> None:
 class JobLossSource(Protocol):
     """What is known of the batch jobs of workers; see `JobLosses`."""
 
-    def on_added(self, worker: str, name: object) -> str | None:
-        """Note the job of a new worker and return its id, where it is in one."""
+    def on_added(self, worker: str, name: object) -> Callable[[], str | None] | None:
+        """Note the job of a new worker; return what gives the job's id, which may come later."""
 
     def must_wait(
         self,
@@ -150,8 +150,10 @@ class WorkerLosses:
         self._reports: dict[str, ExitReport] = {}
         self._nannies: dict[str, str] = {}
 
-    def on_added(self, worker: str, name: object, nanny: str | None) -> str | None:
-        """Note a new worker and its nanny; return the id of its batch job, if it is in one."""
+    def on_added(
+        self, worker: str, name: object, nanny: str | None
+    ) -> Callable[[], str | None] | None:
+        """Note a new worker and its nanny; return what gives the id of its batch job, if any."""
         if nanny:
             self._nannies[worker] = nanny
         return self._jobs.on_added(worker, name) if self._jobs is not None else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,14 +69,14 @@ class JobLosses:
         self._outcomes = JobOutcomes(fleet.queue)
         self._jobs: dict[str, _WorkerJob] = {}
 
-    def on_added(self, worker: str, name: object) -> str | None:
-        """Note the job of a worker while both are there; return the job's id."""
+    def on_added(self, worker: str, name: object) -> Callable[[], str | None] | None:
+        """Note the job of a worker while both are there; return what gives the job's id."""
         entry = self._fleet.entry_of(name)
         if entry is None:
             return None
         self._jobs[worker] = _WorkerJob(entry, time())
         self._queue.look_soon()
-        return self._fleet.job_id_of(entry)
+        return partial(self._fleet.job_id_of, entry)
 
     def _job_id_of(self, worker: str) -> str | None:
         job = self._jobs.get(worker)

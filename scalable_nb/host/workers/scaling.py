@@ -10,7 +10,7 @@ from typing import Final
 
 from scalable_nb.batch_system.walltime import leaves_at_s
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
-from scalable_nb.errors import StartError
+from scalable_nb.errors import StartError, UnknownNameError
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
@@ -139,7 +139,11 @@ class Scaling:
         return await self._wanted(names)
 
     def _names(self, component: str | None) -> list[str]:
-        return [component] if component is not None else list(self._desired)
+        if component is None:
+            return list(self._desired)
+        if component not in self._desired:
+            raise UnknownNameError("component", component, self._desired)
+        return [component]
 
     async def _wanted(self, names: list[str]) -> WorkerCounts:
         await self._compare()

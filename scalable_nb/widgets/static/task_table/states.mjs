@@ -2,7 +2,7 @@
 /** The states of a task, and in which orders they are shown. */
 
 /**
- * States by their number in the ledger (telemetry/records.py). `mark` tells them apart without
+ * States by their number in the ledger (telemetry/rows.py). `mark` tells them apart without
  * colour, `rank` sorts what needs attention first, `loud` ones stay visible where few of them are
  * among many.
  */
