@@ -180,7 +180,8 @@ def test_outcome_text(outcome: JobFacts, words: str) -> None:
         ("ModuleNotFoundError: No module named 'distributed'", "no package 'distributed'"),
         (
             "/env/bin/python: Error while finding module specification for "
-            "'scalable_nb.worker.command' (ModuleNotFoundError: No module named 'scalable_nb.worker')",
+            "'scalable_nb.worker.command' "
+            "(ModuleNotFoundError: No module named 'scalable_nb.worker')",
             "another version of scalable_nb, without 'scalable_nb.worker': install the version",
         ),
         ("No module named scalable_nb", "no package 'scalable_nb'"),
