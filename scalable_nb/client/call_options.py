@@ -159,6 +159,7 @@ class CallOptions:
             task=self.task,
             component=self.component,
             tag=self.tag,
+            is_async=inspect.iscoroutinefunction(self.function),
         )
 
     def arguments(
