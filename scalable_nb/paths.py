@@ -84,7 +84,7 @@ class RunPaths:
 
     @property
     def cache(self) -> Path:
-        """Results kept and results found."""
+        """Results stored and results found."""
         return self.folder / "cache.jsonl"
 
     @property

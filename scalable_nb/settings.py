@@ -25,7 +25,7 @@ class Settings:
     runs_dir : Path
         ``SCALABLE_RUNS_DIR``: where run folders go; ``.scalable/runs``.
     cache_dir : Path
-        ``SCALABLE_CACHE_DIR``, else ``project: {local_cache: ...}``: where kept results go;
+        ``SCALABLE_CACHE_DIR``, else ``project: {local_cache: ...}``: where stored results go;
         ``.scalable/cache``.
     start_timeout_s : float
         ``SCALABLE_START_TIMEOUT_S``: how long a host may take to come up; 60.

@@ -56,9 +56,9 @@ def cacheable(
     Parameters
     ----------
     return_type : type, optional
-        What the function must return; anything else is a `TypeError` and not kept.
+        What the function must return; anything else is a `TypeError` and not stored.
     recompute : bool
-        Call although a result is kept, and replace it.
+        Call although a result is stored, and replace it.
     store : path, optional
         Folder of the results; otherwise ``SCALABLE_CACHE_DIR``, or ``.scalable/cache``.
     compress : bool
@@ -83,7 +83,7 @@ def cacheable(
     ------
     SubmitError
         When the function cannot be called, gives a generator or coroutine (which cannot be
-        kept), or a declared type is none.
+        stored), or a declared type is none.
     UnknownNameError
         When an option or declared type names a parameter that the function does not have.
 

@@ -1,4 +1,4 @@
-"""A function whose results are kept: what `cacheable` makes of a function."""
+"""A function whose results are stored: the return value of `cacheable`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 class CacheWarning(UserWarning):
-    """A result could not be looked up or kept; the call itself is fine."""
+    """A result could not be looked up or stored; the call itself is unaffected."""
 
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """How the results of a function are kept.
+    """How the results of a function are stored.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class CacheSpec:
     ignore : frozenset of str
         Parameters that do not count.
     recompute : bool
-        Whether the function is called although a result is kept; the new one replaces it.
+        Whether the function is called although a result is stored; the new one replaces it.
     store : Path or None
         Folder of the results; None: the one of the settings.
     arg_types : mapping
@@ -69,10 +69,10 @@ class CacheSpec:
 
 
 class CacheableFunction(Generic[P, T]):
-    """A function whose results are kept; made by `cacheable`.
+    """A function whose results are stored; made by `cacheable`.
 
-    Called directly it answers from the folder of kept results, and calls the function only
-    where there is none. Submitted to a session, the same results are used.
+    Called directly it looks in the folder of stored results, and calls the function only
+    if there is none. Submitted to a session, the same results are used.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class CacheableFunction(Generic[P, T]):
         self._identity: bytes | None = None  # taken where it was pickled
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The kept result of this call, or that of the function, which is then kept.
+        """Return the stored result of this call, or call the function and store its result.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class CacheableFunction(Generic[P, T]):
         return f"<cacheable {self.__module__}.{self.__qualname__}>"
 
     def compute(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function, without a look at what is kept.
+        """Call the function without looking up a stored result.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class CacheableFunction(Generic[P, T]):
         return self.check_result(self.__wrapped__(*args, **kwargs))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The key under which the result of this call is kept (64 hex digits).
+        """Return the key under which the result of this call is stored (64 hex digits).
 
         Raises
         ------

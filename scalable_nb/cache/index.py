@@ -1,4 +1,4 @@
-"""An index over the kept results, for questions about all of them at once.
+"""An index over the stored results, for questions about all of them at once.
 
 Nothing depends on it: the files are the truth, and it can be thrown away at any time.
 """
@@ -41,7 +41,7 @@ _UNLIMITED_BYTES: Final = 1 << 62
 
 @dataclass(frozen=True)
 class Totals:
-    """How much is kept.
+    """Number and size of the stored results.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Totals:
 
 
 class ResultIndex:
-    """What is kept: key -> size and meta. One process per machine has it open.
+    """The stored results: key -> size and meta. One process per machine has it open.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class ResultIndex:
                 yield self._entry(key, known)
 
     def total(self) -> Totals:
-        """How much is kept, as far as the index knows."""
+        """Return number and size of the results that the index contains."""
         sizes = [entry.nbytes for entry in self.entries()]
         return Totals(len(sizes), sum(sizes))
 

@@ -57,7 +57,7 @@ def call_key(
 
 
 def own_result_key(key: object, batch_id: str = "") -> str:
-    """Under which a result is kept that belongs to one task of one run, whatever it calls.
+    """Return the key of a result that belongs to one task of one run, whatever it calls.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Look for a kept result, else call the function and keep what it returns."""
+"""Look up a stored result, or call the function and store what it returns."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CallOutcome(Generic[T]):
-    """What became of a call whose result is kept.
+    """The outcome of a call whose result is stored.
 
     Attributes
     ----------
     value : object
         The result.
     was_hit : bool
-        Whether it was kept before, so that the function was not called.
+        Whether it was stored before, so that the function was not called.
     stored : StoredResult or None
         What was written, where something was.
     problem : str or None
-        Why the result could not be looked up or kept: for the journal and the person.
+        Why the result could not be looked up or stored, for the journal and the user.
     """
 
     value: T
@@ -35,7 +35,7 @@ class CallOutcome(Generic[T]):
 
 @dataclass(frozen=True)
 class LookupResult(Generic[T]):
-    """What was kept under a key.
+    """The outcome of looking up a key.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class LookupResult(Generic[T]):
 
 
 def look_up(store: ResultStore, key: str) -> LookupResult[Any]:
-    """Look for a kept result; trouble with the store is told, not raised."""
+    """Look up a stored result; return store errors instead of raising them."""
     try:
         return LookupResult(is_hit=True, value=store.get(key))
     except KeyError:
@@ -70,7 +70,7 @@ def store_result(
     *,
     limit_bytes: int | None = None,
 ) -> StoredResult | str:
-    """Keep a result; gives what was written, or in words why it was not."""
+    """Store a result; return the stored result, or the reason as text if that failed."""
     try:
         return store.put(key, value, meta=meta, limit_bytes=limit_bytes)
     except (ResultStoreError, OSError) as error:
@@ -85,10 +85,10 @@ def cached_call(
     recompute: bool = False,
     meta: Callable[[], Mapping[str, Any]] | None = None,
 ) -> CallOutcome[T]:
-    """The kept result of a key, or that of the call, which is then kept.
+    """Return the stored result of a key, or call and store the result.
 
-    Trouble with the store never fails the call: it is told in ``problem``. What the call
-    raises is raised, and nothing is kept.
+    Errors of the store never fail the call: they are in ``problem``. If the call raises, the
+    exception is raised and nothing is stored.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def cached_call(
     call : callable
         Without arguments; called where there is no result that can be read.
     recompute : bool
-        Call in any case, and keep the new result in place of the old one.
+        Call in any case, and store the new result in place of the old one.
     meta : callable, optional
-        Gives what to remember, see `ResultStore.put`; asked only where something is kept.
+        Returns the meta, see `ResultStore.put`; called only if a result is stored.
     """
     found: LookupResult[Any] = LookupResult(is_hit=False) if recompute else look_up(store, key)
     if found.is_hit:

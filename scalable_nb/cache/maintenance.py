@@ -1,4 +1,4 @@
-"""What a person may want to know, or do, about all kept results at once."""
+"""Questions about all stored results at once, and commands for all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scalable_nb.settings import load_settings
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """How much is kept, and of what.
+    """Number and size of the stored results, also by function.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class CacheInfo:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a look at every kept result found.
+    """The outcome of reading every stored result.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Verified:
 
 
 def cache_info(store: ResultStore) -> CacheInfo:
-    """Count what is kept.
+    """Count the stored results.
 
     This machine's index remembers what its files said before; where another process has it,
     the files are read.
@@ -94,7 +94,7 @@ def cache_info(store: ResultStore) -> CacheInfo:
 
 
 def verify_cache(store: ResultStore) -> Verified:
-    """Read every kept result; those that are damaged are set aside."""
+    """Read every stored result and set damaged ones aside."""
     whole = 0
     damaged: list[str] = []
     unreadable: list[str] = []
@@ -113,7 +113,7 @@ def verify_cache(store: ResultStore) -> Verified:
 
 
 def clear_cache(store: ResultStore, function: str | None = None) -> CacheInfo:
-    """Remove all kept results, or those of one function; gives what was removed."""
+    """Delete stored results, optionally of one function; return what was deleted."""
     removed = []
     for entry in _from_files(store):
         is_meant = function is None or _function(entry).rpartition(".")[2] == function
@@ -155,7 +155,7 @@ def explain_miss(
     version: str | int | None = None,
     **kwargs: Any,
 ) -> str:
-    """Say in words whether the result of a call is kept, and if not, what is different.
+    """Return a text: whether the result of a call is stored, and if not, what differs.
 
     Parameters
     ----------

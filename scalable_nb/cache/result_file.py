@@ -1,4 +1,4 @@
-"""The file of one kept result: checked header, what is known of it, pickle, large buffers.
+"""The file of one stored result: checked header, what is known of it, pickle, large buffers.
 
 ::
 

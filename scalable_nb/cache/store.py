@@ -1,4 +1,4 @@
-"""The folder of kept results. Its files are the truth; an index over them can be rebuilt."""
+"""The folder of stored results. Its files are the truth; an index over them can be rebuilt."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class ResultStoreError(ScalableError):
-    """A kept result that cannot be written or read; the call itself is not concerned."""
+    """A stored result cannot be written or read; the call itself is unaffected."""
 
 
 class UnstorableResultError(ResultStoreError):
-    """A result cannot be pickled, so it cannot be kept."""
+    """A result cannot be pickled, so it cannot be stored."""
 
 
 class OversizedResultError(ResultStoreError):
-    """A result is larger than what is kept without being asked for."""
+    """A result exceeds the size up to which results are stored by default."""
 
 
 class CorruptResultError(ResultStoreError):
-    """The file of a kept result is damaged; it was set aside and is never returned."""
+    """The file of a stored result is damaged; it was set aside and is never returned."""
 
 
 class UnreadableResultError(ResultStoreError):
-    """The file of a kept result is whole, but the result cannot be made from it here.
+    """The file of a stored result is intact, but it cannot be unpickled in this process.
 
     Mostly because a class it needs is not there in this process. The file stays.
     """
@@ -78,7 +78,7 @@ class StoredResult:
 
 
 class ResultStore:
-    """Kept results, one file each: ``<folder>/<first two digits>/<key>.result``.
+    """Stored results, one file each: ``<folder>/<first two digits>/<key>.result``.
 
     Any number of processes of this user, on any machines that see the folder, may read and
     write at once. A file appears whole, by renaming, or not at all. It is not forced to the
@@ -156,7 +156,7 @@ class ResultStore:
         meta : mapping, optional
             What to remember of it, as JSON: function, label, duration.
         limit_bytes : int, optional
-            Size of the pickled value up to which it is kept.
+            Size of the pickled value up to which it is stored.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class ResultStore:
         return StoredResult(key, nbytes, Path(file), described)
 
     def get(self, key: str) -> Any:
-        """The result that is kept under a key.
+        """Return the result that is stored under a key.
 
         Raises
         ------
@@ -266,7 +266,7 @@ class ResultStore:
             ) from error
 
     def check(self, key: str) -> None:
-        """Read a kept result without unpickling it.
+        """Read a stored result without unpickling it.
 
         Raises
         ------
@@ -282,7 +282,7 @@ class ResultStore:
             os.close(descriptor)
 
     def meta(self, key: str) -> StoredResult:
-        """What is known of a kept result, without reading it.
+        """Return size and meta of a stored result, without reading the result.
 
         Raises
         ------
@@ -301,7 +301,7 @@ class ResultStore:
         return StoredResult(key, nbytes, self.path(key), meta)
 
     def discard(self, key: str) -> bool:
-        """Remove a kept result; says whether there was one."""
+        """Remove a stored result; return whether it existed."""
         try:
             self.path(key).unlink()
         except FileNotFoundError:
@@ -309,7 +309,7 @@ class ResultStore:
         return True
 
     def iter_keys(self) -> Iterator[str]:
-        """The keys of all kept results, in no order."""
+        """Yield the keys of all stored results, in no particular order."""
         if not self.folder.is_dir():
             return
         for subfolder in self.folder.iterdir():

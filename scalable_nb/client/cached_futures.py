@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distributed import Future
+
 from scalable_nb.cache.store import ResultStore, ResultStoreError
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.submission import PackedCall, Submission
@@ -61,15 +63,15 @@ class CachedFutures:
 
     def answer(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
-    ) -> dict[Any, PackedCall]:
-        """Finish the futures of calls whose results are stored; return the other calls."""
+    ) -> tuple[dict[Any, Future[Any]], dict[Any, PackedCall]]:
+        """Return finished futures of the calls whose results are stored, and the other calls."""
         folder = submission.wire.get("store", "")
         if not folder or submission.wire.get("recompute"):
-            return dict(packed)
+            return {}, dict(packed)
         store = ResultStore(Path(folder))
         stored = store.contained({each.call.result_key for each in packed.values()} - {""})
         if not stored:
-            return dict(packed)
+            return {}, dict(packed)
         answered: dict[Any, PackedCall] = {}
         rest: dict[Any, PackedCall] = {}
         for key, each in packed.items():
@@ -78,9 +80,9 @@ class CachedFutures:
                 continue
             answered[key] = each
             self._by_key[key] = CachedCall(submission, each, store)
-        self._transport.finish_futures(answered)
+        futures = self._transport.finish_futures(answered)
         self._report(submission, answered)
-        return rest
+        return futures, rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
         """Finish a future that another kernel of this run had; the host knows of it."""

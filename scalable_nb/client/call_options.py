@@ -57,7 +57,7 @@ class CallOptions:
     resources : dict
         Dask resources that a task takes.
     call_keys : CallKeys or None
-        Makes the keys of results that are kept by what was called; None for others.
+        Makes the keys of results that are stored by what was called; None for others.
     is_stored_by_submission : bool
         Whether results are stored for this submission alone, so that they survive a worker, the
         host and the kernel, and answer no other call.
@@ -159,6 +159,7 @@ class CallOptions:
             task=self.task,
             component=self.component,
             tag=self.tag,
+            is_async=inspect.iscoroutinefunction(self.function),
         )
 
     def arguments(

@@ -146,8 +146,8 @@ class ClientTransport(Protocol):
     def held_futures(self, keys: Iterable[Any]) -> dict[Any, Future[Any]]:
         """Return a future of each task of which one is held already."""
 
-    def finish_futures(self, keys: Iterable[Any]) -> None:
-        """Finish futures, present or to be made, of tasks that the scheduler does not know."""
+    def finish_futures(self, keys: Iterable[Any]) -> dict[Any, Future[Any]]:
+        """Finish tasks that the scheduler does not know, and return a future of each."""
 
 
 @runtime_checkable

@@ -74,8 +74,6 @@ class Submission:
     wire : dict
         The policy and the folder of stored results, for the annotation.
     scheduling : SchedulingOptions
-    is_async : bool
-        Whether the function is a coroutine function.
     record_args : bool
         Whether functions and arguments go into the call log.
     identity : str
@@ -85,7 +83,6 @@ class Submission:
     batch: BatchMessage
     wire: Mapping[str, Any]
     scheduling: SchedulingOptions
-    is_async: bool = False
     record_args: bool = True
     identity: str = ""
 
@@ -99,7 +96,7 @@ class Submission:
             task=batch.task,
             component=batch.component,
             tag=batch.tag,
-            is_async=self.is_async,
+            is_async=batch.is_async,
             wire=dict(self.wire),
             placing=self.scheduling.to_dict(),
             identity=self.identity,
@@ -290,9 +287,9 @@ def as_submission(task: RecordedTask, **changes: Any) -> Submission:
             task=batch.task,
             component=wire.get("component") or batch.component,
             tag=batch.tag,
+            is_async=batch.is_async,
         ),
         wire=wire,
         scheduling=SchedulingOptions(**batch.placing),
-        is_async=batch.is_async,
         identity=batch.identity,
     )

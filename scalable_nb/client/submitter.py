@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -77,7 +76,6 @@ class Submitter:
             batch=options.batch(name, func),
             wire=options.wire,
             scheduling=scheduling,
-            is_async=inspect.iscoroutinefunction(options.function),
             record_args=options.record_args,
             identity=options.identity(),
         )
@@ -91,8 +89,7 @@ class Submitter:
     ) -> dict[Any, Future[Any]]:
         """Log calls, answer those whose results are stored, and send the others."""
         self._call_log.log_calls(submission, packed)
-        rest = self._cached_futures.answer(submission, packed)
-        futures = self._transport.held_futures(key for key in packed if key not in rest)
+        futures, rest = self._cached_futures.answer(submission, packed)
         if rest:
             self.submit_cached(input_keys(rest))
             futures |= self._send(submission, rest)
@@ -112,11 +109,9 @@ class Submitter:
     ) -> dict[Any, Future[Any]]:
         """Send calls to the host; ``is_known``: stored results had answered them before."""
         previews = {key: each.preview for key, each in packed.items()}
-        batch = submission.batch.with_previews(
-            previews, is_known=is_known, is_async=submission.is_async
-        )
+        batch = submission.batch.with_previews(previews, is_known=is_known)
         self._transport.send(stream_message(Operation.BATCH_SUBMITTED, batch))
-        runner = run_async_attempt if submission.is_async else run_attempt
+        runner = run_async_attempt if batch.is_async else run_attempt
         graph = {
             key: make_task(key, runner, key, each.call, inputs=each.inputs)
             for key, each in packed.items()

@@ -105,13 +105,17 @@ class ClientHooks(Client):
         with self._refcount_lock:
             return {key: Future(key, self) for key in keys if key in self.futures}
 
-    def finish_futures(self, keys: Iterable[Any]) -> None:
-        """Finish futures, present or to be made, of tasks that the scheduler does not know."""
-        for key in keys:
-            if key in self.futures:
-                self.futures[key].finish()
-            else:
-                self.futures[key] = FinishedFutureState(key)
+    def finish_futures(self, keys: Iterable[Any]) -> dict[Any, Future[Any]]:
+        """Finish tasks that the scheduler does not know, and return a future of each."""
+        finished: dict[Any, Future[Any]] = {}
+        with self._refcount_lock:  # as for `held_futures`
+            for key in keys:
+                if key in self.futures:
+                    self.futures[key].finish()
+                else:
+                    self.futures[key] = FinishedFutureState(key)
+                finished[key] = Future(key, self)
+        return finished
 
     def reopen_futures(self, keys: Iterable[Any]) -> None:
         """Make futures pending again whose tasks run again."""

@@ -56,7 +56,7 @@ async def flush_wanted_results(
     registry : TaskRegistry
     adapter : SchedulerAdapter
     folder : Path
-        Of the results; each is kept by its task's own key.
+        Of the results; each is stored by its task's own key.
     limit_bytes : int
         Size of all together.
 

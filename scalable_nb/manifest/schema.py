@@ -105,7 +105,7 @@ class Project(_Section):
     default_storage : str or None
         Where output goes: a folder or a URI.
     local_cache : str or None
-        Folder of kept results; ``SCALABLE_CACHE_DIR`` overrides it.
+        Folder of stored results; ``SCALABLE_CACHE_DIR`` overrides it.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -285,7 +285,7 @@ class Task(_Section):
     component : str or None
         Kind of worker it runs on; None: any.
     cache : bool
-        Whether results are kept and found again by their arguments.
+        Whether results are stored and found again by their arguments.
     retries : int or None
         Further attempts after a failed one; None: the manifest's default.
     timeout : str or None
@@ -297,7 +297,7 @@ class Task(_Section):
     compress : bool
         Whether results that are written to disk are compressed.
     version : str or None
-        Changing it makes kept results of earlier versions unused.
+        Changing it makes stored results of earlier versions unused.
     record_args : bool
         Whether functions and arguments are written into the run folder, so that the task can
         run again when kernel and host are gone; false where they are secret.

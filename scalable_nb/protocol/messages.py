@@ -56,16 +56,13 @@ class BatchMessage(Message):
                 "expected one preview for each key"
             )
 
-    def with_previews(
-        self, previews: Mapping[Any, str], *, is_known: bool = False, is_async: bool = False
-    ) -> BatchMessage:
+    def with_previews(self, previews: Mapping[Any, str], *, is_known: bool = False) -> BatchMessage:
         """Return the message that announces these tasks of the batch."""
         return replace(
             self,
             keys=tuple(previews),
             previews=tuple(previews.values()),
             is_known=is_known,
-            is_async=is_async,
         )
 
 

@@ -45,7 +45,7 @@ def resubmit(
     tasks that take their results recover too. Budgets begin anew; attempts go on counting.
     With ``func=`` they are new tasks, in the places of the old ones.
 
-    Of a run whose host is gone, functions and arguments are read from its folder: kept results
+    Of a run whose host is gone, functions and arguments are read from its folder: stored results
     are taken, and what failed, was lost or never ran runs in the live session, or in a new one
     on the run's target (``FutureList.session``), with the code as it was recorded.
 

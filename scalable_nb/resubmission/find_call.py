@@ -90,15 +90,15 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     Raises
     ------
     SubmitError
-        As `reproduce`; also where a result that it takes was not kept.
+        As `reproduce`; also if a result that it takes was not stored.
     RunFolderError
         When others could have written the record: what is in it would be run.
     """
     from scalable_nb.client.call_log import read_call_log
 
-    record = read_call_log(run.calls)
-    task = next((task for key, task in record.tasks.items() if key_text(key) == task_id), None)
-    call = record.load_call(task, "") if task is not None else None
+    call_log = read_call_log(run.calls)
+    task = next((task for key, task in call_log.tasks.items() if key_text(key) == task_id), None)
+    call = call_log.load_call(task, "") if task is not None else None
     if task is None or call is None:
         raise SubmitError(
             f"run {run.run_id} has no record of the call of {task_id!r}: it did not come through "
@@ -110,7 +110,7 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     return _failed_call(
         label,
         call,
-        [_stored_result(record, key, run.results) for key in task.input_keys],
+        [_stored_result(call_log, key, run.results) for key in task.input_keys],
         read_task_rows(run.failures, task_id),
         is_async=task.batch.is_async,
         timeout_s=terms.get("timeout_s"),
@@ -152,13 +152,13 @@ def _results_of(session: ScalableSession, keys: Sequence[Any]) -> list[Any]:
     return list(session.client.gather([Future(key, session.client) for key in keys]))
 
 
-def _stored_result(record: CallLog, key: Any, results: Path) -> Any:
+def _stored_result(call_log: CallLog, key: Any, results: Path) -> Any:
     from scalable_nb.cache.lookup import look_up
     from scalable_nb.cache.store import ResultStore
     from scalable_nb.client.submission import find_stored
 
-    tasks = [record.tasks[key]] if key in record.tasks else []
-    for folder, packed in find_stored(record, tasks, results).values():
+    tasks = [call_log.tasks[key]] if key in call_log.tasks else []
+    for folder, packed in find_stored(call_log, tasks, results).values():
         found = look_up(ResultStore(Path(folder)), packed.call.result_key)
         if found.is_hit:
             return found.value

@@ -129,7 +129,7 @@ def _attach_stored(
     tasks: list[RecordedTask],
     new_key: Mapping[Any, Any],
 ) -> dict[Any, Future[Any]]:
-    """Futures of tasks whose results are kept."""
+    """Create the futures of tasks whose results are stored."""
     by_folder: dict[str, list[RecordedTask]] = {}
     for task in tasks:
         by_folder.setdefault(finished.stored[task.key][0], []).append(task)

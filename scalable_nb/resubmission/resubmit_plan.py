@@ -39,7 +39,7 @@ class ResubmitPlan:
     left_out : dict
         Key -> why a task does not run.
     from_cache : int
-        Tasks whose kept result is taken.
+        Tasks whose stored result is taken.
     never_ran : int
         Those of `to_run` of which no attempt is known.
     core_hours : float or None
@@ -124,7 +124,7 @@ def plan_resubmission(
 class TaskOutcome(Enum):
     """What became of a task of a run that is over."""
 
-    STORED = "its result is kept"
+    STORED = "its result is stored"
     ATTEMPTED = "an attempt of it is known"
     NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -252,6 +253,14 @@ def open_connection(
         If the host cannot be reached.
     """
     ProtocolVersion.from_wire(connection_info).require_compatible(paths.run_id)
+    is_lost = threading.Event()
+    mirror: Mirror | None = None
+
+    def on_host_lost() -> None:
+        is_lost.set()
+        if mirror is not None:
+            mirror.end("lost")
+
     monitor = HostMonitor(paths, connection_info, host)
     limit_bytes = spec.loaded.manifest.defaults.record_limit_bytes
     call_log = CallLogWriter(paths.calls, f"client-{uuid.uuid4().hex}", limit_bytes)
@@ -263,24 +272,32 @@ def open_connection(
             call_log=call_log,
             host_health=monitor,
             session=handle,
-            on_host_lost=lambda: mirror.end("lost"),
+            on_host_lost=on_host_lost,
             security=load_security(Path(connection_info["tls"])),
             **options,
         )
 
     client = new_client(set_as_default=True)
-    mirror = Mirror(LedgerFeed(client, client.host_api, client.cached_futures), "")
-    client.subscribe_topic(NOTICE_TOPIC, _show_notice)
-    return LiveSession(
-        spec,
-        paths,
-        connection_info,
-        client=client,
-        new_client=new_client,
-        mirror=mirror,
-        call_log=call_log,
-        monitor=monitor,
-    )
+    try:
+        mirror = Mirror(LedgerFeed(client, client.host_api, client.cached_futures), "")
+        if is_lost.is_set():  # before there was a mirror
+            mirror.end("lost")
+        client.subscribe_topic(NOTICE_TOPIC, _show_notice)
+        return LiveSession(
+            spec,
+            paths,
+            connection_info,
+            client=client,
+            new_client=new_client,
+            mirror=mirror,
+            call_log=call_log,
+            monitor=monitor,
+        )
+    except BaseException:
+        with suppress(OSError):
+            client.close(timeout=_CLIENT_TIMEOUT_S)
+        call_log.close()
+        raise
 
 
 def _show_notice(event: tuple[float, str]) -> None:

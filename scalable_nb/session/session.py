@@ -8,11 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from scalable_nb.errors import NoSessionError, StartError
+from scalable_nb.errors import NoSessionError, ProtocolVersionError, StartError
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
 from scalable_nb.protocol.connection_file import is_alive, read_connection_info
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import (
     HostHandle,
@@ -95,15 +96,28 @@ class ScalableSession:
         ------
         NoSessionError
             When no host is alive.
+        ProtocolVersionError
+            When the host has another version of scalable_nb; where ``run`` is not given, when
+            all live ones have.
         """
         runs_dir = load_settings().runs_dir
         remove_stale_runs(runs_dir)
+        newest_error: ProtocolVersionError | None = None
         for paths in [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]:
             info = read_connection_info(paths)
-            if info is not None and is_alive(info):
-                session = cls(SessionSpec.of_run(paths, info["target"]))
-                session._join(paths, info, HostJob.of(paths))
-                return session
+            if info is None or not is_alive(info):
+                continue
+            try:
+                # First: another version may write anything else in another way.
+                ProtocolVersion.from_wire(info).require_compatible(paths.run_id)
+            except ProtocolVersionError as error:
+                newest_error = newest_error or error
+                continue
+            session = cls(SessionSpec.of_run(paths, info["target"]))
+            session._join(paths, info, HostJob.of(paths))
+            return session
+        if newest_error is not None:
+            raise newest_error
         which = f"run {run!r}" if run else f"any run in {runs_dir}"
         raise NoSessionError(
             f"no host of {which} is alive; `%scalable start` begins a new one, and `%scalable "
@@ -164,7 +178,7 @@ class ScalableSession:
         remove_stale_runs(settings.runs_dir)
         self.paths = create_run(settings.runs_dir, self.manifest.manifest.project.name)
         with launch_host(self._spec, self.paths, plan) as host:
-            _load_dask()
+            _load_dask()  # meanwhile the host starts
             info = await_connection_info(self.paths, host, settings.start_timeout_s)
             try:
                 self._join(self.paths, info, host)
@@ -217,6 +231,7 @@ class ScalableSession:
         return self._connected.connect(**options)
 
     def _join(self, paths: RunPaths, info: dict[str, Any], host: HostHandle | None) -> None:
+        _load_dask()
         from scalable_nb.session.live_session import open_connection
 
         self.paths = paths

@@ -24,7 +24,7 @@ WORKER = "tls://127.0.0.1:40001"
 FINAL = [TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.CACHED]
 
 
-def new_book(folder: Path) -> tuple[RunRecorder, RunPaths]:
+def new_recorder(folder: Path) -> tuple[RunRecorder, RunPaths]:
     paths = RunPaths(folder / "run-1")
     paths.folder.mkdir()
     return RunRecorder(paths, "local"), paths
@@ -47,7 +47,7 @@ def open_task(recorder: RunRecorder, key: Any = "simulate-1", retries: int = 3) 
 
 def test_one_tasks_way_is_told_alike_everywhere(tmp_path: Path) -> None:
     """A task that fails once and then succeeds: table, two rows and the sums agree."""
-    recorder, paths = new_book(tmp_path)
+    recorder, paths = new_recorder(tmp_path)
     recorder.worker_came(WORKER, "worker-0", "10.0.0.7", 2)
     record = open_task(recorder)
     row, ledger = record.row, recorder.ledger
@@ -92,7 +92,7 @@ def test_one_tasks_way_is_told_alike_everywhere(tmp_path: Path) -> None:
 
 def test_a_task_that_failed_for_good_names_its_class(tmp_path: Path) -> None:
     """A failed task's row has the class of its last failure; a cancelled task's has none."""
-    recorder, paths = new_book(tmp_path)
+    recorder, paths = new_recorder(tmp_path)
     for key, state in (("a", TaskState.FAILED), ("b", TaskState.CANCELLED)):
         record = open_task(recorder, key)
         attempt(recorder, record)
@@ -110,7 +110,7 @@ def test_a_task_that_failed_for_good_names_its_class(tmp_path: Path) -> None:
 
 def test_a_resubmitted_task_goes_on_counting(tmp_path: Path) -> None:
     """Its attempts count on, its budgets begin anew, and what is allowed says so."""
-    recorder, _ = new_book(tmp_path)
+    recorder, _ = new_recorder(tmp_path)
     record = open_task(recorder, retries=1)
     for is_final in (False, True):
         attempt(recorder, record)
@@ -127,7 +127,7 @@ def test_a_resubmitted_task_goes_on_counting(tmp_path: Path) -> None:
 
 def test_keys_that_are_no_text(tmp_path: Path) -> None:
     """A tuple is a key too; in the records it is its text."""
-    recorder, paths = new_book(tmp_path)
+    recorder, paths = new_recorder(tmp_path)
     recorder.finish(open_task(recorder, ("block", 1)), TaskState.CACHED)
     recorder.close()
     assert recorder.ledger.row_of == {"('block', 1)": 0}
@@ -144,7 +144,7 @@ def test_sums_are_those_of_the_rows(
     tmp_path_factory: pytest.TempPathFactory, outcomes: list[tuple[int, TaskState, str]]
 ) -> None:
     """Whatever happens to any number of tasks, the summary adds up to the rows written."""
-    recorder, paths = new_book(tmp_path_factory.mktemp("sums"))
+    recorder, paths = new_recorder(tmp_path_factory.mktemp("sums"))
     for number, (failures, state, failure_class) in enumerate(outcomes):
         record = open_task(recorder, f"key-{number}", retries=4)
         for left in reversed(range(failures)):

@@ -131,7 +131,7 @@ class AttemptFailures:
         )
 
     def recover(self, tracked: TrackedTask) -> bool:
-        """Let a task that was lost with its worker have its result, where that had been kept."""
+        """Give a task that was lost with its worker its result, if that had been stored."""
         ts = self._adapter.tasks[tracked.key]
         annotation = TaskAnnotation.from_wire((ts.annotations or {}).get(ANNOTATION) or {})
         result_key = result_key_of(ts.run_spec) if annotation.store else ""

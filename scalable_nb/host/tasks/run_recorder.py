@@ -220,7 +220,7 @@ class RunRecorder:
         self.tasks.append(lambda: self._task_row(tracked, ending))
 
     def record_cache(self, tracked: TrackedTask, facts: dict[str, Any]) -> None:
-        """A kept result was found or written, or could not be: one row in ``cache.jsonl``."""
+        """Record a stored result that was found or written, or could not be, in ``cache.jsonl``."""
         now = time()
         self.cache.append(lambda: self._cache_row(tracked, facts, now))
 

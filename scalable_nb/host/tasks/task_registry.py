@@ -231,7 +231,7 @@ class TaskStates:
         is_hit = cache_facts.get("event") == "hit" and tracked.reason != RECOVERED
         is_found = started_at is None or started_at <= tracked.succeeded_at
         if tracked.reason == RECOMPUTED and (is_hit or is_found):
-            # Dask asked again for what this very run had computed and kept, or for what the
+            # Dask asked again for what this very run had computed and stored, or for what the
             # worker had just fetched from the one that was lost: the function was not called.
             self._recorder.find_again(tracked)
             return

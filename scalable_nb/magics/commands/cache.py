@@ -1,4 +1,4 @@
-"""``cache``: what is kept, whether it is whole, and why a call was not found."""
+"""``cache``: which results are stored, whether they are intact, why a call was not found."""
 
 from __future__ import annotations
 

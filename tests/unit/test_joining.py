@@ -1,0 +1,173 @@
+"""How a kernel joins a run that is live."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scalable_nb import errors, session
+from scalable_nb.dask_adapter import compatibility
+from scalable_nb.paths import RunPaths, create_run
+from scalable_nb.protocol.connection_file import HostState, write_state
+from scalable_nb.protocol.version import PROTOCOL_VERSION
+from scalable_nb.session import live_session
+from scalable_nb.session.host_launcher import prepare_run
+from scalable_nb.session.session import ScalableSession
+from scalable_nb.session.session_spec import SessionSpec
+
+LiveRun = Callable[..., RunPaths]
+
+
+@pytest.fixture
+def live_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiveRun:
+    """Make a run whose host, which is this process, has some version."""
+    monkeypatch.setenv("SCALABLE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+
+    def make(name: str, *, protocol: int = PROTOCOL_VERSION) -> RunPaths:
+        made = create_run(tmp_path / "runs", name)
+        paths = RunPaths(made.folder.rename(made.folder.with_name(f"run-{name}-0000000a")))
+        prepare_run(paths, SessionSpec.from_yaml(target="local"))
+        write_state(paths, HostState.OPEN, target="local", protocol_version=protocol)
+        return paths
+
+    return make
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the runs that are connected to; no host is there."""
+    runs: list[str] = []
+
+    def connect(spec: SessionSpec, paths: RunPaths, *args: Any, **kwargs: Any) -> Any:
+        runs.append(paths.run_id)
+        return SimpleNamespace(is_open=False)
+
+    monkeypatch.setattr(live_session, "open_connection", connect)
+    monkeypatch.setattr("scalable_nb.session.session._live", [])
+    return runs
+
+
+EARLIER, LATER = "20260101T000000Z-a", "20260102T000000Z-b"
+
+
+def test_a_newer_host_of_another_version_does_not_hide_an_older_one(
+    live_run: LiveRun, joined: list[str]
+) -> None:
+    """Without a run, the newest live one that can be joined is."""
+    compatible = live_run(EARLIER)
+    live_run(LATER, protocol=PROTOCOL_VERSION + 1)
+    ScalableSession.attach()
+    assert joined == [compatible.run_id]
+
+
+def test_a_host_of_another_version_is_named_where_there_is_no_other(
+    live_run: LiveRun, joined: list[str]
+) -> None:
+    """Without a run, the error is about the newest of the live ones."""
+    live_run(EARLIER, protocol=PROTOCOL_VERSION + 1)
+    newest = live_run(LATER, protocol=PROTOCOL_VERSION + 1)
+    with pytest.raises(errors.ProtocolVersionError, match=newest.run_id):
+        ScalableSession.attach()
+    assert joined == []
+
+
+def test_the_version_is_checked_before_anything_else_is_read(
+    live_run: LiveRun, joined: list[str]
+) -> None:
+    """A manifest that only the other version understands is not what is complained about."""
+    paths = live_run(EARLIER, protocol=PROTOCOL_VERSION + 1)
+    live_run(LATER)
+    paths.manifest_yaml.write_text("version: 99\n")
+    with pytest.raises(errors.ProtocolVersionError, match=paths.run_id):
+        ScalableSession.attach(paths.run_id)
+    assert joined == []
+
+
+def test_attaching_checks_dask_first(
+    live_run: LiveRun, joined: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel whose Dask lacks something says so before it connects."""
+    paths = live_run(EARLIER)
+
+    def refuse() -> None:
+        raise errors.DaskVersionError("something is missing")
+
+    monkeypatch.setattr(compatibility, "check", refuse)
+    with pytest.raises(errors.DaskVersionError):
+        ScalableSession.attach(paths.run_id)
+    assert joined == []
+
+
+def test_the_package_has_the_functions_that_find_sessions() -> None:
+    """`scalable_nb.session` gives what its module has."""
+    from scalable_nb.session import session as module
+
+    assert session.live_sessions is module.live_sessions
+    assert session.current_session is module.current_session
+
+
+# --- a connection that does not come about ------------------------------------------------
+
+
+class FakeClient:
+    """Connects to nothing."""
+
+    status = "running"
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self.options = options
+        self.host_api = self.cached_futures = None
+        self.futures: dict[Any, Any] = {}
+        self.has_closed = False
+
+    def subscribe_topic(self, topic: str, handler: Any) -> None:
+        """Accept it."""
+
+    def close(self, timeout: float) -> None:
+        """Note it."""
+        self.has_closed = True
+
+
+def _open(paths: RunPaths) -> live_session.LiveSession:
+    info = json.loads(paths.session_json.read_bytes()) | {"address": "", "tls": str(paths.tls)}
+    spec = SessionSpec.of_run(paths, "local")
+    return live_session.open_connection(spec, paths, info, None, handle=Any)  # type: ignore[arg-type]
+
+
+def test_a_client_is_closed_if_what_follows_its_connection_fails(
+    live_run: LiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails after the client has connected, no client is left behind."""
+    clients: list[FakeClient] = []
+
+    class FailingClient(FakeClient):
+        def subscribe_topic(self, topic: str, handler: Any) -> None:
+            clients.append(self)
+            raise RuntimeError("no such topic")
+
+    monkeypatch.setattr(live_session, "ScalableClient", FailingClient)
+    monkeypatch.setattr(live_session, "load_security", lambda folder: None)
+    with pytest.raises(RuntimeError, match="no such topic"):
+        _open(live_run(EARLIER))
+    assert [client.has_closed for client in clients] == [True]
+
+
+def test_a_host_that_dies_while_the_client_connects_ends_the_mirror(
+    live_run: LiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a host is not forgotten because there was no mirror yet."""
+
+    class LosingClient(FakeClient):
+        def __init__(self, address: str, **options: Any) -> None:
+            super().__init__(address, **options)
+            options["on_host_lost"]()
+
+    monkeypatch.setattr(live_session, "ScalableClient", LosingClient)
+    monkeypatch.setattr(live_session, "load_security", lambda folder: None)
+    assert _open(live_run(EARLIER)).mirror.status == "lost"
