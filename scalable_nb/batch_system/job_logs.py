@@ -16,6 +16,11 @@ from scalable_nb.paths import RunPaths, private_folder
 #: In the order in which they are tried: what names its cause before what only follows from it.
 _RULES: Final = (
     (
+        r"No module named '?(?P<what>scalable_nb\.[\w.]+)",
+        "the Python of the job has another version of scalable_nb, without {what!r}: install the "
+        "version of this environment there too (`python:` of the target names the interpreter)",
+    ),
+    (
         r"No module named '?(?P<what>[\w.]+)",
         "the Python of the job has no package {what!r}: activate the right environment in "
         "`job_script_prologue:`, or name its interpreter with `python:`",

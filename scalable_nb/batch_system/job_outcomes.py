@@ -49,6 +49,14 @@ class LostJob:
     tries: int = 0
     outcome: JobFacts | None = field(default=None, init=False)
 
+    def note_outcome(self, outcome: JobFacts) -> None:
+        """Keep what the batch system says now; later answers may say more."""
+        self.outcome = with_start(outcome, self.before, self.came_at)
+
+    def end_try(self) -> None:
+        """Count a question that was asked."""
+        self.tries += 1
+
 
 class JobOutcomes:
     """Asks about all lost jobs together until each has an answer, or nobody can give one.
@@ -91,7 +99,7 @@ class JobOutcomes:
                 # Whatever goes wrong here, the tasks must not wait for ever.
                 logger.exception("the outcome of jobs could not be looked up")
             for lost in [lost for lost in self._open if lost in pending]:
-                lost.tries += 1
+                lost.end_try()
                 if self._is_settled(lost):
                     self.drop(lost)
                     lost.on_outcome(lost.outcome)
@@ -111,7 +119,7 @@ class JobOutcomes:
             records, now = runs.get(lost.job_id, ()), last.get(lost.job_id)
             outcome = find_outcome(lost.came_at, records, now, log)
             if outcome is not None:
-                lost.outcome = with_start(outcome, lost.before, lost.came_at)
+                lost.note_outcome(outcome)
 
     def _is_settled(self, lost: LostJob) -> bool:
         if lost.tries >= len(self._waits_s):

@@ -224,7 +224,7 @@ class ClientRequests:
         """Workers, counts and notices."""
         return StatusReply(
             counts=self._ledger.count(),
-            notices=tuple(self._notices.list()),
+            notices=tuple(self._notices.texts()),
             pauses=tuple(self._breakers.pauses()),
             jobs=tuple(self._jobs()),
             host_job=self._host_job(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,12 @@ from scalable_nb.host.tasks.task_registry import ExecutingTasks, TaskRegistry, T
 from scalable_nb.host.tasks.task_rerun import TaskRerun
 from scalable_nb.host.tasks.tracker import TaskTracker
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
-from scalable_nb.host.workers.demand import DesiredWorkers, Durations, runnable_by_component
+from scalable_nb.host.workers.demand import (
+    DesiredByKind,
+    DesiredWorkers,
+    Durations,
+    runnable_by_component,
+)
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.host.workers.larger_workers import LargerWorkers
@@ -97,7 +102,7 @@ def compose(
     recorder: RunRecorder,
     results: Path,
     *,
-    desired: dict[str, DesiredWorkers],
+    desired_at_start: Mapping[str, DesiredWorkers],
     replacement_limits: ReplacementLimits,
     max_identical_failures: int,
     host_job: Callable[[], dict[str, Any]] = dict,
@@ -110,7 +115,7 @@ def compose(
     recorder : RunRecorder
     results : Path
         Folder for results that are still wanted at the end.
-    desired : dict of str to DesiredWorkers
+    desired_at_start : mapping of str to DesiredWorkers
         How many workers there are to be at first, by kind.
     replacement_limits : ReplacementLimits
     max_identical_failures : int
@@ -125,6 +130,7 @@ def compose(
     states = TaskStates(registry, recorder, adapter, executing, notices, placement.restrict)
     parked = ParkedTasks(adapter, states.on_unpark)
     breakers = BatchBreakers(registry, ledger, adapter, parked, notices, max_identical_failures)
+    desired = DesiredByKind(desired_at_start)
     larger = LargerWorkers(fleet, adapter, placement, desired, notices)
     failures = AttemptFailures(
         registry, recorder, adapter, parked, breakers, at_most_once, on_retry=larger.consider

@@ -28,6 +28,6 @@ class Notices:
         self._notices.append(notice)
         self._log_event(NOTICE_TOPIC, notice)
 
-    def list(self) -> list[str]:
+    def texts(self) -> list[str]:
         """Return the notices so far, oldest first."""
         return list(self._notices)

@@ -127,7 +127,7 @@ class Host:
             fleet,
             self.recorder,
             self.paths.results,
-            desired=desired_at_start(self.loaded, self.plan),
+            desired_at_start=desired_at_start(self.loaded, self.plan),
             replacement_limits=ReplacementLimits.of(self.loaded),
             max_identical_failures=self.loaded.manifest.defaults.max_identical_failures,
             host_job=self._allocation.row if self._allocation is not None else dict,

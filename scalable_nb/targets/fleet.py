@@ -90,6 +90,18 @@ class WorkerGroup:
     is_connected: bool = False
     leaves_because: str = ""
 
+    def retire(self, reason: str) -> None:
+        """Let it take no more tasks; `reason` as in `leaves_because`."""
+        self.leaves_because = reason
+
+    def call_off(self) -> None:
+        """Let it stay after all."""
+        self.leaves_because = ""
+
+    def note_start(self, began_at: float) -> None:
+        """Note when its job began; seconds since the epoch."""
+        self.job_began_at = began_at
+
     @property
     def is_leaving(self) -> bool:
         """Whether it takes no more tasks and ends soon."""

@@ -96,6 +96,7 @@ class _Attempt:
         self.result_cache = TaskResultCache(annotation, call.result_key)
         self.started_at = time()
         self._entry = AttemptEntry()
+        self._about: dict[str, Any] = {}
 
     @contextmanager
     def registered(self) -> Iterator[None]:
@@ -123,7 +124,7 @@ class _Attempt:
         """Unpickle the call; the clocks of the execution start after that."""
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
-        self.result_cache.about = description(self.call.about, function, args, kwargs)
+        self._about = description(self.call.about, function, args, kwargs)
         self.started_at = time()
         self._entry.restart_clock()
         return function, args, kwargs
@@ -152,7 +153,8 @@ class _Attempt:
                 f"validate={name} refused the result, a {type(result).__name__}"
             )
         self.result_cache.store_result(
-            result, {"task_id": str(self.key), "duration_s": time() - self.started_at}
+            result,
+            {**self._about, "task_id": str(self.key), "duration_s": time() - self.started_at},
         )
         self._attach_facts()
         return result

@@ -39,8 +39,6 @@ class TaskResultCache:
     facts : dict
         What happened, in plain values: ``event`` ("hit" or "kept"), ``key``, ``bytes``,
         ``problem``. Empty if results are not stored.
-    about : dict
-        What is stored next to the result; see `description`.
     """
 
     def __init__(self, annotation: TaskAnnotation, key: str) -> None:
@@ -50,7 +48,6 @@ class TaskResultCache:
         self._annotation = annotation
         self.value: Any = None
         self.facts: dict[str, Any] = {}
-        self.about: dict[str, Any] = {}
 
     def is_hit(self) -> bool:
         """Look for the result."""
@@ -65,10 +62,9 @@ class TaskResultCache:
         return found.is_hit
 
     def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
-        """Write the result."""
+        """Write the result, and next to it what `meta` says of it (see `description`)."""
         if self._store is None:
             return
-        meta = {**self.about, **meta}
         limit_bytes = self._annotation.limit_bytes
         stored = store_result(self._store, self._key, value, meta, limit_bytes=limit_bytes)
         if isinstance(stored, StoredResult):

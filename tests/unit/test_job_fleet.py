@@ -64,7 +64,7 @@ def test_a_job_has_as_long_as_both_say_that_know_of_it() -> None:
     fleet(entry, facts=(JobFacts("1", "RUNNING", ends_at=time() + 1800),)).observe()
     assert entry.is_running
     assert entry.remaining_s == pytest.approx(1800, abs=30)
-    entry.job_began_at = time() - 3000
+    entry.note_start(time() - 3000)
     assert entry.remaining_s == pytest.approx(600, abs=30)
     fleet(entry, facts=(JobFacts("1", "PENDING"),)).observe()
     assert not entry.is_running

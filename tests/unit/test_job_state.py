@@ -178,6 +178,13 @@ def test_outcome_text(outcome: JobFacts, words: str) -> None:
     ("line", "words"),
     [
         ("ModuleNotFoundError: No module named 'distributed'", "no package 'distributed'"),
+        (
+            "/env/bin/python: Error while finding module specification for "
+            "'scalable_nb.worker.command' "
+            "(ModuleNotFoundError: No module named 'scalable_nb.worker')",
+            "another version of scalable_nb, without 'scalable_nb.worker': install the version",
+        ),
+        ("No module named scalable_nb", "no package 'scalable_nb'"),
         ("/opt/py/bin/python: No such file or directory", "'/opt/py/bin/python' is not there"),
         ("slurm_script: line 4: conda: command not found", "'conda' is not there"),
         ("OSError: Timed out trying to connect to tls://10.0.0.1:8786", "`interface:`"),

@@ -62,8 +62,8 @@ def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
         arrive(scheduler, host, keys)
         arrive(scheduler, host, ["later-1"])
         assert host.recorder.ledger.keys == keys[:3]
-        assert len(host.notices.list()) == 1
-        assert "more than 3 tasks" in host.notices.list()[0]
+        assert len(host.notices.texts()) == 1
+        assert "more than 3 tasks" in host.notices.texts()[0]
         for key in keys:
             move(host, key, "released", "waiting", "processing")
         move(host, keys[3], "processing", "memory", startstops=(), nbytes=1)

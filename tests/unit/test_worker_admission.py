@@ -29,7 +29,7 @@ def test_worker_of_the_same_version_gets_tasks(host: SchedulerAlone) -> None:
     host.submit(["task"], PolicyTerms(), [], "")
     worker = host.add_worker()
     assert [address for _, address, _ in host.processing()] == [worker]
-    assert host.parts.notices.list() == []
+    assert host.parts.notices.texts() == []
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_worker_of_another_version_is_refused(
         status="running", worker=worker, stimulus_id="registered"
     )
     assert list(host.processing()) == []
-    (notice,) = host.parts.notices.list()
+    (notice,) = host.parts.notices.texts()
     assert f"the workers of component 'big' have {text}, and the host" in notice
     assert str(ProtocolVersion.own()) in notice
     assert "`python: /envs/old/bin/python`" in notice
     host.add_worker(version)
-    assert host.parts.notices.list() == [notice]
+    assert host.parts.notices.texts() == [notice]
 
 
 def test_workers_that_were_refused_are_not_replaced(host: SchedulerAlone) -> None:

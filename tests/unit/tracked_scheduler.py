@@ -76,7 +76,7 @@ def compose_host(
         _NoFleet(scheduler),
         RunRecorder(paths, "local"),
         paths.results,
-        desired={"": DesiredWorkers(0)},
+        desired_at_start={"": DesiredWorkers(0)},
         replacement_limits=ReplacementLimits(None, None, None, {}),
         max_identical_failures=max_identical_failures,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final
@@ -144,6 +145,35 @@ class DesiredWorkers:
             self._fewer_since = now
         elif now - self._fewer_since >= SHRINK_AFTER_S:
             self.count, self._fewer_since = fitting, None
+
+
+class DesiredByKind:
+    """The wanted workers of all kinds: those of the start, and those that are added later.
+
+    Parameters
+    ----------
+    at_start : mapping of str to DesiredWorkers
+        By kind.
+    """
+
+    def __init__(self, at_start: Mapping[str, DesiredWorkers]) -> None:
+        self._by_kind = dict(at_start)
+
+    def __getitem__(self, kind: str) -> DesiredWorkers:
+        return self._by_kind[kind]
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The names of the kinds, in the order in which they were added."""
+        return self._by_kind.keys()
+
+    def items(self) -> Collection[tuple[str, DesiredWorkers]]:
+        """Return the kinds and what is wanted of each."""
+        return self._by_kind.items()
+
+    def set(self, kind: str, desired: DesiredWorkers) -> None:
+        """Replace what is wanted of a kind, or add the kind."""
+        self._by_kind[kind] = desired
 
 
 def desired_at_start(loaded: LoadedManifest, plan: Plan) -> dict[str, DesiredWorkers]:

@@ -8,7 +8,7 @@ from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.task import FailedAttempt, TrackedTask
-from scalable_nb.host.workers.demand import DesiredWorkers, Limits
+from scalable_nb.host.workers.demand import DesiredByKind, DesiredWorkers, Limits
 from scalable_nb.targets.fleet import Fleet, WorkerKind
 
 #: Workers of a kind that was made for tasks which need more memory.
@@ -23,8 +23,8 @@ class LargerWorkers:
     fleet : Fleet
     adapter : SchedulerAdapter
     placement : TaskPlacement
-    desired : dict of str to DesiredWorkers
-        By kind; a new kind is added.
+    desired : DesiredByKind
+        Gets the new kinds.
     notices : Notices
     """
 
@@ -33,7 +33,7 @@ class LargerWorkers:
         fleet: Fleet,
         adapter: SchedulerAdapter,
         placement: TaskPlacement,
-        desired: dict[str, DesiredWorkers],
+        desired: DesiredByKind,
         notices: Notices,
     ) -> None:
         self._fleet = fleet
@@ -73,7 +73,7 @@ class LargerWorkers:
         kind = self._fleet.enlarged(base, memory_bytes)
         if kind is not None:
             self._fleet.kinds[kind.name] = kind
-            self._desired[kind.name] = DesiredWorkers(1, Limits(0, _MAX_WORKERS))
+            self._desired.set(kind.name, DesiredWorkers(1, Limits(0, _MAX_WORKERS)))
             self._notices.notify(
                 f"a job with {format_bytes(memory_bytes)} is asked for: a task of "
                 f"{base.name or 'the session'} ran out of memory."

@@ -15,7 +15,7 @@ from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.placement import TaskPlacement
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import TaskBatch
-from scalable_nb.host.workers.demand import DesiredWorkers, Durations, Limits
+from scalable_nb.host.workers.demand import DesiredByKind, DesiredWorkers, Durations, Limits
 from scalable_nb.host.workers.replacement import WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.protocol.messages import AdaptRequest, JobBegan, ScaleRequest, WorkerCounts
@@ -35,8 +35,7 @@ class Scaling:
     Parameters
     ----------
     fleet : Fleet
-    desired : dict of str to DesiredWorkers
-        By kind.
+    desired : DesiredByKind
     adapter : SchedulerAdapter
     placement : TaskPlacement
     replacement : WorkerReplacement
@@ -55,7 +54,7 @@ class Scaling:
     def __init__(
         self,
         fleet: Fleet,
-        desired: dict[str, DesiredWorkers],
+        desired: DesiredByKind,
         adapter: SchedulerAdapter,
         placement: TaskPlacement,
         replacement: WorkerReplacement,
@@ -124,7 +123,7 @@ class Scaling:
         for number, name in enumerate(names):
             share = -(-left // (len(names) - number))
             left -= share
-            self._desired[name] = DesiredWorkers(share)
+            self._desired.set(name, DesiredWorkers(share))
             self._replacement.reset(self._fleet.kinds[name])
         return await self._wanted(names)
 
@@ -134,15 +133,15 @@ class Scaling:
         for name in names:
             limits = Limits(request.minimum, request.maximum)
             count = limits.fit(self._desired[name].count, 1)
-            self._desired[name] = DesiredWorkers(count, limits)
+            self._desired.set(name, DesiredWorkers(count, limits))
             self._replacement.reset(self._fleet.kinds[name])
         return await self._wanted(names)
 
     def _names(self, component: str | None) -> list[str]:
         if component is None:
-            return list(self._desired)
-        if component not in self._desired:
-            raise UnknownNameError("component", component, self._desired)
+            return list(self._desired.kinds)
+        if component not in self._desired.kinds:
+            raise UnknownNameError("component", component, self._desired.kinds)
         return [component]
 
     async def _wanted(self, names: list[str]) -> WorkerCounts:
@@ -191,7 +190,7 @@ class Scaling:
             is_replaceable = self._replacement.may_open(kind) or len(self._fleet.of_kind(kind)) > 1
             needed_s = self._durations.needed_s(kind.name) if is_replaceable else 0.0
             if remaining_s < leaves_at_s(kind.walltime_s, needed_s, entry.number):
-                entry.leaves_because = "walltime"
+                entry.retire("walltime")
                 logger.info("%s has %.0f s left and takes no more tasks", entry.name, remaining_s)
 
     def expect(self, batch: TaskBatch, limit_s: float | None) -> None:
@@ -233,7 +232,7 @@ class Scaling:
     async def _dismiss(self, entries: Iterable[WorkerGroup]) -> None:
         pending = []
         for entry in entries:
-            entry.leaves_because = "scaling"
+            entry.retire("scaling")
             if not entry.is_connected:
                 pending.append(entry.name)
         await self._fleet.drop(pending)
@@ -269,7 +268,7 @@ class Scaling:
             return False  # the worker that comes in its place may take them
         if is_adaptive and not is_out_of_time and not self._replacement.is_spent:
             # Nobody asked for this one to go.
-            entry.leaves_because = ""
+            entry.call_off()
             self._desired[entry.kind.name].count += 1
             return False
         return True
@@ -285,7 +284,7 @@ class Scaling:
     async def _fall_back(self, kind: WorkerKind, fallback: WorkerKind) -> None:
         self._placement.redirect(kind.name, fallback.name)
         self._desired[fallback.name].count += self._desired[kind.name].count
-        self._desired[kind.name] = DesiredWorkers(0)
+        self._desired.set(kind.name, DesiredWorkers(0))
         await self._dismiss(self._fleet.of_kind(kind))
 
     # --- messages of jobs -------------------------------------------------------------------
@@ -294,4 +293,4 @@ class Scaling:
         """A nanny says how long ago its job began."""
         entry = self._fleet.entry_of(message.name)
         if entry is not None:
-            entry.job_began_at = time() - message.age_s
+            entry.note_start(time() - message.age_s)

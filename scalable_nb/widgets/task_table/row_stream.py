@@ -81,9 +81,13 @@ class RowStream:
         self.lock = lock
         self.keys = None if keys is None else list(dict.fromkeys(keys))
         self.seq = 0
-        self.clock_offset_s = 0.0  # the host's clock minus this one
+        self._clock_offset_s = 0.0  # the host's clock minus this one
         self._id = uuid.uuid4().hex
         self._start_over()
+
+    def follow_clock(self, now_at: float) -> None:
+        """Take the host's time, seconds since the epoch, as the time of the frames."""
+        self._clock_offset_s = now_at - time.time()
 
     def _start_over(self) -> None:
         self._ledger_id = self.ledger.ledger_id
@@ -212,7 +216,7 @@ class RowStream:
             "seq": self.seq,
             "base": base,
             "size": self.size,
-            "now_at": time.time() + self.clock_offset_s,
+            "now_at": time.time() + self._clock_offset_s,
             "first_string": content.first_string,
             "packed": is_packed,
             "sections": [[name, code, len(data)] for name, code, data in sections],

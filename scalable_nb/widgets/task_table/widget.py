@@ -197,7 +197,7 @@ class TaskTable(anywidget.AnyWidget):
 
     def _on_delta(self, delta: Delta) -> None:
         # In the client's IO thread, which must not wait for this one.
-        self._stream.clock_offset_s = delta["now_at"] - time.time()
+        self._stream.follow_clock(delta["now_at"])
         self._has_work.set()
 
     def _follow(self) -> None:
