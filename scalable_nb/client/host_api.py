@@ -52,11 +52,11 @@ class HostApi:
         return self._get(Operation.STATUS, EmptyMessage(), StatusReply)
 
     def flush(self) -> None:
-        """Have the journal written up to now."""
+        """Let the host write its journal to disk."""
         self._call(Operation.FLUSH)
 
     def stop(self) -> None:
-        """Have the host end itself and its workers."""
+        """Stop the host and its workers."""
         self._call(Operation.STOP)
 
     def scale(self, count: int, component: str | None) -> dict[str, int]:
