@@ -192,10 +192,6 @@ def explain_miss(
     )
 
 
-#: The name of `explain_miss` in earlier versions.
-why = explain_miss
-
-
 def _differences(stored: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
     found = []
     if stored.get("identity") != call["identity"]:

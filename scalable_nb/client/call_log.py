@@ -86,7 +86,7 @@ class RecordedTask:
     function : bytes
         Pickled; empty where it was not recorded.
     about : bytes
-        What is known of the function, see `calls.Call`.
+        What is known of the function, see `protocol.call.Call`.
     packed : bytes, list of str or None
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.

@@ -221,7 +221,7 @@ class ScalableClient(ClientHooks):
         *iterables : iterable
             Zipped, as in the built-in ``map``.
         name : str, optional
-            Of the batch, under which ``session.batches`` gives it back.
+            Of the batch; ``session.batches`` has it under this name.
         key : str or list, optional
             Prefix of the keys, or all of them.
         batch_size : int, optional
@@ -303,13 +303,13 @@ class ScalableClient(ClientHooks):
         return outcomes
 
     def partial(self, futures: Iterable[Future[Any]]) -> PartialResult:
-        """Wait for all futures, then give results and failures; see `scalable_nb.partial`."""
+        """Wait for all futures, then return results and failures; see `scalable_nb.partial`."""
         return partial(futures)
 
     # --- tasks -------------------------------------------------------------------------
 
     def attempts(self, future: Future[Any]) -> list[AttemptRow]:
-        """All attempts of a task so far, oldest first, the one that is running included.
+        """Return all attempts of a task so far, oldest first, including a running one.
 
         Returns
         -------
@@ -323,8 +323,8 @@ class ScalableClient(ClientHooks):
         return self.session.attempts(key_text(future.key))
 
     def held_keys(self) -> dict[str, Any]:
-        """Keys of the futures held here, by their texts as in the journal."""
-        # A list first: other threads make futures and let go of them.
+        """Return the keys of the futures held here, by their texts as in the journal."""
+        # A list first: other threads create and release futures.
         return {key_text(key): key for key in list(self.futures)}
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:

@@ -1,4 +1,4 @@
-"""What a client is built with, and what its parts know of each other."""
+"""The context of a client, and the interfaces between its parts."""
 
 from __future__ import annotations
 

@@ -30,13 +30,13 @@ from scalable_nb.protocol.wire import Message, call_remote
 from scalable_nb.telemetry.ledger import Delta
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 class HostApi:
     """Calls the host and waits for the reply.
 
-    With an asynchronous client `retry_now`, `give_up` and `resume_tasks` return awaitables; the
-    other methods are for the session's own client, which is not asynchronous.
+    With an asynchronous client the methods return awaitables.
 
     Parameters
     ----------
@@ -62,12 +62,13 @@ class HostApi:
 
     def scale(self, count: int, component: str | None) -> dict[str, int]:
         """Set the number of workers; returns the wanted ones by component."""
-        return self._get(Operation.SCALE, ScaleRequest(count, component), WorkerCounts).counts
+        request = ScaleRequest(count, component)
+        return self._get_part(Operation.SCALE, request, WorkerCounts, lambda reply: reply.counts)
 
     def adapt(self, minimum: int, maximum: int, component: str | None) -> dict[str, int]:
         """Set limits of the number of workers; returns the wanted ones by component."""
         request = AdaptRequest(minimum, maximum, component)
-        return self._get(Operation.ADAPT, request, WorkerCounts).counts
+        return self._get_part(Operation.ADAPT, request, WorkerCounts, lambda reply: reply.counts)
 
     # --- tasks -------------------------------------------------------------------------
 
@@ -90,12 +91,16 @@ class HostApi:
     def resume_batches(self, names: Sequence[str] | None) -> int:
         """Resume paused batches, or all for None; returns how many tasks were paused."""
         request = ResumeRequest(_names(names))
-        return self._get(Operation.RESUME_BATCHES, request, TaskCount).count
+        return self._get_part(
+            Operation.RESUME_BATCHES, request, TaskCount, lambda reply: reply.count
+        )
 
     def cancel_batches(self, names: Sequence[str] | None, *, only_paused: bool) -> int:
         """Cancel the unfinished tasks of batches, or of all for None; returns their number."""
         request = CancelRequest(_names(names), only_paused)
-        return self._get(Operation.CANCEL_BATCHES, request, TaskCount).count
+        return self._get_part(
+            Operation.CANCEL_BATCHES, request, TaskCount, lambda reply: reply.count
+        )
 
     def resubmit(
         self, keys: Sequence[Any], changes: dict[str, Any], named: Sequence[str], *, dry_run: bool
@@ -111,7 +116,7 @@ class HostApi:
     def join(self, keys: Sequence[Any]) -> list[Any]:
         """Let the host keep the results of tasks for this client, too; returns unknown keys."""
         request = JoinRequest(self._transport.id, tuple(keys))
-        return list(self._get(Operation.JOIN, request, TaskKeys).keys)
+        return self._get_part(Operation.JOIN, request, TaskKeys, lambda reply: list(reply.keys))
 
     async def ledger_delta(
         self, ledger_id: str, since: int, wait_s: float, reports_sent: int
@@ -138,17 +143,23 @@ class HostApi:
     # --- internals -----------------------------------------------------------------------
 
     def _count(self, operation: Operation, keys: Sequence[Any]) -> int:
-        count: int = self._transport.sync(self._count_async, operation, TaskKeys(tuple(keys)))
-        return count
-
-    async def _count_async(self, operation: Operation, tasks: TaskKeys) -> int:
-        return len(TaskKeys.from_wire(await self._call_async(operation, tasks)).keys)
+        tasks = TaskKeys(tuple(keys))
+        return self._get_part(operation, tasks, TaskKeys, lambda reply: len(reply.keys))
 
     def _call(self, operation: Operation) -> None:
         self._transport.sync(self._call_async, operation, EmptyMessage())
 
     def _get(self, operation: Operation, message: Message, reply: type[M]) -> M:
         received: M = self._transport.sync(self._get_async, operation, message, reply)
+        return received
+
+    def _get_part(
+        self, operation: Operation, message: Message, reply: type[M], part: Callable[[M], T]
+    ) -> T:
+        async def get() -> T:  # also the part: an asynchronous client has no reply yet
+            return part(reply.from_wire(await self._call_async(operation, message)))
+
+        received: T = self._transport.sync(get)
         return received
 
     async def _get_async(self, operation: Operation, message: Message, reply: type[M]) -> M | None:

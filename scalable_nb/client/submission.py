@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 
 
 class PackedCall(NamedTuple):
-    """One call as it travels, with the futures that are its inputs."""
+    """One packed call, with the futures that are its inputs."""
 
     call: Call
     inputs: Sequence[Future[Any]]

@@ -1,4 +1,4 @@
-"""The batch job that a host is: known by its id, and left before its walltime is over."""
+"""The batch job that a host runs in: its id, and the end of its walltime."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scalable_nb.batch_system.walltime import ends_early_s, walltime_s
 from scalable_nb.manifest.job_options import BATCH_SYSTEMS, configured, host_keywords
 from scalable_nb.manifest.schema import Target
 
-#: Where a job finds its own id.
+#: Environment variable with the id of the current job.
 
 
 @dataclass(frozen=True)
 class HostAllocation:
-    """The job of this process.
+    """The batch job of this process.
 
     Attributes
     ----------
     job_id : str
-        Empty where the batch system does not tell a job its id.
+        Empty if the batch system does not set it in the environment.
     queue : Queue
-        What is known of the jobs of the run, this one among them.
+        The state of the jobs of the run, including this one.
     walltime_s : float or None
-        As it was asked for; None: no limit.
+        As requested; None: no limit.
     began_at : float
         Seconds since the epoch.
     """
@@ -43,7 +43,7 @@ class HostAllocation:
     def of(
         cls, target: Target, queue: Queue, environ: Mapping[str, str] = os.environ
     ) -> HostAllocation:
-        """The job of a host that was started as one."""
+        """Return the job of a host that was started in one."""
         asked = host_keywords(target).get("walltime") or configured(target, "walltime")
         return cls(
             environ.get(BATCH_SYSTEMS[target.provider].id_variable, ""),
@@ -54,7 +54,7 @@ class HostAllocation:
 
     @property
     def ends_at(self) -> float | None:
-        """When the batch system will end it: as that says now, else as it was asked for."""
+        """When the batch system will stop the job: as it reports, else as requested."""
         facts = self.queue.facts(self.job_id)
         if facts is not None and facts.ends_at is not None:
             return facts.ends_at
@@ -62,14 +62,14 @@ class HostAllocation:
 
     @property
     def is_nearly_over(self) -> bool:
-        """Whether there is just time enough to end in order."""
+        """Whether the remaining time is just enough for an orderly shutdown."""
         ends_at = self.ends_at
         if ends_at is None:
             return False
         return ends_at - time() < ends_early_s(self.walltime_s)
 
     def row(self) -> dict[str, Any]:
-        """For kernels."""
+        """Return the job as a row for kernels."""
         facts = self.queue.facts(self.job_id)
         return {
             "system": self.queue.system,

@@ -1,4 +1,4 @@
-"""What kernels ask of the host: run again, hurry, give up, go on, tell, stop.
+"""Handle requests of kernels: retry or fail waiting tasks, resume, cancel, report.
 
 The functions are handlers on the scheduler; a client calls them through its `HostApi`.
 """
@@ -45,7 +45,7 @@ from scalable_nb.telemetry.rows import TaskState
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
 
-#: How long a client's own messages may take that it had sent before it asked.
+#: How long to wait for reports that a client sent before its request.
 HEARD_WITHIN_S: Final = 5.0
 
 
@@ -63,9 +63,9 @@ class ClientRequests:
     leases : ClientLeases
     notices : Notices
     jobs : callable
-        Returns what is known of the batch jobs of the workers.
+        Returns the known batch jobs of the workers, one row each.
     host_job : callable
-        Returns what is known of the batch job that this host is; nothing where it is none.
+        Returns the row of the batch job that this host runs in; empty if it is not in a job.
     """
 
     def __init__(
@@ -92,31 +92,31 @@ class ClientRequests:
         self._notices = notices
         self._jobs = jobs
         self._host_job = host_job
-        # By client: how many of its reports on calls that stored results answered have arrived.
+        # By client: the number of its reports on calls answered by stored results.
         self._answered: Counter[str] = Counter()
 
-    # --- tasks arrive ----------------------------------------------------------------
+    # --- new tasks -------------------------------------------------------------------
 
     def add_batch(self, client: str, message: BatchMessage) -> None:
-        """A client is about to send a graph: what its tasks have in common."""
+        """Note the shared properties of the tasks that a client is about to submit."""
         self._registry.expect(TaskBatch.announced(message))
 
     def add_answered(self, client: str, message: AnsweredCalls) -> None:
-        """A client answered calls with stored results."""
+        """Record calls that a client answered with stored results."""
         self._recorder.enter_answered(message)
         self._answered[client] += 1
 
-    # --- between two attempts --------------------------------------------------------
+    # --- waiting tasks ---------------------------------------------------------------
 
     def retry_now(self, request: TaskKeys) -> TaskKeys:
-        """End the waiting of tasks between two attempts; returns their keys."""
+        """Retry tasks that wait between two attempts immediately; return their keys."""
         waiting = self._waiting(request)
         for key in waiting.keys:
             self._parked.unpark(self._registry[key])
         return waiting
 
     def give_up(self, request: TaskKeys) -> TaskKeys:
-        """Let tasks between two attempts fail with their last error; returns their keys."""
+        """Fail tasks that wait between two attempts with their last error; return their keys."""
         waiting = self._waiting(request)
         for key in waiting.keys:
             tracked = self._registry[key]
@@ -136,13 +136,13 @@ class ClientRequests:
     # --- single tasks ----------------------------------------------------------------
 
     def resume_tasks(self, request: TaskKeys) -> TaskKeys:
-        """Let paused tasks continue; returns their keys."""
+        """Let paused tasks continue; return their keys."""
         return TaskKeys(tuple(self._breakers.resume(request.keys)))
 
     def cancel_tasks(self, request: TaskKeys) -> TaskKeys:
-        """Cancel those of the tasks that are not done; returns their keys.
+        """Cancel unfinished tasks and return their keys.
 
-        Whoever wants them, also a kernel that is gone.
+        Tasks that other kernels want are cancelled too, also if the kernel no longer exists.
         """
         found = ((key, self._registry.get(key)) for key in request.keys)
         to_cancel = [key for key, tracked in found if tracked and self._is_unfinished(tracked)]
@@ -150,9 +150,9 @@ class ClientRequests:
         return TaskKeys(tuple(to_cancel))
 
     def call(self, request: CallRequest) -> CallReply | None:
-        """What a task calls, as bytes that nobody here opens.
+        """Return the call of a task as bytes, which the host does not unpickle.
 
-        None where it is forgotten, or is Dask's own and not a call of ours.
+        None if the task is forgotten, or is a native task of Dask.
         """
         key = request.key
         tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
@@ -171,14 +171,14 @@ class ClientRequests:
     # --- whole batches ---------------------------------------------------------------
 
     def resume_batches(self, request: ResumeRequest) -> TaskCount:
-        """Let the paused tasks of these batches go on; returns how many."""
+        """Resume the paused tasks of these batches; return their number."""
         paused = self._unfinished(request.batches, only_paused=True)
         return TaskCount(len(self._breakers.resume(paused)))
 
     def cancel_batches(self, request: CancelRequest) -> TaskCount:
-        """Cancel what is not done of these batches; returns how many.
+        """Cancel the unfinished tasks of these batches; return their number.
 
-        Whoever wants the tasks, also a kernel that is gone. What is done stays.
+        Tasks that other kernels want are cancelled too. Finished tasks stay.
         """
         keys = self._unfinished(request.batches, only_paused=request.only_paused)
         self._leases.cancel(keys, "a person cancelled it")
@@ -196,13 +196,13 @@ class ClientRequests:
     def _is_unfinished(self, tracked: TrackedTask) -> bool:
         return not TaskState(self._ledger.columns["state"][tracked.row]).is_final
 
-    # --- tell ------------------------------------------------------------------------
+    # --- state of the run ------------------------------------------------------------
 
     async def ledger_delta(self, request: LedgerRequest) -> Delta | None:
-        """What changed since a sequence number; waits for a change, None when there is none.
+        """Return the changes since a sequence number, or None if there are none in time.
 
-        What a client answered itself before it asks is in it: that came another way, and may
-        be later.
+        Calls that the client answered itself before the request are included: their reports
+        take another way and may arrive later.
         """
         ledger = self._ledger
         patience = time() + HEARD_WITHIN_S
@@ -217,11 +217,11 @@ class ClientRequests:
         return ledger.delta(since)
 
     async def flush(self, request: EmptyMessage) -> None:
-        """Bring the journal on disk up to date."""
+        """Write all queued rows of the journal to disk."""
         self._recorder.flush()
 
     def status(self, request: EmptyMessage) -> StatusReply:
-        """Workers, counts and notices."""
+        """Return workers, counts and notices."""
         return StatusReply(
             counts=self._ledger.count(),
             notices=tuple(self._notices.texts()),
@@ -245,6 +245,6 @@ class ClientRequests:
 
 
 def _component(resources: Iterable[str]) -> str:
-    """Whose worker it is, where a component has workers of its own."""
+    """Return the component that the worker is reserved for, or an empty string."""
     found = [name for name in resources if name.startswith(COMPONENT_PREFIX)]
     return found[0].removeprefix(COMPONENT_PREFIX) if found else ""

@@ -24,7 +24,7 @@ LARGE_BYTES: Final = 1 << 16
 
 @dataclass(slots=True)  # not frozen: a call of a hundred thousand takes a third of the time
 class Call:
-    """What a task calls; never changed.
+    """The function and arguments that a task calls; never changed.
 
     Attributes
     ----------

@@ -109,21 +109,21 @@ class ReopenedTasks(Message):
 
 @dataclass(frozen=True, slots=True)
 class TaskKeys(Message):
-    """Tasks that a kernel asks for something, or those to which it was done."""
+    """Keys of the tasks that a request is about, or of those that it changed."""
 
     keys: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCount(Message):
-    """The number of tasks to which something was done."""
+    """The number of tasks that a request changed."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest(Message):
-    """Tasks that another kernel of the run wants, too."""
+    """Tasks that another kernel of the run also wants."""
 
     client: str
     keys: tuple[Any, ...]
@@ -219,7 +219,7 @@ class CallReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class LedgerRequest(Message):
-    """A question for changes of the ledger.
+    """A request for changes of the ledger.
 
     Attributes
     ----------
@@ -246,7 +246,7 @@ class LedgerRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus(Message):
-    """A worker, as the scheduler sees it."""
+    """The scheduler's record of a worker."""
 
     name: str
     address: str
@@ -271,7 +271,7 @@ class StatusReply(Message):
     jobs : tuple of dict
         As in `SessionStatus`.
     host_job : dict
-        The same, of the job that the host is.
+        The same, of the job that the host runs in.
     workers : tuple of WorkerStatus
     """
 
@@ -312,7 +312,7 @@ class WorkerCounts(Message):
 
 @dataclass(frozen=True, slots=True)
 class PermitRequest(Message):
-    """An attempt is about to call a function that must not be called twice."""
+    """A request to call a function that must not be called twice."""
 
     key: Any
     worker: str
@@ -321,7 +321,7 @@ class PermitRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class PermitReply(Message):
-    """Whether it may; else why not, or nothing if no client waits for the attempt."""
+    """Whether the call is permitted; if not, why, or nothing if no client waits for it."""
 
     is_granted: bool
     refusal: str = ""
@@ -329,7 +329,7 @@ class PermitReply(Message):
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport(Message):
-    """The failure of an attempt, as its worker saw it. Durations in seconds, sizes in bytes."""
+    """The failure of an attempt, as its worker reports it. Durations in seconds, sizes in bytes."""
 
     failure_class: str
     message: str
@@ -352,7 +352,7 @@ class AttemptFailed(Message):
     Attributes
     ----------
     verdict : {"retry_on", "give_up_on"} or None
-        Which rule of the user's matched.
+        Which of the user's rules matched.
     error : ErrorReport
     exception : bytes
         Pickled, for the client.
@@ -446,7 +446,7 @@ class JobBegan(Message):
 
 @dataclass(frozen=True, slots=True)
 class RevocationQuery(Message):
-    """A question about a task that was taken back from a worker: whether it had started.
+    """A query about a task that was revoked from a worker: whether it had started.
 
     Attributes
     ----------

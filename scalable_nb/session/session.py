@@ -18,9 +18,9 @@ from scalable_nb.session.host_job import HostJob
 from scalable_nb.session.host_launcher import (
     HostHandle,
     await_connection_info,
-    find_lifetime_limit,
     launch_host,
 )
+from scalable_nb.session.host_lifetime import find_lifetime_limit
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.session.stale_runs import remove_stale_runs
 from scalable_nb.session.status import SessionStatus
@@ -31,8 +31,9 @@ from scalable_nb.telemetry.rows import FailureRow
 if TYPE_CHECKING:
     from scalable_nb.client.client import ScalableClient
     from scalable_nb.client.futures import FutureList
-    from scalable_nb.session.batches import Batches
+    from scalable_nb.session.batches import BatchControl, Batches
     from scalable_nb.session.live_session import LiveSession
+    from scalable_nb.session.worker_control import WorkerControl
     from scalable_nb.telemetry.journal_replay import AttemptRow
     from scalable_nb.telemetry.ledger_mirror import Mirror
 
@@ -246,6 +247,14 @@ class ScalableSession:
         return self._live_session
 
     @property
+    def _batch_control(self) -> BatchControl:
+        return self._connected.batch_control
+
+    @property
+    def _worker_control(self) -> WorkerControl:
+        return self._connected.worker_control
+
+    @property
     def client(self) -> ScalableClient:
         """What tasks are submitted with."""
         return self._connected.client
@@ -306,7 +315,7 @@ class ScalableSession:
 
         Tasks of single ``submit`` calls belong to the batch ``""``.
         """
-        return self._connected.batch_control.unfinished()
+        return self._batch_control.unfinished()
 
     def resume(self, *batches: str) -> int:
         """Let paused batches go on although their tasks failed alike; all where none is named.
@@ -321,7 +330,7 @@ class ScalableSession:
         UnknownNameError
             When no batch of this name has tasks that are not done.
         """
-        return self._connected.batch_control.resume(batches)
+        return self._batch_control.resume(batches)
 
     def cancel(self, *batches: str, only_paused: bool = False) -> int:
         """Cancel what is not done of some batches, of all where none is named.
@@ -344,7 +353,7 @@ class ScalableSession:
         UnknownNameError
             When no batch of this name has tasks that are not done.
         """
-        return self._connected.batch_control.cancel(batches, only_paused=only_paused)
+        return self._batch_control.cancel(batches, only_paused=only_paused)
 
     # --- workers -------------------------------------------------------------------
 
@@ -368,7 +377,7 @@ class ScalableSession:
         ------
         UnknownNameError, ScalingError
         """
-        return self._connected.worker_control.scale(n, component)
+        return self._worker_control.scale(n, component)
 
     def adapt(
         self, minimum: int = 0, maximum: int | None = None, component: str | None = None
@@ -393,11 +402,11 @@ class ScalableSession:
         ------
         UnknownNameError, ScalingError
         """
-        return self._connected.worker_control.adapt(minimum, maximum, component)
+        return self._worker_control.adapt(minimum, maximum, component)
 
     def name_batch(self, name: str | None, default: str) -> str:
         """A name for a batch that no other batch of this session has."""
-        return self._connected.batch_control.name_batch(name, default)
+        return self._batch_control.name_batch(name, default)
 
     # --- the host's health ---------------------------------------------------------
 

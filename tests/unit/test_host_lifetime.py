@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scalable_nb.session.host_launcher import find_lifetime_limit
+from scalable_nb.session.host_lifetime import find_lifetime_limit
 
 
 def test_on_a_plain_machine_there_is_nothing_to_say(tmp_path: Path) -> None:

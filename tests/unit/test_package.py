@@ -60,6 +60,17 @@ def run(code: str) -> str:
 # --- importing -----------------------------------------------------------------------
 
 
+def test_paths_that_earlier_versions_showed_lead_to_the_functions() -> None:
+    """What `%scalable help` said under "in Python" can still be imported."""
+    from scalable_nb.cache.maintenance import explain_miss
+    from scalable_nb.cache.why import why
+    from scalable_nb.diagnosis.diagnose import diagnose
+    from scalable_nb.faults.diagnose import diagnose as earlier
+
+    assert why is explain_miss
+    assert earlier is diagnose
+
+
 def test_importing_is_light_and_silent() -> None:
     """The import loads a handful of modules, starts no thread and prints nothing.
 

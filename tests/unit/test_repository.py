@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -28,6 +29,17 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = sorted((ROOT / "scalable_nb").rglob("*.py"))
 TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+
+_CODE = {".py", ".js", ".mjs"}
+_DATA_FILES = (".conf", ".json", ".jsonl", ".toml", ".yaml")
+_DOTTED_NAME = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(\))?`(?!`)")
+
+#: Names of folders that stand for an object in examples.
+_VARIABLES = {
+    "client": "scalable_nb.client.client.ScalableClient",
+    "futures": "scalable_nb.client.futures.FutureList",
+    "session": "scalable_nb.session.session.ScalableSession",
+}
 
 
 # --- what is in the files ------------------------------------------------------
@@ -95,6 +107,31 @@ def test_no_code_uses_an_old_term() -> None:
         if name in old
     ]
     assert used == []
+
+
+def test_names_in_docstrings_and_comments_exist() -> None:
+    """A name in backticks that leads into the package can be resolved, and a path exists."""
+    classes = {
+        node.name: f"{_module_name(path)}.{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    package = ROOT / "scalable_nb"
+    texts = {path: path.read_text() for path in package.rglob("*.*") if path.suffix in _CODE}
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in texts.items()
+        for name in _DOTTED_NAME.findall(text)
+        if not name.endswith(_DATA_FILES) and _is_missing(name, path, classes)
+    ]
+    missing += [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in texts.items()
+        for name in re.findall(r"\b(?<!/)(?:\w+/)+\w+\.(?:py|mjs)\b", text)
+        if (package / name.partition("/")[0]).is_dir() and not (package / name).is_file()
+    ]
+    assert missing == []
 
 
 def test_packages_are_small_and_the_top_level_is_fixed() -> None:
@@ -283,6 +320,36 @@ def _identifiers(path: Path) -> Iterator[tuple[str, int]]:
             if isinstance(names, str):
                 for name in names.split("."):
                     yield name, getattr(node, "lineno", 1)
+
+
+def _is_missing(name: str, path: Path, classes: dict[str, str]) -> bool:
+    """Return whether a dotted name seems to lead into the package, but does not."""
+    first, second = name.split(".")[:2]
+    if first == "scalable_nb":
+        return not _resolves(name)
+    if first in _VARIABLES:
+        return not (_resolves(f"{_VARIABLES[first]}.{second}") or _resolves(f"scalable_nb.{name}"))
+    if (ROOT / "scalable_nb" / first).is_dir():
+        return not _resolves(f"scalable_nb.{name}")
+    if first in classes:
+        return not _resolves(classes[first] + name.removeprefix(first))
+    if second in classes or first in {module.parent.name for module in MODULES}:
+        folders = [_module_name(folder) for folder in path.parents if ROOT in folder.parents]
+        return not any(_resolves(f"{folder}.{name}") for folder in folders)
+    return False
+
+
+@cache
+def _resolves(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        owner, _, attribute = name.rpartition(".")  # a field of a dataclass has no default
+        try:
+            return attribute in getattr(pkgutil.resolve_name(owner), "__annotations__", {})
+        except (ImportError, AttributeError):
+            return False
+    return True
 
 
 def _module_name(path: Path) -> str:

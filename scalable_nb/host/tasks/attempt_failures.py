@@ -1,7 +1,8 @@
-"""What follows when an attempt ends otherwise than with a result.
+"""Decide about failed attempts: retry the task or fail it.
 
-Workers and nannies ask, `WorkerLosses` tells what went with a worker. Here it is decided, written
-down, and done: the task is held until it runs again, or fails for good.
+Workers and nannies report failed and expired attempts; `WorkerLosses` reports those that were
+lost with a worker. Each outcome is recorded. Then the task is parked until its next attempt, or
+fails.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class AtMostOnceGuard:
 
 
 class AttemptFailures:
-    """Decides about attempts that failed, expired, were lost, or may not begin.
+    """Decides about attempts that failed, expired, were lost, or may not start.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ class AttemptFailures:
     # --- attempts that must not be repeated ----------------------------------------
 
     def acquire_permit(self, request: PermitRequest) -> PermitReply:
-        """An attempt asks whether it may call a function that must not be called twice."""
+        """Grant or refuse the permit to call a function that must not be called twice."""
         key, worker, run_id = request.key, request.worker, request.run_id
         tracked = self._running_record(key, worker, run_id)
         if tracked is None:
@@ -135,7 +136,7 @@ class AttemptFailures:
         ts = self._adapter.tasks[tracked.key]
         annotation = TaskAnnotation.from_wire((ts.annotations or {}).get(ANNOTATION) or {})
         result_key = result_key_of(ts.run_spec) if annotation.store else ""
-        # Once: a file that is there and cannot be read would be tried for ever.
+        # Once: an unreadable file would be tried again and again.
         is_new = bool(result_key) and tracked.reason != RECOVERED and not annotation.recompute
         if not is_new or not ResultStore(Path(annotation.store)).contains(result_key):
             return False
@@ -146,33 +147,34 @@ class AttemptFailures:
     # --- attempts fail -----------------------------------------------------------
 
     def attempt_failed(self, message: AttemptFailed) -> FailureReply:
-        """A worker asks what to do about an exception."""
+        """Record an exception that a worker reports; return whether the task is retried."""
         tracked = self._running_record(message.key, message.worker, message.run_id)
-        if tracked is None:  # cancelled or lost meanwhile: nobody waits for this attempt
+        if tracked is None:  # cancelled or lost meanwhile: no client waits for this attempt
             return FailureReply(will_retry=False, is_recorded=False)
-        if tracked.is_reported:  # asked again: the connection broke before the answer came
+        if tracked.is_reported:  # repeated: the connection broke before the reply arrived
             return FailureReply(will_retry=not tracked.is_given_up, is_recorded=True)
         failure = FailedAttempt.reported(message.error, message.worker)
         if failure.failure_class != UnknownOutcomeError.__name__:
-            self._at_most_once.reset(message.key)  # what became of the call is known
+            self._at_most_once.reset(message.key)  # the outcome of the call is known
         tracked.exception = message.exception
         will_retry = self.settle(tracked, failure, verdict=message.verdict)
         return FailureReply(will_retry=will_retry, is_recorded=True)
 
     def attempt_expired(self, message: AttemptExpired) -> ExpiryReply:
-        """A nanny says that an attempt exceeded its limit.
+        """Record an attempt that exceeded its time limit; return whether to kill its worker.
 
-        A neighbour that must not be called twice is waited for: the nanny asks again.
+        The worker is not killed while it calls a function that must not be called twice: the
+        nanny repeats its report.
         """
         key = self._registry.key_of(message.name)
         tracked = self._running_record(key, message.worker, message.run_id)
         if tracked is not None and tracked.is_reported:
-            return ExpiryReply(must_kill=False, is_settled=False)  # it has just ended by itself
+            return ExpiryReply(must_kill=False, is_settled=False)  # it has just finished
         is_harmless = not any(map(self._is_non_idempotent, message.neighbours))
         if tracked is None:  # cancelled or settled: it only blocks its thread
             return ExpiryReply(must_kill=is_harmless, is_settled=False)
         if is_harmless:
-            # Nothing more for a worker that is about to end.
+            # Send no more tasks to a worker that is about to be killed.
             self._adapter.pause_worker(message.worker, "timeout")
         self._time_out(tracked, message)
         return ExpiryReply(must_kill=is_harmless, is_settled=True)
@@ -210,7 +212,7 @@ class AttemptFailures:
         verdict: str | None = None,
         loss: str | None = None,
     ) -> bool:
-        """Decide about a failed attempt, write it down, and hold the task if it runs again."""
+        """Decide about a failed attempt, record it, and park the task if it is retried."""
         decision = decide(
             tracked.terms,
             category=failure.category,
@@ -229,7 +231,7 @@ class AttemptFailures:
         if decision.will_retry:
             delay_s = decision.retry_in_s or 0.0
             self._on_retry(tracked, failure)
-            # Where its batch was paused meanwhile, a person says when.
+            # If its batch was paused meanwhile, it waits until the user resumes the batch.
             self._parked.park(tracked, None if tracked.is_paused else delay_s)
             self._ledger.set(tracked.row, retry_at=time() + delay_s)
         else:
@@ -237,19 +239,19 @@ class AttemptFailures:
         return decision.will_retry
 
     def resume(self, tracked: TrackedTask) -> None:
-        """Let a task run that was held until it was known what had become of it."""
+        """Unpark a task that was parked until its outcome was known."""
         if not tracked.is_paused:
             self._parked.unpark(tracked)
 
     def fail(self, tracked: TrackedTask, error: Exception | bytes) -> None:
-        """End a task for good, with an error of ours or one that a worker pickled."""
+        """Fail a task, with an exception or one that a worker pickled."""
         self._parked.drop(tracked)
         self._adapter.fail(tracked.key, error)
 
     def _running_record(self, key: Any, worker: str, run_id: int) -> TrackedTask | None:
-        """The task of an attempt that is waited for; None where it was cancelled or lost.
+        """Return the task of a current attempt, or None if that was cancelled or lost.
 
-        The same task may be on the same worker once more: only the number tells them apart.
+        The same task may be on the same worker again: only the run id differs.
         """
         tracked, ts = self._registry.get(key), self._adapter.tasks.get(key)
         if tracked is None or ts is None or ts.processing_on is None or ts.run_id != run_id:

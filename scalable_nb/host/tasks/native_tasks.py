@@ -1,9 +1,9 @@
-"""Tasks that did not come through `submit` and `map` of ours.
+"""Record tasks that did not come through `submit` and `map` of this package.
 
 Those of collections (arrays, dataframes, `dask.delayed`), of actors and of a plain client, such
 as the one that a task gets from `get_client`. Dask runs them by its own rules, its native
-retries included; here they only get their place in the ledger and the journal, with what the
-scheduler knows of them.
+retries included; here they only get rows in the ledger and the journal, with the values that
+the scheduler has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_RETRIES: Final = PolicyTerms()
 
 
 class NativeTasks:
-    """Enters tasks that are not ours and follows where they differ.
+    """Enters native tasks, and handles events that only they have.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class NativeTasks:
     states : TaskStates
     notices : Notices
     max_rows : int
-        How many are entered whatever becomes of them.
+        How many are entered whatever their outcome.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class NativeTasks:
             )
 
     def report_error(self, tracked: TrackedTask, values: dict[str, Any]) -> None:
-        """Record the last attempt of a task that failed without a report of ours.
+        """Record the last attempt of a task that failed without a report of its attempt.
 
-        It is not ours, or could not be unpickled. The values are those of the transition.
+        It is a native task, or could not be unpickled. The values are those of the transition.
         """
         failure = attempt_from_dask(values)
         self._recorder.end_attempt(tracked, failure, retry_in_s=None, is_final=True)
 
-    # --- where they differ -------------------------------------------------------------
+    # --- events of native tasks --------------------------------------------------------
 
     def on_released(self, tracked: TrackedTask) -> None:
-        """The scheduler took a task back: it runs again, or nobody needs it any more."""
+        """Record that the scheduler released a task: it runs again, or is no longer needed."""
         ts = self._adapter.tasks[tracked.key]
         state = TaskState(self._ledger.columns["state"][tracked.row])
         if ts.waiters or ts.who_wants:
@@ -127,7 +127,7 @@ class NativeTasks:
             self._recorder.finish(tracked, TaskState.CANCELLED)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
-        """A worker says that an attempt failed; with retries left no plugin hears of it."""
+        """Record a failed attempt; if retries are left, the scheduler calls no plugin."""
         tracked = self._registry.get(key)
         if tracked is not None and tracked.is_native:
             ts = self._adapter.tasks[key]
@@ -137,7 +137,7 @@ class NativeTasks:
         self._handle_erred(key=key, worker=worker, run_id=run_id, **message)
 
     def _on_long_running(self, key: Any, worker: str, **message: Any) -> None:
-        """A task left its worker's thread pool: another one has its thread now."""
+        """Record that a task left its worker's thread pool, which frees its thread."""
         self._handle_long_running(key=key, worker=worker, **message)
         tracked = self._registry.get(key)
         if tracked is not None and tracked.worker == worker:
@@ -145,7 +145,7 @@ class NativeTasks:
 
 
 def attempt_from_dask(message: dict[str, Any]) -> FailedAttempt:
-    """A failed attempt as the scheduler knows it, from the values of a transition to ``erred``."""
+    """Return the failed attempt that the values of a transition to ``erred`` describe."""
     text = message.get("exception_text")
     error = message.get("exception")
     if not text and isinstance(error, bytes):  # the scheduler's own, such as KilledWorker

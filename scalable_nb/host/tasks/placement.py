@@ -1,9 +1,9 @@
-"""Which kind of worker a task may run on.
+"""Restrict tasks to a kind of worker.
 
-The workers of a component offer a Dask resource with its name, and a task of the component asks
-for it. That holds for workers that come later, too. Where there is one kind of worker only,
-nothing is asked for: a task with a restriction is not queued by the scheduler but sent to a
-worker at once (distributed 2026.8.0).
+The workers of a component offer a Dask resource with its name, and a task of the component
+requires it. That holds for workers that come later, too. If there is only one kind of worker,
+nothing is required: the scheduler does not queue a task with a restriction but sends it to a
+worker immediately (distributed 2026.8.0).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TaskPlacement:
     ledger : Ledger
     adapter : SchedulerAdapter
     kinds : collection of str
-        Components that have workers of their own; empty where all share them.
+        Components with separate workers; empty if all share them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TaskPlacement:
         self._own: dict[Any, str] = {}
 
     def kind_of(self, component: str) -> str:
-        """The component whose workers take the tasks of this one."""
+        """Return the component whose workers take the tasks of this one."""
         return self._instead.get(component, component)
 
     def restrict(self, keys: Iterable[Any]) -> None:
@@ -59,7 +59,7 @@ class TaskPlacement:
                 self._bind(key, self._own.get(key) or self.kind_of(tracked.batch.component))
 
     def redirect(self, component: str, fallback: str) -> int:
-        """From now on another component's workers take the tasks of this one.
+        """Send the tasks of a component to the workers of another one from now on.
 
         Returns
         -------
@@ -77,13 +77,13 @@ class TaskPlacement:
         return sum(self._move(tracked, fallback) for tracked in waiting)
 
     def send(self, tracked: TrackedTask, kind: str) -> None:
-        """Bind one task to a kind of its own, e.g. one with more memory."""
+        """Bind one task to a separate kind, e.g. one with more memory."""
         self._own[tracked.key] = kind
         self._kinds |= {kind}
         self._move(tracked, kind)
 
     def rerouted(self) -> Iterator[tuple[str, str]]:
-        """Yield component and kind of each runnable task that was sent to a kind of its own."""
+        """Yield component and kind of each runnable task that was bound to a separate kind."""
         states = self._ledger.columns["state"]
         for key, kind in self._own.items():
             tracked = self._registry.get(key)
@@ -91,7 +91,7 @@ class TaskPlacement:
                 yield tracked.batch.component, kind
 
     def forget(self, key: Any) -> None:
-        """A task is no more."""
+        """Drop the placement of a task that the scheduler forgot."""
         self._own.pop(key, None)
 
     def _move(self, tracked: TrackedTask, kind: str) -> bool:

@@ -1,13 +1,13 @@
-"""Tasks that the scheduler takes back from a worker that lives.
+"""Settle tasks that the scheduler revokes from a running worker.
 
-When an input is lost with another worker, Dask takes back what was sent out to use it, and sends
-it again later. It does not know whether the function had been called: the worker is told to
-forget the task, finishes what it executes, and drops the outcome (distributed 2026.8.0). So the
-worker is asked. Until its answer is there the task is held, and the answer is what its nanny
-would say if it had died.
+If an input is lost with another worker, Dask revokes the tasks that need it and sends them again
+later. It does not know whether a function had been called: the worker forgets the task, finishes
+the call and drops the outcome (distributed 2026.8.0). So the host queries the worker, and parks
+the task until the answer arrives. The answer is an exit report like that of
+a nanny whose worker died.
 
-Both ends of the question are here. It is sent after the order to forget, on the same stream, so
-that the task cannot begin after the answer.
+The query is sent after the message to forget the task, on the same stream, so that the task
+cannot start after the answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scalable_nb.protocol.wire import stream_message
 
 
 class Revocations:
-    """The scheduler's end.
+    """Queries workers about revoked tasks, and settles the tasks with the answers.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class Revocations:
         self._adapter = adapter
         self._parked = parked
         self._losses = losses
-        # By worker and number of the run: the task, and why it was taken back.
+        # By worker and run id: the task, and why it was revoked.
         self._asked: dict[str, dict[int, tuple[TrackedTask, ExitCause]]] = {}
 
     def ask(self, tracked: TrackedTask) -> None:
-        """A task of ours was taken back that runs again: hold it until its worker has told."""
+        """Park a revoked task, and query its worker whether it had started."""
         ts = self._adapter.tasks[tracked.key]
         run_id = ts.run_id
         assert run_id is not None  # it was on a worker
@@ -50,15 +50,15 @@ class Revocations:
         is_for_input = any(dts.state != "memory" for dts in ts.dependencies)
         cause = ExitCause.INPUT if is_for_input else ExitCause.REVOKED
         self._asked.setdefault(tracked.worker, {})[run_id] = tracked, cause
-        # At its end the result of one that is not idempotent is on disk, and it need not fail.
+        # Wait for the end of a non-idempotent call: its result is on disk then.
         query = RevocationQuery(tracked.key, run_id, until_ended=not tracked.terms.idempotent)
         message = stream_message(Operation.QUERY_REVOKED, query)
-        # In the next turn of the loop: after what this transition itself tells the worker. If the
-        # worker is lost until then, so is the task.
+        # In the next turn of the loop: after the messages of this transition. If the worker is
+        # lost until then, so is the task.
         self._adapter.call_soon(self._adapter.send_to_worker, tracked.worker, message)
 
     def answer(self, worker: str, answer: RevocationAnswer) -> None:
-        """A worker tells when it began an attempt and when that ended, if it did."""
+        """Settle a revoked task with the start and end of its attempt on the worker."""
         key, run_id, span = answer.key, answer.run_id, answer.span
         asked = self._asked.get(worker, {}).pop(run_id, None)
         ts = self._adapter.tasks.get(key)
@@ -69,5 +69,5 @@ class Revocations:
         self._losses.settle_revoked(tracked, worker, report)
 
     def of_lost(self, worker: str) -> list[TrackedTask]:
-        """The worker is gone: what it was asked about its nanny tells."""
+        """Return the tasks that a lost worker was queried about: its nanny reports on them."""
         return [tracked for tracked, _ in self._asked.pop(worker, {}).values()]

@@ -100,7 +100,7 @@ class RunRecorder:
             self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
 
     def reopen(self, tracked: TrackedTask, terms: PolicyTerms) -> None:
-        """A person resubmitted the task: its budgets begin anew, its attempts go on counting."""
+        """Reset the retry budgets of a task that the user resubmitted, not its attempt count."""
         tracked.terms = terms
         tracked.retries_used = tracked.losses_used = 0
         tracked.attempts_at_start = tracked.attempts
@@ -109,13 +109,13 @@ class RunRecorder:
         self.ledger.set(tracked.row, attempts_allowed=tracked.attempts_allowed, retry_at=0.0)
 
     def move(self, tracked: TrackedTask, component: str) -> None:
-        """A person wants the task on workers of another component."""
+        """Move a task to the workers of another component, as the user requested."""
         if component != tracked.batch.component:
             tracked.batch = replace(tracked.batch, component=component)
             self.ledger.set(tracked.row, component=self.ledger.code(component))
 
     def assign(self, tracked: TrackedTask, worker: str) -> None:
-        """The task was sent to a worker, and stands in line there."""
+        """Record that a task was sent to a worker and is queued there."""
         tracked.worker = worker
         tracked.is_reported = False
         tracked.exception = b""
@@ -123,7 +123,7 @@ class RunRecorder:
         self.ledger.set(tracked.row, retry_at=0.0)
 
     def begin_attempt(self, tracked: TrackedTask) -> None:
-        """The task has a thread."""
+        """Record that a task got a thread of its worker."""
         ledger = self.ledger
         ledger.set_state(tracked.row, TaskState.RUNNING)
         ledger.set(
@@ -143,7 +143,7 @@ class RunRecorder:
         retry_in_s: float | None,
         is_final: bool,
     ) -> None:
-        """An attempt failed: one row in ``failures.jsonl``."""
+        """Record a failed attempt: one row in ``failures.jsonl``."""
         tracked.attempts += 1
         tracked.is_reported = True
         tracked.is_given_up = is_final
@@ -166,17 +166,17 @@ class RunRecorder:
         )
 
     def abandon_attempt(self, tracked: TrackedTask) -> None:
-        """An attempt came to nothing and nobody knows why: it is counted, no more."""
+        """Count an attempt that ended without a known outcome."""
         tracked.attempts += 1
         self.attempts += 1
 
     def find_again(self, tracked: TrackedTask) -> None:
-        """A result that had been lost is there after all; nothing was executed for it."""
+        """Record that a lost result was found again without another call."""
         self.ledger.set_state(tracked.row, TaskState.SUCCEEDED)
         self.ledger.set(tracked.row, attempt=tracked.attempts, started_at=tracked.succeeded_at)
 
     def give_up(self, tracked: TrackedTask) -> None:
-        """The retry that was announced with the last failed attempt will not be."""
+        """Take back the retry that was recorded with the last failed attempt."""
         tracked.reason = GIVEN_UP
         tracked.is_given_up = True
         self.retries -= 1
@@ -192,10 +192,10 @@ class RunRecorder:
         memory_bytes: int | None = None,
         result_bytes: int | None = None,
     ) -> None:
-        """The task reached a final state: one row in ``tasks.jsonl``.
+        """Record the final state of a task: one row in ``tasks.jsonl``.
 
-        Where it succeeded, the row tells the attempt that did: when, how long, in which
-        process, and the most memory that this process is known to have used.
+        If the task succeeded, the row contains start, duration and process of the successful
+        attempt, and the known peak memory of this process.
         """
         ledger = self.ledger
         row = tracked.row
@@ -226,7 +226,7 @@ class RunRecorder:
         self.cache.append(lambda: self._cache_row(tracked, facts, now))
 
     def worker_name(self, address: str) -> str:
-        """The name of a worker, also after it left."""
+        """Return the name of a worker, also after it left."""
         return self._worker_names.get(address, address)
 
     def worker_came(
@@ -237,7 +237,7 @@ class RunRecorder:
         threads: int,
         job_id_of: Callable[[], str | None] | None = None,
     ) -> None:
-        """A worker connected: one row in ``workers.jsonl``.
+        """Record that a worker connected: one row in ``workers.jsonl``.
 
         `job_id_of` is called for each row: a worker may connect before its job's id is known.
         """
@@ -253,7 +253,7 @@ class RunRecorder:
         return job_id_of() if job_id_of is not None else None
 
     def worker_left(self, address: str) -> None:
-        """A worker is gone: one row in ``workers.jsonl``."""
+        """Record that a worker left: one row in ``workers.jsonl``."""
         self._worker_row("worker-left", address, None)
 
     def _worker_row(self, event: str, worker: str, threads: int | None) -> None:
@@ -270,7 +270,7 @@ class RunRecorder:
         )
 
     def job_changed(self, job_id: str, name: str, component: str, **facts: Any) -> None:
-        """A job is in another phase, or waits for another reason: one row in ``workers.jsonl``."""
+        """Record a job's new phase or waiting reason: one row in ``workers.jsonl``."""
         self.workers.append(
             {
                 "run_id": self.run_id,
@@ -285,7 +285,7 @@ class RunRecorder:
         )
 
     def job_submitted(self, job_id: str, name: str, component: str) -> None:
-        """A job was submitted: one row in ``workers.jsonl``, by which others find it."""
+        """Record a submitted job: one row in ``workers.jsonl``, by which others find it."""
         self.workers.append(
             {
                 "run_id": self.run_id,
@@ -300,7 +300,7 @@ class RunRecorder:
         self.workers.flush()
 
     def flush(self) -> None:
-        """Bring all files up to date."""
+        """Write all queued rows to their files."""
         for file in (self.failures, self.tasks, self.workers, self.cache):
             file.flush()
 
@@ -310,12 +310,12 @@ class RunRecorder:
             file.close()
 
     def has_work(self) -> bool:
-        """Whether any task has yet to reach a final state."""
+        """Return whether any task has yet to reach a final state."""
         counts = self.ledger.counts
         return any(counts[state] for state in TaskState if not state.is_final)
 
     def summary(self) -> dict[str, Any]:
-        """The sums of the run so far."""
+        """Return the sums of the run so far."""
         counts = self.ledger.count()
         return {
             "run_id": self.run_id,

@@ -1,4 +1,4 @@
-"""What the host knows of one task, and of one failed attempt."""
+"""Records of the host: a task, a batch of tasks, a failed attempt."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scalable_nb.faults.fingerprint import fingerprint
 from scalable_nb.protocol.messages import BatchMessage, ErrorReport
 from scalable_nb.telemetry.rows import key_text
 
-#: Why a task that had succeeded has a further attempt: its result was lost with a worker.
+#: Why a task that had succeeded has another attempt: its result was lost with a worker.
 RECOMPUTED: Final = "recomputed"
 
-#: Why a task succeeded without a word from its worker: its result was found on disk.
+#: Why a task succeeded without a report of its worker: its result was found on disk.
 RECOVERED: Final = "kept before its worker was lost"
 
 
 @dataclass(slots=True)
 class TaskBatch:
-    """What the tasks of one ``submit`` or ``map`` have in common.
+    """The properties shared by the tasks of one ``submit`` or ``map``.
 
     Attributes
     ----------
@@ -65,13 +65,13 @@ class TaskBatch:
         )
 
     def label(self, key: Any, preview: str) -> str:
-        """Return the call as text, or the key of a task that is no call of ours."""
+        """Return the call as text, or the key of a native task."""
         return f"{self.function}({preview})" if self.batch_id else key_text(key)
 
 
 @dataclass(slots=True)
 class TrackedTask:
-    """What the host knows of one task.
+    """The host's record of one task.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class TrackedTask:
 
     @property
     def label(self) -> str:
-        """The call as a person reads it; the key of a task that is none."""
+        """The call as text, or the key of a native task."""
         return self.batch.label(self.key, self.preview)
 
     def fingerprint_of(self, failure_class: str) -> str:
@@ -139,7 +139,7 @@ class TrackedTask:
         return fingerprint(failure_class, self.batch.function, ())
 
     def queued_s(self, started_at: float | None) -> float | None:
-        """Seconds that an attempt stood in line before its start, where that is known."""
+        """Return the seconds that an attempt was queued before its start, or None if unknown."""
         return max(0.0, started_at - self.runnable_at) if started_at else None
 
     @property
@@ -150,7 +150,7 @@ class TrackedTask:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """How an attempt failed, as far as it is known. Durations in seconds, sizes in bytes."""
+    """A failed attempt; unknown values are None or empty. Durations in seconds, sizes in bytes."""
 
     failure_class: str
     message: str

@@ -42,7 +42,7 @@ class TaskRerun:
         self._placement = placement
 
     def reopen(self, client: str, message: ReopenedTasks) -> None:
-        """A client submitted calls again whose failed futures it still holds."""
+        """Run calls again that a client resubmitted while it holds their failed futures."""
         failed = filter(self.is_failed, message.keys)
         self.run_again(dict.fromkeys(failed, message.annotation))
 
@@ -60,7 +60,7 @@ class TaskRerun:
         return ResubmitReply(tuple(chosen), left_out)
 
     def is_failed(self, key: Any) -> bool:
-        """Whether a task failed for good."""
+        """Return whether a task failed (after all retries)."""
         ts = self._adapter.tasks.get(key)
         return key in self._registry and ts is not None and ts.state == "erred"
 

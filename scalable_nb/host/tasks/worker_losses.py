@@ -87,7 +87,7 @@ async def _unless_broken(notification: Awaitable[Any]) -> None:
 
 
 class JobLossSource(Protocol):
-    """What is known of the batch jobs of workers; see `JobLosses`."""
+    """The batch jobs of workers; see `JobLosses`."""
 
     def on_added(self, worker: str, name: object) -> Callable[[], str | None] | None:
         """Note the job of a new worker; return what gives the job's id, which may come later."""
@@ -127,7 +127,7 @@ class WorkerLosses:
     at_most_once : AtMostOnceGuard
     failures : AttemptFailures
     jobs : JobLossSource or None
-        None where workers are in no batch jobs.
+        None if workers do not run in batch jobs.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class WorkerLosses:
             self._unexpected.add(worker)
 
     def suspect(self, tracked: TrackedTask) -> None:
-        """A task was on a worker that is gone: hold it until it is known what happened."""
+        """Park a task of a lost worker until its outcome is known."""
         if tracked.is_parked:
             return  # its attempt had been settled before the worker went
         self._parked.park(tracked, None)
@@ -195,7 +195,7 @@ class WorkerLosses:
             self._adapter.call_soon(_unless_broken, called)
 
     def report(self, message: WorkerExited) -> None:
-        """A nanny tells how its worker process ended."""
+        """Note the exit report that a nanny sent, and settle the tasks of its worker."""
         worker = message.worker
         self._reports[worker] = message.report
         self._adapter.call_later(_REPORT_KEPT_S, self._reports.pop, worker, None)
@@ -203,7 +203,7 @@ class WorkerLosses:
             self._settle(worker)
 
     def _must_wait(self, worker: str) -> bool:
-        """Whether the batch system has to be asked first; it settles the worker then."""
+        """Return whether the batch system must be queried first; it settles the worker then."""
         if self._jobs is None or worker not in self._lost:
             return False
         return self._jobs.must_wait(
@@ -224,7 +224,7 @@ class WorkerLosses:
             self._settle_task(tracked, worker, report, is_unexpected=is_unexpected)
 
     def settle_revoked(self, tracked: TrackedTask, worker: str, report: ExitReport) -> None:
-        """A worker that lives said what became of a task that was taken back from it."""
+        """Settle a revoked task with the report of its running worker."""
         self._settle_task(tracked, worker, report, is_unexpected=True)
 
     def _settle_task(
@@ -234,7 +234,7 @@ class WorkerLosses:
         if not is_same or not tracked.is_parked:
             return  # cancelled meanwhile, and perhaps submitted again
         if tracked.is_reported and tracked.is_given_up:
-            # It had failed for good; what was lost is only the worker's last word on it.
+            # The task had failed; only the last message of the worker was lost.
             self._failures.fail(tracked, tracked.exception)
         elif tracked.is_reported or not self._may_have_run(
             tracked, worker, report, is_unexpected=is_unexpected
@@ -254,10 +254,10 @@ class WorkerLosses:
         return is_unexpected
 
     def _span(self, tracked: TrackedTask, report: ExitReport) -> Span | None:
-        """Start and end of a lost attempt; None for a task that merely stood in line.
+        """Start and end of a lost attempt; None for a task that was only queued.
 
-        The end is None where the function was executing. Where it had ended, only the outcome
-        was lost: the worker died before the message was out.
+        The end is None if the function was executing. If it had ended, only the outcome was
+        lost: the worker died before the message was sent.
         """
         run_id = self._adapter.tasks[tracked.key].run_id
         return report.attempts.get(run_id)  # type: ignore[arg-type] # it was on a worker

@@ -1,4 +1,4 @@
-"""Workers that are to go: they take no more, finish what they execute, and end.
+"""Retire workers gracefully: they take no more tasks, finish the running ones, and stop.
 
 Dask's own ways of ending a worker (`retire_workers`, ``--lifetime``) keep its results but do not
 wait for the task that it is executing (distributed 2026.8.0).
@@ -18,15 +18,15 @@ from scalable_nb.host.tasks.task_registry import ExecutingTasks
 from scalable_nb.host.tasks.worker_losses import WorkerLosses
 from scalable_nb.protocol.messages import LeaveReply, WorkerExited, WorkerMessage
 
-#: In the identifiers of what the scheduler is made to do, for its log.
+#: Part of the stimulus ids in the log of the scheduler.
 _CAUSE: Final = "retirement"
 
-#: States of a task on a worker that lets go of it (distributed 2026.8.0, `stealing`).
+#: States of a task that its worker returns on request (distributed 2026.8.0, `stealing`).
 _GIVEN_UP: Final = ("ready", "constrained", "waiting")
 
 
 class GracefulRetirement:
-    """Lets workers finish before they end.
+    """Lets workers finish their tasks before they stop.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class GracefulRetirement:
     executing : ExecutingTasks
     losses : WorkerLosses
     stop : asyncio.Event
-        Set when the host is to end.
+        Set when the host is to stop.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class GracefulRetirement:
     def begin(self, worker: str) -> None:
         """Send no more tasks to this worker; those that are only queued there go elsewhere.
 
-        To be called again now and then: a task may have been on its way to it.
+        To be called again from time to time: a task may have been on its way to the worker.
         """
         if worker in self._adapter.workers:
             self._leaving.add(self._adapter.workers[worker].server_id)
         self._adapter.pause_worker(worker, _CAUSE)
         for key in self._executing.ready(worker):
-            # Only the worker knows whether it has begun: it gives a task up that it has not.
+            # Only the worker knows whether a task has started: it returns the others.
             if (worker, key) not in self._asked and self._adapter.request_return(
                 worker, key, _CAUSE
             ):
@@ -85,48 +85,47 @@ class GracefulRetirement:
             self._adapter.release(key, _CAUSE)
 
     def _on_status(self, *, status: str, worker: str, stimulus_id: str, **kwargs: Any) -> None:
-        # A worker that could not be retired is told to pause, finds that it has memory enough, and
-        # says that it takes tasks again.
+        # A paused worker that has enough memory reports that it takes tasks again.
         ws = self._adapter.workers.get(worker)
         if status == "running" and ws is not None and ws.server_id in self._leaving:
             return
         self._on_status_change(status=status, worker=worker, stimulus_id=stimulus_id, **kwargs)
 
     def is_idle(self, worker: str) -> bool:
-        """Whether a worker has nothing left to do."""
+        """Return whether a worker has no tasks."""
         ws = self._adapter.workers.get(worker)
         return ws is None or not ws.processing
 
     def call_off(self, worker: str) -> None:
-        """The worker stays after all."""
+        """Let a worker stay and take tasks again."""
         if worker in self._adapter.workers:
             self._leaving.discard(self._adapter.workers[worker].server_id)
         self._adapter.resume_worker(worker, _CAUSE)
 
     async def end(self, workers: list[str]) -> bool:
-        """End idle workers, their results moved to others first.
+        """Stop idle workers after moving their results to others.
 
         Returns
         -------
         bool
-            Whether they have ended; not where no other worker could take a result.
+            Whether they have stopped; False if no other worker could take a result.
         """
         present = [worker for worker in workers if worker in self._adapter.workers]
         if not present:
             return True
         return set(present) <= await self._adapter.retire(present)
 
-    # --- jobs that the batch system ends ------------------------------------------------
+    # --- jobs that the batch system stops -----------------------------------------------
 
     def worker_leaves(self, message: WorkerExited) -> LeaveReply:
-        """The batch system ends a worker's job; says whether its tasks may finish."""
+        """Retire a worker whose job is about to be stopped; reply whether its tasks may finish."""
         if self._stop.is_set():
             return LeaveReply(may_finish=False)
-        # What is still executing when the job ends is known from now on, whatever follows.
+        # The tasks that still run when the job ends are known from now on.
         self._losses.report(message)
         self.begin(message.worker)
         return LeaveReply(may_finish=True)
 
     async def worker_hands_over(self, message: WorkerMessage) -> None:
-        """A worker whose job is ended by the batch system has nothing left to do but to go."""
+        """Stop a worker that has finished its tasks and whose job is about to be stopped."""
         await self.end([message.worker])

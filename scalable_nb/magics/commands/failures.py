@@ -41,6 +41,6 @@ SUBCOMMAND = Subcommand(
         Example("failures", "of the session; without one, of the newest run"),
         Example("failures --last", "of the newest run, also when its session is gone"),
     ),
-    python="from scalable_nb.widgets.failure_explorer.explorer import FailureExplorer; "
+    python="from scalable_nb.widgets.failure_explorer import FailureExplorer; "
     "FailureExplorer(session)",
 )
