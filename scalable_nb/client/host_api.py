@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
+from scalable_nb.errors import ProtocolError
 from scalable_nb.protocol.messages import (
     AdaptRequest,
     CallReply,
@@ -134,6 +135,9 @@ class HostApi:
         """
         request = LedgerRequest(ledger_id, since, wait_s, self._transport.id, reports_sent)
         delta: Delta | None = await self._call_async(Operation.GET_LEDGER, request)
+        if delta is not None and not Delta.__required_keys__ <= delta.keys():
+            missing = sorted(Delta.__required_keys__ - delta.keys())
+            raise ProtocolError(f"the host's Delta has no {missing}")
         return delta
 
     # --- internals -----------------------------------------------------------------------

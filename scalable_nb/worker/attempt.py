@@ -117,8 +117,9 @@ class _Attempt:
 
     def _attach_facts(self) -> None:
         # Travels with the message that the task is done: it costs no message of its own.
-        if self.result_cache.facts:
-            self.state.metadata[ANNOTATION] = self.result_cache.facts
+        facts = self.result_cache.facts
+        if facts is not None:
+            self.state.metadata[ANNOTATION] = facts.to_wire()
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
         """Unpickle the call; the clocks of the execution start after that."""
