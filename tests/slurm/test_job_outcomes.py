@@ -81,7 +81,7 @@ def job(any_slurm: RealSlurm, tmp_path: Path) -> Running:
 
 def test_a_cancelled_job(job: Running) -> None:
     """After `scancel`: CANCELLED, by which signal, where and after how long."""
-    job.slurm.instance.query("scancel", job.job_id)
+    job.slurm.instance.run_client("scancel", job.job_id)
     outcome = job.outcome()
     assert (outcome.state, outcome.signal, outcome.node) == ("CANCELLED", 15, "n1")
     assert outcome_text("Slurm", outcome).startswith(
@@ -94,7 +94,7 @@ def test_a_requeued_job(job: Running) -> None:
     """After a requeue: REQUEUED, also when it is cancelled before anybody asks."""
     job.slurm.scontrol("requeue", job.job_id)
     assert (job.outcome().state, job.outcome().node) == ("REQUEUED", "n1")
-    job.slurm.instance.query("scancel", job.job_id)
+    job.slurm.instance.run_client("scancel", job.job_id)
     assert job.outcome().state == "REQUEUED"
 
 
