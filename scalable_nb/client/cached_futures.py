@@ -85,7 +85,7 @@ class CachedFutures:
         return futures, rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
-        """Finish a future that another kernel of this run had; the host knows of it."""
+        """Finish a future that another kernel of this run had; the host has its task."""
         store = ResultStore(Path(submission.wire["store"]))
         self._by_key[key] = CachedCall(submission, packed, store)
         self._transport.finish_futures([key])

@@ -1,4 +1,4 @@
-"""The call log: what the tasks of a run call, so that they can be called again.
+"""The call log: functions and arguments of the tasks of a run, to call them again.
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
 Each client has a file of its own in ``calls/``, to which it only ever appends::
@@ -42,7 +42,7 @@ class RecordedCall(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedBatch:
-    """What the calls of one submission have in common.
+    """The properties shared by the calls of one submission.
 
     Attributes
     ----------
@@ -77,21 +77,21 @@ class RecordedBatch:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTask:
-    """A task as it stands in the log.
+    """A task in the log.
 
     Attributes
     ----------
     key : object
     batch : RecordedBatch
     function : bytes
-        Pickled; empty where it was not recorded.
+        Pickled; empty if it was not recorded.
     about : bytes
-        What is known of the function, see `protocol.call.Call`.
+        Description of the function, see `protocol.call.Call`.
     packed : bytes, list of str or None
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.
     result_key : str
-        Under which its result is stored; empty where it is not.
+        Under which its result is stored; empty if it is not.
     input_keys : tuple
         Keys of the tasks whose results it takes.
     preview : str
@@ -134,7 +134,7 @@ class CallLog:
     _contents: dict[str, bytes] = field(default_factory=dict)
 
     def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
-        """The call of a task, to be stored under a key; None where the log has it no longer."""
+        """Return the call of a task, to be stored under a key, or None if the log lacks it."""
         if not task.has_call or task.packed is None:
             return None
         if isinstance(task.packed, bytes):
@@ -145,7 +145,7 @@ class CallLog:
         return Call(task.function, parts[0], result_key, tuple(parts[1:]), task.about)
 
     def _content(self, digest: str) -> bytes:
-        """A large part of calls; empty where it is gone or damaged."""
+        """Return a large part of calls; empty if the file is missing or damaged."""
         part = self._contents.get(digest)
         if part is None:
             path = self.folder / CONTENT_FOLDER / digest

@@ -163,7 +163,7 @@ class CallLogWriter:
             )
 
     def _arguments(self, call: Call, record_args: bool) -> Any:
-        """The arguments as recorded: bytes, or digests of contents; None where left out."""
+        """Return the arguments as recorded: bytes, or digests of contents; None if left out."""
         nbytes = len(call.arguments)
         if not record_args or self.nbytes + nbytes > self._limit_bytes:
             return None

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
+from scalable_nb.errors import ProtocolError
 from scalable_nb.protocol.messages import (
     AdaptRequest,
     CallReply,
@@ -52,11 +53,11 @@ class HostApi:
         return self._get(Operation.STATUS, EmptyMessage(), StatusReply)
 
     def flush(self) -> None:
-        """Have the journal written up to now."""
+        """Let the host write its journal to disk."""
         self._call(Operation.FLUSH)
 
     def stop(self) -> None:
-        """Have the host end itself and its workers."""
+        """Stop the host and its workers."""
         self._call(Operation.STOP)
 
     def scale(self, count: int, component: str | None) -> dict[str, int]:
@@ -134,6 +135,9 @@ class HostApi:
         """
         request = LedgerRequest(ledger_id, since, wait_s, self._transport.id, reports_sent)
         delta: Delta | None = await self._call_async(Operation.GET_LEDGER, request)
+        if delta is not None and not Delta.__required_keys__ <= delta.keys():
+            missing = sorted(Delta.__required_keys__ - delta.keys())
+            raise ProtocolError(f"the host's Delta has no {missing}")
         return delta
 
     # --- internals -----------------------------------------------------------------------

@@ -53,7 +53,7 @@ def pack_function(function: Callable[..., Any]) -> bytes:
     Raises
     ------
     SubmitError
-        When it cannot be pickled; says which value stands in the way.
+        If it cannot be pickled; the message names the value that prevents it.
     """
     pickle_project_modules_by_value()
     try:
@@ -75,7 +75,7 @@ class SharedBuffers:
         self._copies: dict[tuple[int, int], tuple[memoryview, bytes]] = {}
 
     def copy(self, raw: memoryview) -> bytes:
-        """The content of a buffer, the same object each time."""
+        """Return the content of a buffer, the same object each time."""
         address = np.frombuffer(raw, np.uint8).__array_interface__["data"][0]
         known = self._copies.get((address, raw.nbytes))
         if known is None:
@@ -140,7 +140,7 @@ def pack_arguments(
 
 
 def has_futures(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call takes the result of another task."""
+    """Return whether a call takes the result of another task."""
     if _are_plain(args, kwargs):
         return False
     found: dict[int, Future[Any]] = {}
@@ -214,7 +214,7 @@ class Preview:
             ]
 
     def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """The arguments of one call as text, at most 200 characters."""
+        """Return the arguments of one call as text, at most 200 characters."""
         parts = list(map(_preview_named, self._names, args))
         if len(args) > len(parts):
             parts += map(_preview, args[len(parts) :])

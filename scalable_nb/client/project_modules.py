@@ -1,6 +1,6 @@
 """The user's own modules: those of the project folder, which travel by value.
 
-A module beside the notebook does not exist on a worker of another machine, and one that
+A module next to the notebook does not exist on a worker of another machine, and one that
 was edited would be stale on every worker. So functions of such modules are pickled with
 their code, as those of the notebook are.
 """
@@ -41,7 +41,7 @@ def pickle_project_modules_by_value() -> None:
 
 
 def is_project_module(module: ModuleType, root: Path) -> bool:
-    """Whether a module's file lies in the project folder and is nobody's installed package."""
+    """Return whether a module is in the project folder and not an installed package."""
     name = getattr(module, "__name__", "")
     file = getattr(module, "__file__", None)
     if not file or name == "__main__" or name.partition(".")[0] == _OWN_PACKAGE:
@@ -57,7 +57,7 @@ def is_project_module(module: ModuleType, root: Path) -> bool:
 def warn_if_stale(function: object) -> None:
     """Warn when the file of a function's module was edited since it was imported.
 
-    What travels is what the kernel holds; a person who edited the file expects the file.
+    Workers get the function that the kernel has; a user who edited the file expects the file's.
     """
     function = inspect.unwrap(function) if callable(function) else function
     module = sys.modules.get(getattr(function, "__module__", ""))

@@ -79,7 +79,7 @@ class SchedulerAdapter:
 
     async def add_worker_plugin(self, plugin: WorkerPlugin, name: str) -> None:
         """Register a plugin for current and future workers."""
-        # Public only on a client, and the host has none. The same call as a client's message.
+        # Public only on a client, which the host does not have. The same call as a client's.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L8130
         await self._scheduler.register_worker_plugin(
             comm=None, plugin=pickle.dumps(plugin), name=name, idempotent=True
@@ -305,7 +305,7 @@ class SchedulerAdapter:
         await self._scheduler.broadcast(msg=message, workers=[worker], on_error="ignore")
 
     def close_worker(self, worker: str) -> None:
-        """Have a worker close itself and its nanny, as soon as it is connected."""
+        """Close a worker and its nanny as soon as the worker is connected."""
         # Retiring removes the worker at once, which fails while it registers.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/worker.py#L692
         self.send_to_worker(worker, {"op": "close", "reason": "scalable-refused"})

@@ -30,6 +30,44 @@ _ENTRY_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """What became of a task's stored result; travels in Dask's metadata of the task.
+
+    Attributes
+    ----------
+    key : str
+        Of the result.
+    event : {"hit", "kept"} or None
+        None if the result was neither found nor stored.
+    bytes : int or None
+        Size of a result that was stored.
+    problem : str or None
+        Why a result could not be read or stored, in words.
+    """
+
+    key: str = ""
+    event: str | None = None
+    bytes: int | None = None
+    problem: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the values that are not None, by name."""
+        values = {
+            "key": self.key, "event": self.event, "bytes": self.bytes, "problem": self.problem
+        }  # fmt: skip
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, Any]) -> Self:
+        """Return the facts that `to_wire` wrote.
+
+        Types are not checked: this runs within transitions, where an error would lose the task.
+        """
+        get = values.get
+        return cls(get("key", ""), get("event"), get("bytes"), get("problem"))
+
+
+@dataclass(frozen=True, slots=True)
 class TaskAnnotation:
     """The settings of a task that host and workers use.
 

@@ -32,6 +32,9 @@ SILENT_S: Final = 180.0
 #: A process's start, as computed from the time since boot, moves when the clock is set.
 _SAME_START_S: Final = 5.0
 
+#: Values of an open host without which a kernel cannot connect.
+_CONNECTION_KEYS: Final = frozenset({"address", "host", "pid", "started_at", "target", "tls"})
+
 _TOUCHED_AT: Final = "touched_at"
 _OWNER: Final = "owner"
 
@@ -100,7 +103,7 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     Raises
     ------
     RunFolderError
-        If another user owns the file.
+        If another user owns the file, or a live host of this version has not written all values.
     """
     info = read_state(paths.session_json)
     if info.get("state") != HostState.OPEN:
@@ -108,6 +111,13 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     if info[_OWNER] != os.getuid():
         raise RunFolderError(
             f"{paths.session_json} belongs to uid {info[_OWNER]}, not to you: not read"
+        )
+    missing = sorted(_CONNECTION_KEYS - info.keys())
+    # The caller reports another version: that says more than what is missing.
+    if missing and ProtocolVersion.from_wire(info).is_compatible and is_alive(info):
+        raise RunFolderError(
+            f"{paths.session_json} does not say {', '.join(missing)}: stop the host (its pid: "
+            f"{info.get('pid', 'unknown')}) and start a new session"
         )
     return info
 

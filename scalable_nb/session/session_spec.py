@@ -1,4 +1,4 @@
-"""What a session is started from: a manifest and its target."""
+"""The specification of a session: a manifest and its target."""
 
 from __future__ import annotations
 

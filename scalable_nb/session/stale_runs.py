@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def remove_stale_runs(runs_dir: Path) -> list[RunPaths]:
-    """Take away keys, addresses, workspaces and jobs of dead hosts; the records stay.
+    """Remove keys, addresses, workspaces and jobs of dead hosts; the records stay.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a session is doing, as plain values and in words."""
+"""The status of a session, as plain values and as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DASHBOARD_CALL: Final = "`session.dashboard_link`"
 
 
 def browser_link(link: str, environ: Mapping[str, str] | None = None) -> str:
-    """The address at which a person's browser reaches a page on this machine's loopback.
+    """Return the address at which the user's browser reaches a page on this machine's loopback.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def browser_link(link: str, environ: Mapping[str, str] | None = None) -> str:
 
 @dataclass(frozen=True)
 class SessionStatus:
-    """What a session is doing.
+    """The status of a session.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class SessionStatus:
     counts : dict
         Number of tasks in each state; they add up to the number of tasks.
     notices : list of str
-        What a person should know, oldest first.
+        Notices to the user, oldest first.
     jobs : list of dict
         Batch jobs, each with ``name, component, job_id, phase, job_state, reason,
         estimated_start_at, host``; none on a target without.
@@ -67,7 +67,7 @@ class SessionStatus:
     host : str
         The machine of the host.
     host_job : dict
-        The batch job that the host is: ``system, job_id, host, ends_at``; empty where it is none.
+        The batch job of the host: ``system, job_id, host, ends_at``; empty if it is not in a job.
     """
 
     run_id: str

@@ -1,7 +1,7 @@
-"""What runs on a worker: one attempt of one task.
+"""Run one attempt of one task on a worker.
 
-The wrapper registers the attempt, looks for a stored result, calls the function, and on an
-exception asks the host whether to run again. A success costs no message.
+The wrapper registers the attempt, looks up a stored result and calls the function. On an
+exception the host decides whether to retry. A success costs no message.
 """
 
 from __future__ import annotations
@@ -110,15 +110,16 @@ class _Attempt:
             yield
 
     def has_stored_result(self) -> bool:
-        """Whether the result is there already, so that the function is not called."""
+        """Return whether a stored result exists, so that the function is not called."""
         is_hit = self.result_cache.is_hit()
         self._attach_facts()
         return is_hit
 
     def _attach_facts(self) -> None:
         # Travels with the message that the task is done: it costs no message of its own.
-        if self.result_cache.facts:
-            self.state.metadata[ANNOTATION] = self.result_cache.facts
+        facts = self.result_cache.facts
+        if facts is not None:
+            self.state.metadata[ANNOTATION] = facts.to_wire()
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
         """Unpickle the call; the clocks of the execution start after that."""
@@ -167,7 +168,7 @@ class _Attempt:
     # --- after an exception --------------------------------------------------------
 
     async def outcome(self, error: BaseException) -> Exception:
-        """Report the failed attempt; gives what to raise: to run again, or what can travel."""
+        """Report the failed attempt; return what to raise: `Reschedule` or an exception."""
         report = self._describe(error)
         # Without this module's own frame, which would only be in the way.
         own = error.__traceback__

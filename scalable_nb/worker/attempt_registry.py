@@ -1,4 +1,4 @@
-"""Which attempts a worker process is executing, readable after its death.
+"""The attempts that a worker process is executing, readable after its death.
 
 A worker that is killed, or that holds the GIL in C code, cannot report what it was executing. So
 every attempt is registered in a small file, mapped into memory, before user code runs. The nanny,

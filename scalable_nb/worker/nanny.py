@@ -1,4 +1,4 @@
-"""A nanny that ends attempts at their time limit and says what its worker died of."""
+"""A nanny that enforces time limits and reports why its worker died."""
 
 from __future__ import annotations
 
@@ -123,19 +123,19 @@ class ScalableNanny(NannyHooks):
             super().close_gracefully(reason)
 
     def worker_lost(self, message: WorkerMessage) -> None:
-        """The scheduler lost the connection to this worker, which may not have noticed."""
+        """Kill a worker that the scheduler lost the connection to."""
         owner = read_owner(self._registry)
         if owner is not None and owner.address == message.worker and owner.pid == self.pid:
             self._kill(owner.pid, ExitCause.CUT)
 
     async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
-        """End the worker process as Dask does, and remember why."""
+        """Kill the worker process as Dask does, and note the cause."""
         if reason.startswith(_SILENT) and self.pid is not None:
             self._killed[self.pid] = ExitCause.CUT
         await super().kill(timeout=timeout, reason=reason)
 
     def _exit_report(self, cause: ExitCause, **values: Any) -> ExitReport:
-        """The attempts that run and those that ended lately, and how the process ended."""
+        """Return the running and recent attempts, and how the process ended."""
         return ExitReport(
             cause,
             attempts={
@@ -147,11 +147,11 @@ class ScalableNanny(NannyHooks):
         )
 
     def is_executing(self) -> bool:
-        """Whether the worker process is executing any attempt."""
+        """Return whether the worker process is executing any attempt."""
         return bool(read_executing(self._registry))
 
     async def announce_end(self) -> bool:
-        """Tell the scheduler that the batch system ends the job, while there is time.
+        """Report to the scheduler that the batch system is about to stop the job.
 
         Returns
         -------
@@ -169,7 +169,7 @@ class ScalableNanny(NannyHooks):
         return reply is not None and LeaveReply.from_wire(reply).may_finish
 
     async def hand_over(self) -> None:
-        """Have the results of the worker moved to others, as far as there are others."""
+        """Let the scheduler move the results of the worker to others, if there are any."""
         await self._call_scheduler(Operation.WORKER_HANDS_OVER, WorkerMessage, _HAND_OVER_TIMEOUT_S)
 
     async def _call_scheduler(
@@ -316,7 +316,7 @@ class _NoHandlerError(Exception):
 
 
 def _is_refused(error: BaseException | None) -> bool:
-    """Whether a refused connection is what this came from."""
+    """Return whether a refused connection caused this error."""
     while error is not None and not isinstance(error, ConnectionRefusedError):
         error = error.__cause__
     return error is not None

@@ -84,7 +84,7 @@ def announce_version(worker: Any) -> dict[str, Any]:
 
 
 def answer_revocations(worker: Worker, registry: Path) -> None:
-    """Have a worker answer; called in its process before it gets tasks."""
+    """Let a worker answer revocation queries; called in its process before it gets tasks."""
 
     def handle(sender: str, query: RevocationQuery) -> None:
         # Not awaited by the stream, on which other messages follow.

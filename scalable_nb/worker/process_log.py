@@ -1,4 +1,4 @@
-"""What a worker process prints and logs, and its last words when it dies."""
+"""The log of a worker process, and its last lines after a crash."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_to_log() -> None:
 
 
 class WorkerLog:
-    """A worker's log as its nanny sees it.
+    """A worker's log, read by its nanny.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class WorkerLog:
         self._begin = self.path.stat().st_size if self.path.exists() else 0
 
     def excerpt(self) -> str:
-        """The last lines of the worker process, under a heading; empty where it wrote none."""
+        """Return the last lines of the worker process, with a heading; empty if there are none."""
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

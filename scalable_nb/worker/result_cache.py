@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.cache.lookup import look_up, store_result
 from scalable_nb.cache.store import ResultStore, StoredResult
-from scalable_nb.protocol.annotations import TaskAnnotation
+from scalable_nb.protocol.annotations import CacheFacts, TaskAnnotation
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,8 @@ class TaskResultCache:
     ----------
     value : object
         The stored result, after a hit.
-    facts : dict
-        What happened, in plain values: ``event`` ("hit" or "kept"), ``key``, ``bytes``,
-        ``problem``. Empty if results are not stored.
+    facts : CacheFacts or None
+        What happened; None if nothing did.
     """
 
     def __init__(self, annotation: TaskAnnotation, key: str) -> None:
@@ -47,7 +47,7 @@ class TaskResultCache:
         self._key = key
         self._annotation = annotation
         self.value: Any = None
-        self.facts: dict[str, Any] = {}
+        self.facts: CacheFacts | None = None
 
     def is_hit(self) -> bool:
         """Look for the result."""
@@ -73,7 +73,7 @@ class TaskResultCache:
             self._report(problem=stored)
 
     def _report(self, **facts: Any) -> None:
-        self.facts.update(facts, key=self._key)
+        self.facts = replace(self.facts or CacheFacts(self._key), **facts)
 
 
 def description(

@@ -8,15 +8,20 @@ import inspect
 import pickle
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
 import pytest
 
-from scalable_nb.errors import ProtocolError
+from scalable_nb.client.host_api import HostApi
+from scalable_nb.errors import ProtocolError, RunFolderError
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.paths import RunPaths
 from scalable_nb.protocol import messages
-from scalable_nb.protocol.annotations import TaskAnnotation
+from scalable_nb.protocol.annotations import CacheFacts, TaskAnnotation
+from scalable_nb.protocol.connection_file import HostState, read_connection_info, write_state
 from scalable_nb.protocol.exit_report import ExitCause, ExitReport
 from scalable_nb.protocol.messages import (
     AnsweredCalls,
@@ -227,6 +232,47 @@ def test_an_annotation_with_a_value_of_another_type_is_refused(wire: dict[str, A
     ((name, value),) = wire.items()
     with pytest.raises(ProtocolError, match=f"TaskAnnotation: {name} is a .*{value!r}"):
         TaskAnnotation.from_wire(wire)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wire"),
+    [
+        (CacheFacts("k", event="hit"), {"key": "k", "event": "hit"}),
+        (CacheFacts("k", event="kept", bytes=3), {"key": "k", "event": "kept", "bytes": 3}),
+        (CacheFacts("k", problem="no space"), {"key": "k", "problem": "no space"}),
+    ],
+)
+def test_facts_on_a_stored_result_are_sent_without_the_missing_ones(
+    facts: CacheFacts, wire: dict[str, Any]
+) -> None:
+    """They arrive as they were sent."""
+    assert facts.to_wire() == wire
+    assert CacheFacts.from_wire(sent(wire)) == facts
+
+
+def test_an_incomplete_delta_is_refused() -> None:
+    """The error names the entries that the reply of the host lacks."""
+
+    async def reply(**values: Any) -> dict[str, Any]:
+        return {"ledger_id": "run-1", "base": 0}
+
+    scheduler = SimpleNamespace(**{Operation.GET_LEDGER.value: reply})
+    transport: Any = SimpleNamespace(id="client-1", scheduler=scheduler)
+    with pytest.raises(ProtocolError, match=r"Delta has no \['columns', 'first_new'"):
+        asyncio.run(HostApi(transport).ledger_delta("run-1", 0, 0.0, 0))
+
+
+def test_the_connection_info_of_a_live_host_is_complete(tmp_path: Path) -> None:
+    """An error names the missing values; another version and a dead host may lack some."""
+    paths = RunPaths(tmp_path / "run-1")
+    paths.folder.mkdir()
+    write_state(paths, HostState.OPEN, address="tls://h:1", target="local")
+    with pytest.raises(RunFolderError, match="does not say started_at, tls: stop the host"):
+        read_connection_info(paths)
+    write_state(paths, HostState.OPEN, protocol_version=PROTOCOL_VERSION + 1)
+    assert read_connection_info(paths) is not None
+    write_state(paths, HostState.OPEN, pid_started_at=0.0)
+    assert read_connection_info(paths) is not None
 
 
 def test_values_are_encoded_by_the_types_of_their_fields() -> None:

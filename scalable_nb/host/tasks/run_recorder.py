@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
@@ -13,6 +13,7 @@ from typing import Any
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.paths import RunPaths
+from scalable_nb.protocol.annotations import CacheFacts
 from scalable_nb.protocol.messages import AnsweredCalls
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger
@@ -92,7 +93,7 @@ class RunRecorder:
         tracked = TrackedTask(keys[0], rows[0], batch, "", terms)
         ending = _Ending(now, TaskState.CACHED, attempts=0, error=0, reason=None, worker="")
         task_row = self._task_row(tracked, ending)
-        cache_row = self._cache_row(tracked, {"event": "hit"}, now)
+        cache_row = self._cache_row(tracked, CacheFacts(event="hit"), now)
         previews = batch.previews.values()
         for key, preview, result_key in zip(keys, previews, answered.result_keys, strict=True):
             self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
@@ -219,7 +220,7 @@ class RunRecorder:
         )
         self.tasks.append(lambda: self._task_row(tracked, ending))
 
-    def record_cache(self, tracked: TrackedTask, facts: dict[str, Any]) -> None:
+    def record_cache(self, tracked: TrackedTask, facts: CacheFacts) -> None:
         """Record a stored result that was found or written, or could not be, in ``cache.jsonl``."""
         now = time()
         self.cache.append(lambda: self._cache_row(tracked, facts, now))
@@ -338,19 +339,17 @@ class RunRecorder:
             "submitted_at": now,
         }
 
-    def _cache_row(
-        self, tracked: TrackedTask, facts: Mapping[str, Any], now: float
-    ) -> dict[str, Any]:
+    def _cache_row(self, tracked: TrackedTask, facts: CacheFacts, now: float) -> dict[str, Any]:
         return {
             "run_id": self.run_id,
             "schema_version": SCHEMA_VERSION,
-            "event_type": f"cache-{facts.get('event', 'problem')}",
+            "event_type": f"cache-{facts.event or 'problem'}",
             "timestamp": utc_iso(now),
             "task_id": self.ledger.keys[tracked.row],
             "function_name": tracked.batch.function,
-            "key": facts.get("key"),
-            "bytes": facts.get("bytes"),
-            "problem": facts.get("problem"),
+            "key": facts.key,
+            "bytes": facts.bytes,
+            "problem": facts.problem,
         }
 
     def _failure_row(

@@ -13,7 +13,7 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, TaskBatch, TrackedTask
-from scalable_nb.protocol.annotations import ANNOTATION
+from scalable_nb.protocol.annotations import ANNOTATION, CacheFacts
 from scalable_nb.protocol.call import registered_name
 from scalable_nb.protocol.operations import PEAK_METRIC
 from scalable_nb.telemetry.rows import TaskState
@@ -221,14 +221,15 @@ class TaskStates:
 
     def succeed(self, tracked: TrackedTask, values: dict[str, Any]) -> None:
         """Record a result, from the values of the transition to ``memory``."""
-        cache_facts = (values.get("metadata") or {}).get(ANNOTATION) or {}
-        if cache_facts:
-            self._record_cache(tracked, cache_facts)
+        wire = (values.get("metadata") or {}).get(ANNOTATION)
+        facts = CacheFacts.from_wire(wire) if wire else None
+        if facts is not None:
+            self._record_cache(tracked, facts)
         started_at = duration_s = None
         for span in values.get("startstops") or ():
             if span["action"] == "compute":
                 started_at, duration_s = span["start"], span["stop"] - span["start"]
-        is_hit = cache_facts.get("event") == "hit" and tracked.reason != RECOVERED
+        is_hit = facts is not None and facts.event == "hit" and tracked.reason != RECOVERED
         is_found = started_at is None or started_at <= tracked.succeeded_at
         if tracked.reason == RECOMPUTED and (is_hit or is_found):
             # Dask asked again for what this very run had computed and stored, or for what the
@@ -250,11 +251,11 @@ class TaskStates:
             result_bytes=values.get("nbytes"),
         )
 
-    def _record_cache(self, tracked: TrackedTask, facts: dict[str, Any]) -> None:
+    def _record_cache(self, tracked: TrackedTask, facts: CacheFacts) -> None:
         self._recorder.record_cache(tracked, facts)
-        if facts.get("event"):
+        if facts.event:
             tracked.has_stored_result = True
-        problem, function = facts.get("problem"), tracked.batch.function
+        problem, function = facts.problem, tracked.batch.function
         # Once per function: whatever ails the store, it ails it for the next task too.
         if problem and function not in self._reported_functions:
             self._reported_functions.add(function)
