@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.tokenize import tokenize
@@ -27,7 +27,10 @@ from scalable_nb.client.futures import FutureList, PartialResult, partial
 from scalable_nb.client.gatherer import Gatherer, plain_lists
 from scalable_nb.client.host_api import HostApi
 from scalable_nb.client.submission import (
+    PackedCall,
+    Prepared,
     SchedulingOptions,
+    Submission,
     list_calls,
     many_objects,
     name_calls,
@@ -42,6 +45,7 @@ from scalable_nb.faults.policy import TaskPolicy
 from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
+    from scalable_nb.protocol.messages import CallReply
     from scalable_nb.telemetry.journal_replay import AttemptRow
 
 _DYING_S: Final = 0.5
@@ -74,9 +78,7 @@ class ScalableClient(ClientHooks):
     ----------
     session : SessionHandle
     context : ClientContext
-    call_log : CallLogWriter
     host_api : HostApi
-    submitter : Submitter
     cached_futures : CachedFutures
     """
 
@@ -93,11 +95,11 @@ class ScalableClient(ClientHooks):
     ) -> None:
         self.session = session
         self.context = context
-        self.call_log = call_log
+        self._call_log = call_log
         self.host_api = HostApi(self)
         self.cached_futures = CachedFutures(self)
-        self.submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
-        self._gatherer = Gatherer(self, self.cached_futures, self.submitter.submit_cached)
+        self._submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
+        self._gatherer = Gatherer(self, self.cached_futures, self._submitter.submit_cached)
         self._host_health = host_health
         self._on_host_lost = on_host_lost
         super().__init__(address, **kwargs)  # connects, so all parts are there before
@@ -188,7 +190,7 @@ class ScalableClient(ClientHooks):
             named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
-        return self.submitter.submit_calls(func, options, dict(named), scheduling)[0]
+        return self._submitter.submit_calls(func, options, dict(named), scheduling)[0]
 
     def map(
         self,
@@ -261,16 +263,45 @@ class ScalableClient(ClientHooks):
             name = self.session.name_batch(name, options.task or funcname(func))
             futures = FutureList(name=name)
             size = batch_size or max(1, len(items))
-            self.call_log.log_members(name, [key for key, _ in named])
+            self._call_log.log_members(name, [key for key, _ in named])
             for start in range(0, len(items), size):
                 part = named[start : start + size]
-                sent = self.submitter.submit_calls(func, options, dict(part), scheduling, name=name)
+                sent = self._submitter.submit_calls(
+                    func, options, dict(part), scheduling, name=name
+                )
                 if len(sent) < len(part):
                     # A call that occurs twice is one task with two futures, as in Dask.
                     by_key = {future.key: future for future in sent}
                     sent = [by_key[key] for key, _ in part]
                 futures += sent
         return futures
+
+    # --- submitting again what was recorded --------------------------------------------
+
+    def submit_calls(
+        self,
+        func: Callable[..., Any],
+        options: CallOptions,
+        calls: Mapping[Any, Prepared],
+        scheduling: SchedulingOptions,
+        name: str,
+    ) -> list[Future[Any]]:
+        """Return the futures of calls that have keys; see `Submitter.submit_calls`."""
+        return self._submitter.submit_calls(func, options, calls, scheduling, name=name)
+
+    def submit_packed(
+        self, submission: Submission, packed: Mapping[Any, PackedCall]
+    ) -> dict[Any, Future[Any]]:
+        """Return the futures of packed calls; see `Submitter.submit_packed`."""
+        return self._submitter.submit_packed(submission, packed)
+
+    def log_calls(self, submission: Submission, packed: Mapping[Any, PackedCall]) -> None:
+        """Write calls into the call log that are not sent."""
+        self._call_log.log_calls(submission, packed)
+
+    def log_members(self, name: str, keys: Sequence[Any]) -> None:
+        """Write the keys of a batch into the call log."""
+        self._call_log.log_members(name, keys)
 
     # --- gathering ---------------------------------------------------------------------
 
@@ -327,6 +358,10 @@ class ScalableClient(ClientHooks):
         # A list first: other threads create and release futures.
         return {key_text(key): key for key in list(self.futures)}
 
+    def call_of(self, key: Any) -> CallReply | None:
+        """Return what a task calls, or None if the host does not know it."""
+        return self.host_api.call_of(key)
+
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""
         return self.host_api.retry_now([future.key for future in futures])
@@ -356,11 +391,11 @@ class ScalableClient(ClientHooks):
     def on_graph(self, expression: Any) -> None:
         """Send the inputs of a graph to the host that stored results have answered."""
         if self.cached_futures:
-            self.submitter.submit_cached(keys_in(expression))
+            self._submitter.submit_cached(keys_in(expression))
 
     def on_share(self, keys: Collection[Any]) -> None:
         """Send tasks to the host whose futures others will look for there."""
-        self.submitter.submit_cached(keys)
+        self._submitter.submit_cached(keys)
 
     async def on_gather(
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None

@@ -69,9 +69,7 @@ def submit_corrected(
             key = f"{funcname(overrides.func)}-{uuid.uuid4().hex}-{number}"
             calls[key] = Prepared(args, kwargs)
         scheduling = SchedulingOptions(**batch.placing)
-        futures = client.submitter.submit_calls(
-            overrides.func, options, calls, scheduling, name=batch.name
-        )
+        futures = client.submit_calls(overrides.func, options, calls, scheduling, name=batch.name)
         new.update(zip((task.key for task in group), futures, strict=True))
     return new
 

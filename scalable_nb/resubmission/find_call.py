@@ -58,7 +58,7 @@ def call_of_session(session: ScalableSession, task_id: str, key: Any = None) -> 
     SubmitError
         As `reproduce`.
     """
-    found = session.client.host_api.call_of(task_id if key is None else key)
+    found = session.client.call_of(task_id if key is None else key)
     if found is None:
         raise SubmitError(
             f"the host has no call of {task_id!r}: nobody wants its result any more, or it did "

@@ -55,7 +55,7 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
     session = _session_for(finished, overrides)
     client = session.client
     wire = overrides.wire(session.manifest.manifest) if overrides.func is None else {}
-    taken = set(client.futures) | set(session.mirror.ledger.row_of)
+    taken = set(client.futures) | session.mirror.known_keys()
     assert session.paths is not None
     if not taken:  # else it is a run of its own, too
         write_private(session.paths.resumes, finished.paths.run_id.encode())
@@ -81,7 +81,7 @@ def _run(finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> Fut
         _record(client, call_log, left_out, new_key, futures)
     for name, keys in call_log.members.items():
         known = [futures[key].key for key in keys if key in futures]
-        client.call_log.log_members(session.name_batch(name, name), known)
+        client.log_members(session.name_batch(name, name), known)
     session.paths.resumes.unlink(missing_ok=True)
     return FutureList(futures[key] for key in call_log.tasks)
 
@@ -137,7 +137,7 @@ def _attach_stored(
     for folder, group in by_folder.items():
         submission = _renewed(as_submission(group[0], store=folder, recompute=False))
         packed = {new_key[task.key]: finished.stored[task.key][1] for task in group}
-        sent = client.submitter.submit_packed(submission, packed)
+        sent = client.submit_packed(submission, packed)
         futures.update({task.key: sent[new_key[task.key]] for task in group})
     return futures
 
@@ -164,7 +164,7 @@ def _submit(
         inputs = [futures[key] for key in task.input_keys]
         packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        found = client.submitter.submit_packed(submission, packed)
+        found = client.submit_packed(submission, packed)
         sent.update({task.key: found[new_key[task.key]] for task in tasks if task.key not in sent})
     return sent
 
@@ -184,7 +184,7 @@ def _record(
             inputs = [futures[key] for key in task.input_keys]
             packed[new_key[task.key]] = PackedCall(call, inputs, task.preview)
     if packed:
-        client.call_log.log_calls(_renewed(as_submission(tasks[0])), packed)
+        client.log_calls(_renewed(as_submission(tasks[0])), packed)
 
 
 def _renewed(submission: Submission) -> Submission:

@@ -61,8 +61,9 @@ def resubmit_corrected(
     client: ScalableClient, futures: FutureList, plan: ResubmitPlan, overrides: Overrides
 ) -> FutureList:
     """Run failed calls again with other code, as new tasks in the places of the old ones."""
-    assert client.session.paths is not None
-    call_log = read_call_log(client.session.paths.calls)
+    paths = client.session.paths
+    assert paths is not None
+    call_log = read_call_log(paths.calls)
     _check_recorded(call_log, plan.to_run)
     tasks = [call_log.tasks[key] for key in plan.to_run]
     replaced = overrides.replaces(task.batch.function_name for task in tasks)

@@ -72,6 +72,11 @@ class Mirror:
         with self.lock:
             return self.ledger.delta(0)
 
+    def known_keys(self) -> set[str]:
+        """Keys of the tasks that the copy holds now."""
+        with self.lock:
+            return set(self.ledger.row_of)
+
     def refresh(self) -> None:
         """Fetch what changed, now."""
         if self.status == "live":

@@ -33,7 +33,8 @@ def live_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiveRun:
         made = create_run(tmp_path / "runs", name)
         paths = RunPaths(made.folder.rename(made.folder.with_name(f"run-{name}-0000000a")))
         prepare_run(paths, SessionSpec.from_yaml(target="local"))
-        write_state(paths, HostState.OPEN, target="local", protocol_version=protocol)
+        about = {"address": "", "dashboard": "", "started_at": "", "tls": str(paths.tls)}
+        write_state(paths, HostState.OPEN, target="local", protocol_version=protocol, **about)
         return paths
 
     return make
@@ -135,7 +136,7 @@ class FakeClient:
 
 
 def _open(paths: RunPaths) -> live_session.LiveSession:
-    info = json.loads(paths.session_json.read_bytes()) | {"address": "", "tls": str(paths.tls)}
+    info = json.loads(paths.session_json.read_bytes())
     spec = SessionSpec.of_run(paths, "local")
     return live_session.open_connection(spec, paths, info, None, handle=Any)  # type: ignore[arg-type]
 
