@@ -8,14 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Set in the jobs of batch systems, by system.
-_JOB_VARIABLES: Final = {
-    "SLURM_JOB_ID": "Slurm",
-    "PBS_JOBID": "PBS",
-    "LSB_JOBID": "LSF",
-    "OAR_JOB_ID": "OAR",
-    "MOAB_JOBID": "Moab",
-}
+from scalable_nb.manifest.job_options import BATCH_SYSTEMS
+
+#: Grid Engine's; other programs set it, too.
+_AMBIGUOUS_VARIABLE: Final = "JOB_ID"
 _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
 _COMMAND_TIMEOUT_S: Final = 5.0
 
@@ -32,12 +28,12 @@ def find_lifetime_limit(
     root : Path
         Of the file system.
     """
-    for name, system in _JOB_VARIABLES.items():
-        job_id = environ.get(name)
-        if job_id:
+    for system in BATCH_SYSTEMS.values():
+        job_id = environ.get(system.id_variable)
+        if job_id and system.id_variable != _AMBIGUOUS_VARIABLE:
             return (
-                f"this notebook is {system} job {job_id}, and the session's host is part of it: "
-                f"both end with the job{_end_of(system, job_id)}"
+                f"this notebook is {system.label} job {job_id}, and the session's host is part of "
+                f"it: both end with the job{_end_of(system.label, job_id)}"
             )
     if any((root / mark.lstrip("/")).exists() for mark in _CONTAINER_MARKS):
         return "this notebook runs in a container: the session ends when that is stopped"
