@@ -16,8 +16,11 @@ _LIMIT_BYTES = 900_000_000
 
 
 @pytest.fixture
-def small_machine() -> Iterator[None]:
-    """What is started from here may use 900 MB, all together, by order of the kernel."""
+def small_machine() -> Iterator[Callable[[], None]]:
+    """Limit what is started from here to 900 MB, all together; yield a function that leaves.
+
+    Else the kernel may kill the process of the tests as well, before a worker's memory is free.
+    """
     group = Path(f"/sys/fs/cgroup/memory/scalable-test-{os.getpid()}")
     entries = [line.split(":") for line in Path("/proc/self/cgroup").read_text().splitlines()]
     here = next(("memory" + path for _, kind, path in entries if kind == "memory"), None)
@@ -26,20 +29,25 @@ def small_machine() -> Iterator[None]:
     group.mkdir()
     (group / "memory.limit_in_bytes").write_text(str(_LIMIT_BYTES))
     (group / "cgroup.procs").write_text(str(os.getpid()))
-    yield
     home = Path("/sys/fs/cgroup", here, "cgroup.procs")
+
+    def leave() -> None:
+        home.write_text(str(os.getpid()))
+
+    yield leave
     for pid in (group / "cgroup.procs").read_text().split():
         home.write_text(pid)
     group.rmdir()
 
 
 def test_the_kernel_is_named_when_it_was_the_kernel(
-    small_machine: None, folder: Path, start: Start
+    small_machine: Callable[[], None], folder: Path, start: Start
 ) -> None:
     """A worker below its own limit that the kernel ends is out of memory, not just killed."""
     manifest = folder / "scalable.yaml"
     manifest.write_text(manifest.read_text().replace("memory: 400M", "memory: 8G"))
     session = start()
+    small_machine()
 
     def greedy(megabytes: int) -> int:
         held = bytearray(megabytes * 1_000_000)
