@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def pytest_configure() -> None:
         # The time limit of a test is pytest-timeout's; a busy machine is no counterexample.
         settings.register_profile("local", deadline=None)
         settings.load_profile("local")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restored_main() -> Iterator[None]:
+    """Put back the ``__main__`` module, which an `InteractiveShell` replaces by its own."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
