@@ -34,7 +34,6 @@ from scalable_nb.session.host_monitor import HostMonitor
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.session.worker_control import WorkerControl
-from scalable_nb.telemetry.aggregates import core_hours
 from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 from scalable_nb.telemetry.journal_replay import AttemptRow, join_attempts, running_attempt
 from scalable_nb.telemetry.ledger_mirror import Mirror
@@ -135,6 +134,8 @@ class LiveSession:
 
     def status(self) -> SessionStatus:
         """Return workers and tasks as the host sees them now."""
+        from scalable_nb.telemetry.aggregates import core_hours  # a start needs no tables
+
         self.check_alive()
         reply = self._host_api.status()
         return SessionStatus(
