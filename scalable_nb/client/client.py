@@ -34,6 +34,7 @@ from scalable_nb.client.submission import (
     Submission,
     as_submission,
     find_stored,
+    identified,
     list_calls,
     many_objects,
     name_calls,
@@ -196,7 +197,10 @@ class ScalableClient(ClientHooks):
         if key is not None:
             named = list_calls([key], [call])
         elif pure and not given.get("refresh"):
-            named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
+            named = name_calls(
+                options, funcname(func), [call],
+                lambda a, k: tokenize(identified(func, options), k, *a),
+            )  # fmt: skip
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
         return self._submitter.submit_calls(func, options, dict(named), scheduling)[0]
