@@ -139,7 +139,8 @@ def test_a_filter_is_a_name_or_a_function(filter_: Any) -> None:
     chosen=st.none() | st.sets(st.sampled_from(sorted(ROWS))),
 )
 def test_every_task_is_in_one_group(
-    outcomes: dict[Any, TaskOutcome], chosen: set[str] | None) -> None:
+    outcomes: dict[Any, TaskOutcome], chosen: set[str] | None
+) -> None:
     """The groups of a plan are disjoint and add up; only failed tasks are ever run again."""
     only = None if chosen is None else [lambda row: row["task_id"] in chosen]
     plan = planned(outcomes, only)
