@@ -89,7 +89,7 @@ class LiveSession:
         self.client = client
         self.mirror = mirror
         self.is_open = True
-        self._batches = Batches(paths, client)
+        self._batches = Batches(paths, client, call_log.name)
         self.batch_control = BatchControl(client.host_api, mirror, self.check_alive, self._batches)
         self.worker_control = WorkerControl(client.host_api, spec, self.check_alive)
         self._spec = spec
