@@ -112,6 +112,7 @@ class LiveInputs:
             # Before the host is asked: its answer may overtake us with a task that is done.
             self._client.reopen_futures(key for key in again if key in self._client.futures)
             self._client.host_api.resubmit(again, wire, self._named, dry_run=False)
+            self._client.forget_terms(again)
         return self.joined(new)
 
     def joined(self, new: Mapping[Any, Future[Any]]) -> FutureList:
