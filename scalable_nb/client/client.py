@@ -47,6 +47,9 @@ from scalable_nb.dask_adapter.graphs import keys_in
 from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
+from scalable_nb.protocol.messages import LeftOutCalls
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import stream_message
 from scalable_nb.telemetry.rows import key_text
 
 if TYPE_CHECKING:
@@ -328,10 +331,18 @@ class ScalableClient(ClientHooks):
         )
 
     def submit_packed(
-        self, submission: Submission, packed: Mapping[Any, PackedCall]
+        self,
+        submission: Submission,
+        packed: Mapping[Any, PackedCall],
+        *,
+        is_known: bool = False,
     ) -> dict[Any, Future[Any]]:
         """Return the futures of packed calls; see `Submitter.submit_packed`."""
-        return self._submitter.submit_packed(submission, packed)
+        return self._submitter.submit_packed(submission, packed, is_known=is_known)
+
+    def report_left_out(self, message: LeftOutCalls) -> None:
+        """Report calls of an earlier run to the host that do not run in this one."""
+        self.send(stream_message(Operation.CALLS_LEFT_OUT, message))
 
     def forget_terms(self, keys: Iterable[Any]) -> None:
         """Take note that calls run on other terms than those of their submission."""

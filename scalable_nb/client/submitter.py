@@ -127,19 +127,30 @@ class Submitter:
         return [futures[key] for key in packed.keys]
 
     def submit_packed(
-        self, submission: Submission, packed: Mapping[Any, PackedCall]
+        self,
+        submission: Submission,
+        packed: Mapping[Any, PackedCall],
+        *,
+        is_known: bool = False,
     ) -> dict[Any, Future[Any]]:
-        """Log calls, answer those whose results are stored, and send the others."""
+        """Log calls, answer those whose results are stored, and send the others.
+
+        ``is_known``: the ledger has them already.
+        """
         self._call_log.log_calls(submission, packed)
-        return self._dispatch(submission, packed)
+        return self._dispatch(submission, packed, is_known=is_known)
 
     def _dispatch(
-        self, submission: Submission, packed: Mapping[Any, PackedCall]
+        self,
+        submission: Submission,
+        packed: Mapping[Any, PackedCall],
+        *,
+        is_known: bool = False,
     ) -> dict[Any, Future[Any]]:
         futures, rest = self._cached_futures.answer(submission, packed)
         if rest:
             self.submit_cached(input_keys(rest))
-            futures |= self._send(submission, rest)
+            futures |= self._send(submission, rest, is_known=is_known)
         self._terms.note(submission, packed)
         return futures
 

@@ -32,6 +32,7 @@ from scalable_nb.protocol.messages import (
     CancelRequest,
     EmptyMessage,
     LedgerRequest,
+    LeftOutCalls,
     ResumeRequest,
     StatusReply,
     TaskCount,
@@ -105,6 +106,10 @@ class ClientRequests:
         """Record calls that a client answered with stored results."""
         self._recorder.enter_answered(message)
         self._answered[client] += 1
+
+    def add_left_out(self, client: str, message: LeftOutCalls) -> None:
+        """Record calls of an earlier run that do not run in this one."""
+        self._recorder.enter_left_out(message)
 
     # --- waiting tasks ---------------------------------------------------------------
 

@@ -50,6 +50,7 @@ from scalable_nb.protocol.messages import (
     JobBegan,
     JoinRequest,
     LedgerRequest,
+    LeftOutCalls,
     PermitRequest,
     ReopenedTasks,
     ResubmitRequest,
@@ -190,6 +191,7 @@ def _register_handlers(parts: HostParts) -> None:
         {
             Operation.BATCH_SUBMITTED: receiving(BatchMessage, requests.add_batch),
             Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
+            Operation.CALLS_LEFT_OUT: receiving(LeftOutCalls, requests.add_left_out),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
             Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
         }

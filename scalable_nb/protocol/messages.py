@@ -85,6 +85,35 @@ class AnsweredCalls(Message):
             )
 
 
+class LeftOutCalls(Message):
+    """Calls of an earlier run that do not run in this one.
+
+    Attributes
+    ----------
+    batch : BatchMessage
+    states : tuple of str
+        How each one ended: a final state of `telemetry.rows.TaskState`.
+    reasons : tuple of str
+        Why each one does not run.
+    errors : tuple of str
+        Name of the class of each one's last error; empty if it has none.
+    """
+
+    batch: BatchMessage
+    states: tuple[str, ...]
+    reasons: tuple[str, ...]
+    errors: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.batch.keys), *map(len, (self.states, self.reasons, self.errors))}
+        if len(counts) > 1:
+            raise ProtocolError(
+                f"LeftOutCalls has {len(self.batch.keys)} keys, {len(self.states)} states, "
+                f"{len(self.reasons)} reasons and {len(self.errors)} errors; expected the same "
+                "number of each"
+            )
+
+
 class ReopenedTasks(Message):
     """Calls that a client submitted again while it holds their failed futures.
 

@@ -32,6 +32,7 @@ class Operation(StrEnum):
     # A kernel sends to the host, in order with the graphs that it submits.
     BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
+    CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
 
     # A worker calls the host.

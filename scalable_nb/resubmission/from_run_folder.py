@@ -12,12 +12,14 @@ import yaml
 from dask.utils import funcname
 from distributed import Future
 
+from scalable_nb.client.batch_records import BatchRecord, CarriedOutcome
 from scalable_nb.client.call_log import RecordedTask
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import PackedCall, as_submission
 from scalable_nb.errors import LeftOutError, NoSessionError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.protocol.messages import BatchMessage, LeftOutCalls
 from scalable_nb.resubmission.finished_run import FinishedRun
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.recorded_calls import (
@@ -95,11 +97,12 @@ class _Takeover:
         futures = self._attach_stored()
         for key, reason in self._plan.left_out.items():
             futures[key] = left_out(self._client, self._new_key[key], reason)
-        self._record_left_out(futures)
+        self._report_left_out()
         needed = log.with_inputs(dict.fromkeys(self._plan.to_run))
         runs = [log.tasks[key] for key in needed if key not in futures]
         calls = RecordedCalls(self._client, log, self._overrides, self._new_key, self.replaced)
         futures |= calls.submit(runs, futures)
+        self._record_left_out(futures)
         paths.resumes.unlink(missing_ok=True)
         history = log.history
         return FutureList(
@@ -155,6 +158,37 @@ class _Takeover:
             sent = self._client.submit_packed(submission, packed)
             futures.update({task.key: sent[self._new_key[task.key]] for task in group})
         return futures
+
+    def _report_left_out(self) -> None:
+        """Report inputs that do not run to the host, so that all views count them."""
+        reported: set[Any] = set()
+        for record in self._log.history.batches.values():
+            keys = dict.fromkeys(key for key in record.keys if key in self._plan.left_out)
+            keys = {key: None for key in keys if key not in reported}
+            reported |= keys.keys()
+            if keys:
+                outcomes = [
+                    self._finished.carried_outcome(key, self._plan.left_out[key]) for key in keys
+                ]
+                self._client.report_left_out(self._message(record, list(keys), outcomes))
+
+    def _message(
+        self, record: BatchRecord, keys: list[Any], outcomes: list[CarriedOutcome]
+    ) -> LeftOutCalls:
+        tasks = self._log.tasks
+        batch = BatchMessage(
+            uuid.uuid4().hex, "" if record.is_single else record.name, record.function_name
+        )
+        previews = {self._new_key[key]: tasks[key].preview if key in tasks else "" for key in keys}
+        return LeftOutCalls(
+            batch.with_previews(previews),
+            states=tuple("failed" if each.state == "failed" else "cancelled" for each in outcomes),
+            reasons=tuple(each.reason for each in outcomes),
+            errors=tuple(
+                str(each.failure.get("failure_class", "")) if each.failure else ""
+                for each in outcomes
+            ),
+        )
 
     def _record_left_out(self, futures: Mapping[Any, Future[Any]]) -> None:
         """Record calls that are left out: they may be resubmitted from the new run, too."""

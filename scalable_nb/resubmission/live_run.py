@@ -106,7 +106,8 @@ class LiveInputs:
         self._record_generations({**{key: key for key in again}, **new_key})
         new: dict[Any, Future[Any]] = {}
         if new_key:
-            calls = RecordedCalls(self._client, self._log, overrides, new_key, replaced)
+            known = {key for key, new in new_key.items() if key == new}
+            calls = RecordedCalls(self._client, self._log, overrides, new_key, replaced, known)
             new = calls.submit((self._log.tasks[key] for key in new_key), inputs)
         if again:
             # Before the host is asked: its answer may overtake us with a task that is done.

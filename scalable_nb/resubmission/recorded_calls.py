@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ class RecordedCalls:
         Key in the call log -> key of the task that takes its place, or the same key.
     replaced : set of str
         Names of the functions in whose place `overrides.func` is called.
+    known : collection
+        New keys that the ledger has already.
     """
 
     client: ScalableClient
@@ -48,6 +50,7 @@ class RecordedCalls:
     overrides: Overrides
     new_key: Mapping[Any, Any]
     replaced: set[str]
+    known: Collection[Any] = ()
 
     def submit(
         self, tasks: Iterable[RecordedTask], inputs: Mapping[Any, Future[Any]]
@@ -82,6 +85,7 @@ class RecordedCalls:
         """Submit calls as they were recorded, but for what is to change in their terms."""
         wire = self.overrides.wire(self.client.context.manifest)
         packed: dict[Any, PackedCall] = {}
+        sent: dict[Any, Future[Any]] = {}
         futures: dict[Any, Future[Any]] = {}
         for task in group:
             key = self.new_key[task.key]
@@ -91,9 +95,14 @@ class RecordedCalls:
                 continue
             taken = [self._input(inputs, each) for each in task.input_keys]
             packed[key] = PackedCall(call, taken, task.preview)
+        for is_known in (False, True):
+            part = {key: call for key, call in packed.items() if (key in self.known) is is_known}
+            if not part:
+                continue
+            self.client.reopen_futures(key for key in part if key in self.client.futures)
+            submission = renewed(as_submission(group[0], **wire))
+            sent |= self.client.submit_packed(submission, part, is_known=is_known)
         if packed:
-            self.client.reopen_futures(key for key in packed if key in self.client.futures)
-            sent = self.client.submit_packed(renewed(as_submission(group[0], **wire)), packed)
             futures |= {
                 task.key: sent[self.new_key[task.key]] for task in group if task.key not in futures
             }

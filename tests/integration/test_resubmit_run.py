@@ -126,11 +126,11 @@ TORN = """
 
     sent, send = [], Submitter.submit_packed
 
-    def die_at_the_second(*args):
+    def die_at_the_second(*args, **options):
         if sent:
             os.kill(os.getpid(), 9)
         sent.append(args)
-        return send(*args)
+        return send(*args, **options)
 
     Submitter.submit_packed = die_at_the_second
     resubmit(run="last")

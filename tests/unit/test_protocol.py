@@ -29,6 +29,7 @@ from scalable_nb.protocol.messages import (
     BatchMessage,
     CallReply,
     ErrorReport,
+    LeftOutCalls,
     ReopenedTasks,
     ResubmitRequest,
     ResumeRequest,
@@ -76,6 +77,7 @@ PAUSE = {"batch": "b", "count": 1, "limit": 2, "failure_class": "E", "message": 
 EXAMPLES: list[Message] = [
     BATCH,
     AnsweredCalls(BATCH, ("r1", "r2")),
+    LeftOutCalls(BATCH, ("failed", "cancelled"), ("not idempotent", "cancelled"), ("OSError", "")),
     TaskKeys(("a", ("b", 2), b"c", 3)),
     ResumeRequest(None),
     ResumeRequest(("study",)),

@@ -14,7 +14,7 @@ from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import CacheFacts
-from scalable_nb.protocol.messages import AnsweredCalls
+from scalable_nb.protocol.messages import AnsweredCalls, LeftOutCalls
 from scalable_nb.telemetry.journal import JournalFile
 from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import (
@@ -98,6 +98,22 @@ class RunRecorder:
         for key, preview, result_key in zip(keys, previews, answered.result_keys, strict=True):
             self.tasks.append(partial(dict, task_row, task_id=key, args_preview=preview))
             self.cache.append(partial(dict, cache_row, task_id=key, key=result_key))
+
+    def enter_left_out(self, message: LeftOutCalls) -> None:
+        """Enter tasks of an earlier run that do not run in this one, with their outcomes there."""
+        now = time()
+        batch, terms = TaskBatch.announced(message.batch), PolicyTerms()
+        columns = self._columns(batch, terms, now)
+        outcomes = zip(message.states, message.reasons, message.errors, strict=True)
+        for (key, preview), outcome in zip(batch.previews.items(), outcomes, strict=True):
+            state, reason, error = TaskState[outcome[0].upper()], *outcome[1:]
+            code = self.ledger.code(error)
+            row = self.ledger.add(key_text(key), batch.label(key, preview), **columns)
+            self.ledger.set(row, error=code)
+            self.ledger.set_state(row, state)
+            tracked = TrackedTask(key, row, batch, preview, terms, reason=reason)
+            ending = _Ending(now, state, attempts=0, error=code, reason=reason, worker="")
+            self.tasks.append(partial(self._task_row, tracked, ending))
 
     def reopen(self, tracked: TrackedTask, terms: PolicyTerms) -> None:
         """Reset the retry budgets of a task that the user resubmitted, not its attempt count."""
