@@ -12,6 +12,7 @@ from distributed.utils_comm import pack_data, unpack_remotedata
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.futures import Failed
+from scalable_nb.client.observed_keys import ObservedKeys
 from scalable_nb.client.submission import many_objects
 from scalable_nb.dask_adapter.client_hooks import error_of, wait_until_done
 
@@ -25,6 +26,7 @@ class Gatherer:
     ----------
     transport : ClientTransport
     cached_futures : CachedFutures
+    observed_keys : ObservedKeys
     submit_cached : callable
         Sends calls to the host whose stored results cannot be read, by key.
     """
@@ -33,16 +35,21 @@ class Gatherer:
         self,
         transport: ClientTransport,
         cached_futures: CachedFutures,
+        observed_keys: ObservedKeys,
         submit_cached: Callable[[Iterable[Any]], None],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
+        self._observed_keys = observed_keys
         self._submit_cached = submit_cached
 
     async def gather(
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
     ) -> Any:
         """Return results in the shape of the futures; stored ones are read here."""
+        if self._observed_keys:
+            _, requested = unpack_remotedata(futures, byte_keys=True)
+            await self._observed_keys.claim(future.key for future in requested)
         remote = self._transport.gather_remote
         if not self._cached_futures or local_worker is not None:
             return await remote(futures, errors, direct, local_worker)
@@ -75,6 +82,7 @@ class Gatherer:
 
     async def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
         """Wait for all futures; return each one's result, or `Failed` in its place."""
+        await self._observed_keys.claim(future.key for future in futures)
         while True:
             await asyncio.gather(*map(wait_until_done, futures))
             finished = [future for future in futures if future.status == "finished"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import Future as Reply
 from typing import Any, TypeVar
 
 from scalable_nb.client.cached_futures import CachedFutures
@@ -14,6 +17,7 @@ from scalable_nb.protocol.messages import (
     CallRequest,
     CancelRequest,
     EmptyMessage,
+    JoinReply,
     JoinRequest,
     LedgerRequest,
     ResubmitReply,
@@ -26,7 +30,7 @@ from scalable_nb.protocol.messages import (
     WorkerCounts,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message, call_remote
+from scalable_nb.protocol.wire import Message, call_remote, stream_message
 from scalable_nb.telemetry.ledger import Delta
 
 M = TypeVar("M", bound=Message)
@@ -45,6 +49,8 @@ class HostApi:
 
     def __init__(self, transport: ClientTransport) -> None:
         self._transport = transport
+        self._request_ids = itertools.count()
+        self._joining: dict[int, Reply[list[Any]]] = {}
 
     # --- the session -------------------------------------------------------------------
 
@@ -113,10 +119,41 @@ class HostApi:
         """Return what a task calls, or None if the host does not know it."""
         return self._get(Operation.GET_CALL, CallRequest(key), CallReply)
 
-    def join(self, keys: Sequence[Any]) -> list[Any]:
-        """Let the host keep the results of tasks for this client, too; returns unknown keys."""
-        request = JoinRequest(self._transport.id, tuple(keys))
-        return self._get_part(Operation.JOIN, request, TaskKeys, lambda reply: list(reply.keys))
+    def drop_left_claims(self, keys: Collection[Any]) -> int:
+        """Release the claims that vanished kernels left on tasks; returns how many there were."""
+        return self._count(Operation.DROP_LEFT_CLAIMS, keys)
+
+    async def observe(self, keys: Collection[Any]) -> list[Any]:
+        """Let the host report the states of tasks; returns the keys of those it cannot."""
+        return await asyncio.wrap_future(self._join(keys, is_claim=False))
+
+    async def claim(self, keys: Collection[Any]) -> list[Any]:
+        """Let the host keep tasks for this client; returns the keys of those it cannot."""
+        return await asyncio.wrap_future(self.send_claim(keys))
+
+    def send_claim(self, keys: Collection[Any]) -> Reply[list[Any]]:
+        """Claim tasks before the next graph is sent; see `claim`."""
+        return self._join(keys, is_claim=True)
+
+    def _join(self, keys: Collection[Any], *, is_claim: bool) -> Reply[list[Any]]:
+        # In order with what the client releases: a call of a handler would overtake that.
+        request = JoinRequest(next(self._request_ids), tuple(keys), is_claim)
+        reply = self._joining[request.request_id] = Reply()
+        self._transport.send(stream_message(Operation.JOIN, request))
+        return reply
+
+    def on_joined(self, message: JoinReply) -> None:
+        """Take the host's reply to a request to observe or claim tasks."""
+        reply = self._joining.pop(message.request_id, None)
+        if reply is not None and reply.set_running_or_notify_cancel():
+            reply.set_result(list(message.unknown))
+
+    def on_disconnect(self, error: Exception) -> None:
+        """Fail the requests that the host will not reply to."""
+        joining, self._joining = self._joining, {}
+        for reply in joining.values():
+            if reply.set_running_or_notify_cancel():
+                reply.set_exception(error)
 
     async def ledger_delta(
         self, ledger_id: str, since: int, wait_s: float, reports_sent: int
@@ -142,7 +179,7 @@ class HostApi:
 
     # --- internals -----------------------------------------------------------------------
 
-    def _count(self, operation: Operation, keys: Sequence[Any]) -> int:
+    def _count(self, operation: Operation, keys: Collection[Any]) -> int:
         tasks = TaskKeys(tuple(keys))
         return self._get_part(operation, tasks, TaskKeys, lambda reply: len(reply.keys))
 

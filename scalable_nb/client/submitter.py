@@ -12,6 +12,7 @@ from scalable_nb.client.cached_futures import CachedFutures, input_keys
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.context import ClientTransport
+from scalable_nb.client.observed_keys import ObservedKeys
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
 from scalable_nb.client.submission import (
@@ -39,6 +40,7 @@ class Submitter:
     ----------
     transport : ClientTransport
     cached_futures : CachedFutures
+    observed_keys : ObservedKeys
     call_log : CallLogWriter
     check_alive : callable
         Raises unless the session takes work; see `SessionHandle.check_alive`.
@@ -48,11 +50,13 @@ class Submitter:
         self,
         transport: ClientTransport,
         cached_futures: CachedFutures,
+        observed_keys: ObservedKeys,
         call_log: CallLogWriter,
         check_alive: Callable[..., None],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
+        self._observed_keys = observed_keys
         self._call_log = call_log
         self._check_alive = check_alive
 
@@ -67,8 +71,12 @@ class Submitter:
         """Return the futures of calls, in their order; only what is new is sent."""
         self._check_alive(seen_within_s=_BURST_S)
         held = self._transport.held_futures(calls)
-        self._reopen([key for key, future in held.items() if future.status == "error"], options)
-        new = {key: call for key, call in calls.items() if key not in held}
+        # Those that are only observed are sent again, which claims them.
+        observed = set(self._observed_keys.take(held))
+        failed = [key for key, future in held.items() if future.status == "error"]
+        self._transport.reopen_futures(observed.intersection(failed))
+        self._reopen([key for key in failed if key not in observed], options)
+        new = {key: call for key, call in calls.items() if key in observed or key not in held}
         if not new:
             return list(held.values())
         warn_if_stale(func)
@@ -88,6 +96,7 @@ class Submitter:
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, Future[Any]]:
         """Log calls, answer those whose results are stored, and send the others."""
+        self._observed_keys.take(packed)
         self._call_log.log_calls(submission, packed)
         futures, rest = self._cached_futures.answer(submission, packed)
         if rest:
@@ -96,7 +105,11 @@ class Submitter:
         return futures
 
     def submit_cached(self, keys: Iterable[Any]) -> None:
-        """Send the tasks among these that stored results have answered: the host needs them."""
+        """Send the tasks among these that stored results have answered: the host needs them.
+
+        Those that this client only observes are claimed.
+        """
+        self._observed_keys.claim_soon(keys)
         for submission, packed in self._cached_futures.withdraw(keys):
             self._send(submission, packed, is_known=True)
 

@@ -62,6 +62,7 @@ class Batches(MutableMapping[str, FutureList]):
         if name not in self._joined:
             self[name]  # so that what nobody holds is joined, and then let go
         self._joined.pop(name, None)
+        self._host_api.drop_left_claims(batch_members(self._read())[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(batch_members(self._read()))
@@ -91,12 +92,10 @@ class Batches(MutableMapping[str, FutureList]):
         return self._log
 
     def _futures(self, keys: list[Any]) -> list[Future[Any]]:
-        client = self._client
-        new = [key for key in dict.fromkeys(keys) if key not in client.futures]
         # They exist before the host tells what became of them.
-        futures: list[Future[Any]] = [Future(key, client) for key in keys]
+        futures, new = self._client.open_futures(keys)
         if new:
-            unknown = self._host_api.join(new)
+            unknown = self._client.observed_keys.observe(new)
             if unknown:
                 self._restore(unknown)
         return futures

@@ -15,6 +15,13 @@ SCHEMA_VERSION: Final = 1
 #: ``reason`` of a task that failed because a person did not want to wait for its retry.
 GIVEN_UP: Final = "given up by a person"
 
+#: ``reason`` of a task that the user cancelled.
+CANCELLED_BY_USER: Final = "cancelled by the user"
+
+#: ``reason`` of a task that stopped because nothing claimed its result any longer: the user did not
+#: cancel it. Futures of released results have it, too.
+RELEASED: Final = "released"
+
 
 class TaskState(IntEnum):
     """The disjoint states of a task; the value is what the ledger stores.

@@ -21,11 +21,11 @@ def start_kernel(folder: Path, code: str, **environment: str) -> subprocess.Pope
     # Written once and imported by nobody: its functions are those of a notebook.
     script = folder / f"kernel_{len(list(folder.glob('kernel_*.py')))}.py"
     script.write_text(textwrap.dedent(code))
-    here = str(Path(__file__).parent)
+    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, str(script)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": here, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **environment},
     )
 
 

@@ -14,6 +14,8 @@ from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.gatherer import Gatherer
+from scalable_nb.client.host_api import HostApi
+from scalable_nb.client.observed_keys import ObservedKeys
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState
@@ -31,7 +33,8 @@ class FakeClient(ScalableClient):
         self.values: dict[Any, Any] = {}
         self.host = Ledger("run")
         self.session = SimpleNamespace(mirror=Mirror(self, ""))  # type: ignore[assignment]
-        self._gatherer = Gatherer(self, CachedFutures(self), self._no_host)
+        observed_keys = ObservedKeys(self, HostApi(self))
+        self._gatherer = Gatherer(self, CachedFutures(self), observed_keys, self._no_host)
         self._refcount_lock = threading.RLock()
 
     def __del__(self) -> None:
