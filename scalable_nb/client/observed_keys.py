@@ -30,6 +30,9 @@ class ObservedKeys:
         self._host_api = host_api
         self._keys: set[Any] = set()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
     def __len__(self) -> int:
         return len(self._keys)
 
