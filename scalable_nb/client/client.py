@@ -456,18 +456,12 @@ class ScalableClient(ClientHooks):
         return self.cached_futures.forget(key)
 
     def on_cancelled(self, keys: Collection[Any], reason: Any, message: Any) -> None:
-        """Cancel futures of tasks that were cancelled elsewhere, or are released.
-
-        A released task that failed keeps its error.
-        """
-        if reason == RELEASED:  # the others are claimed meanwhile
-            keys = self.observed_keys.take(keys)
+        """Cancel futures of tasks that were cancelled elsewhere; settle released ones."""
+        if reason == RELEASED:
+            self.observed_keys.on_released(keys)
+            return
         for key in keys:
-            state = self.futures.get(key)
-            if reason == RELEASED and state is not None and state.status == "error":
-                del self.futures[key]
-            else:
-                self.cancel_future(key, reason, message)
+            self.cancel_future(key, reason, message)
 
     async def on_disconnect(self) -> bool:
         """Return whether the host has died; all futures fail then."""

@@ -123,8 +123,8 @@ class ClientTransport(Protocol):
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message in order with the graphs."""
 
-    def cancel_future(self, key: Any, reason: str | None, message: str | None) -> None:
-        """Cancel a future of a task that the scheduler does not know, and forget the task."""
+    def forget_failed(self, key: Any) -> bool:
+        """Forget a task if its future has failed; the future keeps its error."""
 
     def reopen_futures(self, keys: Iterable[Any]) -> None:
         """Make futures pending again whose tasks run again."""

@@ -7,13 +7,16 @@ observation becomes a claim.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future as Reply
+from functools import partial
 from typing import Any
 
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.host_api import HostApi
-from scalable_nb.telemetry.rows import RELEASED
+
+#: Settles futures of tasks that the host has released: some results are stored.
+Settle = Callable[[Collection[Any]], None]
 
 
 class ObservedKeys:
@@ -28,59 +31,80 @@ class ObservedKeys:
     def __init__(self, transport: ClientTransport, host_api: HostApi) -> None:
         self._transport = transport
         self._host_api = host_api
-        self._keys: set[Any] = set()
+        self._settle: dict[Any, Settle] = {}
 
     def __contains__(self, key: object) -> bool:
-        return key in self._keys
+        return key in self._settle
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._settle)
 
-    def observe(self, keys: Collection[Any]) -> list[Any]:
+    def observe(self, keys: Collection[Any], settle: Settle) -> list[Any]:
         """Observe tasks of which futures were just made; return the keys of those it cannot.
 
         The states of the others have been reported on return. With an asynchronous client, it
         returns an awaitable.
+
+        Parameters
+        ----------
+        keys : collection
+        settle : callable
+            Called in the client's event loop with the keys of tasks that are released later.
         """
-        unknown: list[Any] = self._transport.sync(self._observe, keys)
+        unknown: list[Any] = self._transport.sync(self._observe, keys, settle)
         return unknown
 
-    async def _observe(self, keys: Collection[Any]) -> list[Any]:
-        self._keys.update(keys)
+    async def _observe(self, keys: Collection[Any], settle: Settle) -> list[Any]:
+        self._settle.update(dict.fromkeys(keys, settle))
         unknown = await self._host_api.observe(keys)
-        self._keys.difference_update(unknown)
+        self.take(unknown)
         return unknown
 
     async def claim(self, keys: Iterable[Any]) -> None:
-        """Claim those of the tasks that are observed; cancel futures of released ones."""
+        """Claim those of the tasks that are observed, and settle the released ones."""
         observed = self.take(keys)
         if observed:
-            self._cancel(await self._host_api.claim(observed))
+            self._release(observed, await self._host_api.claim(list(observed)))
 
     def claim_soon(self, keys: Iterable[Any]) -> None:
         """Claim those of the tasks that are observed before the next graph is sent."""
         observed = self.take(keys)
         if observed:
-            self._host_api.send_claim(observed).add_done_callback(self._on_claimed)
+            reply = self._host_api.send_claim(list(observed))
+            reply.add_done_callback(partial(self._on_claimed, observed))
 
-    def take(self, keys: Iterable[Any]) -> list[Any]:
-        """Return those of the keys that are observed, and forget them: they are claimed."""
-        found = [key for key in keys if key in self._keys] if self._keys else []
-        self._keys.difference_update(found)
+    def take(self, keys: Iterable[Any]) -> dict[Any, Settle]:
+        """Forget those of the keys that are observed: they are claimed; return them."""
+        found: dict[Any, Settle] = {}
+        for key in keys if self._settle else ():
+            settle = self._settle.pop(key, None)
+            if settle is not None:
+                found[key] = settle
         return found
 
     def discard(self, key: Any) -> None:
         """Forget a key of which no future is left."""
-        self._keys.discard(key)
+        self._settle.pop(key, None)
 
     def clear(self) -> None:
         """Forget all keys: the connection broke, and with it all futures."""
-        self._keys.clear()
+        self._settle.clear()
 
-    def _on_claimed(self, reply: Reply[list[Any]]) -> None:
+    def on_released(self, keys: Iterable[Any]) -> None:
+        """Settle the observed ones among tasks that the host has released."""
+        # The others are claimed meanwhile.
+        released = self.take(keys)
+        self._release(released, released)
+
+    def _on_claimed(self, observed: Mapping[Any, Settle], reply: Reply[list[Any]]) -> None:
         if reply.exception() is None:
-            self._cancel(reply.result())
+            self._release(observed, reply.result())
 
-    def _cancel(self, released: Iterable[Any]) -> None:
+    def _release(self, observed: Mapping[Any, Settle], released: Collection[Any]) -> None:
+        lost: dict[Settle, list[Any]] = {}
         for key in released:
-            self._transport.cancel_future(key, RELEASED, "its result was released")
+            # A failed future has all that there was, so it keeps its error.
+            if key in self._transport.futures and not self._transport.forget_failed(key):
+                lost.setdefault(observed[key], []).append(key)
+        for settle, keys in lost.items():
+            settle(keys)

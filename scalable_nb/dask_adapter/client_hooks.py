@@ -146,6 +146,10 @@ class ClientHooks(Client):
         if state is not None:
             state.cancel(reason, message)
 
+    def forget_failed(self, key: Any) -> bool:
+        """Forget a task if its future has failed; the future keeps its error."""
+        return self.futures[key].status == "error" and bool(self.futures.pop(key, None))
+
     def fail_pending_futures(self, error: Exception) -> None:
         """Fail all futures that are pending, and forget all."""
         states = list(self.futures.values())

@@ -110,9 +110,9 @@ class Batches(Mapping[str, FutureList]):
         # They exist before the host tells what became of them.
         futures, new = self._client.open_futures(keys)
         if new:
-            unknown = self._client.observed_keys.observe(new)
+            unknown = self._client.observed_keys.observe(new, self._settle)
             if unknown:
-                self._restore(unknown)
+                self._settle(unknown)
         return futures
 
     def log(self) -> CallLog:
@@ -137,7 +137,7 @@ class Batches(Mapping[str, FutureList]):
         ]
         return ", ".join(parts)
 
-    def _restore(self, keys: Collection[Any]) -> None:
+    def _settle(self, keys: Collection[Any]) -> None:
         """Settle futures of tasks that the host does not know: stored, left out, or released."""
         log = self.log()
         tasks = [log.tasks[key] for key in keys if key in log.tasks]
