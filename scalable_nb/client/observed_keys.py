@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future as Reply
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.host_api import HostApi
+from scalable_nb.errors import HostDiedError
 
 #: Settles futures of tasks that the host has released: some results are stored.
 Settle = Callable[[Collection[Any]], None]
@@ -64,7 +66,8 @@ class ObservedKeys:
         """Claim those of the tasks that are observed, and settle the released ones."""
         observed = self.take(keys)
         if observed:
-            self._release(observed, await self._host_api.claim(list(observed)))
+            with suppress(HostDiedError):  # the futures have the error, too
+                self._release(observed, await self._host_api.claim(list(observed)))
 
     def claim_soon(self, keys: Iterable[Any]) -> None:
         """Claim those of the tasks that are observed before the next graph is sent."""

@@ -33,8 +33,14 @@ class FakeClient(ScalableClient):
         self.values: dict[Any, Any] = {}
         self.host = Ledger("run")
         self.session = SimpleNamespace(mirror=Mirror(self, ""))  # type: ignore[assignment]
-        observed_keys = ObservedKeys(self, HostApi(self))
-        self._gatherer = Gatherer(self, CachedFutures(self), observed_keys, self._no_host)
+        self._gatherer = Gatherer(
+            self,
+            CachedFutures(self),
+            ObservedKeys(self, HostApi(self)),
+            self._no_host,
+            self._find_stored,
+            self._find_host_error,
+        )
         self._refcount_lock = threading.RLock()
 
     def __del__(self) -> None:
