@@ -27,8 +27,7 @@ from scalable_nb.client.call_options import (
 from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
 from scalable_nb.client.futures import FutureList, PartialResult, partial
 from scalable_nb.client.gatherer import Gatherer, plain_lists
-from scalable_nb.client.host_api import HostApi
-from scalable_nb.client.observed_keys import ObservedKeys
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.client.submission import (
     PackedCall,
     Prepared,
@@ -341,6 +340,11 @@ class ScalableClient(ClientHooks):
         """Return the futures of packed calls; see `Submitter.submit_packed`."""
         return self._submitter.submit_packed(submission, packed)
 
+    def forget_terms(self, keys: Iterable[Any]) -> None:
+        """Take note that calls run on other terms than those of their submission."""
+        for key in keys:
+            self._submitter.forget(key)
+
     @property
     def call_log(self) -> CallLogWriter:
         """Where this kernel's calls and batches are recorded."""
@@ -465,6 +469,7 @@ class ScalableClient(ClientHooks):
     def on_release(self, key: Any) -> bool:
         """Return whether a stored result answered the task, of which the last future is gone."""
         self.observed_keys.discard(key)
+        self._submitter.forget(key)
         return self.cached_futures.forget(key)
 
     def on_cancelled(self, keys: Collection[Any], reason: Any, message: Any) -> None:

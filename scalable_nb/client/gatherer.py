@@ -14,7 +14,7 @@ from distributed.utils_comm import pack_data, unpack_remotedata
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.futures import Failed
-from scalable_nb.client.observed_keys import ObservedKeys
+from scalable_nb.client.host_api import ObservedKeys
 from scalable_nb.client.submission import many_objects
 from scalable_nb.dask_adapter.client_hooks import error_of, wait_until_done
 from scalable_nb.errors import HostDiedError, RunFolderError

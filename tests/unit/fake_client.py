@@ -14,8 +14,7 @@ from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.gatherer import Gatherer
-from scalable_nb.client.host_api import HostApi
-from scalable_nb.client.observed_keys import ObservedKeys
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState

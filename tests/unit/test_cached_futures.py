@@ -12,8 +12,7 @@ from fake_client import FakeClient
 
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.cached_futures import CachedFutures
-from scalable_nb.client.host_api import HostApi
-from scalable_nb.client.observed_keys import ObservedKeys
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.client.submission import PackedCall, SchedulingOptions, Submission
 from scalable_nb.client.submitter import Submitter
 from scalable_nb.protocol.call import Call
