@@ -145,8 +145,9 @@ def by_submission(log: CallLog, tasks: Iterable[RecordedTask]) -> Iterator[list[
 
 
 def renewed(submission: Submission) -> Submission:
-    """Return the submission with a new id."""
-    return replace(submission, batch=replace(submission.batch, batch_id=uuid.uuid4().hex))
+    """Return the submission with a new id; its tasks run to their end."""
+    batch = replace(submission.batch, batch_id=uuid.uuid4().hex, runs_to_end=True)
+    return replace(submission, batch=batch)
 
 
 def left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
