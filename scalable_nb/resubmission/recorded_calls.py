@@ -177,4 +177,5 @@ def _corrected_options(
     unchanged: dict[str, Any] = {
         name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
     }
-    return replace(options, wire={**unchanged, **terms.to_wire()})
+    # Like those of a named batch, the tasks run to their end.
+    return replace(options, wire={**unchanged, **terms.to_wire()}, is_named=True)
