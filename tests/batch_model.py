@@ -227,9 +227,9 @@ class Model:
         anew: dict[Call, Call] = {}
         for call in self._in_order(to_run):
             if call.function in replaced or any(each in anew for each in call.inputs):
-                version = "good" if call.function in replaced else call.version
                 args = tuple(anew.get(each, each) for each in call.args)
-                anew[call] = replace(call, version=version, args=args, serial=next(self._serials))
+                again = replace(call, args=args, serial=next(self._serials))
+                anew[call] = _corrected(again, function) if call.function in replaced else again
         result = [anew.get(call, call) for call in current]
         started = {anew.get(call, call) for call in to_run}
         keeps = {anew.get(call, call): self._keeps(call) for call in to_run}
@@ -403,6 +403,12 @@ class Model:
         for call, task in self.tasks.items():
             if not self._is_claimed(call):
                 task.in_memory = False
+
+
+def _corrected(call: Call, function: str) -> Call:
+    """Return the call of corrected code, which is not `cacheable`."""
+    kind = "plain" if call.kind == "cacheable" else call.kind
+    return replace(call, function=function, version="good", kind=kind)
 
 
 def _depth(call: Call) -> int:

@@ -118,6 +118,7 @@ class BatchMachine(RuleBasedStateMachine):
         self.model = Model()
         self.labels = {"A": "A", "B": "B"}
         self._numbers = count(1)
+        self._script: list[str] = []
         self.folder, self.kernels = self.begin()
 
     def begin(self) -> tuple[Path, dict[str, Executor]]:
@@ -201,6 +202,7 @@ class BatchMachine(RuleBasedStateMachine):
     @rule(error=st.sampled_from(["ValueError", "TypeError"]))
     def fix(self, error: str) -> None:
         """Fix what makes calls fail with this error."""
+        self._script.append(f"fix({error})")
         (self.folder / f"fixed-{error}").touch()
         self.model.fix(error)
 
@@ -283,6 +285,8 @@ class BatchMachine(RuleBasedStateMachine):
     # --- internals -----------------------------------------------------------------------
 
     def _execute(self, kernel: str, **command: Any) -> Any:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in command.items())
+        self._script.append(f"{kernel}.execute({arguments})")
         return self.kernels[kernel].execute(command)
 
     def _list(self, name: str) -> HeldList | None:
