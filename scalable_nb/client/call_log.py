@@ -4,11 +4,13 @@ The client writes it before a task becomes runnable; it is read when kernel and 
 Each client has a file of its own in ``calls/``, to which it only ever appends::
 
     mark, length, CRC-32      fixed size, see `_FRAME`
-    entry                     a pickled dict of plain values: function, batch, calls or members
+    entry                     a pickled dict of plain values, whose ``kind`` is function, batch
+                              (a submission), calls, members (a batch) or generation
 
 A function is written once, arguments in one entry per submission, and what is large once per
-content, in ``calls/content/<SHA-256>``. Whatever byte a SIGKILL comes at, all entries before
-it can be read.
+content, in ``calls/content/<SHA-256>``. Batches and their generations have entries of their own;
+see `batch_records`. Whatever byte a SIGKILL comes at, all entries before it can be read, and a
+damaged entry costs no other.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
+from scalable_nb.client.batch_records import BatchHistory, BatchRecord, legacy_batch_id
 from scalable_nb.paths import private_folder
 from scalable_nb.protocol.call import Call
 
@@ -60,6 +63,8 @@ class RecordedBatch:
         Digest of the function, see `cache.hashing.function_identity`; empty if it has none.
     at : float
         Time of the submission, seconds since the epoch.
+    is_submit : bool or None
+        Whether it is one `submit`, and so a batch of one; None if an earlier version wrote it.
     """
 
     batch_id: str
@@ -73,6 +78,7 @@ class RecordedBatch:
     placing: Mapping[str, Any] = field(default_factory=dict)
     identity: str = ""
     at: float = 0.0
+    is_submit: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,15 @@ class RecordedTask:
         """Whether function and arguments were recorded."""
         return bool(self.function) and self.packed is not None
 
+    def is_same_call(self, other: RecordedTask) -> bool:
+        """Return whether function, arguments and inputs are recorded, and equal."""
+        return (
+            self.has_call
+            and self.function == other.function
+            and self.packed == other.packed
+            and self.input_keys == other.input_keys
+        )
+
 
 @dataclass
 class CallLog:
@@ -121,17 +136,51 @@ class CallLog:
     ----------
     tasks : dict
         Key -> task, in the order of submission; of a key that was submitted again, the last.
-    members : dict
-        Name of a batch -> the keys of its futures, in the order of the call.
+    earlier : dict
+        Key -> earlier recordings of the very same call, whose results may be stored.
+    history : BatchHistory
+        The batches.
     torn : int
-        Files that end within an entry, or are damaged from some place on.
+        Places where entries are damaged, or a file ends within one.
     """
 
     folder: Path
     tasks: dict[Any, RecordedTask] = field(default_factory=dict)
-    members: dict[str, list[Any]] = field(default_factory=dict)
+    earlier: dict[Any, list[RecordedTask]] = field(default_factory=dict)
+    history: BatchHistory = field(default_factory=BatchHistory)
     torn: int = 0
     _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, task: RecordedTask) -> None:
+        """Add a task; its place is that of its last submission."""
+        before = self.tasks.pop(task.key, None)
+        self.tasks[task.key] = task
+        if before is None:
+            return
+        if before.is_same_call(task):
+            self.earlier.setdefault(task.key, []).append(before)
+        else:
+            self.earlier.pop(task.key, None)
+
+    def inputs_of(self, key: Any) -> tuple[Any, ...]:
+        """Return the keys of the tasks whose results a task takes, corrected ones by now."""
+        task = self.tasks.get(key)
+        return tuple(map(self.history.current, task.input_keys)) if task is not None else ()
+
+    def with_inputs(self, keys: Iterable[Any]) -> list[Any]:
+        """Return tasks and all recorded tasks whose results they need, inputs first."""
+        found: dict[Any, None] = {}
+        for first in keys:
+            stack = [first]
+            while stack:
+                key = stack[-1]
+                missing = [each for each in self.inputs_of(key) if each not in found]
+                missing = [each for each in missing if each in self.tasks and each not in stack]
+                if missing:
+                    stack += missing
+                else:
+                    found.setdefault(stack.pop())
+        return list(found)
 
     def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
         """Return the call of a task, to be stored under a key, or None if the log lacks it."""
@@ -167,27 +216,99 @@ def read_call_log(folder: Path) -> CallLog:
     if not folder.is_dir():
         return log
     private_folder(folder)
-    functions: dict[str, tuple[bytes, bytes]] = {}
-    batches: dict[str, tuple[RecordedBatch, tuple[bytes, bytes]]] = {}
-    chunks: list[dict[str, Any]] = []
-    members: list[dict[str, Any]] = []
+    reader = _Reader(log)
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        for entry in _entries(path.read_bytes(), log):
-            if entry["kind"] == "function":
-                functions[entry["digest"]] = entry["function"], entry.get("about", b"")
-            elif entry["kind"] == "batch":
-                batch = RecordedBatch(**entry["values"])
-                batches[batch.batch_id] = batch, functions.get(entry["function"], (b"", b""))
-            else:
-                (chunks if entry["kind"] == "calls" else members).append(entry)
-    for chunk in sorted(chunks, key=lambda each: batches[each["batch"]][0].at):
-        for task in _tasks(chunk, *batches[chunk["batch"]]):
-            log.tasks.pop(task.key, None)  # its place is that of the last submission
-            log.tasks[task.key] = task
-    for entry in sorted(members, key=lambda each: each["at"]):
-        log.members.pop(entry["name"], None)
-        log.members[entry["name"]] = entry["keys"]
+        reader.read(path)
+    reader.finish()
     return log
+
+
+class _Reader:
+    """Collects the entries of all files, and puts them in order."""
+
+    def __init__(self, log: CallLog) -> None:
+        self._log = log
+        self._functions: dict[str, tuple[bytes, bytes]] = {}
+        self._submissions: dict[str, tuple[RecordedBatch, str, str]] = {}
+        self._chunks: list[dict[str, Any]] = []
+        self._batches: list[tuple[float, BatchRecord]] = []
+        self._generations: list[dict[str, Any]] = []
+
+    def read(self, path: Path) -> None:
+        """Read one file."""
+        for entry in _entries(path.read_bytes(), self._log):
+            kind = entry["kind"]
+            if kind == "function":
+                self._functions[entry["digest"]] = entry["function"], entry.get("about", b"")
+            elif kind == "batch":
+                submission = RecordedBatch(**entry["values"])
+                self._submissions[submission.batch_id] = submission, entry["function"], path.stem
+            elif kind == "calls":
+                self._chunks.append(entry)
+            elif kind == "generation":
+                self._generations.append(entry)
+            elif kind == "members":
+                self._batches.append(_batch(entry, path.stem))
+
+    def finish(self) -> None:
+        """Fill the log."""
+        # Of a damaged file, the entry that calls refer to may be missing.
+        chunks = [each for each in self._chunks if each["batch"] in self._submissions]
+        chunks.sort(key=lambda each: self._submissions[each["batch"]][0].at)
+        for chunk in chunks:
+            submission, digest, _ = self._submissions[chunk["batch"]]
+            for task in _tasks(chunk, submission, self._functions.get(digest, (b"", b""))):
+                self._log.add(task)
+        history = self._log.history
+        for record in self._single_calls(chunks):
+            history.add(record)
+        for _, record in sorted(self._batches, key=lambda each: each[0]):
+            history.add(record)
+        for entry in sorted(self._generations, key=lambda each: each["at"]):
+            history.add_generation(entry["batch"], entry["number"], entry["keys"])
+        history.sort()
+
+    def _single_calls(self, chunks: list[dict[str, Any]]) -> Iterator[BatchRecord]:
+        """Yield the batches that have no entry of their own."""
+        listed = {key for _, record in self._batches for key in record.keys}
+        names = {record.name for _, record in self._batches}
+        for chunk in chunks:
+            submission, _, kernel = self._submissions[chunk["batch"]]
+            is_submit = submission.is_submit
+            if is_submit is None:  # written before batches had ids
+                is_submit = not submission.name and listed.isdisjoint(chunk["keys"])
+                if submission.name and submission.name not in names:
+                    # The kernel was killed before it recorded which batch these calls are.
+                    yield _without_entry(submission, kernel, chunk["keys"], is_single=False)
+            if is_submit:
+                for key in chunk["keys"]:
+                    yield _without_entry(submission, kernel, [key], is_single=True)
+
+
+def _without_entry(
+    submission: RecordedBatch, kernel: str, keys: list[Any], *, is_single: bool
+) -> BatchRecord:
+    batch_id = submission.batch_id
+    if submission.is_submit is None:
+        batch_id = legacy_batch_id(kernel, f"{batch_id} {keys[0]}", submission.at)
+    return BatchRecord(
+        batch_id=batch_id,
+        name=submission.task if is_single else submission.name,
+        function_name=submission.function_name,
+        at=submission.at,
+        kernel=kernel,
+        keys=list(keys),
+        is_single=is_single,
+    )
+
+
+def _batch(entry: dict[str, Any], kernel: str) -> tuple[float, BatchRecord]:
+    """Return the time at which a batch was recorded, and its record."""
+    name, at = entry.get("name", ""), entry["at"]
+    if "values" in entry:
+        return at, BatchRecord.from_entry(entry["values"])
+    batch_id = legacy_batch_id(kernel, name, at)
+    return at, BatchRecord(batch_id, name, name, at, kernel, list(entry["keys"]))
 
 
 def _tasks(
@@ -205,15 +326,26 @@ def pack_entry(kind: str, **values: Any) -> bytes:
 
 
 def _entries(data: bytes, log: CallLog) -> Iterator[dict[str, Any]]:
-    position = 0
+    position, is_damaged = 0, False
     while position < len(data):
-        start = position + _FRAME.size
-        mark, length, checksum = b"", 0, 0
-        if start <= len(data):
-            mark, length, checksum = _FRAME.unpack_from(data, position)
-        body = data[start : start + length]
-        if mark != _MARK or len(body) < length or crc32(body) != checksum:
+        end = _end_of_entry(data, position)
+        if end:
+            yield pickle.loads(data[position + _FRAME.size : end])
+            position, is_damaged = end, False
+            continue
+        if not is_damaged:
             log.torn += 1
-            return
-        yield pickle.loads(body)
-        position = start + length
+        is_damaged = True
+        following = data.find(_MARK, position + 1)
+        position = following if following >= 0 else len(data)
+
+
+def _end_of_entry(data: bytes, position: int) -> int:
+    """Return where the entry ends that begins here, or 0 if none does, or a damaged one."""
+    start = position + _FRAME.size
+    if start > len(data):
+        return 0
+    mark, length, checksum = _FRAME.unpack_from(data, position)
+    end = start + length
+    is_whole = mark == _MARK and end <= len(data) and crc32(data[start:end]) == checksum
+    return end if is_whole else 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
+from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.call_log import (
     CONTENT_FOLDER,
     SUFFIX,
@@ -44,6 +45,7 @@ class CallLogWriter:
     """
 
     def __init__(self, folder: Path, name: str, limit_bytes: int) -> None:
+        self.name = name
         self._folder = folder
         self._path = folder / f"{name}{SUFFIX}"
         self._limit_bytes = limit_bytes
@@ -74,10 +76,17 @@ class CallLogWriter:
                 f"{left_out:,} calls and of further ones are left out",
             )
 
-    def log_members(self, name: str, keys: Sequence[Any]) -> None:
-        """Record which futures a batch has, in order."""
+    def log_batches(self, records: Sequence[BatchRecord], *, is_durable: bool = True) -> None:
+        """Record batches; wait for the disk if they are to be durable."""
         try:
-            self.write_members(name, keys)
+            self.write_batches(records, is_durable=is_durable)
+        except OSError as error:
+            self._warn_once("failed", _CANNOT_WRITE.format(error))
+
+    def log_generation(self, batch_id: str, number: int, keys: Mapping[int, Any]) -> None:
+        """Record which inputs of a batch run again, and the keys of their tasks."""
+        try:
+            self.write_generation(batch_id, number, keys)
         except OSError as error:
             self._warn_once("failed", _CANNOT_WRITE.format(error))
 
@@ -131,18 +140,35 @@ class CallLogWriter:
                 self._functions.add(digest)
         return left_out
 
-    def write_members(self, name: str, keys: Sequence[Any]) -> None:
-        """Record the futures of a batch, in order; of several under a name the last one counts.
+    def write_batches(self, records: Sequence[BatchRecord], *, is_durable: bool = True) -> None:
+        """Record batches, in order; a later record of a batch replaces an earlier one.
 
         Raises
         ------
         OSError
             When the disk refuses.
         """
+        entries = [pack_entry("members", at=time(), values=record.to_entry()) for record in records]
+        self._append_entries(entries, is_durable=is_durable)
+
+    def write_generation(self, batch_id: str, number: int, keys: Mapping[int, Any]) -> None:
+        """Record a generation of a batch: index of an input -> key of its task from now on.
+
+        Raises
+        ------
+        OSError
+            When the disk refuses.
+        """
+        entry = pack_entry("generation", at=time(), batch=batch_id, number=number, keys=dict(keys))
+        self._append_entries([entry], is_durable=True)
+
+    def _append_entries(self, entries: Sequence[bytes], *, is_durable: bool) -> None:
         with self._lock:
             with self._appending() as append:
-                append(pack_entry("members", name=name, keys=list(keys), at=time()))
-            os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
+                for entry in entries:
+                    append(entry)
+            if is_durable:
+                os.fdatasync(self._descriptor)  # a whole batch may wait for the disk once
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Future
 
+from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import (
@@ -190,7 +191,10 @@ class ScalableClient(ClientHooks):
             named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
-        return self._submitter.submit_calls(func, options, dict(named), scheduling)[0]
+        packed = self._submitter.pack(func, options, dict(named), scheduling, is_submit=True)
+        if not packed.parts:  # the entry with a call is a batch of one; this call has none
+            self._log_batch(func, options, [key for key, _ in named], is_single=True)
+        return self._submitter.send(packed)[0]
 
     def map(
         self,
@@ -261,20 +265,39 @@ class ScalableClient(ClientHooks):
             items = [(args, kwargs) for args in rows]
             named = name_map(func, options, items, kwargs, key, pure and not given.get("refresh"))
             name = self.session.name_batch(name, options.task or funcname(func))
-            futures = FutureList(name=name)
-            size = batch_size or max(1, len(items))
-            self._call_log.log_members(name, [key for key, _ in named])
-            for start in range(0, len(items), size):
-                part = named[start : start + size]
-                sent = self._submitter.submit_calls(
-                    func, options, dict(part), scheduling, name=name
-                )
-                if len(sent) < len(part):
-                    # A call that occurs twice is one task with two futures, as in Dask.
-                    by_key = {future.key: future for future in sent}
-                    sent = [by_key[key] for key, _ in part]
-                futures += sent
-        return futures
+            packed = self._submitter.pack(
+                func, options, dict(named), scheduling, name, part_size=batch_size
+            )
+            keys = [key for key, _ in named]
+            batch_id = self._log_batch(func, options, keys, name=name)
+            sent = self._submitter.send(packed)
+            if len(sent) < len(keys):
+                # A call that occurs twice is one task with two futures, as in Dask.
+                by_key = {future.key: future for future in sent}
+                sent = [by_key[key] for key in keys]
+        return FutureList(sent, name=name, batch_ids=(batch_id,))
+
+    def _log_batch(
+        self,
+        func: Callable[..., Any],
+        options: CallOptions,
+        keys: list[Any],
+        *,
+        name: str = "",
+        is_single: bool = False,
+    ) -> str:
+        """Record a new batch before any of its tasks can run, and return its id."""
+        record = BatchRecord(
+            batch_id=uuid.uuid4().hex,
+            name=name or options.task,
+            function_name=funcname(func),
+            at=time.time(),
+            kernel=self._call_log.name,
+            keys=keys,
+            is_single=is_single,
+        )
+        self._call_log.log_batches([record], is_durable=not is_single)
+        return record.batch_id
 
     # --- submitting again what was recorded --------------------------------------------
 
@@ -286,8 +309,10 @@ class ScalableClient(ClientHooks):
         scheduling: SchedulingOptions,
         name: str,
     ) -> list[Future[Any]]:
-        """Return the futures of calls that have keys; see `Submitter.submit_calls`."""
-        return self._submitter.submit_calls(func, options, calls, scheduling, name=name)
+        """Return the futures of calls that have keys; no batch is recorded."""
+        return self._submitter.send(
+            self._submitter.pack(func, options, calls, scheduling, name=name)
+        )
 
     def submit_packed(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
@@ -295,13 +320,10 @@ class ScalableClient(ClientHooks):
         """Return the futures of packed calls; see `Submitter.submit_packed`."""
         return self._submitter.submit_packed(submission, packed)
 
-    def log_calls(self, submission: Submission, packed: Mapping[Any, PackedCall]) -> None:
-        """Write calls into the call log that are not sent."""
-        self._call_log.log_calls(submission, packed)
-
-    def log_members(self, name: str, keys: Sequence[Any]) -> None:
-        """Write the keys of a batch into the call log."""
-        self._call_log.log_members(name, keys)
+    @property
+    def call_log(self) -> CallLogWriter:
+        """Where this kernel's calls and batches are recorded."""
+        return self._call_log
 
     # --- gathering ---------------------------------------------------------------------
 

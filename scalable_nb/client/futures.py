@@ -121,11 +121,23 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     futures : iterable of Future
     name : str
         Of the batch; empty for a list put together by hand.
+    batch_ids : tuple of str
+        Ids of the batches whose inputs are in it; empty for a list put together by hand.
     """
 
-    def __init__(self, futures: Iterable[Future[Any]] = (), *, name: str = "") -> None:
+    def __init__(
+        self,
+        futures: Iterable[Future[Any]] = (),
+        *,
+        name: str = "",
+        batch_ids: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(futures)
         self.name = name
+        self.batch_ids = batch_ids
+
+    def _part(self, futures: Iterable[Future[Any]]) -> FutureList:
+        return FutureList(futures, name=self.name, batch_ids=self.batch_ids)
 
     # --- what is in it -----------------------------------------------------------
 
@@ -149,12 +161,12 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     @property
     def failed(self) -> FutureList:
         """Those that failed so far."""
-        return FutureList((f for f in self if f.status == "error"), name=self.name)
+        return self._part(f for f in self if f.status == "error")
 
     @property
     def succeeded(self) -> FutureList:
         """Those that succeeded so far."""
-        return FutureList((f for f in self if f.status == "finished"), name=self.name)
+        return self._part(f for f in self if f.status == "finished")
 
     @property
     def client(self) -> SessionClient:
@@ -237,10 +249,12 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     def __getitem__(self, index: slice) -> FutureList: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Future[Any] | FutureList:
         found = super().__getitem__(index)
-        return FutureList(found, name=self.name) if isinstance(found, list) else found
+        return self._part(found) if isinstance(found, list) else found
 
     def __add__(self, other: Sequence[Future[Any]]) -> FutureList:  # type: ignore[override]
-        return FutureList([*self, *other], name=self.name)
+        added = other.batch_ids if isinstance(other, FutureList) else ()
+        batch_ids = tuple(dict.fromkeys((*self.batch_ids, *added)))
+        return FutureList([*self, *other], name=self.name, batch_ids=batch_ids)
 
     def __repr__(self) -> str:
         from collections import Counter

@@ -78,6 +78,8 @@ class Submission:
         Whether functions and arguments go into the call log.
     identity : str
         Digest of what the function is; empty where it has none.
+    is_submit : bool
+        Whether it is the call of one `submit`, and so a batch of one.
     """
 
     batch: BatchMessage
@@ -85,6 +87,7 @@ class Submission:
     scheduling: SchedulingOptions
     record_args: bool = True
     identity: str = ""
+    is_submit: bool = False
 
     def recorded(self, at: float) -> RecordedBatch:
         """As it goes into the call log."""
@@ -101,6 +104,7 @@ class Submission:
             placing=self.scheduling.to_dict(),
             identity=self.identity,
             at=at,
+            is_submit=self.is_submit,
         )
 
 
@@ -227,16 +231,6 @@ def _keys(futures: Sequence[Future[Any]]) -> tuple[Any, ...]:
 # --- calls of the call log ----------------------------------------------------------
 
 
-def batch_members(log: CallLog) -> dict[str, list[Any]]:
-    """Name -> keys, single submissions gathered by what they call."""
-    members: dict[str, list[Any]] = {name: list(keys) for name, keys in log.members.items()}
-    for task in log.tasks.values():
-        if not task.batch.name:
-            label = task.batch.task or task.batch.function_name
-            members.setdefault(f"submit-{label}", []).append(task.key)
-    return members
-
-
 def find_stored(
     log: CallLog,
     tasks: Iterable[RecordedTask],
@@ -257,10 +251,12 @@ def find_stored(
     places: dict[Any, list[tuple[str, str]]] = {}  # (folder, key of the result), best first
     wanted: dict[str, set[str]] = {}
     for task in tasks:
-        places[task.key] = [(str(results), own_result_key(task.key))]
-        store = task.batch.wire.get("store")
-        if store and task.result_key and is_of_run(task):
-            places[task.key].insert(0, (store, task.result_key))
+        places[task.key] = [
+            (store, each.result_key)
+            for each in (task, *log.earlier.get(task.key, ()))
+            if (store := each.batch.wire.get("store")) and each.result_key and is_of_run(each)
+        ]
+        places[task.key].append((str(results), own_result_key(task.key)))
         for folder, result_key in places[task.key]:
             wanted.setdefault(folder, set()).add(result_key)
     there = {folder: ResultStore(Path(folder)).contained(keys) for folder, keys in wanted.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import dask
@@ -32,6 +33,27 @@ from scalable_nb.worker.attempt import run_async_attempt, run_attempt
 _BURST_S: Final = 0.1
 
 
+@dataclass
+class PackedSubmissions:
+    """Calls that are ready to be sent.
+
+    Attributes
+    ----------
+    options : CallOptions
+    keys : list
+        Of all calls, in order.
+    held : dict
+        Key -> future, of the calls that the client has futures of.
+    parts : list of (Submission, dict)
+        The others, with the calls by key.
+    """
+
+    options: CallOptions
+    keys: list[Any]
+    held: dict[Any, Future[Any]]
+    parts: list[tuple[Submission, dict[Any, PackedCall]]] = field(default_factory=list)
+
+
 class Submitter:
     """Sends the calls of one client.
 
@@ -56,39 +78,61 @@ class Submitter:
         self._call_log = call_log
         self._check_alive = check_alive
 
-    def submit_calls(
+    def pack(
         self,
         func: Callable[..., Any],
         options: CallOptions,
         calls: Mapping[Any, Prepared],
         scheduling: SchedulingOptions,
         name: str = "",
-    ) -> list[Future[Any]]:
-        """Return the futures of calls, in their order; only what is new is sent."""
+        *,
+        part_size: int | None = None,
+        is_submit: bool = False,
+    ) -> PackedSubmissions:
+        """Pack the calls that are new; nothing is recorded or sent yet."""
         self._check_alive(seen_within_s=_BURST_S)
         held = self._transport.held_futures(calls)
-        self._reopen([key for key, future in held.items() if future.status == "error"], options)
-        new = {key: call for key, call in calls.items() if key not in held}
-        if not new:
-            return list(held.values())
-        warn_if_stale(func)
-        submission = Submission(
-            batch=options.batch(name, func),
-            wire=options.wire,
-            scheduling=scheduling,
-            record_args=options.record_args,
-            identity=options.identity(),
-        )
-        function = pack_function(options.function)
-        packed = pack_calls(func, function, options, new, submission.batch.batch_id)
-        futures = held | self.submit_packed(submission, packed)
-        return [futures[key] for key in calls]
+        new = [key for key in calls if key not in held]
+        packed = PackedSubmissions(options, list(calls), held)
+        if new:
+            warn_if_stale(func)
+            identity, function = options.identity(), pack_function(options.function)
+        for start in range(0, len(new), part_size or len(new) or 1):
+            submission = Submission(
+                batch=options.batch(name, func),
+                wire=options.wire,
+                scheduling=scheduling,
+                record_args=options.record_args,
+                identity=identity,
+                is_submit=is_submit,
+            )
+            part = {key: calls[key] for key in new[start : start + (part_size or len(new))]}
+            packed_calls = pack_calls(func, function, options, part, submission.batch.batch_id)
+            packed.parts.append((submission, packed_calls))
+        return packed
+
+    def send(self, packed: PackedSubmissions) -> list[Future[Any]]:
+        """Return the futures of packed calls, in their order; only what is new is sent."""
+        for submission, calls in packed.parts:
+            self._call_log.log_calls(submission, calls)
+        held = packed.held
+        failed = [key for key, future in held.items() if future.status == "error"]
+        self._reopen(failed, packed.options)
+        futures = dict(held)
+        for submission, calls in packed.parts:
+            futures |= self._dispatch(submission, calls)
+        return [futures[key] for key in packed.keys]
 
     def submit_packed(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, Future[Any]]:
         """Log calls, answer those whose results are stored, and send the others."""
         self._call_log.log_calls(submission, packed)
+        return self._dispatch(submission, packed)
+
+    def _dispatch(
+        self, submission: Submission, packed: Mapping[Any, PackedCall]
+    ) -> dict[Any, Future[Any]]:
         futures, rest = self._cached_futures.answer(submission, packed)
         if rest:
             self.submit_cached(input_keys(rest))

@@ -127,8 +127,11 @@ class ClientHooks(Client):
         self.futures[key].set_error(error, None)
 
     def cancel_future(self, key: Any, reason: str, message: str) -> None:
-        """Cancel a future of a task that the scheduler does not know."""
-        self.futures[key].cancel(reason, message)
+        """Cancel a future of a task that the scheduler does not know, and forget it.
+
+        The same call, submitted again, is to run.
+        """
+        self.futures.pop(key).cancel(reason, message)
 
     def fail_pending_futures(self, error: Exception) -> None:
         """Fail all futures that are pending, and forget all."""

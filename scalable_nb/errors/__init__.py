@@ -24,6 +24,7 @@ __all__ = [
     "BatchCommandError",
     "DaskVersionError",
     "HostDiedError",
+    "LeftOutError",
     "ManifestError",
     "NoRunError",
     "NoSessionError",
@@ -203,6 +204,10 @@ class ProtocolVersionError(SessionError):
 
 class TaskError(ScalableError):
     """Base of the errors with which a task can fail other than its own exception."""
+
+
+class LeftOutError(TaskError):
+    """A task of an earlier run was not resubmitted; the message says why."""
 
 
 class TaskTimeoutError(TaskError, TimeoutError):

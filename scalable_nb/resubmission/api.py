@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from distributed import Future
 
-from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import NoSessionError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.paths import RunPaths, find_run, list_runs
 from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.resubmission.from_run_folder import resubmit_finished
-from scalable_nb.resubmission.live_run import (
-    named_keys,
-    plan_live,
-    preview_plan,
-    resubmit_corrected,
-    resubmit_in_place,
-)
+from scalable_nb.resubmission.live_run import LiveInputs
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import FailureFilter, ResubmitPlan, as_filters
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.settings import load_settings
+
+logger = logging.getLogger(__name__)
 
 
 def resubmit(
@@ -87,26 +83,26 @@ def resubmit(
     overrides = Overrides(func, retries, timeout_s, memory, tag)
     if run is not None:
         paths = _find(run)
-        session = _live_session(paths)
-        if session is None:
+        live = _live_session(paths)
+        if live is None:
             return _shown(resubmit_finished(paths, filters, overrides, dry_run=dry_run))
-        futures = session.batches.all_tasks()
+        futures = live.batches.list_inputs()
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
-    client = listed.client
-    assert isinstance(client, ScalableClient)
-    client.session.check_alive()
+    session = listed.session
+    assert isinstance(session, ScalableSession)
+    session.check_alive()
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
-    wire = overrides.wire(client.context.manifest)
-    plan = plan_live(client, listed, filters)
+    overrides.wire(session.manifest.manifest)  # refuse unknown names before anything else
+    inputs = LiveInputs(session, listed, filters)
     if dry_run:
-        return _shown(preview_plan(client, plan, overrides))
-    if func is not None and plan.to_run:
-        return resubmit_corrected(client, listed, plan, overrides)
-    if plan.to_run:
-        resubmit_in_place(client, plan, wire, named_keys(filters))
-    return listed
+        return _shown(inputs.preview(overrides))
+    if not inputs.plan.to_run:
+        return inputs.joined({})
+    for notice in inputs.notices(overrides):
+        logger.warning("%s", notice)
+    return inputs.resubmit(overrides)
 
 
 def _find(run: str) -> RunPaths:

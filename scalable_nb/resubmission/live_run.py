@@ -1,107 +1,250 @@
-"""Run failed tasks of a live session again."""
+"""Run failed inputs of a live session again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.call_log import CallLog, read_call_log
-from scalable_nb.client.client import ScalableClient
+from scalable_nb.client.batch_records import changed_keys
+from scalable_nb.client.call_log import RecordedTask
 from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
-from scalable_nb.resubmission.corrected_calls import changed_functions, submit_corrected
+from scalable_nb.resubmission.changed_functions import changed_functions
 from scalable_nb.resubmission.overrides import Overrides
+from scalable_nb.resubmission.recorded_calls import RecordedCalls
 from scalable_nb.resubmission.resubmit_plan import (
-    NOT_IDEMPOTENT,
+    RecordedOutcome,
     ResubmitPlan,
+    TaskOutcome,
     cores_of_a_slot,
     durations_by_function,
+    named_keys,
     plan_resubmission,
     with_estimate,
 )
+from scalable_nb.session.session import ScalableSession
+from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
+
+_OUTCOMES: Final = {
+    TaskState.SUCCEEDED.label: TaskOutcome.SUCCEEDED,
+    TaskState.CACHED.label: TaskOutcome.SUCCEEDED,
+    TaskState.FAILED.label: TaskOutcome.ATTEMPTED,
+    TaskState.CANCELLED.label: TaskOutcome.CANCELLED,
+}
+_OUTCOMES_OF_FUTURES: Final = {
+    "finished": TaskOutcome.SUCCEEDED,
+    "pending": TaskOutcome.UNFINISHED,
+    "error": TaskOutcome.ATTEMPTED,
+    "lost": TaskOutcome.ATTEMPTED,
+    "cancelled": TaskOutcome.CANCELLED,
+}
 
 
-def plan_live(
-    client: ScalableClient, futures: FutureList, filters: list[Any] | None
-) -> ResubmitPlan:
-    """What a resubmission of these futures does."""
-    last_failures = {row["task_id"]: row for row in client.session.failures() if "task_id" in row}
-    statuses = {future.key: str(future.status) for future in futures}
-    plan = plan_resubmission(statuses, last_failures, filters)
-    return _without_unsafe(client, plan, named_keys(filters))
+class LiveInputs:
+    """Inputs of a live session that may be resubmitted, by what is recorded of them.
+
+    To make one has no effect on any task.
+
+    Parameters
+    ----------
+    session : ScalableSession
+    futures : FutureList
+        Of the inputs; tasks of corrected calls may have taken the places of some tasks.
+    filters : list, optional
+        Which failures are meant; see `resubmit_plan.as_filters`.
+
+    Attributes
+    ----------
+    plan : ResubmitPlan
+    """
+
+    def __init__(
+        self, session: ScalableSession, futures: FutureList, filters: list[Any] | None
+    ) -> None:
+        self._session = session
+        self._client = session.client
+        self._futures = futures
+        self._log = session.batches.log()
+        self._named = named_keys(filters)
+        self._keys = [self._log.history.current(future.key) for future in futures]
+        self._failures, self._endings = session.journals()
+        outcomes = self._outcomes()
+        self._at_host = self._failed_at_host(outcomes)
+        tasks = [self._describe(key, outcomes[key]) for key in outcomes]
+        self._tasks = {task.key: task for task in tasks}
+        self.plan = plan_resubmission(self._keys, tasks, self._last_failures(), filters)
+
+    def preview(self, overrides: Overrides) -> ResubmitPlan:
+        """Return the plan with what it costs and with functions that changed."""
+        paths = self._session.paths
+        assert paths is not None
+        names = {task.key: task.batch.function_name for task in self._recorded()}
+        durations_s = durations_by_function((*self._failures, *self._endings))
+        cores = cores_of_a_slot(paths)
+        plan = with_estimate(self.plan, lambda key: names.get(key, ""), durations_s, cores)
+        return replace(plan, notices=tuple(self.notices(overrides)))
+
+    def notices(self, overrides: Overrides) -> list[str]:
+        """Return sentences on functions that run as recorded although they have changed."""
+        tasks = self._recorded()
+        replaced = overrides.replaces(task.batch.function_name for task in tasks)
+        unchanged = (task for task in tasks if task.batch.function_name not in replaced)
+        return list(changed_functions(unchanged).values())
+
+    def resubmit(self, overrides: Overrides) -> FutureList:
+        """Run the chosen inputs again; return the futures of all inputs, in order."""
+        wire = overrides.wire(self._client.context.manifest)
+        replaced = overrides.replaces(task.batch.function_name for task in self._recorded())
+        new_key, again = self._divide(overrides, replaced)
+        self._check_recorded(new_key)
+        inputs = self._inputs_of(new_key)
+        self._record_generations({**{key: key for key in again}, **new_key})
+        new: dict[Any, Future[Any]] = {}
+        if new_key:
+            calls = RecordedCalls(self._client, self._log, overrides, new_key, replaced)
+            new = calls.submit((self._log.tasks[key] for key in new_key), inputs)
+        if again:
+            # Before the host is asked: its answer may overtake us with a task that is done.
+            self._client.reopen_futures(key for key in again if key in self._client.futures)
+            self._client.host_api.resubmit(again, wire, self._named, dry_run=False)
+        return self.joined(new)
+
+    def joined(self, new: Mapping[Any, Future[Any]]) -> FutureList:
+        """Return the futures of all inputs, in order, with new ones in their places."""
+        listed = self._futures
+        if not new and all(
+            key == future.key for key, future in zip(self._keys, listed, strict=True)
+        ):
+            return listed
+        missing = [
+            key
+            for key, future in zip(self._keys, listed, strict=True)
+            if key != future.key and key not in new
+        ]
+        others = dict(zip(missing, self._session.batches.futures(missing), strict=True))
+        found = (
+            new.get(key) or others.get(key) or future
+            for key, future in zip(self._keys, listed, strict=True)
+        )
+        return FutureList(found, name=listed.name, batch_ids=listed.batch_ids)
+
+    # --- what is known -------------------------------------------------------------------
+
+    def _outcomes(self) -> dict[Any, TaskOutcome]:
+        """Return the outcomes of all tasks and of those they need, inputs first."""
+        self._session.mirror.refresh()
+        released = {
+            row["task_id"]
+            for row in self._endings
+            if row.get("reason") == RELEASED and "task_id" in row
+        }
+        carried = self._log.history.carried()
+        given = {future.key: str(future.status) for future in self._futures}
+        found: dict[Any, TaskOutcome] = {}
+        with self._session.mirror.lock:
+            ledger = self._session.mirror.ledger
+            for key in self._log.with_inputs(dict.fromkeys(self._keys)):
+                row = ledger.row_of.get(key_text(key))
+                if row is None:
+                    found[key] = _unsent(key, carried, given, key in self._log.tasks)
+                    continue
+                state = TaskState(ledger.columns["state"][row])
+                found[key] = _OUTCOMES.get(state.label, TaskOutcome.UNFINISHED)
+                if found[key] is TaskOutcome.CANCELLED and key_text(key) in released:
+                    found[key] = TaskOutcome.NEVER_RAN
+        return found
+
+    def _failed_at_host(self, outcomes: Mapping[Any, TaskOutcome]) -> dict[Any, bool]:
+        """Return the tasks that the host can run again, and whether it may: key -> bool."""
+        failed = [key for key, outcome in outcomes.items() if outcome.has_no_result]
+        if not failed:
+            return {}
+        reply = self._client.host_api.resubmit(failed, {}, self._named, dry_run=True)
+        return {**dict.fromkeys(reply.chosen, True), **dict.fromkeys(reply.left_out, False)}
+
+    def _describe(self, key: Any, outcome: TaskOutcome) -> RecordedOutcome:
+        task = self._log.tasks.get(key)
+        is_idempotent = task is None or task.batch.wire.get("idempotent", True)
+        return RecordedOutcome(
+            key,
+            outcome,
+            is_idempotent=self._at_host.get(key, is_idempotent),
+            has_call=key in self._at_host or (task is not None and task.has_call),
+            input_keys=tuple(each for each in self._log.inputs_of(key) if each in self._log.tasks),
+        )
+
+    def _last_failures(self) -> dict[str, Any]:
+        carried = self._log.history.carried()
+        found = {key_text(key): each.failure for key, each in carried.items() if each.failure}
+        return {**found, **{row["task_id"]: row for row in self._failures if "task_id" in row}}
+
+    def _recorded(self) -> list[RecordedTask]:
+        tasks = self._log.tasks
+        return [tasks[key] for key in dict.fromkeys(self.plan.to_run) if key in tasks]
+
+    # --- what runs -----------------------------------------------------------------------
+
+    def _divide(
+        self, overrides: Overrides, replaced: Collection[str]
+    ) -> tuple[dict[Any, Any], list[Any]]:
+        """Return which tasks are submitted anew, under which keys, and which run where they are."""
+        chosen = set(self.plan.to_run)
+        new_key: dict[Any, Any] = {}
+        again = []
+        for key in self._log.with_inputs(chosen):
+            if not (key in self._tasks and self._tasks[key].outcome.has_no_result):
+                continue
+            task = self._log.tasks.get(key)
+            if task is None:  # of Dask's own
+                again.append(key)
+                continue
+            name = task.batch.function_name
+            inputs = self._log.inputs_of(key)
+            if key in chosen and name in replaced:
+                new_key[key] = f"{funcname(overrides.func)}-{uuid.uuid4().hex}"
+            elif inputs != task.input_keys or any(new_key.get(k, k) != k for k in inputs):
+                new_key[key] = f"{name}-{uuid.uuid4().hex}"
+            elif key not in self._at_host:
+                new_key[key] = key
+            else:
+                again.append(key)
+        return new_key, again
+
+    def _check_recorded(self, keys: Collection[Any]) -> None:
+        for key in keys:
+            if not self._log.tasks[key].has_call:
+                raise SubmitError(
+                    f"{key_text(key)} cannot be submitted with other code or inputs: its "
+                    "arguments were not recorded (`record_args:` or `record_limit:` of "
+                    "scalable.yaml). Map the corrected function over them instead."
+                )
+
+    def _inputs_of(self, new_key: Mapping[Any, Any]) -> dict[Any, Future[Any]]:
+        taken = {each for key in new_key for each in self._log.inputs_of(key)}
+        keys = [key for key in taken if key not in new_key]
+        return dict(zip(keys, self._session.batches.futures(keys), strict=True))
+
+    def _record_generations(self, new: Mapping[Any, Any]) -> None:
+        history = self._log.history
+        for record, keys in changed_keys(history, self._futures.batch_ids, new):
+            number = record.generation + 1
+            self._client.call_log.log_generation(record.batch_id, number, keys)
 
 
-def preview_plan(client: ScalableClient, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
-    """The plan with what it costs, and with what a person may not expect: changed functions."""
-    paths = client.session.paths
-    assert paths is not None
-    recorded = read_call_log(paths.calls).tasks
-    tasks = [recorded[key] for key in plan.to_run if key in recorded]
-    names = {task.key: task.batch.function_name for task in tasks}
-    durations_s = durations_by_function(row for rows in client.session.journals() for row in rows)
-    plan = with_estimate(plan, lambda key: names.get(key, ""), durations_s, cores_of_a_slot(paths))
-    replaced = overrides.replaces(names.values())
-    notices = changed_functions(task for task in tasks if names[task.key] not in replaced)
-    return replace(plan, notices=tuple(notices.values()))
-
-
-def resubmit_in_place(
-    client: ScalableClient, plan: ResubmitPlan, wire: dict[str, Any], named: list[str]
-) -> None:
-    """Run tasks again under their own keys."""
-    # Before the host is asked: its answer may overtake us with a task that is done.
-    client.reopen_futures(plan.to_run)
-    client.host_api.resubmit(plan.to_run, wire, named, dry_run=False)
-
-
-def resubmit_corrected(
-    client: ScalableClient, futures: FutureList, plan: ResubmitPlan, overrides: Overrides
-) -> FutureList:
-    """Run failed calls again with other code, as new tasks in the places of the old ones."""
-    paths = client.session.paths
-    assert paths is not None
-    call_log = read_call_log(paths.calls)
-    _check_recorded(call_log, plan.to_run)
-    tasks = [call_log.tasks[key] for key in plan.to_run]
-    replaced = overrides.replaces(task.batch.function_name for task in tasks)
-    corrected = [task for task in tasks if task.batch.function_name in replaced]
-    inputs: dict[Any, Future[Any]] = {
-        key: Future(key, client) for task in corrected for key in task.input_keys
-    }
-    new = submit_corrected(client, call_log, corrected, overrides, inputs)
-    rest = [task.key for task in tasks if task.batch.function_name not in replaced]
-    if rest:
-        wire = overrides.wire(client.context.manifest)
-        resubmit_in_place(client, replace(plan, to_run=rest), wire, [])
-    return _joined(futures, new)
-
-
-def named_keys(filters: list[Any] | None) -> list[str]:
-    """The words among the choices: keys of tasks among them are meant."""
-    return [filter_ for filter_ in filters or () if isinstance(filter_, str)]
-
-
-def _joined(futures: FutureList, new: Mapping[Any, Future[Any]]) -> FutureList:
-    return FutureList((new.get(each.key, each) for each in futures), name=futures.name)
-
-
-def _check_recorded(call_log: CallLog, keys: list[Any]) -> None:
-    for key in keys:
-        task = call_log.tasks.get(key)
-        if task is None or not task.has_call:
-            raise SubmitError(
-                f"func= needs the arguments of {key}, which were not recorded (`record_args:` or "
-                "`record_limit:` of scalable.yaml). Map the corrected function over them instead."
-            )
-
-
-def _without_unsafe(client: ScalableClient, plan: ResubmitPlan, named: list[str]) -> ResubmitPlan:
-    """Leave out what the host would: tasks that are not idempotent, unless named."""
-    if not plan.to_run:
-        return plan
-    reply = client.host_api.resubmit(plan.to_run, {}, named, dry_run=True)
-    left_out = {**plan.left_out, **dict.fromkeys(reply.left_out, NOT_IDEMPOTENT)}
-    return replace(plan, to_run=list(reply.chosen), left_out=left_out)
+def _unsent(
+    key: Any, carried: Mapping[Any, Any], given: Mapping[Any, str], is_recorded: bool
+) -> TaskOutcome:
+    """Return the outcome of a task that the ledger does not have."""
+    if key in carried:
+        state = carried[key].state
+        if state == TaskState.CANCELLED.label:
+            return TaskOutcome.CANCELLED
+        return TaskOutcome.ATTEMPTED if state == TaskState.FAILED.label else TaskOutcome.NEVER_RAN
+    if not is_recorded and key in given:  # a task of Dask's own
+        return _OUTCOMES_OF_FUTURES[given[key]]
+    return TaskOutcome.NEVER_RAN

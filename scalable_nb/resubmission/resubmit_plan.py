@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -20,32 +20,39 @@ _SHOWN: Final = ("failure_class", "category")
 _Filter = str | Callable[[FailureRow], bool]
 
 
-NOT_SELECTED = "not chosen by only="
-NOT_IDEMPOTENT = "not idempotent"
+NOT_SELECTED: Final = "not chosen by only="
+NOT_IDEMPOTENT: Final = "not idempotent"
+NOT_RECORDED: Final = "its arguments were not recorded"
+DAMAGED: Final = "lost: record damaged"
+_INPUT_LEFT_OUT: Final = "an input is left out"
+_INPUT_UNKNOWN: Final = "an input was no call of ours"
+_CANCELLED: Final = "cancelled"
 
 
 @dataclass(frozen=True)
 class ResubmitPlan:
-    """What a resubmission does with each task.
+    """What a resubmission does with each input.
 
     Attributes
     ----------
     succeeded : int
-        Tasks whose result is in the cluster's memory.
+        Inputs whose result is in the cluster's memory.
     unfinished : int
-        Tasks that still run or wait; they are left alone.
+        Inputs that still run or wait; they are left alone.
     to_run : list
-        Keys of the tasks that run, in input order.
+        Keys of the tasks that run, one for each input, in order.
     left_out : dict
         Key -> why a task does not run.
     from_cache : int
-        Tasks whose stored result is taken.
+        Inputs whose stored result is taken.
     never_ran : int
         Those of `to_run` of which no attempt is known.
     core_hours : float or None
         About what `to_run` costs, by what the same functions took before; None: not known.
     notices : tuple of str
         What a person may not expect.
+    left_out_inputs : mapping or None
+        Reason -> number of inputs; None if no two inputs in `left_out` share a task.
     """
 
     succeeded: int
@@ -56,6 +63,17 @@ class ResubmitPlan:
     never_ran: int = 0
     core_hours: float | None = None
     notices: tuple[str, ...] = ()
+    left_out_inputs: Mapping[str, int] | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of inputs."""
+        left_out = sum(self._reasons().values())
+        return self.succeeded + self.from_cache + self.unfinished + len(self.to_run) + left_out
+
+    def _reasons(self) -> Mapping[str, int]:
+        counted = self.left_out_inputs
+        return Counter(self.left_out.values()) if counted is None else counted
 
     def __str__(self) -> str:
         parts = []
@@ -71,8 +89,7 @@ class ResubmitPlan:
             parts.append(f"{again:,} task{'' if again == 1 else 's'} to run again")
         if self.unfinished:
             parts.append(f"{self.unfinished:,} still running")
-        reasons = Counter(self.left_out.values())
-        parts += [f"{count:,} left out ({reason})" for reason, count in reasons.items()]
+        parts += [f"{count:,} left out ({reason})" for reason, count in self._reasons().items()]
         if self.core_hours is not None and self.to_run:
             parts.append(f"about {self.core_hours:.3g} core-hours")
         return "\n".join([", ".join(parts), *(f"note: {notice}" for notice in self.notices)])
@@ -80,59 +97,25 @@ class ResubmitPlan:
     __repr__ = __str__
 
 
-def plan_resubmission(
-    statuses: Mapping[Any, str],
-    last_failures: Mapping[str, FailureRow],
-    filters: Collection[Any] | None,
-) -> ResubmitPlan:
-    """Decide which tasks of a live session run again.
-
-    Parameters
-    ----------
-    statuses : mapping
-        Key -> status of the future (``finished``, ``error``, ``pending``, ``cancelled``).
-    last_failures : mapping
-        Key as text -> row of the task's last failed attempt.
-    filters : collection, optional
-        Run only failed tasks that one of these names; see `as_filters`.
-
-    Raises
-    ------
-    UnknownNameError
-        When a word names none of the failures.
-    """
-    filters = as_filters(filters)
-    failed = [key for key, status in statuses.items() if status in ("error", "lost")]
-    if filters:
-        texts = map(key_text, failed)
-        check_filters(filters, [last_failures[text] for text in texts if text in last_failures])
-    to_run, left_out = [], {}
-    for key in failed:
-        # A task that failed with one of its inputs has no failed attempt of its own.
-        row = last_failures.get(key_text(key))
-        if filters is None or (row is not None and matches_any(row, filters)):
-            to_run.append(key)
-        else:
-            left_out[key] = NOT_SELECTED
-    counts = Counter(statuses.values())
-    for key, status in statuses.items():
-        if status == "cancelled":
-            left_out[key] = "cancelled"
-    return ResubmitPlan(counts["finished"], counts["pending"], to_run, left_out)
-
-
 class TaskOutcome(Enum):
-    """What became of a task of a run that is over."""
+    """What is known of a task before a resubmission."""
 
+    SUCCEEDED = "its result is in memory"
     STORED = "its result is stored"
-    ATTEMPTED = "an attempt of it is known"
+    UNFINISHED = "it runs or waits"
+    ATTEMPTED = "an attempt of it is known, and no result"
     NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"
+
+    @property
+    def has_no_result(self) -> bool:
+        """Whether it must run before there is a result."""
+        return self in (TaskOutcome.ATTEMPTED, TaskOutcome.NEVER_RAN)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedOutcome:
-    """What is left of a recorded task.
+    """What is known of a task.
 
     Attributes
     ----------
@@ -143,6 +126,8 @@ class RecordedOutcome:
         Whether it can be called again.
     input_keys : tuple
         Tasks whose results it takes.
+    is_damaged : bool
+        Whether its record is damaged.
     """
 
     key: Any
@@ -150,58 +135,116 @@ class RecordedOutcome:
     is_idempotent: bool = True
     has_call: bool = True
     input_keys: tuple[Any, ...] = ()
+    is_damaged: bool = False
 
 
-def plan_recorded(
+def plan_resubmission(
+    inputs: Sequence[Any],
     tasks: Iterable[RecordedOutcome],
     last_failures: Mapping[str, FailureRow],
     filters: Collection[Any] | None,
 ) -> ResubmitPlan:
-    """Decide which tasks of a run that is over run in another one.
+    """Decide which inputs run again.
 
     Parameters
     ----------
+    inputs : sequence
+        The key of each input's task, in order; inputs may share one.
     tasks : iterable of RecordedOutcome
-        In the order of submission: inputs come before what takes them.
-    last_failures, choices
-        As for `plan_resubmission`.
+        These tasks, and those whose results they take: inputs come before what takes them.
+    last_failures : mapping
+        Key as text -> row of the task's last failed attempt.
+    filters : collection, optional
+        Run only tasks whose failures one of these names, and what they need; see `as_filters`.
 
     Raises
     ------
     UnknownNameError
         When a word names none of the failures.
     """
-    tasks = list(tasks)
-    texts = {task.key: key_text(task.key) for task in tasks}
+    filters = as_filters(filters)
+    known = {task.key: task for task in tasks}
     rows = {
-        task.key: last_failures[texts[task.key]]
-        for task in tasks
-        if task.outcome is not TaskOutcome.STORED and texts[task.key] in last_failures
+        key: row
+        for key in dict.fromkeys(inputs)
+        if known[key].outcome.has_no_result
+        and (row := last_failures.get(key_text(key))) is not None
     }
     if filters:
         check_filters(filters, rows.values())
-    known = {task.key for task in tasks}
-    to_run: list[Any] = []
-    left_out: dict[Any, str] = {}
-    stored = never_ran = 0
-    for task in tasks:
-        if task.outcome is TaskOutcome.STORED:
-            stored += 1
-            continue
-        reason = _obstacle(task, rows.get(task.key), filters) or next(
-            (
-                "an input is left out" if key in known else "an input was no call of ours"
-                for key in task.input_keys
-                if key in left_out or key not in known
-            ),
-            "",
-        )
-        if reason:
-            left_out[task.key] = reason
-        else:
-            to_run.append(task.key)
-            never_ran += task.outcome is TaskOutcome.NEVER_RAN
-    return ResubmitPlan(0, 0, to_run, left_out, from_cache=stored, never_ran=never_ran)
+    obstacles = _obstacles(known, filters)
+    # A task that failed with one of its inputs has no failed attempt of its own.
+    selected = {
+        key
+        for key in dict.fromkeys(inputs)
+        if known[key].outcome.has_no_result
+        and key not in obstacles
+        and (filters is None or (key in rows and matches_any(rows[key], filters)))
+    }
+    needed = _with_needed_inputs(selected, known)
+    left_out = {
+        key: obstacles.get(key, NOT_SELECTED)
+        for key in dict.fromkeys(inputs)
+        if key in obstacles or (known[key].outcome.has_no_result and key not in needed)
+    }
+    outcomes = Counter(known[key].outcome for key in inputs)
+    to_run = [key for key in inputs if key in needed]
+    return ResubmitPlan(
+        succeeded=outcomes[TaskOutcome.SUCCEEDED],
+        unfinished=outcomes[TaskOutcome.UNFINISHED],
+        to_run=to_run,
+        left_out=left_out,
+        from_cache=outcomes[TaskOutcome.STORED],
+        never_ran=sum(known[key].outcome is TaskOutcome.NEVER_RAN for key in to_run),
+        left_out_inputs=Counter(left_out[key] for key in inputs if key in left_out),
+    )
+
+
+def _obstacles(
+    tasks: Mapping[Any, RecordedOutcome], filters: Collection[Any] | None
+) -> dict[Any, str]:
+    """Return why tasks cannot run, whatever is selected."""
+    found: dict[Any, str] = {}
+    for key, task in tasks.items():
+        if task.outcome is TaskOutcome.CANCELLED:
+            found[key] = _CANCELLED
+        elif task.outcome.has_no_result:
+            reason = _obstacle(task, filters) or _obstacle_of_inputs(task, tasks, found)
+            if reason:
+                found[key] = reason
+    return found
+
+
+def _obstacle(task: RecordedOutcome, filters: Collection[Any] | None) -> str:
+    if task.is_damaged:
+        return DAMAGED
+    if not task.is_idempotent and key_text(task.key) not in (filters or ()):
+        return NOT_IDEMPOTENT
+    return "" if task.has_call else NOT_RECORDED
+
+
+def _obstacle_of_inputs(
+    task: RecordedOutcome, tasks: Mapping[Any, RecordedOutcome], found: Mapping[Any, str]
+) -> str:
+    for key in task.input_keys:
+        if key in found:
+            return _INPUT_LEFT_OUT
+        if key not in tasks:
+            return _INPUT_UNKNOWN
+    return ""
+
+
+def _with_needed_inputs(
+    selected: Collection[Any], tasks: Mapping[Any, RecordedOutcome]
+) -> set[Any]:
+    needed = set(selected)
+    stack = list(selected)
+    while stack:
+        for key in tasks[stack.pop()].input_keys:
+            if key not in needed and tasks[key].outcome.has_no_result:
+                needed.add(key)
+                stack.append(key)
+    return needed
 
 
 def with_estimate(
@@ -228,18 +271,6 @@ def with_estimate(
         return plan
     seconds = sum(counts[name] * total_s / attempts for name, (total_s, attempts) in known.items())
     return replace(plan, core_hours=seconds * cores / 3600)
-
-
-def _obstacle(
-    task: RecordedOutcome, row: FailureRow | None, filters: Collection[Any] | None
-) -> str:
-    if task.outcome is TaskOutcome.CANCELLED:
-        return "cancelled"
-    if filters is not None and (row is None or not matches_any(row, filters)):
-        return NOT_SELECTED
-    if not task.is_idempotent and key_text(task.key) not in (filters or ()):
-        return NOT_IDEMPOTENT
-    return "" if task.has_call else "its arguments were not recorded"
 
 
 def durations_by_function(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, int]]:
@@ -280,6 +311,11 @@ def as_filters(only: FailureFilter | Iterable[FailureFilter] | None) -> list[_Fi
         return None
     each = [only] if isinstance(only, str | Mapping) or callable(only) else list(only)
     return [_as_filter(filter_) for filter_ in each]
+
+
+def named_keys(filters: Collection[Any] | None) -> list[str]:
+    """Return the words among the filters: keys of tasks among them are meant."""
+    return [filter_ for filter_ in filters or () if isinstance(filter_, str)]
 
 
 def matches_any(row: FailureRow, filters: Iterable[_Filter]) -> bool:

@@ -1,31 +1,36 @@
-"""The batches of a run: by name, also those that another kernel submitted, and their control."""
+"""The batches of a run, also those that another kernel submitted, and their control."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from time import localtime, strftime
 from typing import Any
 
 from distributed import Future
 
+from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.call_log import CallLog, read_call_log
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.host_api import HostApi
-from scalable_nb.client.submission import as_submission, batch_members, find_stored
-from scalable_nb.errors import UnknownNameError
+from scalable_nb.client.submission import as_submission, find_stored
+from scalable_nb.errors import LeftOutError, UnknownNameError
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.ledger_mirror import Mirror
-from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.telemetry.rows import TaskState, key_text
 
 
-class Batches(MutableMapping[str, FutureList]):
-    """Name of a batch -> its futures, in the order of the call.
+class Batches(Mapping[str, FutureList]):
+    """The batches of a run, by name or id.
 
-    A batch is what one ``client.map`` gave; those of single ``client.submit`` calls are
-    gathered by function, as ``"submit-NAME"``. Names and keys come from the run's call log,
-    and futures are made when somebody asks. Futures of another kernel stay wanted until
-    ``del session.batches[name]``.
+    A batch is what one ``client.map`` gave, in the order of its inputs. Those of single
+    ``client.submit`` calls are listed together by function, as ``"submit-NAME"``. A name stands
+    for the newest batch of this kernel that has it, else for the newest one; others have their
+    ids. Batches are read from the run's call log. To look at one changes nothing: its results
+    are released as if nobody had looked, unless a value is requested.
+
+    ``del session.batches[name]`` releases what a kernel that is gone had wanted.
 
     Parameters
     ----------
@@ -38,59 +43,62 @@ class Batches(MutableMapping[str, FutureList]):
         self._client = client
         self._host_api = client.host_api
         self._cached_futures = client.cached_futures
+        self.kernel = client.call_log.name
         self._log: CallLog | None = None
         self._mark: tuple[Any, ...] = ()
-        self._joined: dict[str, FutureList] = {}
 
     def __getitem__(self, name: str) -> FutureList:
-        if name not in self._joined:
-            members = batch_members(self._read())
-            if name not in members:
-                raise UnknownNameError("batch", name, members, "`session.batches` lists them.")
-            keys = members[name]
-            is_foreign = any(key not in self._client.futures for key in keys)
-            futures = FutureList(self._futures(keys), name=name)
-            if not is_foreign:  # the notebook itself holds them, or lets them go
-                return futures
-            self._joined[name] = futures
-        return self._joined[name]
-
-    def __setitem__(self, name: str, futures: FutureList) -> None:
-        raise TypeError("batches are made by client.map(..., name=...)")
+        return self.list_inputs(self.find(name))
 
     def __delitem__(self, name: str) -> None:
-        if name not in self._joined:
-            self[name]  # so that what nobody holds is joined, and then let go
-        self._joined.pop(name, None)
+        self[name]  # so that what nobody holds is joined, and then let go
 
     def __iter__(self) -> Iterator[str]:
-        return iter(batch_members(self._read()))
+        return iter(self.records())
 
     def __len__(self) -> int:
-        return len(batch_members(self._read()))
+        return len(self.records())
 
     def __repr__(self) -> str:
-        listed = ", ".join(f"{name!r}: {count:,} tasks" for name, count in self.sizes().items())
-        return f"<batches of {self._paths.run_id}: {listed or 'none yet'}>"
+        listed = [f"  {name!r}: {about}" for name, about in self.descriptions().items()]
+        return "\n".join([f"<batches of {self._paths.run_id}:", *(listed or ["  none yet"])]) + ">"
 
-    def sizes(self) -> dict[str, int]:
-        """Name -> number of tasks; asks nobody."""
-        return {name: len(keys) for name, keys in batch_members(self._read()).items()}
+    def records(self) -> dict[str, list[BatchRecord]]:
+        """Name or id -> the batches that are listed under it, those of `submit` calls last."""
+        labels = self.log().history.labels(self.kernel)
+        return dict(sorted(labels.items(), key=lambda item: item[1][0].is_single))
 
-    def all_tasks(self) -> FutureList:
-        """The futures of all recorded calls of the run, in the order of submission."""
-        return FutureList(self._futures(list(self._read().tasks)))
+    def descriptions(self) -> dict[str, str]:
+        """Name or id -> number of tasks, time, kernel and generation as text."""
+        return {name: self._describe(records, name) for name, records in self.records().items()}
 
-    # --- internals -------------------------------------------------------------------
+    def find(self, name: str) -> list[BatchRecord]:
+        """Return the batch that a name or id stands for, or all listed under it.
 
-    def _read(self) -> CallLog:
-        folder = self._paths.calls
-        mark = tuple((path.name, path.stat().st_size) for path in sorted(folder.glob("*.calls")))
-        if self._log is None or mark != self._mark:
-            self._log, self._mark = read_call_log(folder), mark
-        return self._log
+        Raises
+        ------
+        UnknownNameError
+            If there is none.
+        """
+        found = self.log().history.named(name, self.kernel)
+        if not found:
+            raise UnknownNameError("batch", name, self.records(), "`session.batches` lists them.")
+        return found
 
-    def _futures(self, keys: list[Any]) -> list[Future[Any]]:
+    def list_inputs(self, records: Collection[BatchRecord] | None = None) -> FutureList:
+        """Return the futures of all inputs of batches, in order; of the whole run for None."""
+        if records is None:
+            records = self.log().history.batches.values()
+        keys = [key for record in records for key in record.keys]
+        labels = {record.label for record in records}
+        return FutureList(
+            self.futures(keys),
+            name=labels.pop() if len(labels) == 1 else "",
+            batch_ids=tuple(record.batch_id for record in records),
+        )
+
+    def futures(self, keys: Collection[Any]) -> list[Future[Any]]:
+        """Return futures of tasks of the run; those that this kernel lacks are only observed."""
         client = self._client
         new = [key for key in dict.fromkeys(keys) if key not in client.futures]
         # They exist before the host tells what became of them.
@@ -101,16 +109,44 @@ class Batches(MutableMapping[str, FutureList]):
                 self._restore(unknown)
         return futures
 
+    def log(self) -> CallLog:
+        """Return the call log as it is now."""
+        folder = self._paths.calls
+        mark = tuple((path.name, path.stat().st_size) for path in sorted(folder.glob("*.calls")))
+        if self._log is None or mark != self._mark:
+            self._log, self._mark = read_call_log(folder), mark
+        return self._log
+
+    # --- internals -------------------------------------------------------------------
+
+    def _describe(self, records: list[BatchRecord], name: str) -> str:
+        newest = records[-1]
+        count = sum(len(record.keys) for record in records)
+        parts = [
+            f"{count:,} task{'' if count == 1 else 's'}",
+            *([newest.label] if name == newest.batch_id else []),
+            strftime("%Y-%m-%d %H:%M:%S", localtime(newest.at)),
+            "this kernel" if newest.kernel == self.kernel else "another kernel",
+            *([f"generation {newest.generation}"] if newest.generation else []),
+        ]
+        return ", ".join(parts)
+
     def _restore(self, keys: Collection[Any]) -> None:
-        """Futures of tasks that the host does not know: answered by stored results, or ended."""
-        log = self._read()
+        """Settle futures of tasks that the host does not know: stored, left out, or released."""
+        log = self.log()
         tasks = [log.tasks[key] for key in keys if key in log.tasks]
         stored = find_stored(log, tasks, self._paths.results)
+        carried = log.history.carried()
         for key in keys:
             if key in stored:
                 folder, packed = stored[key]
                 submission = as_submission(log.tasks[key], store=folder)
                 self._cached_futures.restore(key, submission, packed)
+            elif key in carried:
+                reason = carried[key].reason
+                self._client.fail_future(
+                    key, LeftOutError(f"{key_text(key)} was left out: {reason}")
+                )
             else:
                 self._client.cancel_future(key, "released", "its result was released")
 
@@ -124,8 +160,8 @@ class BatchControl:
     mirror : Mirror
     check_alive : callable
         Raises unless the session takes work.
-    names : iterable of str
-        Of the batches that the run has already.
+    batches : Batches
+        Those that the run has already.
     """
 
     def __init__(
@@ -133,12 +169,13 @@ class BatchControl:
         host_api: HostApi,
         mirror: Mirror,
         check_alive: Callable[[], None],
-        names: Iterable[str],
+        batches: Batches,
     ) -> None:
         self._host_api = host_api
         self._mirror = mirror
         self._check_alive = check_alive
-        self._names = set(names)
+        self._batches = batches
+        self._names = set(batches)
 
     def name_batch(self, name: str | None, default: str) -> str:
         """Return a name for a batch that no other batch of the session has."""
@@ -171,9 +208,44 @@ class BatchControl:
         return self._host_api.resume_batches(list(batches) or None)
 
     def cancel(self, batches: Collection[str], *, only_paused: bool) -> int:
-        """Cancel unfinished tasks of batches, of all if none is named; return how many."""
-        self._check_unfinished(batches)
-        return self._host_api.cancel_batches(list(batches) or None, only_paused=only_paused)
+        """Cancel unfinished tasks of batches, of all if none is named; return how many.
+
+        A task that another batch has, too, goes on.
+        """
+        if only_paused or not batches:
+            self._check_unfinished(batches)
+            return self._host_api.cancel_batches(list(batches) or None, only_paused=only_paused)
+        self._check_alive()
+        self._mirror.refresh()
+        records = [record for name in batches for record in self._unfinished_records(name)]
+        cancelled = {record.batch_id for record in records}
+        history = self._batches.log().history
+        keys = dict.fromkeys(
+            key
+            for record in records
+            for key in record.keys
+            if cancelled.issuperset(history.holders(key))
+        )
+        return self._host_api.cancel_tasks(list(keys))
+
+    def _unfinished_records(self, name: str) -> list[BatchRecord]:
+        """Return the batches that a name or id stands for."""
+        records = self._batches.log().history.named(name, self._batches.kernel)
+        if not any(map(self._is_unfinished, records)):
+            known = [
+                label
+                for label, listed in self._batches.records().items()
+                if any(map(self._is_unfinished, listed))
+            ]
+            raise UnknownNameError("unfinished batch", name, known)
+        return records
+
+    def _is_unfinished(self, record: BatchRecord) -> bool:
+        with self._mirror.lock:
+            ledger = self._mirror.ledger
+            rows = (ledger.row_of.get(key_text(key)) for key in record.keys)
+            states = (ledger.columns["state"][row] for row in rows if row is not None)
+            return any(not TaskState(state).is_final for state in states)
 
     def _check_unfinished(self, batches: Collection[str]) -> None:
         known = self.unfinished()

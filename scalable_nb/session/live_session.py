@@ -91,9 +91,7 @@ class LiveSession:
         self.mirror = mirror
         self.is_open = True
         self._batches = Batches(paths, client)
-        self.batch_control = BatchControl(
-            client.host_api, mirror, self.check_alive, names=self._batches
-        )
+        self.batch_control = BatchControl(client.host_api, mirror, self.check_alive, self._batches)
         self.worker_control = WorkerControl(client.host_api, spec, self.check_alive)
         self._spec = spec
         self._paths = paths

@@ -15,6 +15,9 @@ SCHEMA_VERSION: Final = 1
 #: ``reason`` of a task that failed because a person did not want to wait for its retry.
 GIVEN_UP: Final = "given up by a person"
 
+#: Why a task was cancelled: the last one who wanted its result had released it.
+RELEASED: Final = "released"
+
 
 class TaskState(IntEnum):
     """The disjoint states of a task; the value is what the ledger stores.

@@ -21,11 +21,13 @@ def start_kernel(folder: Path, code: str, **environment: str) -> subprocess.Pope
     # Written once and imported by nobody: its functions are those of a notebook.
     script = folder / f"kernel_{len(list(folder.glob('kernel_*.py')))}.py"
     script.write_text(textwrap.dedent(code))
-    here = str(Path(__file__).parent)
+    here = Path(__file__).parent
+    # With the package of this checkout, wherever another one may be installed.
+    path = os.pathsep.join([str(here), str(here.parents[1])])
     return subprocess.Popen(
         [sys.executable, str(script)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": here, **environment},
+        env={**os.environ, "PYTHONPATH": path, **environment},
     )
 
 

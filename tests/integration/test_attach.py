@@ -88,11 +88,12 @@ def test_two_notebooks_and_memory_that_stays_bounded(start: Start) -> None:
     def known() -> int:
         return int(first.client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
-    assert len(second.batches["big"].results()) == 20
+    big = second.batches["big"]
+    assert len(big.results()) == 20
     del futures
-    assert second.batches["big"][7].result()[-1] == 7
+    assert big[7].result()[-1] == 7
     assert known() == 20
-    del second.batches["big"]
+    del big
     until(lambda: known() == 0)
     # Its results were kept, since the batch has a name: they are there all the same.
     assert second.batches["big"][7].result()[-1] == 7

@@ -12,6 +12,7 @@ from full_disk import files_end_at
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.call_log import RecordedBatch, RecordedCall, read_call_log
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import SharedBuffers, pack_arguments
@@ -37,14 +38,15 @@ def test_what_was_written_is_read(folder: Path) -> None:
     known = {"about": b'{"function":"simulate"}'}
     calls = [recorded(("block", 1), **known), recorded("second", result_key="ab", **known)]
     writer.write_calls(batch, calls)
-    writer.write_members("sweep", ["second", ("block", 1), "second"])
+    sweep = BatchRecord("id", "sweep", "simulate", 2.0, "one", ["second", ("block", 1), "second"])
+    writer.write_batches([sweep])
     writer.close()
     log = read_call_log(folder)
     assert list(log.tasks) == [("block", 1), "second"]
     assert log.tasks["second"].batch == batch
     again = log.load_call(log.tasks["second"], "ab")
     assert again == Call(b"function", b"arguments", "ab", **known)
-    assert log.members == {"sweep": ["second", ("block", 1), "second"]}
+    assert log.history.batches == {"id": sweep}
     assert (folder.stat().st_mode | next(folder.glob("*.calls")).stat().st_mode) & 0o077 == 0
 
 
@@ -84,6 +86,20 @@ def test_any_prefix_of_a_record_is_a_record(
     assert len(log.tasks) == sum(end <= length for end in ends[1:])
     (folder / "one.calls").write_bytes(whole[:length] + b"no entry at all")
     assert read_call_log(folder).torn == 1
+
+
+def test_a_damaged_entry_costs_no_other(folder: Path) -> None:
+    """Entries before and after it are read; only its own calls are lost."""
+    writer = CallLogWriter(folder, "one", UNLIMITED)
+    ends = []
+    for number in range(3):
+        writer.write_calls(RecordedBatch(f"b{number}", "", "f", at=number), [recorded(number)])
+        ends.append((folder / "one.calls").stat().st_size)
+    whole = bytearray((folder / "one.calls").read_bytes())
+    whole[ends[1] - 1] ^= 0xFF
+    (folder / "one.calls").write_bytes(whole)
+    log = read_call_log(folder)
+    assert (list(log.tasks), log.torn) == ([0, 2], 1)
 
 
 def test_large_arguments_are_recorded_once(folder: Path) -> None:

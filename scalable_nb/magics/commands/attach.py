@@ -32,8 +32,8 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
         context.echo(f"Run {session.run_id} is this notebook's session already.")
     publish(context, session)
     batches = session.batches
-    for name, count in batches.sizes().items():
-        context.echo(f"`session.batches[{name!r}]`: {count:,} tasks")
+    for name, about in batches.descriptions().items():
+        context.echo(f"`session.batches[{name!r}]`: {about}")
     if not batches:
         context.echo("It has called nothing yet.")
     return session

@@ -25,6 +25,7 @@ from scalable_nb.magics.wait import WaitInterrupted, wait_for
 if TYPE_CHECKING:
     from scalable_nb.client.futures import FutureList, PartialResult
     from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+    from scalable_nb.session.session import ScalableSession
 
 
 def _run(context: Context, options: Namespace) -> PartialResult | FutureList | ResubmitPlan:
@@ -42,18 +43,31 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
         "memory": options.memory,
         "tag": options.tag,
     }
-    tasks = None if run is not None else current_session().tasks()
-    if options.dry_run:
+    tasks = None if run is not None else _all_tasks(current_session())
+    if options.dry_run or tasks is not None:
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
-            return resubmit(tasks, run=run, **choice, dry_run=True)
-    if tasks is not None and not tasks.failed:
-        context.echo(f"None of the session's {len(tasks):,} tasks failed: nothing runs again.")
+            plan: Any = resubmit(tasks, run=run, **choice, dry_run=True)
+        if options.dry_run:
+            return plan  # type: ignore[no-any-return]
+        if not plan.to_run:
+            context.echo(f"None of the session's {plan.total:,} tasks failed: nothing runs again.")
     futures: Any = resubmit(tasks, run=run, **choice)
     if not futures:
         return futures  # type: ignore[no-any-return]
     if run is not None:
         publish(context, futures.session)
     return _awaited(context, futures, options)
+
+
+def _all_tasks(session: ScalableSession) -> FutureList:
+    """Return the inputs of all batches, and tasks of Dask's own that this kernel holds."""
+    from scalable_nb.client.futures import FutureList
+    from scalable_nb.telemetry.rows import key_text
+
+    listed = session.batches.list_inputs()
+    keys = set(listed.keys)
+    others = [future for future in session.tasks() if key_text(future.key) not in keys]
+    return listed + others if listed else FutureList(others)
 
 
 def _awaited(

@@ -1,0 +1,126 @@
+"""What the folder of a run tells about it when its host is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from scalable_nb.client.batch_records import CarriedOutcome
+from scalable_nb.client.call_log import RecordedTask, read_call_log
+from scalable_nb.client.submission import find_stored
+from scalable_nb.paths import RunPaths
+from scalable_nb.resubmission.changed_functions import changed_functions
+from scalable_nb.resubmission.overrides import Overrides
+from scalable_nb.resubmission.resubmit_plan import (
+    RecordedOutcome,
+    ResubmitPlan,
+    TaskOutcome,
+    cores_of_a_slot,
+    durations_by_function,
+    plan_resubmission,
+    with_estimate,
+)
+from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.rows import RELEASED, key_text
+
+
+class FinishedRun:
+    """A run that is over, as far as its folder tells.
+
+    Parameters
+    ----------
+    paths : RunPaths
+
+    Attributes
+    ----------
+    call_log : CallLog
+    last_failures : dict
+        Key as text -> row of the last failed attempt.
+    stored : dict
+        Key -> (folder, call with the key of the result), of the results that are stored.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+        self.call_log = log = read_call_log(paths.calls)
+        failures, endings = read_rows(paths.failures).rows, read_rows(paths.tasks).rows
+        last = {str(row.get("task_id")): row for row in endings if "state" in row}
+        self._states = {key: str(row["state"]) for key, row in last.items()}
+        self._released = {key for key, row in last.items() if row.get("reason") == RELEASED}
+        self._attempted = {str(row.get("task_id")) for row in failures}
+        self._durations_s = durations_by_function((*failures, *endings))
+        self._carried = log.history.carried()
+        carried = {key_text(key): each.failure for key, each in self._carried.items()}
+        self.last_failures: dict[str, Any] = {
+            **{key: row for key, row in carried.items() if row is not None},
+            **{str(row.get("task_id")): row for row in failures},
+        }
+        self.stored = find_stored(log, log.tasks.values(), paths.results, self._is_of_run)
+
+    def plan(self, filters: list[Any] | None) -> ResubmitPlan:
+        """Return what a resubmission does."""
+        keys = self.call_log.history.input_keys()
+        tasks = [self._describe(key) for key in self.call_log.with_inputs(dict.fromkeys(keys))]
+        return plan_resubmission(keys, tasks, self.last_failures, filters)
+
+    def preview(self, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
+        """Return the plan with what it costs, and what a person may not expect."""
+        tasks = self.call_log.tasks
+        names = {key: tasks[key].batch.function_name for key in plan.to_run}
+        cores = cores_of_a_slot(self.paths)
+        plan = with_estimate(plan, lambda key: names[key], self._durations_s, cores)
+        notices = self.notices(plan, overrides.replaces(names.values()))
+        return replace(plan, notices=tuple(notices))
+
+    def notices(self, plan: ResubmitPlan, replaced: Collection[str]) -> list[str]:
+        """Return sentences on what a person may not expect."""
+        tasks = [self.call_log.tasks[key] for key in dict.fromkeys(plan.to_run)]
+        changed = changed_functions(tasks)
+        notices = [text for name, text in changed.items() if name not in replaced]
+        if self.call_log.torn:
+            notices.append(
+                "the call record is damaged or its end is torn: calls that were recorded there "
+                "are lost"
+            )
+        return notices
+
+    def carried_outcome(self, key: Any, reason: str) -> CarriedOutcome:
+        """Return what the next run is to know of an input that does not run."""
+        outcome = self._outcome_of(key)
+        if outcome is TaskOutcome.CANCELLED:
+            state = "cancelled"
+        else:
+            state = "failed" if outcome is TaskOutcome.ATTEMPTED else "never ran"
+        return CarriedOutcome(state, reason, self.last_failures.get(key_text(key)))
+
+    def _describe(self, key: Any) -> RecordedOutcome:
+        task = self.call_log.tasks.get(key)
+        outcome = self._outcome_of(key)
+        if task is None:
+            # An earlier run may have left it out because its arguments were not recorded.
+            is_damaged = key not in self._carried
+            return RecordedOutcome(key, outcome, has_call=False, is_damaged=is_damaged)
+        return RecordedOutcome(
+            key,
+            outcome,
+            is_idempotent=task.batch.wire.get("idempotent", True),
+            has_call=task.has_call,
+            input_keys=self.call_log.inputs_of(key),
+        )
+
+    def _outcome_of(self, key: Any) -> TaskOutcome:
+        text = key_text(key)
+        if key in self.stored:
+            return TaskOutcome.STORED
+        state = self._states.get(text)
+        if state is None and text not in self._attempted and key in self._carried:
+            state = self._carried[key].state
+        if state == "cancelled":
+            return TaskOutcome.NEVER_RAN if text in self._released else TaskOutcome.CANCELLED
+        was_attempted = state not in (None, "never ran") or text in self._attempted
+        return TaskOutcome.ATTEMPTED if was_attempted else TaskOutcome.NEVER_RAN
+
+    def _is_of_run(self, task: RecordedTask) -> bool:
+        is_replaced = task.batch.wire.get("recompute")
+        return not is_replaced or self._states.get(key_text(task.key)) == "succeeded"
