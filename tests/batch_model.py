@@ -8,8 +8,9 @@ ends when all it started is done. Rules that ADR 0026 leaves open are those a us
   that result in a later batch: only `cacheable` and non-idempotent calls are.
 - A list that a resubmission returned claims what the resubmission started, and what its kernel
   claimed before.
-- What a resubmission selects is: inputs that have no result and were not cancelled. Inputs that
-  failed with an input of theirs bring that along.
+- A resubmission selects inputs that did not succeed and were not cancelled; if the host is gone,
+  also those that succeeded and whose results were in memory. Inputs that failed with an input of
+  theirs bring that along. Released results that selected inputs take are computed again.
 - With ``only=``, inputs that failed with an input of theirs have no failure of their own.
 - A non-idempotent call runs again only if it never ran.
 - A failed input stays failed when the last claim on it goes.
@@ -217,11 +218,13 @@ class Model:
         batch_ids: Iterable[str] = (),
         only: str | None = None,
         function: str = "",
+        *,
+        is_live: bool = True,
     ) -> None:
-        """Run again what has no result; the new list has a member for each call."""
+        """Run again what did not succeed; the new list has a member for each call."""
         batch_ids = tuple(batch_ids)
         current = [self.current(call, batch_ids) for call in calls]
-        to_run = self.selected(current, only)
+        to_run = self.selected(current, only, is_live=is_live)
         replaced = self._functions_to_replace(to_run, function)
         own_claims = {c for held in self._lists_of(kernel) for c in held.claims}
         anew: dict[Call, Call] = {}
@@ -246,12 +249,12 @@ class Model:
         self.lists.clear()
         self._forget_unclaimed()
         calls = self.inputs()
-        to_run = self.selected(calls, only)
+        to_run = self.selected(calls, only, is_live=False)
         for call in dict.fromkeys(calls):
             task = self.tasks[call]
             if not task.has_result and call not in to_run:
                 task.left_out = self._obstacle(call) or "not chosen by only="
-        self.resubmit(to, kernel, calls, tuple(self.batches), only, function)
+        self.resubmit(to, kernel, calls, tuple(self.batches), only, function, is_live=False)
 
     # --- questions -----------------------------------------------------------------------
 
@@ -284,15 +287,24 @@ class Model:
             call = self._replaced[call]
         return call
 
-    def selected(self, calls: Sequence[Call], only: str | None = None) -> list[Call]:
+    def selected(
+        self, calls: Sequence[Call], only: str | None = None, *, is_live: bool = True
+    ) -> list[Call]:
         """Return the calls that a resubmission runs: those without a result, and their inputs.
+
+        In a live run, a result that was released is none that is missed.
 
         Raises
         ------
         Refused
             If ``only`` is the class of no failure.
         """
-        without = [c for c in dict.fromkeys(calls) if not self.tasks[c].has_result]
+
+        def is_missing(call: Call) -> bool:
+            task = self.tasks[call]
+            return task.outcome.state != "succeeded" if is_live else not task.has_result
+
+        without = [call for call in dict.fromkeys(calls) if is_missing(call)]
         if only and not any(self._own_failure(call) == only for call in without):
             raise Refused("UnknownNameError")
         chosen = [
@@ -304,7 +316,7 @@ class Model:
         stack = list(chosen)
         while stack:
             for call in map(self.current, stack.pop().inputs):
-                if call not in needed and not self.tasks[call].has_result:
+                if call not in needed and is_missing(call):
                     needed[call] = None
                     stack.append(call)
         return list(needed)

@@ -19,12 +19,12 @@ from sessions import MANIFEST, processes_of
 from waiting import until
 
 from scalable_nb import FutureList, ScalableSession, TaskPolicy, cacheable, errors, resubmit
+from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.build import build_report
 from scalable_nb.report.run_overview import overview
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 from scalable_nb.session.session import live_sessions
-from scalable_nb.settings import load_settings
 
 #: One worker starts sooner than two.
 ONE_WORKER = MANIFEST.replace(
@@ -149,7 +149,7 @@ class Batch:
 class Run:
     """What a run of the chain had: all results in order, and its batches by name."""
 
-    run_id: str
+    paths: RunPaths
     everything: Batch
     batches: dict[str, Batch]
     executions: dict[str, list[int]]
@@ -207,8 +207,9 @@ def _all_inputs(session: ScalableSession) -> FutureList:
 
 def _recorded(session: ScalableSession, futures: FutureList, folder: Path) -> Run:
     names = (*NAMES, "broken", "good")
+    assert session.paths is not None
     return Run(
-        session.run_id,
+        session.paths,
         _outcomes(futures),
         {name: _outcomes(session.batches[name]) for name in NAMES},
         {name: executions(folder, range(10), name) for name in names},
@@ -273,14 +274,11 @@ def test_input_of_a_later_batch_keeps_its_place_in_the_first(chain: list[Run]) -
     assert chain[2].executions["again"] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
-def test_counts_of_all_records_add_up_to_the_inputs(chain: list[Run], here: Path) -> None:
+def test_counts_of_all_records_add_up_to_the_inputs(chain: list[Run]) -> None:
     """Report, overview and summary of the last run count each of its inputs once."""
-    (folder,) = here.parent.glob("chain*")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        paths = last_run()
-        (line, *_) = overview(load_settings().runs_dir).runs
-    assert paths.run_id == chain[2].run_id == line.run_id
+    paths = chain[2].paths
+    (line, *_) = overview(paths.folder.parent).runs
+    assert line.run_id == paths.run_id
     inputs = len(chain[2].everything.results)
     assert line.tasks == inputs
     assert sum(build_report(paths).tasks.values()) == inputs
@@ -443,8 +441,8 @@ def test_resubmit_after_a_restart_concerns_the_whole_run(
     _cell(shell, "%scalable attach")
     plan = _cell(shell, "%scalable resubmit --dry-run")
     assert (plan.succeeded, len(plan.to_run)) == (39, 1)
-    outcome = _cell(shell, "%scalable resubmit -q")
-    assert outcome.results == [i * 10 for i in range(40)]
+    _cell(shell, "%scalable resubmit -q -o outcome")
+    assert shell.user_ns["outcome"].results == [i * 10 for i in range(40)]
     assert executions(here, range(40)) == [1 + (i == 17) for i in range(40)]
 
 
@@ -461,4 +459,5 @@ def test_resubmit_names_a_function_that_has_changed(
     assert "`work` has changed since" in shown.out + shown.err
     assert "--func work" in shown.out + shown.err
     assert len(shell.user_ns["outcome"].failures) == 2
-    assert _cell(shell, "%scalable resubmit -q --func work").results == [0, 10]
+    _cell(shell, "%scalable resubmit -q --func work -o corrected")
+    assert shell.user_ns["corrected"].results == [0, 10]
