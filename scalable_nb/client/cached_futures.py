@@ -86,9 +86,13 @@ class CachedFutures:
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
         """Finish a future that another kernel of this run had; the host has its task."""
+        self.add(key, submission, packed)
+        self._transport.finish_futures([key])
+
+    def add(self, key: Any, submission: Submission, packed: PackedCall) -> None:
+        """Read the result of a task from the store from now on."""
         store = ResultStore(Path(submission.wire["store"]))
         self._by_key[key] = CachedCall(submission, packed, store)
-        self._transport.finish_futures([key])
 
     async def read(self, keys: Iterable[Any]) -> tuple[dict[Any, Any], set[Any]]:
         """Return the results of those keys that are answered here, and the unreadable keys."""

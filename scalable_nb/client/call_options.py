@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -191,6 +192,10 @@ class CallOptions:
 
     def identity(self) -> str:
         """Digest of what the function is, in hex; empty where it has none."""
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> str:
         if self.call_keys is not None:
             return self.call_keys.identity.hex()
         try:

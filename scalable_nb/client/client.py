@@ -14,6 +14,7 @@ from distributed import Future
 
 from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.cached_futures import CachedFutures
+from scalable_nb.client.call_log import read_call_log
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import (
     UNSET,
@@ -32,6 +33,9 @@ from scalable_nb.client.submission import (
     Prepared,
     SchedulingOptions,
     Submission,
+    as_submission,
+    find_stored,
+    identified,
     list_calls,
     many_objects,
     name_calls,
@@ -100,7 +104,13 @@ class ScalableClient(ClientHooks):
         self.host_api = HostApi(self)
         self.cached_futures = CachedFutures(self)
         self._submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
-        self._gatherer = Gatherer(self, self.cached_futures, self._submitter.submit_cached)
+        self._gatherer = Gatherer(
+            self,
+            self.cached_futures,
+            self._submitter.submit_cached,
+            self._find_stored,
+            self._find_host_error,
+        )
         self._host_health = host_health
         self._on_host_lost = on_host_lost
         super().__init__(address, **kwargs)  # connects, so all parts are there before
@@ -188,7 +198,10 @@ class ScalableClient(ClientHooks):
         if key is not None:
             named = list_calls([key], [call])
         elif pure and not given.get("refresh"):
-            named = name_calls(options, funcname(func), [call], lambda a, k: tokenize(func, k, *a))
+            named = name_calls(
+                options, funcname(func), [call],
+                lambda a, k: tokenize(identified(func, options), k, *a),
+            )  # fmt: skip
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
         packed = self._submitter.pack(func, options, dict(named), scheduling, is_submit=True)
@@ -437,12 +450,28 @@ class ScalableClient(ClientHooks):
 
     async def on_disconnect(self) -> bool:
         """Return whether the host has died; all futures fail then."""
-        if await _is_alive_after_disconnect(self._host_health):
+        error = await self._find_host_error()
+        if error is None:
             return False
-        self.fail_pending_futures(HostDiedError(self._host_health.death_message()))
+        self._gatherer.lose_host(error)
+        self.fail_pending_futures(error)
         self._on_host_lost()
         await self.close_fast()
         return True
+
+    async def _find_host_error(self) -> HostDiedError | None:
+        """Return the error of a host that has died, after a connection to it broke."""
+        if await _is_alive_after_disconnect(self._host_health):
+            return None
+        return HostDiedError(self._host_health.death_message())
+
+    def _find_stored(self) -> None:
+        """Let the stored results of all calls of the run be read here."""
+        assert self.session.paths is not None
+        log = read_call_log(self.session.paths.calls)
+        stored = find_stored(log, log.tasks.values(), self.context.results_dir)
+        for key, (folder, packed) in stored.items():
+            self.cached_futures.add(key, as_submission(log.tasks[key], store=folder), packed)
 
 
 async def _is_alive_after_disconnect(host_health: HostHealth) -> bool:

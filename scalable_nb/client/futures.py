@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast, overload
 
 from distributed import Future
 
@@ -149,14 +149,29 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
     @property
     def labels(self) -> list[str]:
         """The tasks' calls as text; the key where the call is not known."""
-        ledger = self.session.mirror.ledger
-        rows = ledger.row_of
-        return [ledger.labels[rows[key]] if key in rows else key for key in self.keys]
+        return self.session.mirror.labels(self.keys)
 
     @property
     def session(self) -> SessionHandle:
-        """The session that runs the tasks."""
-        return self.client.session
+        """The session that runs the tasks.
+
+        Raises
+        ------
+        SessionError
+            If there is none, or more than one.
+        """
+        sessions = self.sessions
+        if len(sessions) > 1:
+            raise SessionError(
+                f"these futures belong to {len(sessions)} sessions ({_run_ids(sessions)}); use the "
+                "futures of each session separately"
+            )
+        return sessions[0]
+
+    @property
+    def sessions(self) -> list[SessionHandle]:
+        """The sessions that run the tasks; more than one for a list put together by hand."""
+        return list({id(client.session): client.session for client in self._clients()}.values())
 
     @property
     def failed(self) -> FutureList:
@@ -175,15 +190,24 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         Raises
         ------
         SessionError
-            If it is not the client of a session.
+            If it is not the client of a session, or there are several.
         """
-        client = self[0].client if self else None
-        if not isinstance(client, SessionClient):
+        clients = self._clients()
+        if len(clients) > 1:
+            raise SessionError(
+                f"these futures belong to {len(clients)} clients (of {_run_ids(self.sessions)}); "
+                "use the futures of each client separately"
+            )
+        return clients[0]
+
+    def _clients(self) -> list[SessionClient]:
+        clients = list(dict.fromkeys(future.client for future in self))
+        if not clients or not all(isinstance(client, SessionClient) for client in clients):
             raise SessionError(
                 "these futures do not belong to a session of scalable_nb; expected futures made "
                 "by the `client` of `%scalable start` or `ScalableSession.start()`"
             )
-        return client
+        return cast("list[SessionClient]", clients)
 
     # --- what they give ----------------------------------------------------------
 
@@ -306,6 +330,10 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
         )
     results = [None if isinstance(each, Failed) else each for each in outcomes]
     return PartialResult(results, failures)
+
+
+def _run_ids(sessions: Iterable[SessionHandle]) -> str:
+    return ", ".join(session.paths.run_id for session in sessions if session.paths is not None)
 
 
 def _count(value: Any) -> int:

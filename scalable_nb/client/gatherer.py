@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from distributed import Future
+from distributed.comm import CommClosedError
 from distributed.utils_comm import pack_data, unpack_remotedata
 
 from scalable_nb.client.cached_futures import CachedFutures
@@ -14,6 +16,9 @@ from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.futures import Failed
 from scalable_nb.client.submission import many_objects
 from scalable_nb.dask_adapter.client_hooks import error_of, wait_until_done
+from scalable_nb.errors import HostDiedError, RunFolderError
+
+logger = logging.getLogger(__name__)
 
 _ENDED_BADLY: Final = ("error", "cancelled")
 
@@ -27,6 +32,10 @@ class Gatherer:
     cached_futures : CachedFutures
     submit_cached : callable
         Sends calls to the host whose stored results cannot be read, by key.
+    find_stored : callable
+        Adds the stored results of the run to the cached futures, after its host has died.
+    find_host_error : coroutine function
+        Returns the error of a host that has died, when a connection to it broke.
     """
 
     def __init__(
@@ -34,16 +43,28 @@ class Gatherer:
         transport: ClientTransport,
         cached_futures: CachedFutures,
         submit_cached: Callable[[Iterable[Any]], None],
+        find_stored: Callable[[], None],
+        find_host_error: Callable[[], Awaitable[HostDiedError | None]],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
         self._submit_cached = submit_cached
+        self._find_stored = find_stored
+        self._find_host_error = find_host_error
+        self._host_error: HostDiedError | None = None
+        self._search: asyncio.Future[None] | None = None
+
+    def lose_host(self, error: HostDiedError) -> None:
+        """Take note that the host has died, and with it all results that are not stored."""
+        self._host_error = error
 
     async def gather(
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
     ) -> Any:
         """Return results in the shape of the futures; stored ones are read here."""
-        remote = self._transport.gather_remote
+        if self._host_error is not None:
+            return await self._gather_stored(futures, errors)
+        remote = self._gather_remote
         if not self._cached_futures or local_worker is not None:
             return await remote(futures, errors, direct, local_worker)
         keys = _plain_keys(futures)
@@ -65,6 +86,19 @@ class Gatherer:
             unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
         return pack_data(unpacked, {**missing, **values})
 
+    async def _gather_remote(
+        self, futures: Any, errors: str, direct: Any, local_worker: Any = None
+    ) -> Any:
+        """Return results from the memory of the workers."""
+        try:
+            return await self._transport.gather_remote(futures, errors, direct, local_worker)
+        except CommClosedError:
+            if self._host_error is None:
+                self._host_error = await self._find_host_error()
+            if self._host_error is None:
+                raise
+        return await self._gather_stored(futures, errors)
+
     async def results_or_errors(self, futures: Any) -> Any:
         """Wait for all futures; return each one's result, or the exception in its place."""
         listed = [futures] if isinstance(futures, Future) else list(futures)
@@ -77,6 +111,8 @@ class Gatherer:
         """Wait for all futures; return each one's result, or `Failed` in its place."""
         while True:
             await asyncio.gather(*map(wait_until_done, futures))
+            if self._host_error is not None:
+                return await self._stored_outcomes(futures)
             finished = [future for future in futures if future.status == "finished"]
             try:
                 # "skip": what is lost at this very moment is no news for the notebook.
@@ -97,6 +133,50 @@ class Gatherer:
         except Exception as error:  # noqa: BLE001 - whatever kept it from coming
             return Failed(error)
         return value
+
+    # --- without a host ------------------------------------------------------------------
+
+    async def _gather_stored(self, futures: Any, errors: str) -> Any:
+        """Return stored results in the shape of the futures."""
+        unpacked, found = unpack_remotedata(futures, byte_keys=True)
+        listed = list(found)
+        values: dict[Any, Any] = {}
+        missing: dict[Any, None] = {}
+        for future, outcome in zip(listed, await self._stored_outcomes(listed), strict=True):
+            if not isinstance(outcome, Failed):
+                values[future.key] = outcome
+            elif errors == "skip":
+                missing[future.key] = None
+            else:
+                raise outcome.error
+        if missing and isinstance(unpacked, list):
+            unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
+        return pack_data(unpacked, {**missing, **values})
+
+    async def _stored_outcomes(self, futures: list[Future[Any]]) -> list[Any]:
+        """Return the stored result of each future, or `Failed` in its place."""
+        host_error = self._host_error
+        assert host_error is not None
+        keys = {future.key for future in futures if future.status == "finished"}
+        if not all(map(self._cached_futures.__contains__, keys)):
+            if self._search is None:
+                self._search = asyncio.ensure_future(asyncio.to_thread(self._search_results))
+            await asyncio.shield(self._search)  # others may wait for it, too
+        values, _ = await self._cached_futures.read(keys)
+        return [
+            values[future.key]
+            if future.key in values
+            else Failed(host_error if future.key in keys else await error_of(future))
+            for future in futures
+        ]
+
+    def _search_results(self) -> None:
+        try:
+            self._find_stored()
+        except (OSError, RunFolderError) as error:
+            logger.warning("the stored results of the session cannot be read: %s", error)
+
+    # --- internals -----------------------------------------------------------------------
 
     async def _read_cached(self, keys: list[Any]) -> dict[Any, Any]:
         with many_objects(len(keys)):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,6 +17,7 @@ from dask.tokenize import tokenize
 from dask.utils import funcname
 from distributed import Future
 
+from scalable_nb.cache.hashing.user_modules import is_user_code
 from scalable_nb.cache.keys import own_result_key
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import CallLog, RecordedBatch, RecordedCall, RecordedTask
@@ -130,6 +132,20 @@ def name_calls(
     return named
 
 
+def identified(func: Callable[..., Any], options: CallOptions) -> Any:
+    """Return a function as it goes into Dask's token of a call: with the digest of its code.
+
+    For Dask, a function of a module is its name, which is the same after it was edited and
+    reloaded. Those of installed packages are their names here, too.
+    """
+    plain = inspect.unwrap(func)
+    if isinstance(plain, FunctionType | type) and not is_user_code(plain):
+        return func
+    if isinstance(plain, BuiltinFunctionType):
+        return func
+    return (func, options.identity())
+
+
 def number_calls(
     prefix: str, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
 ) -> list[tuple[str, Prepared]]:
@@ -155,13 +171,13 @@ def name_map(
     key: Any,
     pure: bool,
 ) -> list[tuple[Any, Prepared]]:
-    """Return the calls of a `map` with the keys that Dask itself would give."""
+    """Return the calls of a `map` with keys like those that Dask itself would give."""
     if isinstance(key, Iterable) and not isinstance(key, str):
         return list_calls(list(key), items)
     prefix = key or funcname(func)
     if not pure:
         return number_calls(prefix, items)
-    token = tokenize(func, dict(kwargs))
+    token = tokenize(identified(func, options), dict(kwargs))
     return name_calls(options, prefix, items, lambda args, _: tokenize(token, args))
 
 

@@ -1,7 +1,7 @@
 """The host: one process that owns a session's scheduler, cluster and journal.
 
-``python -m scalable_nb.host.process RUN_FOLDER`` is started detached by
-`scalable_nb.session.host_launcher`; its input is in the run folder.
+`scalable_nb.session.host_launcher` starts `main` detached; its input is in the run folder. A batch
+job runs ``python -m scalable_nb.host.process RUN_FOLDER``.
 """
 
 from __future__ import annotations

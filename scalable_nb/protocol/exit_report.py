@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from scalable_nb.protocol.wire import Message
@@ -30,7 +30,6 @@ class ExitCause(StrEnum):
         return self in (ExitCause.MEMORY, ExitCause.KERNEL)
 
 
-@dataclass(frozen=True, slots=True)
 class ExitReport(Message):
     """A nanny's report on the end of its worker process, or a worker's on a revoked task.
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from scalable_nb.errors import ProtocolError
@@ -16,7 +16,6 @@ from scalable_nb.protocol.exit_report import ExitReport, Span
 from scalable_nb.protocol.wire import Message
 
 
-@dataclass(frozen=True, slots=True)
 class EmptyMessage(Message):
     """A request without values."""
 
@@ -24,7 +23,6 @@ class EmptyMessage(Message):
 # --- tasks and batches -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class BatchMessage(Message):
     """The properties shared by the tasks of one ``submit`` or ``map``.
 
@@ -66,7 +64,6 @@ class BatchMessage(Message):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AnsweredCalls(Message):
     """Calls that a client answered with stored results.
 
@@ -88,7 +85,6 @@ class AnsweredCalls(Message):
             )
 
 
-@dataclass(frozen=True, slots=True)
 class ReopenedTasks(Message):
     """Calls that a client submitted again while it holds their failed futures.
 
@@ -107,21 +103,18 @@ class ReopenedTasks(Message):
         TaskAnnotation.from_wire(self.annotation)
 
 
-@dataclass(frozen=True, slots=True)
 class TaskKeys(Message):
     """Keys of the tasks that a request is about, or of those that it changed."""
 
     keys: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class TaskCount(Message):
     """The number of tasks that a request changed."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class JoinRequest(Message):
     """Tasks that another kernel of the run also wants."""
 
@@ -129,7 +122,6 @@ class JoinRequest(Message):
     keys: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class ResubmitRequest(Message):
     """Failed tasks to run again under their own keys.
 
@@ -163,7 +155,6 @@ class ResubmitRequest(Message):
             )
 
 
-@dataclass(frozen=True, slots=True)
 class ResubmitReply(Message):
     """Keys of the tasks that run again, and of those that are not idempotent."""
 
@@ -171,14 +162,12 @@ class ResubmitReply(Message):
     left_out: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class ResumeRequest(Message):
     """Names of paused batches that continue; None: all."""
 
     batches: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
 class CancelRequest(Message):
     """Names of batches whose unfinished tasks are cancelled; None: all."""
 
@@ -186,14 +175,12 @@ class CancelRequest(Message):
     only_paused: bool
 
 
-@dataclass(frozen=True, slots=True)
 class CallRequest(Message):
     """The key of a task whose call is wanted."""
 
     key: Any
 
 
-@dataclass(frozen=True, slots=True)
 class CallReply(Message):
     """The call of a task.
 
@@ -217,7 +204,6 @@ class CallReply(Message):
     timeout_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
 class LedgerRequest(Message):
     """A request for changes of the ledger.
 
@@ -244,7 +230,6 @@ class LedgerRequest(Message):
 # --- the session -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerStatus(Message):
     """The scheduler's record of a worker."""
 
@@ -258,7 +243,6 @@ class WorkerStatus(Message):
     host: str
 
 
-@dataclass(frozen=True, slots=True)
 class StatusReply(Message):
     """The state of a session.
 
@@ -283,7 +267,6 @@ class StatusReply(Message):
     workers: tuple[WorkerStatus, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class ScaleRequest(Message):
     """How many workers are wanted: of a component, or of all together."""
 
@@ -291,7 +274,6 @@ class ScaleRequest(Message):
     component: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class AdaptRequest(Message):
     """Limits of the number of workers of a component, or of each."""
 
@@ -300,7 +282,6 @@ class AdaptRequest(Message):
     component: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerCounts(Message):
     """Number of workers wanted, by component."""
 
@@ -310,7 +291,6 @@ class WorkerCounts(Message):
 # --- attempts --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class PermitRequest(Message):
     """A request to call a function that must not be called twice."""
 
@@ -319,7 +299,6 @@ class PermitRequest(Message):
     run_id: int
 
 
-@dataclass(frozen=True, slots=True)
 class PermitReply(Message):
     """Whether the call is permitted; if not, why, or nothing if no client waits for it."""
 
@@ -327,7 +306,6 @@ class PermitReply(Message):
     refusal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class ErrorReport(Message):
     """The failure of an attempt, as its worker reports it. Durations in seconds, sizes in bytes."""
 
@@ -345,7 +323,6 @@ class ErrorReport(Message):
     memory_limit_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class AttemptFailed(Message):
     """An attempt raised an exception.
 
@@ -366,7 +343,6 @@ class AttemptFailed(Message):
     exception: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
 class FailureReply(Message):
     """The decision about a failed attempt.
 
@@ -382,7 +358,6 @@ class FailureReply(Message):
     is_recorded: bool
 
 
-@dataclass(frozen=True, slots=True)
 class AttemptExpired(Message):
     """An attempt exceeded its time limit.
 
@@ -403,7 +378,6 @@ class AttemptExpired(Message):
     neighbours: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class ExpiryReply(Message):
     """Whether to kill the worker, and whether the attempt's outcome is decided."""
 
@@ -414,7 +388,6 @@ class ExpiryReply(Message):
 # --- workers ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerExited(Message):
     """A worker process ended, or will end soon with its job."""
 
@@ -422,21 +395,18 @@ class WorkerExited(Message):
     report: ExitReport
 
 
-@dataclass(frozen=True, slots=True)
 class LeaveReply(Message):
     """Whether the tasks of a worker that leaves may finish first."""
 
     may_finish: bool
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerMessage(Message):
     """The address of the worker that the operation is about."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True)
 class JobBegan(Message):
     """The name of a job's first worker, and the age of the job in seconds."""
 
@@ -444,7 +414,6 @@ class JobBegan(Message):
     age_s: float
 
 
-@dataclass(frozen=True, slots=True)
 class RevocationQuery(Message):
     """A query about a task that was revoked from a worker: whether it had started.
 
@@ -459,7 +428,6 @@ class RevocationQuery(Message):
     until_ended: bool
 
 
-@dataclass(frozen=True, slots=True)
 class RevocationAnswer(Message):
     """When the attempt started and ended; no span if it had not started."""
 

@@ -90,6 +90,12 @@ def resubmit(
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
         return ResubmitPlan(0, 0, [], {}) if dry_run else listed
+    if len(listed.sessions) > 1:
+        run_ids = " and ".join(each.paths.run_id for each in listed.sessions if each.paths)
+        raise SubmitError(
+            f"the futures belong to several sessions, of the runs {run_ids}; resubmit those of "
+            "each session separately"
+        )
     session = listed.session
     assert isinstance(session, ScalableSession)
     session.check_alive()

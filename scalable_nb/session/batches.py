@@ -36,14 +36,16 @@ class Batches(Mapping[str, FutureList]):
     ----------
     paths : RunPaths
     client : ScalableClient
+    kernel : str
+        The call log's name for this kernel.
     """
 
-    def __init__(self, paths: RunPaths, client: ScalableClient) -> None:
+    def __init__(self, paths: RunPaths, client: ScalableClient, kernel: str) -> None:
         self._paths = paths
         self._client = client
         self._host_api = client.host_api
         self._cached_futures = client.cached_futures
-        self.kernel = client.call_log.name
+        self.kernel = kernel
         self._log: CallLog | None = None
         self._mark: tuple[Any, ...] = ()
 

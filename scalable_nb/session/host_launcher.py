@@ -33,6 +33,9 @@ from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 
 _TERM_GRACE_S: Final = 10.0
 
+#: Not ``-m``: `multiprocessing` would import the main module, all of the host, in each worker.
+_HOST_CODE: Final = "from scalable_nb.host.process import main; main()"
+
 
 class HostHandle(Protocol):
     """A host that was started.
@@ -75,7 +78,7 @@ class SpawnedHost:
         self._log = paths.host_log
         write_state(paths, HostState.ASKED_FOR)
         # -P: the notebook's folder must not shadow what the host imports.
-        command = [sys.executable, "-P", "-m", "scalable_nb.host.process", str(paths.folder)]
+        command = [sys.executable, "-P", "-c", _HOST_CODE, str(paths.folder)]
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             self._process = subprocess.Popen(

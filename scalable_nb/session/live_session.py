@@ -34,7 +34,6 @@ from scalable_nb.session.host_monitor import HostMonitor
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.session.status import SessionStatus, browser_link
 from scalable_nb.session.worker_control import WorkerControl
-from scalable_nb.telemetry.aggregates import core_hours
 from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 from scalable_nb.telemetry.journal_replay import AttemptRow, join_attempts, running_attempt
 from scalable_nb.telemetry.ledger_mirror import Mirror
@@ -90,7 +89,7 @@ class LiveSession:
         self.client = client
         self.mirror = mirror
         self.is_open = True
-        self._batches = Batches(paths, client)
+        self._batches = Batches(paths, client, call_log.name)
         self.batch_control = BatchControl(client.host_api, mirror, self.check_alive, self._batches)
         self.worker_control = WorkerControl(client.host_api, spec, self.check_alive)
         self._spec = spec
@@ -133,6 +132,8 @@ class LiveSession:
 
     def status(self) -> SessionStatus:
         """Return workers and tasks as the host sees them now."""
+        from scalable_nb.telemetry.aggregates import core_hours  # a start needs no tables
+
         self.check_alive()
         reply = self._host_api.status()
         return SessionStatus(

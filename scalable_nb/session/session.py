@@ -114,6 +114,7 @@ class ScalableSession:
                 newest_error = newest_error or error
                 continue
             session = cls(SessionSpec.of_run(paths, info["target"]))
+            _load_dask()
             session._join(paths, info, HostJob.of(paths))
             return session
         if newest_error is not None:
@@ -231,7 +232,6 @@ class ScalableSession:
         return self._connected.connect(**options)
 
     def _join(self, paths: RunPaths, info: dict[str, Any], host: HostHandle | None) -> None:
-        _load_dask()
         from scalable_nb.session.live_session import open_connection
 
         self.paths = paths

@@ -153,6 +153,10 @@ class Fleet(ABC):
         """The scheduler, which runs in this process."""
         return self.cluster.scheduler
 
+    def add_kind(self, kind: WorkerKind) -> None:
+        """Let the target have another kind of worker."""
+        self.kinds[kind.name] = kind
+
     async def open(self, kind: WorkerKind, count: int) -> list[WorkerGroup]:
         """Ask for further entries; returns when they were asked for, not when they are there."""
         entries = [WorkerGroup(self._new_name(kind), kind) for _ in range(count)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
 from scalable_nb.telemetry.ledger import Delta, Ledger
@@ -76,6 +76,12 @@ class Mirror:
         """Keys of the tasks that the copy holds now."""
         with self.lock:
             return set(self.ledger.row_of)
+
+    def labels(self, keys: Iterable[str]) -> list[str]:
+        """Return the calls of tasks as text; the key of a task that the copy lacks."""
+        with self.lock:
+            rows, labels = self.ledger.row_of, self.ledger.labels
+            return [labels[rows[key]] if key in rows else key for key in keys]
 
     def refresh(self) -> None:
         """Fetch what changed, now."""

@@ -56,7 +56,7 @@ def show(futures: FutureList) -> None:
 
     from scalable_nb.widgets.task_table.saved_output import in_notebook
 
-    if in_notebook() and _is_ours(futures):
+    if in_notebook() and is_of_one_session(futures):
         display(table(futures))
     else:
         display(view(futures), raw=True)
@@ -93,7 +93,7 @@ def _table(
         session.mirror,
         keys=keys,
         title=title,
-        controls=SessionControls(session),
+        controls=SessionControls(session, session.client.host_api),
         form=form,
     )
     return made
@@ -104,7 +104,7 @@ def view(futures: FutureList) -> dict[str, Any]:
     from scalable_nb.widgets.task_table.saved_output import in_notebook
     from scalable_nb.widgets.task_table.summary import summarize_table, summary_text
 
-    if not _is_ours(futures):
+    if not is_of_one_session(futures):
         return {"text/plain": repr(futures)}
     if in_notebook():
         return table(futures).mimebundle()
@@ -119,10 +119,15 @@ def view(futures: FutureList) -> dict[str, Any]:
     return {"text/plain": summary_text(summary)}
 
 
-def _is_ours(futures: FutureList) -> bool:
-    from scalable_nb.client.client import ScalableClient
+def is_of_one_session(futures: FutureList) -> bool:
+    """Return whether one session runs all tasks, so that a table can show them."""
+    from scalable_nb.errors import SessionError
 
-    return bool(futures) and isinstance(futures[0].client, ScalableClient)
+    try:
+        _ = futures.session
+    except SessionError:
+        return False
+    return True
 
 
 def _session_of(futures: FutureList) -> ScalableSession:

@@ -40,14 +40,12 @@ def progress(*futures: Any) -> None:
     --------
     >>> progress(client.map(simulate, range(1000), retries=3))
     """
-    from scalable_nb.client.client import ScalableClient
-    from scalable_nb.widgets.display import table
+    from scalable_nb.widgets.display import is_of_one_session, table
     from scalable_nb.widgets.task_table.saved_output import in_notebook
 
     name = futures[0].name if len(futures) == 1 and isinstance(futures[0], FutureList) else ""
     listed = FutureList(_flat(futures), name=name)
-    is_ours = bool(listed) and isinstance(listed[0].client, ScalableClient)
-    if is_ours and in_notebook():
+    if in_notebook() and is_of_one_session(listed):
         from IPython.display import display
 
         display(table(listed, form="line"))

@@ -22,7 +22,7 @@ LATE = RetryPolicy(3, base_s=600, max_s=600)
 
 @pytest.fixture
 def controls(shared_session: ScalableSession) -> SessionControls:
-    return SessionControls(shared_session)
+    return SessionControls(shared_session, shared_session.client.host_api)
 
 
 def state_of(session: ScalableSession, key: str) -> str:

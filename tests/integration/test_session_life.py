@@ -164,6 +164,46 @@ def test_a_dead_host_is_said_at_once(start: Start) -> None:
     assert not session.paths.session_json.exists()
 
 
+def test_results_outlive_a_killed_host_if_they_are_stored(start: Start) -> None:
+    """Stored results are returned, failures keep their errors, and the rest is HostDiedError."""
+    session = start()
+    client = session.client
+
+    def invert(x: int) -> float:
+        return 1 / x
+
+    named = client.map(invert, range(3), name="named")
+    unnamed = client.map(abs, range(-2, 0))
+    wait(named)
+    wait(unnamed)
+    os.kill(session.status().host_pid, signal.SIGKILL)
+    lost = unnamed.partial()
+    assert [type(failure.error) for failure in lost.failures] == [errors.HostDiedError] * 2
+    found = named.partial()
+    assert found.results == [None, 1.0, 0.5]
+    assert [type(failure.error) for failure in found.failures] == [ZeroDivisionError]
+    assert named[1].result(timeout=20) == 1.0
+    assert named[1:].results() == [1.0, 0.5]
+    with pytest.raises(errors.HostDiedError, match="%scalable start"):
+        unnamed[0].result(timeout=20)
+    with pytest.raises(errors.HostDiedError, match="%scalable start"):
+        unnamed.results()
+    with pytest.raises(ZeroDivisionError):
+        named.results()
+    assert client.gather([*named, *unnamed], errors="skip") == [1.0, 0.5]
+
+
+def test_a_result_is_not_waited_for_after_the_kill_of_a_host(start: Start) -> None:
+    """A gather that begins just when the host dies ends with HostDiedError within seconds."""
+    session = start()
+    futures = session.client.map(abs, range(-50, 0))
+    wait(futures)
+    os.kill(session.status().host_pid, signal.SIGKILL)
+    for future in futures:
+        with pytest.raises(errors.HostDiedError):
+            future.result(timeout=10)
+
+
 def test_a_start_that_fails_says_why_and_leaves_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,9 @@ class FakeClient(ScalableClient):
         self.values: dict[Any, Any] = {}
         self.host = Ledger("run")
         self.session = SimpleNamespace(mirror=Mirror(self, ""))  # type: ignore[assignment]
-        self._gatherer = Gatherer(self, CachedFutures(self), self._no_host)
+        self._gatherer = Gatherer(
+            self, CachedFutures(self), self._no_host, self._find_stored, self._find_host_error
+        )
         self._refcount_lock = threading.RLock()
 
     def __del__(self) -> None:

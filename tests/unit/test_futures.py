@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from fake_client import FakeClient
 
 from scalable_nb.client import futures as futures_module
 from scalable_nb.client.futures import FutureList, PartialResult, TaskFailure, partial, set_view
-from scalable_nb.errors import ScalableError, SessionError
+from scalable_nb.errors import ScalableError, SessionError, SubmitError
+from scalable_nb.paths import RunPaths
+from scalable_nb.widgets.display import view
 
 
 @pytest.fixture
@@ -104,6 +107,38 @@ def test_futures_of_another_client_are_refused() -> None:
     assert isinstance(caught.value, ScalableError)
     with pytest.raises(SessionError, match="do not belong to a session"):
         partial([Future("x")])
+
+
+def two_sessions() -> FutureList:
+    """Futures of the runs run-1 and run-2."""
+    futures = FutureList()
+    for number in (1, 2):
+        client = FakeClient()
+        client.session.paths = RunPaths(Path(f"run-{number}"))  # type: ignore[misc]
+        futures += client.submitted("a", "b")
+        client.succeed("a", number)
+    return futures
+
+
+@pytest.mark.parametrize(
+    "use",
+    [FutureList.results, FutureList.partial, FutureList.to_dataframe, lambda each: each.labels],
+)
+def test_futures_of_two_sessions_are_refused(use: Callable[[FutureList], Any]) -> None:
+    """Nothing that concerns one session is done with those of two; the error names both runs."""
+    with pytest.raises(SessionError, match=r"run-1, run-2"):
+        use(two_sessions())
+
+
+def test_futures_of_two_sessions_are_not_resubmitted() -> None:
+    """The error names both runs."""
+    with pytest.raises(SubmitError, match="run-1 and run-2"):
+        two_sessions().resubmit()
+
+
+def test_futures_of_two_sessions_are_shown_as_text() -> None:
+    """No table can follow two ledgers."""
+    assert view(two_sessions())["text/plain"].startswith("<FutureList: 4 tasks")
 
 
 # --- what became of them ---------------------------------------------------------------

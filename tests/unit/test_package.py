@@ -24,6 +24,7 @@ ERRORS: list[BaseException] = [
     errors.BatchCommandError(["squeue", "--me"], 1, "", "slurm_load_jobs error"),
     errors.DaskVersionError("is missing in distributed 2027.1.0"),
     errors.HostDiedError("the host is gone"),
+    errors.LeftOutError("f-1 was left out: cancelled"),
     errors.ManifestError("two problems", ["line 1", "line 2"]),
     errors.NoRunError("run", "last", (), "`%scalable start` begins a run."),
     errors.NoSessionError("no session is live"),

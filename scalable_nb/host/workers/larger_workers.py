@@ -72,7 +72,7 @@ class LargerWorkers:
         base = self._fleet.kinds.get(component) or next(iter(self._fleet.kinds.values()))
         kind = self._fleet.enlarged(base, memory_bytes)
         if kind is not None:
-            self._fleet.kinds[kind.name] = kind
+            self._fleet.add_kind(kind)
             self._desired.set(kind.name, DesiredWorkers(1, Limits(0, _MAX_WORKERS)))
             self._notices.notify(
                 f"a job with {format_bytes(memory_bytes)} is asked for: a task of "

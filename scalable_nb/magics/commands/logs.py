@@ -66,11 +66,15 @@ def _end_of(name: str, files: dict[str, Path], count: int) -> str:
 
 def _of_task(context: Context, run: RunPaths, task_id: str, count: int) -> str:
     """What a task's worker wrote during its last attempt."""
-    from scalable_nb.widgets.task_table.actions import RunControls, SessionControls
+    from scalable_nb.widgets.task_table.actions import Controls, RunControls, SessionControls
 
     session = live_session(context)
     is_ours = session is not None and session.run_id == run.run_id
-    controls = SessionControls(session) if session and is_ours else RunControls(run)
+    controls: Controls = (
+        SessionControls(session, session.client.host_api)
+        if session and is_ours
+        else RunControls(run)
+    )
     attempts = controls.attempts(task_id)
     if not attempts:
         raise InvalidUsageError(

@@ -80,7 +80,9 @@ class RunActions:
         session = self._session()
         is_live = session is not None and session.is_host_alive()
         controls: Controls = (
-            SessionControls(session) if session and is_live else RunControls(self._paths)
+            SessionControls(session, session.client.host_api)
+            if session and is_live
+            else RunControls(self._paths)
         )
         return controls.act("reproduce", [task_id])
 

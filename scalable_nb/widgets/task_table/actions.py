@@ -82,10 +82,13 @@ class SessionControls:
     Parameters
     ----------
     session : ScalableSession
+    host_api : HostApi
+        Of the session's client.
     """
 
-    def __init__(self, session: ScalableSession) -> None:
+    def __init__(self, session: ScalableSession, host_api: HostApi) -> None:
         self._session = session
+        self._host_api = host_api
         self._actions: dict[str, Callable[[Sequence[str]], Outcome]] = {
             "retry_now": self._retry_now,
             "give_up": self._give_up,
@@ -154,10 +157,6 @@ class SessionControls:
         """The keys themselves, where this notebook knows that they are no texts."""
         held = self._session.client.held_keys()
         return [held.get(task_id, task_id) for task_id in task_ids]
-
-    @property
-    def _host_api(self) -> HostApi:
-        return self._session.client.host_api
 
     def _retry_now(self, task_ids: Sequence[str]) -> Outcome:
         done = self._host_api.retry_now(self._keys(task_ids))
