@@ -78,6 +78,7 @@ class Outcome(NamedTuple):
 NEVER_RAN = Outcome("never ran")
 CANCELLED = Outcome("cancelled")
 RELEASED = Outcome("released")
+LOST = Outcome("failed", "HostDiedError")
 
 
 @dataclass
@@ -263,6 +264,14 @@ class Model:
         held = self.lists[name]
         return [
             CANCELLED if call in held.cancelled else self.tasks[call].seen() for call in held.calls
+        ]
+
+    def outcomes_without_host(self, name: str) -> list[Outcome]:
+        """Return what a list has when the host has died, and all that was in memory with it."""
+        calls = self.lists[name].calls
+        return [
+            LOST if seen.state == "succeeded" and not self.tasks[call].is_stored else seen
+            for call, seen in zip(calls, self.outcomes(name), strict=True)
         ]
 
     def batch_outcomes(self, batch_id: str) -> list[Outcome]:
