@@ -64,6 +64,12 @@ class CallOptions:
         host and the kernel, and answer no other call.
     record_args : bool
         Whether functions and arguments go into the call log.
+    policies : tuple of TaskPolicy
+        Those of the call and of its task in the manifest.
+    retries : int, RetryPolicy or None
+        As the call sets them.
+    keep_results : bool
+        Whether the task of the manifest does.
     """
 
     function: Callable[..., Any]
@@ -76,6 +82,9 @@ class CallOptions:
     call_keys: CallKeys | None
     is_stored_by_submission: bool = False
     record_args: bool = True
+    policies: tuple[TaskPolicy, ...] = ()
+    retries: int | RetryPolicy | None = None
+    keep_results: bool = False
 
     @classmethod
     def resolve(
@@ -103,15 +112,15 @@ class CallOptions:
         manifest = context.manifest
         component = find_component(manifest, task, tag)
         entry = manifest.tasks[task] if task else None
-        terms = resolve_policy(
-            retries=retries,
-            policy=policy,
-            task=TaskPolicy(
+        task_policy = (
+            TaskPolicy(
                 retries=entry.retries, timeout_s=entry.timeout_s, idempotent=entry.idempotent
             )
             if entry
-            else None,
-            defaults=_defaults(manifest),
+            else None
+        )
+        terms = resolve_policy(
+            retries=retries, policy=policy, task=task_policy, defaults=_defaults(manifest)
         )
         if policy is not None and policy.rules:
             terms = replace(terms, code=_pack_rules(policy))
@@ -149,7 +158,22 @@ class CallOptions:
             call_keys=call_keys,
             is_stored_by_submission=is_stored,
             record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
+            policies=tuple(each for each in (policy, task_policy) if each is not None),
+            retries=retries,
+            keep_results=entry is not None and entry.keep_results,
         )
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The options that the call or its task sets: entries of `wire`, keep_results and tag."""
+        names = set(TaskPolicy(retries=self.retries).changes())
+        for policy in self.policies:
+            names.update(policy.changes(), ["code"] if policy.rules else [])
+        if self.keep_results:
+            names.add("keep_results")
+        if self.tag:
+            names.add("tag")
+        return frozenset(names)
 
     def batch(self, name: str, func: Callable[..., Any]) -> BatchMessage:
         """A new batch of calls on these terms."""

@@ -333,6 +333,11 @@ class ScalableClient(ClientHooks):
         """Return the futures of packed calls; see `Submitter.submit_packed`."""
         return self._submitter.submit_packed(submission, packed)
 
+    def forget_terms(self, keys: Iterable[Any]) -> None:
+        """Take note that calls run on other terms than those of their submission."""
+        for key in keys:
+            self._submitter.forget(key)
+
     @property
     def call_log(self) -> CallLogWriter:
         """Where this kernel's calls and batches are recorded."""
@@ -440,6 +445,7 @@ class ScalableClient(ClientHooks):
 
     def on_release(self, key: Any) -> bool:
         """Return whether a stored result answered the task, of which the last future is gone."""
+        self._submitter.forget(key)
         return self.cached_futures.forget(key)
 
     def on_cancelled(self, keys: Collection[Any]) -> None:

@@ -13,6 +13,7 @@ from scalable_nb.client.cached_futures import CachedFutures, input_keys
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.context import ClientTransport
+from scalable_nb.client.held_terms import HeldTerms
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
 from scalable_nb.client.submission import (
@@ -77,6 +78,7 @@ class Submitter:
         self._cached_futures = cached_futures
         self._call_log = call_log
         self._check_alive = check_alive
+        self._terms = HeldTerms()
 
     def pack(
         self,
@@ -92,6 +94,7 @@ class Submitter:
         """Pack the calls that are new; nothing is recorded or sent yet."""
         self._check_alive(seen_within_s=_BURST_S)
         held = self._transport.held_futures(calls)
+        self._terms.check(held, options)
         new = [key for key in calls if key not in held]
         packed = PackedSubmissions(options, list(calls), held)
         if new:
@@ -137,7 +140,12 @@ class Submitter:
         if rest:
             self.submit_cached(input_keys(rest))
             futures |= self._send(submission, rest)
+        self._terms.note(submission, packed)
         return futures
+
+    def forget(self, key: Any) -> None:
+        """Forget the terms of a call: its last future is gone, or they have changed."""
+        self._terms.forget(key)
 
     def submit_cached(self, keys: Iterable[Any]) -> None:
         """Send the tasks among these that stored results have answered: the host needs them."""
@@ -179,5 +187,7 @@ class Submitter:
         if not keys:
             return
         self._transport.reopen_futures(keys)
-        reopened = ReopenedTasks(tuple(keys), options.wire)
+        self._terms.note_reopened(keys, options)
+        wire = {**options.wire, "component": options.component} if options.tag else options.wire
+        reopened = ReopenedTasks(tuple(keys), wire)
         self._transport.send(stream_message(Operation.TASKS_REOPENED, reopened))

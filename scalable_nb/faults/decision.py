@@ -259,5 +259,11 @@ def _flat(terms: PolicyTerms) -> dict[str, Any]:
 
 _DEFAULTS: Final = _flat(PolicyTerms())
 
+
+def default_term(name: str) -> Any:
+    """Return the default of a value of `PolicyTerms.to_wire`; None for any other name."""
+    return _DEFAULTS.get(name)
+
+
 #: Names of the values of `PolicyTerms.to_wire`.
 TERM_NAMES: Final = frozenset(_DEFAULTS)

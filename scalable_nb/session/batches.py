@@ -70,6 +70,13 @@ class Batches(Mapping[str, FutureList]):
         labels = self.log().history.labels(self.kernel)
         return dict(sorted(labels.items(), key=lambda item: item[1][0].is_single))
 
+    def sizes(self) -> dict[str, int]:
+        """Return name or id -> number of inputs."""
+        return {
+            name: sum(len(record.keys) for record in records)
+            for name, records in self.records().items()
+        }
+
     def descriptions(self) -> dict[str, str]:
         """Name or id -> number of tasks, time, kernel and generation as text."""
         return {name: self._describe(records, name) for name, records in self.records().items()}
