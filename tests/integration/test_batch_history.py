@@ -5,134 +5,22 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from counting import counted, executions
+from histories import ONE_WORKER, all_batches, planned, resubmitted
 from IPython.core.interactiveshell import InteractiveShell
-from kernels import kill_host, last_run, run_kernel, runs
+from kernels import kill_host, last_run, run_kernel
 from magic_shell import make_shell
-from sessions import MANIFEST, processes_of
 from waiting import until
 
 from scalable_nb import FutureList, ScalableSession, TaskPolicy, cacheable, errors, resubmit
 from scalable_nb.paths import RunPaths
-from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.build import build_report
 from scalable_nb.report.run_overview import overview
-from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
-from scalable_nb.session.session import live_sessions
-
-#: One worker starts sooner than two.
-ONE_WORKER = MANIFEST.replace(
-    "max_workers: 2, threads_per_worker: 1", "max_workers: 1, threads_per_worker: 2"
-).replace("tasks:\n", "tasks:\n  secret: {record_args: false}\n")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory of the test's own; all its sessions and hosts end with the test."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scalable.yaml").write_text(ONE_WORKER)
-    yield tmp_path
-    for session in live_sessions():
-        session.close()
-    for paths in runs():
-        if is_alive(read_state(paths.session_json)):
-            kill_host(paths)
-    until(lambda: processes_of(tmp_path) == [])
-
-
-def resubmitted(**options: Any) -> FutureList:
-    """Resubmit the last run."""
-    futures = resubmit(run="last", **options)
-    assert isinstance(futures, FutureList)
-    return futures
-
-
-def planned(**options: Any) -> ResubmitPlan:
-    """Plan the resubmission of the last run."""
-    plan = resubmit(run="last", dry_run=True, **options)
-    assert isinstance(plan, ResubmitPlan)
-    return plan
-
-
-# --- a kernel that was killed, with a host that goes on -------------------------------------
-
-#: Its kernel is killed while two of the eight inputs of `big` run.
-KILLED_KERNEL = """
-    import os, time
-    from pathlib import Path
-    from counting import calls, counted
-    from scalable_nb import ScalableSession
-
-    HERE = Path.cwd()
-    client = ScalableSession.from_yaml().start()
-    unnamed = client.map(counted(HERE, "unnamed"), range(3))
-    unnamed.results()
-    named = client.map(counted(HERE, "f"), range(4), name="x")
-    named.results()
-    big = client.map(counted(HERE, "big", gate="go"), range(8), name="big")
-    while not all(calls(HERE, f"big-{i}") for i in range(2)):
-        time.sleep(0.01)
-    os.kill(os.getpid(), 9)
-"""
-
-
-@pytest.fixture
-def abandoned(here: Path) -> Path:
-    """The folder of a host whose kernel was killed."""
-    assert run_kernel(here, KILLED_KERNEL) == -signal.SIGKILL
-    return here
-
-
-def test_dry_run_changes_nothing(abandoned: Path) -> None:
-    """Unfinished tasks go on after a dry run, and unnamed results stay in memory."""
-    plan = planned()
-    assert (plan.succeeded, plan.unfinished, len(plan.to_run)) == (7, 8, 0)
-    session = ScalableSession.attach()
-    (abandoned / "go").touch()
-    assert session.batches["big"].results() == [i * 10 for i in range(8)]
-    assert session.batches["unnamed"].results() == [0, 10, 20]
-    assert executions(abandoned, range(8), "big") == [1] * 8
-    assert executions(abandoned, range(3), "unnamed") == [1] * 3
-
-
-def test_resubmission_of_which_nobody_keeps_the_list_changes_nothing(abandoned: Path) -> None:
-    """The list that `resubmit` returns is no claim: without it everything goes on."""
-    resubmitted()
-    session = ScalableSession.attach()
-    (abandoned / "go").touch()
-    assert session.batches["big"].results() == [i * 10 for i in range(8)]
-    assert session.batches["unnamed"].results() == [0, 10, 20]
-    assert executions(abandoned, range(8), "big") == [1] * 8
-    assert executions(abandoned, range(3), "unnamed") == [1] * 3
-
-
-def test_batch_that_was_mapped_again_is_taken_from_the_cache(abandoned: Path) -> None:
-    """The same map in a second kernel computes nothing, and neither does the next run."""
-    session = ScalableSession.attach()
-    keys = session.batches["x"].keys
-    again = session.client.map(counted(abandoned, "f"), range(4), name="x")
-    assert again.keys == keys
-    assert again.results() == [0, 10, 20, 30]
-    session.cancel("big")
-    session.close()
-    plan = planned()
-    assert plan.from_cache >= 8
-    futures = resubmitted()
-    assert futures.session.batches["x"].results() == [0, 10, 20, 30]
-    first, second = (batch for batch in _all_batches(futures.session) if batch.name == "x")
-    assert first.results() == second.results() == [0, 10, 20, 30]
-    assert executions(abandoned, range(4)) == [1] * 4
-
-
-def _all_batches(session: ScalableSession) -> list[FutureList]:
-    return [session.batches[each] for each in session.batches]
-
 
 # --- a chain of three runs ------------------------------------------------------------------
 
@@ -320,7 +208,7 @@ def test_old_and_live_batch_of_one_name_are_both_reachable(here: Path) -> None:
     assert taken_over.results() == [0, 10]
     assert session.batches[live.batch_ids[0]].results() == [20, 30, 40]
     assert session.batches[taken_over.batch_ids[0]].results() == [0, 10]
-    assert sorted(len(batch) for batch in _all_batches(session)) == [2, 3]
+    assert sorted(len(batch) for batch in all_batches(session)) == [2, 3]
 
 
 def test_run_without_inputs_gives_an_empty_list(here: Path) -> None:

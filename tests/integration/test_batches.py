@@ -82,18 +82,6 @@ def test_refused_map_leaves_no_batch(shared_session: ScalableSession, tmp_path: 
     assert shared_session.client.map(f, range(2), name="phantom").results() == [0, 10]
 
 
-def test_list_of_a_batch_keeps_no_result(shared_session: ScalableSession, tmp_path: Path) -> None:
-    """A list that was only looked at does not keep results from being released."""
-    futures = shared_session.client.map(counted(tmp_path, "seen"), range(3))
-    futures.results()
-    keys, seen = set(futures.keys), shared_session.batches[futures.name]
-    assert "3" in repr(seen)
-    assert list(seen.to_dataframe()["state"]) == ["succeeded"] * 3
-    del futures
-    until(lambda: not keys & known_keys(shared_session))
-    assert len(seen) == 3
-
-
 def test_dropped_list_of_a_batch_releases_nothing(
     shared_session: ScalableSession, tmp_path: Path
 ) -> None:
@@ -105,16 +93,6 @@ def test_dropped_list_of_a_batch_releases_nothing(
     assert set(futures.keys) <= known_keys(shared_session)
     assert futures.results() == [0, 10, 20]
     assert executions(tmp_path, range(3), "held") == [1, 1, 1]
-
-
-def test_unstarted_inputs_of_a_dropped_named_batch_run(
-    shared_session: ScalableSession, tmp_path: Path
-) -> None:
-    """A batch with a name runs to its end, also if its list is dropped at once."""
-    shared_session.client.map(counted(tmp_path, "ahead", gate="go"), range(6), name="ahead")
-    (tmp_path / "go").touch()
-    assert shared_session.batches["ahead"].results() == [0, 10, 20, 30, 40, 50]
-    assert executions(tmp_path, range(6), "ahead") == [1] * 6
 
 
 # --- resubmission -----------------------------------------------------------------------
