@@ -427,8 +427,8 @@ class Model:
 
 
 def _corrected(call: Call, function: str) -> Call:
-    """Return the call of corrected code, which is not `cacheable`."""
-    kind = "plain" if call.kind == "cacheable" else call.kind
+    """Return the call of corrected code, whose result is stored if the old one would be."""
+    kind = "durable" if call.kind == "cacheable" else call.kind
     return replace(call, function=function, version="good", kind=kind)
 
 
