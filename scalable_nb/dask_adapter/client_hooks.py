@@ -273,4 +273,6 @@ async def error_of(future: Future[Any]) -> BaseException:
     # `Future.exception` cannot be awaited unless the client is asynchronous.
     # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L454
     error = await future._exception()
+    if not isinstance(error, BaseException):  # it was cancelled, with a reason, or released
+        error = getattr(future._state, "exception", None)
     return error if isinstance(error, BaseException) else CancelledError(str(future.key))

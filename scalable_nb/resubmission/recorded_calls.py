@@ -172,7 +172,8 @@ def _corrected_options(
         tag=component if component in manifest.components else None,
         task=submission.task if submission.task in manifest.tasks else None,
         policy=TaskPolicy(idempotent=terms.idempotent),
-        is_named="keep_limit" in submission.wire,
+        # What was stored is stored again, though the corrected function may not be `cacheable`.
+        is_named="store" in submission.wire,
     )
     unchanged: dict[str, Any] = {
         name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire

@@ -15,10 +15,10 @@ from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.host_api import HostApi
 from scalable_nb.client.submission import as_submission, find_stored
-from scalable_nb.errors import LeftOutError, UnknownNameError
+from scalable_nb.errors import LeftOutError, RemoteError, UnknownNameError
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.ledger_mirror import Mirror
-from scalable_nb.telemetry.rows import TaskState, key_text
+from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
 
 
 class Batches(Mapping[str, FutureList]):
@@ -121,7 +121,7 @@ class Batches(Mapping[str, FutureList]):
         if new:
             unknown = self._client.observed_keys.observe(new, self._settle)
             if unknown:
-                self._settle(unknown)
+                self._settle(self._settle_ended(unknown))
         return futures
 
     def log(self) -> CallLog:
@@ -146,6 +146,28 @@ class Batches(Mapping[str, FutureList]):
         ]
         return ", ".join(parts)
 
+    def _settle_ended(self, keys: Collection[Any]) -> list[Any]:
+        """Settle futures of tasks that failed or were cancelled; return the other keys."""
+        failures, endings = self._client.session.journals()
+        messages = {row["task_id"]: row["message"] for row in failures if "message" in row}
+        last = {row["task_id"]: row for row in endings if "task_id" in row}
+        others = []
+        for key in keys:
+            row = last.get(key_text(key), {})
+            state = row.get("state")
+            if state == TaskState.FAILED.label:
+                message = messages.get(key_text(key), "")
+                self._fail(key, RemoteError(str(row.get("failure_class")), message))
+            elif state == TaskState.CANCELLED.label and row.get("reason") != RELEASED:
+                self._client.cancel_future(key, "cancelled", "a person cancelled it")
+            else:
+                others.append(key)
+        return others
+
+    def _fail(self, key: Any, error: Exception) -> None:
+        self._client.fail_future(key, error)
+        self._client.forget_failed(key)  # the same call, submitted again, is to run
+
     def _settle(self, keys: Collection[Any]) -> None:
         """Settle futures of tasks that the host does not know: stored, left out, or released."""
         log = self.log()
@@ -159,9 +181,7 @@ class Batches(Mapping[str, FutureList]):
                 self._cached_futures.restore(key, submission, packed)
             elif key in carried:
                 reason = carried[key].reason
-                self._client.fail_future(
-                    key, LeftOutError(f"{key_text(key)} was left out: {reason}")
-                )
+                self._fail(key, LeftOutError(f"{key_text(key)} was left out: {reason}"))
             else:
                 self._client.cancel_future(key, "released", "its result was released")
 

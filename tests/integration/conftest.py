@@ -8,11 +8,12 @@ import dask
 import pytest
 from dask_twins import Twins
 from distributed import Client, LocalCluster
+from histories import here
 from sessions import folder, shared_session, start
 
 from scalable_nb import ScalableSession
 
-__all__ = ["folder", "same", "shared_session", "start"]
+__all__ = ["folder", "here", "same", "shared_session", "start"]
 
 
 @pytest.fixture(scope="module")
