@@ -38,7 +38,7 @@ def _measure_ours(tasks: int) -> float:
     with our_session() as live:
         futures = live.client.map(time.sleep, [3600] * tasks, pure=False, name="many")
         keys = [future.key for future in futures]
-        while live.client.host_api.join(keys):
+        while live.client.sync(live.client.host_api.observe, keys):
             time.sleep(0.1)  # the host does not know them all yet
         started_at = time.perf_counter()
         joined = ScalableSession.attach(live.run_id)

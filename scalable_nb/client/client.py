@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from dask.tokenize import tokenize
@@ -27,7 +27,7 @@ from scalable_nb.client.call_options import (
 from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
 from scalable_nb.client.futures import FutureList, PartialResult, partial
 from scalable_nb.client.gatherer import Gatherer, plain_lists
-from scalable_nb.client.host_api import HostApi
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.client.submission import (
     PackedCall,
     Prepared,
@@ -42,15 +42,17 @@ from scalable_nb.client.submission import (
     name_map,
 )
 from scalable_nb.client.submitter import Submitter
-from scalable_nb.dask_adapter.client_hooks import ClientHooks
+from scalable_nb.dask_adapter.client_hooks import ClientHooks, requested_future
 from scalable_nb.dask_adapter.graphs import keys_in
 from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.telemetry.rows import key_text
+from scalable_nb.protocol.messages import CallReply, JoinReply
+from scalable_nb.protocol.operations import Operation
+from scalable_nb.protocol.wire import receiving
+from scalable_nb.telemetry.rows import RELEASED, key_text
 
 if TYPE_CHECKING:
-    from scalable_nb.protocol.messages import CallReply
     from scalable_nb.telemetry.journal_replay import AttemptRow
 
 _DYING_S: Final = 0.5
@@ -85,6 +87,7 @@ class ScalableClient(ClientHooks):
     context : ClientContext
     host_api : HostApi
     cached_futures : CachedFutures
+    observed_keys : ObservedKeys
     """
 
     def __init__(
@@ -103,10 +106,14 @@ class ScalableClient(ClientHooks):
         self._call_log = call_log
         self.host_api = HostApi(self)
         self.cached_futures = CachedFutures(self)
-        self._submitter = Submitter(self, self.cached_futures, call_log, session.check_alive)
+        self.observed_keys = ObservedKeys(self, self.host_api)
+        self._submitter = Submitter(
+            self, self.cached_futures, self.observed_keys, call_log, session.check_alive
+        )
         self._gatherer = Gatherer(
             self,
             self.cached_futures,
+            self.observed_keys,
             self._submitter.submit_cached,
             self._find_stored,
             self._find_host_error,
@@ -368,6 +375,17 @@ class ScalableClient(ClientHooks):
         plain = plain_lists(futures)
         return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
 
+    def sync(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in `distributed.Client.sync`; the task of a requested result is claimed first."""
+        future = requested_future(func) if self.observed_keys else None
+        if future is None:
+            return super().sync(func, *args, **kwargs)
+        return super().sync(self._claim_and_wait, future.key, func, **kwargs)
+
+    async def _claim_and_wait(self, key: Any, result: Callable[[], Awaitable[Any]]) -> Any:
+        await self.observed_keys.claim((key,))
+        return await result()
+
     def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
         """Wait for all futures; return each one's result, or `Failed` in its place."""
         outcomes: list[Any] = self.sync(self._gatherer.outcomes, futures)
@@ -428,9 +446,14 @@ class ScalableClient(ClientHooks):
 
     # --- what Dask calls, see `ClientHooks` ----------------------------------------------
 
+    def message_handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """Return functions for messages of the host."""
+        on_joined = self.host_api.on_joined
+        return {Operation.JOINED: receiving(JoinReply, lambda _, reply: on_joined(reply))}
+
     def on_graph(self, expression: Any) -> None:
         """Send the inputs of a graph to the host that stored results have answered."""
-        if self.cached_futures:
+        if self.cached_futures or self.observed_keys:
             self._submitter.submit_cached(keys_in(expression))
 
     def on_share(self, keys: Collection[Any]) -> None:
@@ -445,21 +468,27 @@ class ScalableClient(ClientHooks):
 
     def on_release(self, key: Any) -> bool:
         """Return whether a stored result answered the task, of which the last future is gone."""
+        self.observed_keys.discard(key)
         self._submitter.forget(key)
         return self.cached_futures.forget(key)
 
-    def on_cancelled(self, keys: Collection[Any]) -> None:
-        """Forget tasks that were cancelled elsewhere."""
-        # As `cancel` itself does: the same call, submitted again, is to run.
+    def on_cancelled(self, keys: Collection[Any], reason: Any, message: Any) -> None:
+        """Cancel futures of tasks that were cancelled elsewhere; settle released ones."""
+        if reason == RELEASED:
+            self.observed_keys.on_released(keys)
+            return
         for key in keys:
-            self.futures.pop(key, None)
+            self.cancel_future(key, reason, message)
 
     async def on_disconnect(self) -> bool:
         """Return whether the host has died; all futures fail then."""
+        self.observed_keys.clear()
         error = await self._find_host_error()
         if error is None:
+            self.host_api.on_disconnect(ConnectionError("the connection to the host broke"))
             return False
         self._gatherer.lose_host(error)
+        self.host_api.on_disconnect(error)
         self.fail_pending_futures(error)
         self._on_host_lost()
         await self.close_fast()

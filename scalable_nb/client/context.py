@@ -123,6 +123,9 @@ class ClientTransport(Protocol):
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message in order with the graphs."""
 
+    def forget_failed(self, key: Any) -> bool:
+        """Forget a task if its future has failed; the future keeps its error."""
+
     def reopen_futures(self, keys: Iterable[Any]) -> None:
         """Make futures pending again whose tasks run again."""
 

@@ -14,6 +14,7 @@ from distributed.utils_comm import pack_data, unpack_remotedata
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.futures import Failed
+from scalable_nb.client.host_api import ObservedKeys
 from scalable_nb.client.submission import many_objects
 from scalable_nb.dask_adapter.client_hooks import error_of, wait_until_done
 from scalable_nb.errors import HostDiedError, RunFolderError
@@ -30,6 +31,7 @@ class Gatherer:
     ----------
     transport : ClientTransport
     cached_futures : CachedFutures
+    observed_keys : ObservedKeys
     submit_cached : callable
         Sends calls to the host whose stored results cannot be read, by key.
     find_stored : callable
@@ -42,12 +44,14 @@ class Gatherer:
         self,
         transport: ClientTransport,
         cached_futures: CachedFutures,
+        observed_keys: ObservedKeys,
         submit_cached: Callable[[Iterable[Any]], None],
         find_stored: Callable[[], None],
         find_host_error: Callable[[], Awaitable[HostDiedError | None]],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
+        self._observed_keys = observed_keys
         self._submit_cached = submit_cached
         self._find_stored = find_stored
         self._find_host_error = find_host_error
@@ -62,6 +66,9 @@ class Gatherer:
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
     ) -> Any:
         """Return results in the shape of the futures; stored ones are read here."""
+        if self._observed_keys:
+            _, requested = unpack_remotedata(futures, byte_keys=True)
+            await self._observed_keys.claim(future.key for future in requested)
         if self._host_error is not None:
             return await self._gather_stored(futures, errors)
         remote = self._gather_remote
@@ -109,6 +116,7 @@ class Gatherer:
 
     async def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
         """Wait for all futures; return each one's result, or `Failed` in its place."""
+        await self._observed_keys.claim(future.key for future in futures)
         while True:
             await asyncio.gather(*map(wait_until_done, futures))
             if self._host_error is not None:

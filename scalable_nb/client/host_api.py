@@ -1,19 +1,25 @@
-"""The operations that a client calls on its host, one method each."""
+"""The operations that a client calls on its host, one method each, and the tasks it observes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future as Reply
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
-from scalable_nb.errors import ProtocolError
+from scalable_nb.errors import HostDiedError, ProtocolError
 from scalable_nb.protocol.messages import (
     AdaptRequest,
     CallReply,
     CallRequest,
     CancelRequest,
     EmptyMessage,
+    JoinReply,
     JoinRequest,
     LedgerRequest,
     ResubmitReply,
@@ -26,11 +32,14 @@ from scalable_nb.protocol.messages import (
     WorkerCounts,
 )
 from scalable_nb.protocol.operations import Operation
-from scalable_nb.protocol.wire import Message, call_remote
+from scalable_nb.protocol.wire import Message, call_remote, stream_message
 from scalable_nb.telemetry.ledger import Delta
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+#: Settles futures of tasks that the host has released: some results are stored.
+Settle = Callable[[Collection[Any]], None]
 
 
 class HostApi:
@@ -45,6 +54,8 @@ class HostApi:
 
     def __init__(self, transport: ClientTransport) -> None:
         self._transport = transport
+        self._request_ids = itertools.count()
+        self._joining: dict[int, Reply[list[Any]]] = {}
 
     # --- the session -------------------------------------------------------------------
 
@@ -113,10 +124,41 @@ class HostApi:
         """Return what a task calls, or None if the host does not know it."""
         return self._get(Operation.GET_CALL, CallRequest(key), CallReply)
 
-    def join(self, keys: Sequence[Any]) -> list[Any]:
-        """Let the host keep the results of tasks for this client, too; returns unknown keys."""
-        request = JoinRequest(self._transport.id, tuple(keys))
-        return self._get_part(Operation.JOIN, request, TaskKeys, lambda reply: list(reply.keys))
+    def drop_left_claims(self, keys: Collection[Any]) -> int:
+        """Release the claims that vanished kernels left on tasks; returns how many there were."""
+        return self._count(Operation.DROP_LEFT_CLAIMS, keys)
+
+    async def observe(self, keys: Collection[Any]) -> list[Any]:
+        """Let the host report the states of tasks; returns the keys of those it cannot."""
+        return await asyncio.wrap_future(self._join(keys, is_claim=False))
+
+    async def claim(self, keys: Collection[Any]) -> list[Any]:
+        """Let the host keep tasks for this client; returns the keys of those it cannot."""
+        return await asyncio.wrap_future(self.send_claim(keys))
+
+    def send_claim(self, keys: Collection[Any]) -> Reply[list[Any]]:
+        """Claim tasks before the next graph is sent; see `claim`."""
+        return self._join(keys, is_claim=True)
+
+    def _join(self, keys: Collection[Any], *, is_claim: bool) -> Reply[list[Any]]:
+        # In order with what the client releases: a call of a handler would overtake that.
+        request = JoinRequest(next(self._request_ids), tuple(keys), is_claim)
+        reply = self._joining[request.request_id] = Reply()
+        self._transport.send(stream_message(Operation.JOIN, request))
+        return reply
+
+    def on_joined(self, message: JoinReply) -> None:
+        """Take the host's reply to a request to observe or claim tasks."""
+        reply = self._joining.pop(message.request_id, None)
+        if reply is not None and reply.set_running_or_notify_cancel():
+            reply.set_result(list(message.unknown))
+
+    def on_disconnect(self, error: Exception) -> None:
+        """Fail the requests that the host will not reply to."""
+        joining, self._joining = self._joining, {}
+        for reply in joining.values():
+            if reply.set_running_or_notify_cancel():
+                reply.set_exception(error)
 
     async def ledger_delta(
         self, ledger_id: str, since: int, wait_s: float, reports_sent: int
@@ -142,7 +184,7 @@ class HostApi:
 
     # --- internals -----------------------------------------------------------------------
 
-    def _count(self, operation: Operation, keys: Sequence[Any]) -> int:
+    def _count(self, operation: Operation, keys: Collection[Any]) -> int:
         tasks = TaskKeys(tuple(keys))
         return self._get_part(operation, tasks, TaskKeys, lambda reply: len(reply.keys))
 
@@ -172,6 +214,102 @@ class HostApi:
 
 def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
+
+
+class ObservedKeys:
+    """The keys of the tasks that one client only observes.
+
+    A client observes tasks that it did not submit: the host reports their states to it, but keeps
+    nothing for it. When a value is requested, or a task is submitted or is an input of another
+    one, the observation becomes a claim.
+
+    Parameters
+    ----------
+    transport : ClientTransport
+    host_api : HostApi
+    """
+
+    def __init__(self, transport: ClientTransport, host_api: HostApi) -> None:
+        self._transport = transport
+        self._host_api = host_api
+        self._settle: dict[Any, Settle] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._settle
+
+    def __len__(self) -> int:
+        return len(self._settle)
+
+    def observe(self, keys: Collection[Any], settle: Settle) -> list[Any]:
+        """Observe tasks of which futures were just made; return the keys of those it cannot.
+
+        The states of the others have been reported on return. With an asynchronous client, it
+        returns an awaitable.
+
+        Parameters
+        ----------
+        keys : collection
+        settle : callable
+            Called in the client's event loop with the keys of tasks that are released later.
+        """
+        unknown: list[Any] = self._transport.sync(self._observe, keys, settle)
+        return unknown
+
+    async def _observe(self, keys: Collection[Any], settle: Settle) -> list[Any]:
+        self._settle.update(dict.fromkeys(keys, settle))
+        unknown = await self._host_api.observe(keys)
+        self.take(unknown)
+        return unknown
+
+    async def claim(self, keys: Iterable[Any]) -> None:
+        """Claim those of the tasks that are observed, and settle the released ones."""
+        observed = self.take(keys)
+        if observed:
+            with suppress(HostDiedError):  # the futures have the error, too
+                self._release(observed, await self._host_api.claim(list(observed)))
+
+    def claim_soon(self, keys: Iterable[Any]) -> None:
+        """Claim those of the tasks that are observed before the next graph is sent."""
+        observed = self.take(keys)
+        if observed:
+            reply = self._host_api.send_claim(list(observed))
+            reply.add_done_callback(partial(self._on_claimed, observed))
+
+    def take(self, keys: Iterable[Any]) -> dict[Any, Settle]:
+        """Forget those of the keys that are observed: they are claimed; return them."""
+        found: dict[Any, Settle] = {}
+        for key in keys if self._settle else ():
+            settle = self._settle.pop(key, None)
+            if settle is not None:
+                found[key] = settle
+        return found
+
+    def discard(self, key: Any) -> None:
+        """Forget a key of which no future is left."""
+        self._settle.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all keys: the connection broke, and with it all futures."""
+        self._settle.clear()
+
+    def on_released(self, keys: Iterable[Any]) -> None:
+        """Settle the observed ones among tasks that the host has released."""
+        # The others are claimed meanwhile.
+        released = self.take(keys)
+        self._release(released, released)
+
+    def _on_claimed(self, observed: Mapping[Any, Settle], reply: Reply[list[Any]]) -> None:
+        if reply.exception() is None:
+            self._release(observed, reply.result())
+
+    def _release(self, observed: Mapping[Any, Settle], released: Collection[Any]) -> None:
+        lost: dict[Settle, list[Any]] = {}
+        for key in released:
+            # A failed future has all that there was, so it keeps its error.
+            if key in self._transport.futures and not self._transport.forget_failed(key):
+                lost.setdefault(observed[key], []).append(key)
+        for settle, keys in lost.items():
+            settle(keys)
 
 
 class LedgerFeed:

@@ -14,6 +14,7 @@ from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.held_terms import HeldTerms
+from scalable_nb.client.host_api import ObservedKeys
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import warn_if_stale
 from scalable_nb.client.submission import (
@@ -62,6 +63,7 @@ class Submitter:
     ----------
     transport : ClientTransport
     cached_futures : CachedFutures
+    observed_keys : ObservedKeys
     call_log : CallLogWriter
     check_alive : callable
         Raises unless the session takes work; see `SessionHandle.check_alive`.
@@ -71,11 +73,13 @@ class Submitter:
         self,
         transport: ClientTransport,
         cached_futures: CachedFutures,
+        observed_keys: ObservedKeys,
         call_log: CallLogWriter,
         check_alive: Callable[..., None],
     ) -> None:
         self._transport = transport
         self._cached_futures = cached_futures
+        self._observed_keys = observed_keys
         self._call_log = call_log
         self._check_alive = check_alive
         self._terms = HeldTerms()
@@ -95,7 +99,8 @@ class Submitter:
         self._check_alive(seen_within_s=_BURST_S)
         held = self._transport.held_futures(calls)
         self._terms.check(held, options)
-        new = [key for key in calls if key not in held]
+        # Those that are only observed are sent again, which claims them.
+        new = [key for key in calls if key not in held or key in self._observed_keys]
         packed = PackedSubmissions(options, list(calls), held)
         if new:
             warn_if_stale(func)
@@ -119,8 +124,8 @@ class Submitter:
         for submission, calls in packed.parts:
             self._call_log.log_calls(submission, calls)
         held = packed.held
-        failed = [key for key, future in held.items() if future.status == "error"]
-        self._reopen(failed, packed.options)
+        failed = {key for key, future in held.items() if future.status == "error"}
+        self._reopen(list(failed.difference(*(calls for _, calls in packed.parts))), packed.options)
         futures = dict(held)
         for submission, calls in packed.parts:
             futures |= self._dispatch(submission, calls)
@@ -136,6 +141,9 @@ class Submitter:
     def _dispatch(
         self, submission: Submission, packed: Mapping[Any, PackedCall]
     ) -> dict[Any, Future[Any]]:
+        observed = self._transport.held_futures(self._observed_keys.take(packed))
+        failed = [key for key, future in observed.items() if future.status == "error"]
+        self._transport.reopen_futures(failed)
         futures, rest = self._cached_futures.answer(submission, packed)
         if rest:
             self.submit_cached(input_keys(rest))
@@ -148,7 +156,11 @@ class Submitter:
         self._terms.forget(key)
 
     def submit_cached(self, keys: Iterable[Any]) -> None:
-        """Send the tasks among these that stored results have answered: the host needs them."""
+        """Send the tasks among these that stored results have answered: the host needs them.
+
+        Those that this client only observes are claimed.
+        """
+        self._observed_keys.claim_soon(keys)
         for submission, packed in self._cached_futures.withdraw(keys):
             self._send(submission, packed, is_known=True)
 

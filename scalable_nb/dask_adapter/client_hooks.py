@@ -23,11 +23,15 @@ from scalable_nb.dask_adapter.graphs import expression_of
 class ClientHooks(Client):
     """A `distributed.Client` whose subclass decides about some of its futures.
 
-    A subclass overrides `on_graph`, `on_share`, `on_gather`, `on_release`, `on_cancelled` and
-    `on_disconnect`. As they are, the client does what Dask's does.
+    A subclass overrides `message_handlers`, `on_graph`, `on_share`, `on_gather`, `on_release`,
+    `on_cancelled` and `on_disconnect`. As they are, the client does what Dask's does.
     """
 
     # --- hooks -------------------------------------------------------------------------
+
+    def message_handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """Return functions for messages of the scheduler, by the names of these."""
+        return {}
 
     def on_graph(self, expression: Any) -> None:
         """Prepare for a graph that is about to be sent, other than one of `submit_graph`."""
@@ -45,8 +49,9 @@ class ClientHooks(Client):
         """Return whether a task without futures left is unknown to the scheduler."""
         return False
 
-    def on_cancelled(self, keys: Collection[Any]) -> None:
-        """Take note of tasks that another client or the scheduler cancelled."""
+    def on_cancelled(self, keys: Collection[Any], reason: Any, message: Any) -> None:
+        """Cancel the futures of tasks that another client or the scheduler cancelled."""
+        super()._handle_cancelled_keys(keys, reason, message)
 
     async def on_disconnect(self) -> bool:
         """Return whether the client has given up a connection that broke; else it reconnects."""
@@ -98,6 +103,12 @@ class ClientHooks(Client):
         """Return the results of futures as Dask does: from the memory of the workers."""
         return await super()._gather(futures, errors, direct, local_worker)
 
+    def open_futures(self, keys: Iterable[Any]) -> tuple[list[Future[Any]], list[Any]]:
+        """Return a future for each key, and the keys of which none was held before."""
+        with self._refcount_lock:  # as for `held_futures`
+            new = [key for key in dict.fromkeys(keys) if key not in self.futures]
+            return [Future(key, self) for key in keys], new
+
     def held_futures(self, keys: Iterable[Any]) -> dict[Any, Future[Any]]:
         """Return a future of each task of which one is held already."""
         # Without the lock another thread could drop the last future in between.
@@ -126,12 +137,18 @@ class ClientHooks(Client):
         """Fail a future of a task that the scheduler does not know."""
         self.futures[key].set_error(error, None)
 
-    def cancel_future(self, key: Any, reason: str, message: str) -> None:
-        """Cancel a future of a task that the scheduler does not know, and forget it.
+    def cancel_future(self, key: Any, reason: str | None, message: str | None) -> None:
+        """Cancel a future of a task that the scheduler does not know, and forget the task.
 
-        The same call, submitted again, is to run.
+        As in `Client.cancel`: the same call, submitted again, is to run.
         """
-        self.futures.pop(key).cancel(reason, message)
+        state = self.futures.pop(key, None)
+        if state is not None:
+            state.cancel(reason, message)
+
+    def forget_failed(self, key: Any) -> bool:
+        """Forget a task if its future has failed; the future keeps its error."""
+        return self.futures[key].status == "error" and bool(self.futures.pop(key, None))
 
     def fail_pending_futures(self, error: Exception) -> None:
         """Fail all futures that are pending, and forget all."""
@@ -153,6 +170,7 @@ class ClientHooks(Client):
         # Called to connect. Variables and queues send keys of futures through `scheduler`.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/variable.py#L197
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/queues.py#L223
+        self._stream_handlers.update(self.message_handlers())
         started = await super()._start(*args, **kwargs)
         scheduler: Any = self.scheduler
         for handler in ("variable_set", "queue_put"):
@@ -195,8 +213,7 @@ class ClientHooks(Client):
     def _handle_cancelled_keys(self, keys: list[Any], reason: Any = None, msg: Any = None) -> None:
         # Called when another client or the scheduler cancelled tasks.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1810
-        super()._handle_cancelled_keys(keys, reason, msg)
-        self.on_cancelled(keys)
+        self.on_cancelled(keys, reason, msg)
 
     async def _reconnect(self) -> None:
         # Called when the connection to the scheduler broke.
@@ -231,6 +248,17 @@ class FinishedFutureState(FutureState):
     def done(self) -> bool:
         """Return whether there is a result or an error."""
         return self._get_event().is_set()
+
+
+def requested_future(function: Any) -> Future[Any] | None:
+    """Return the future whose result a coroutine function waits for, or None.
+
+    `Future.result` has its client call such a function, which gathers only after the task has
+    ended.
+    """
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L431
+    is_result = getattr(function, "__func__", None) is Future._result
+    return function.__self__ if is_result else None
 
 
 async def wait_until_done(future: Future[Any]) -> None:

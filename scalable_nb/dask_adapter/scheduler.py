@@ -26,8 +26,12 @@ TASK_ERRED: Final = "task-erred"
 LONG_RUNNING: Final = "long-running"
 STEAL_RESPONSE: Final = "steal-response"
 WORKER_STATUS_CHANGE: Final = "worker-status-change"
+CLIENT_DESIRES_KEYS: Final = "client-desires-keys"
 CLIENT_RELEASES_KEYS: Final = "client-releases-keys"
 CANCEL_KEYS: Final = "cancel-keys"
+
+#: Dask's own name, without a connection, that wants tasks until they have ended.
+FIRE_AND_FORGET: Final = "fire-and-forget"
 
 
 class SchedulerAdapter:
@@ -111,6 +115,17 @@ class SchedulerAdapter:
             raise incompatible("distributed", f"the scheduler's handler of {message!r} is missing")
         replaced: Handler = handlers[message]
         handlers[message] = handler
+        return replaced
+
+    def replace_want(self, handler: Handler) -> Handler:
+        """Replace the function that makes a client want tasks; return the replaced one.
+
+        Unlike the handler of the message, it also runs for graphs, variables, queues and datasets.
+        """
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5803
+        replaced: Handler = self._scheduler.client_desires_keys
+        self._scheduler.client_desires_keys = handler  # type: ignore[method-assign]
+        self.replace_stream_handler(CLIENT_DESIRES_KEYS, handler)
         return replaced
 
     def replace_release(self, handler: Handler) -> Handler:
@@ -226,20 +241,21 @@ class SchedulerAdapter:
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L4078
         return bool(self._scheduler.client_comms)
 
-    def is_connected(self, client: str) -> bool:
-        """Return whether a client of this name is connected."""
-        return client in self._scheduler.client_comms
-
-    def want(self, keys: Iterable[Any], client: str) -> None:
-        """Make a client want tasks; the scheduler keeps what a client wants."""
-        # Public only for the client itself, and the host has no connection.
+    def hold(self, tasks: Iterable[TaskState], name: str) -> None:
+        """Make a name that no connection has want tasks; the scheduler keeps what is wanted."""
+        # `Scheduler.client_desires_keys` also reports the tasks to all other clients.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5803
-        self._scheduler.client_desires_keys(keys=list(keys), client=client)
+        cs = self.clients.setdefault(name, ClientState(name))
+        for ts in tasks:
+            if ts.who_wants is None:
+                ts.who_wants = set()
+            ts.who_wants.add(cs)
+            cs.wants_what.add(ts)
 
-    def unwant(self, ts: TaskState, cs: ClientState) -> None:
-        """Undo `want` for one task; it is kept even if no client wants it now."""
-        ts.who_wants.discard(cs)  # type: ignore[union-attr]
-        cs.wants_what.discard(ts)
+    def send_to_client(self, client: str, message: dict[str, Any]) -> None:
+        """Send a client a message, in order with the states of its tasks."""
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5861
+        self._scheduler.report(message, client=client)
 
     def release_all_results(self) -> None:
         """Make no client want anything."""
@@ -247,11 +263,14 @@ class SchedulerAdapter:
         for client, cs in list(self.clients.items()):
             self._scheduler.client_releases_keys([ts.key for ts in cs.wants_what], client=client)
 
-    def report_cancelled(self, keys: list[Any], reason: str) -> None:
-        """Tell all clients that tasks were cancelled."""
+    def report_cancelled(
+        self, keys: list[Any], reason: str | None, message: str | None, client: str | None = None
+    ) -> None:
+        """Notify a client, or all of them, that tasks were cancelled."""
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5861
         self._scheduler.report(
-            {"op": "cancelled-keys", "keys": keys, "reason": reason, "msg": None}
+            {"op": "cancelled-keys", "keys": keys, "reason": reason, "msg": message},
+            client=client,
         )
 
     # --- workers -----------------------------------------------------------------------

@@ -142,11 +142,11 @@ class ClientRequests:
     def cancel_tasks(self, request: TaskKeys) -> TaskKeys:
         """Cancel unfinished tasks and return their keys.
 
-        Tasks that other kernels want are cancelled too, also if the kernel no longer exists.
+        Tasks that other kernels claim are cancelled too, also if the kernel no longer exists.
         """
         found = ((key, self._registry.get(key)) for key in request.keys)
         to_cancel = [key for key, tracked in found if tracked and self._is_unfinished(tracked)]
-        self._leases.cancel(to_cancel, "a person cancelled it")
+        self._leases.cancel(to_cancel)
         return TaskKeys(tuple(to_cancel))
 
     def call(self, request: CallRequest) -> CallReply | None:
@@ -178,10 +178,10 @@ class ClientRequests:
     def cancel_batches(self, request: CancelRequest) -> TaskCount:
         """Cancel the unfinished tasks of these batches; return their number.
 
-        Tasks that other kernels want are cancelled too. Finished tasks stay.
+        Tasks that other kernels claim are cancelled too. Finished tasks stay.
         """
         keys = self._unfinished(request.batches, only_paused=request.only_paused)
-        self._leases.cancel(keys, "a person cancelled it")
+        self._leases.cancel(keys)
         return TaskCount(len(keys))
 
     def _unfinished(self, batches: Collection[str] | None, *, only_paused: bool) -> list[Any]:

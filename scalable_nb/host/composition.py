@@ -125,7 +125,8 @@ def compose(
     """
     adapter, ledger, stop = SchedulerAdapter(fleet.scheduler), recorder.ledger, asyncio.Event()
     registry, notices = TaskRegistry(recorder), Notices(adapter)
-    executing, leases, at_most_once = ExecutingTasks(), ClientLeases(adapter), AtMostOnceGuard()
+    executing, at_most_once = ExecutingTasks(), AtMostOnceGuard()
+    leases = ClientLeases(adapter, registry, ledger)
     placement = TaskPlacement(registry, ledger, adapter, fleet.kinds)
     states = TaskStates(registry, recorder, adapter, executing, notices, placement.restrict)
     parked = ParkedTasks(adapter, states.on_unpark)
@@ -191,6 +192,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.BATCH_SUBMITTED: receiving(BatchMessage, requests.add_batch),
             Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
+            Operation.JOIN: receiving(JoinRequest, parts.leases.join),
             Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
         }
     )
@@ -205,7 +207,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.WORKER_HANDS_OVER: answering(WorkerMessage, retirement.worker_hands_over),
             Operation.JOB_BEGAN: answering(JobBegan, scaling.job_began),
             # Kernels.
-            Operation.JOIN: answering(JoinRequest, parts.leases.join),
+            Operation.DROP_LEFT_CLAIMS: answering(TaskKeys, parts.leases.drop_left_claims),
             Operation.RESUBMIT: answering(ResubmitRequest, rerun.resubmit),
             Operation.RETRY_NOW: answering(TaskKeys, requests.retry_now),
             Operation.GIVE_UP: answering(TaskKeys, requests.give_up),

@@ -151,7 +151,7 @@ class Host:
             # What the closing workers drop is no part of the run any more.
             adapter.remove_plugin(parts.tracker.name)
             # So that they do not compute for each other.
-            adapter.release_all_results()
+            parts.leases.release_all()
             logger.info("ending: %s", self.end_reason)
 
     def _announce(self, address: str, http_port: int, prefix: str) -> None:

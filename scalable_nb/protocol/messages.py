@@ -34,6 +34,9 @@ class BatchMessage(Message):
         Whether the ledger has the tasks already: stored results had answered them.
     is_async : bool
         Whether the function is a coroutine function.
+    runs_to_end : bool
+        Whether the tasks run to their end if the last claim is released before: those of a
+        named batch, and those that a resubmission starts.
     """
 
     batch_id: str
@@ -46,6 +49,7 @@ class BatchMessage(Message):
     keys: tuple[Any, ...] = ()
     previews: tuple[str, ...] = ()
     is_known: bool = False
+    runs_to_end: bool = False
 
     def __post_init__(self) -> None:
         if len(self.keys) != len(self.previews):
@@ -116,10 +120,27 @@ class TaskCount(Message):
 
 
 class JoinRequest(Message):
-    """Tasks that another kernel of the run also wants."""
+    """Tasks that a client observes or claims.
 
-    client: str
+    Attributes
+    ----------
+    request_id : int
+        Chosen by the client; the reply has it, too.
+    keys : tuple
+    is_claim : bool
+        Whether the tasks are kept for this client. Otherwise it only receives their states.
+    """
+
+    request_id: int
     keys: tuple[Any, ...]
+    is_claim: bool
+
+
+class JoinReply(Message):
+    """The keys of a `JoinRequest` that have no task, or none to observe."""
+
+    request_id: int
+    unknown: tuple[Any, ...]
 
 
 class ResubmitRequest(Message):

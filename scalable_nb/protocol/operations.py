@@ -13,7 +13,6 @@ class Operation(StrEnum):
     """
 
     # A kernel calls the host.
-    JOIN = "scalable_join"  # JoinRequest -> TaskKeys that the host does not know
     RESUBMIT = "scalable_resubmit"  # ResubmitRequest -> ResubmitReply
     RETRY_NOW = "scalable_retry_now"  # TaskKeys -> TaskKeys
     GIVE_UP = "scalable_give_up"  # TaskKeys -> TaskKeys
@@ -21,6 +20,7 @@ class Operation(StrEnum):
     CANCEL_TASKS = "scalable_cancel_tasks"  # TaskKeys -> TaskKeys
     RESUME_BATCHES = "scalable_resume_batches"  # ResumeRequest -> TaskCount
     CANCEL_BATCHES = "scalable_cancel_batches"  # CancelRequest -> TaskCount
+    DROP_LEFT_CLAIMS = "scalable_drop_left_claims"  # TaskKeys -> TaskKeys
     GET_CALL = "scalable_get_call"  # CallRequest -> CallReply or None
     GET_LEDGER = "scalable_get_ledger"  # LedgerRequest -> Delta or None
     FLUSH = "scalable_flush"  # EmptyMessage -> None
@@ -33,6 +33,10 @@ class Operation(StrEnum):
     BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
+    JOIN = "scalable-join"  # JoinRequest
+
+    # The host sends to a kernel, in order with the states of tasks.
+    JOINED = "scalable-joined"  # JoinReply
 
     # A worker calls the host.
     ACQUIRE_PERMIT = "scalable_acquire_permit"  # PermitRequest -> PermitReply

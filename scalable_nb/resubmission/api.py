@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from distributed import Future
@@ -74,18 +75,34 @@ def resubmit(
     FutureList or ResubmitPlan
         All futures, in input order.
     """
+    overrides = Overrides(func, retries, timeout_s, memory, tag)
+    notify = partial(logger.warning, "%s")
+    return resubmit_with(futures, run, only, overrides, dry_run=dry_run, notify=notify)
+
+
+def resubmit_with(
+    futures: Iterable[Future[Any]] | None,
+    run: str | None,
+    only: FailureFilter | Iterable[FailureFilter] | None,
+    overrides: Overrides,
+    *,
+    dry_run: bool,
+    notify: Callable[[str], None],
+) -> FutureList | ResubmitPlan:
+    """Run failed tasks again; ``notify`` is called with what a person may not expect."""
     if (futures is None) == (run is None):
         raise SubmitError(
             "resubmit takes futures or run=, one of them: resubmit(futures), or "
             "resubmit(run='last') when kernel and host are gone"
         )
     filters = as_filters(only)
-    overrides = Overrides(func, retries, timeout_s, memory, tag)
     if run is not None:
         paths = _find(run)
         live = _live_session(paths)
         if live is None:
-            return _shown(resubmit_finished(paths, filters, overrides, dry_run=dry_run))
+            return _shown(
+                resubmit_finished(paths, filters, overrides, dry_run=dry_run, notify=notify)
+            )
         futures = live.batches.list_inputs()
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
@@ -107,7 +124,7 @@ def resubmit(
     if not inputs.plan.to_run:
         return inputs.joined({})
     for notice in inputs.notices(overrides):
-        logger.warning("%s", notice)
+        notify(notice)
     return inputs.resubmit(overrides)
 
 

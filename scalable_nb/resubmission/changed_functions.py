@@ -37,7 +37,8 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
         now = _current_identity(task)
         if now and now != batch.identity:
             notices[name] = (
-                f"{name}() has changed since: the recorded code runs; func={name} runs the new one"
+                f"`{name}` has changed since, and runs as it was recorded; "
+                f"`func={name}` (`--func {name}`) uses the new code"
             )
     return notices
 

@@ -101,24 +101,26 @@ class FinishedRun:
             # An earlier run may have left it out because its arguments were not recorded.
             is_damaged = key not in self._carried
             return RecordedOutcome(key, outcome, has_call=False, is_damaged=is_damaged)
+        must_be_called = outcome.has_no_result and task.has_call
         return RecordedOutcome(
             key,
             outcome,
             is_idempotent=task.batch.wire.get("idempotent", True),
             has_call=task.has_call,
             input_keys=self.call_log.inputs_of(key),
+            is_damaged=must_be_called and self.call_log.load_call(task, "") is None,
         )
 
     def _outcome_of(self, key: Any) -> TaskOutcome:
         text = key_text(key)
         if key in self.stored:
             return TaskOutcome.STORED
+        if key in self._carried:
+            return TaskOutcome.of_carried(self._carried[key].state)
         state = self._states.get(text)
-        if state is None and text not in self._attempted and key in self._carried:
-            state = self._carried[key].state
         if state == "cancelled":
             return TaskOutcome.NEVER_RAN if text in self._released else TaskOutcome.CANCELLED
-        was_attempted = state not in (None, "never ran") or text in self._attempted
+        was_attempted = state is not None or text in self._attempted
         return TaskOutcome.ATTEMPTED if was_attempted else TaskOutcome.NEVER_RAN
 
     def _is_of_run(self, task: RecordedTask) -> bool:

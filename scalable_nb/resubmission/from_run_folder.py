@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,13 +31,16 @@ from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.rows import key_text
 
-logger = logging.getLogger(__name__)
-
 __all__ = ["LeftOutError", "resubmit_finished"]
 
 
 def resubmit_finished(
-    paths: RunPaths, filters: list[Any] | None, overrides: Overrides, *, dry_run: bool
+    paths: RunPaths,
+    filters: list[Any] | None,
+    overrides: Overrides,
+    *,
+    dry_run: bool,
+    notify: Callable[[str], None],
 ) -> FutureList | ResubmitPlan:
     """Resubmit a run whose host is gone."""
     finished = FinishedRun(paths)
@@ -47,7 +49,12 @@ def resubmit_finished(
     plan = finished.plan(filters)
     if dry_run:
         return finished.preview(plan, overrides)
-    return _Takeover(finished, plan, overrides).run() if plan.total else FutureList()
+    if not plan.total:
+        return FutureList()
+    takeover = _Takeover(finished, plan, overrides)
+    for notice in finished.notices(plan, takeover.replaced):
+        notify(notice)
+    return takeover.run()
 
 
 class _Takeover:
@@ -59,6 +66,11 @@ class _Takeover:
     plan : ResubmitPlan
         What runs, and what is left out.
     overrides : Overrides
+
+    Attributes
+    ----------
+    replaced : set of str
+        Names of the functions that corrected code replaces.
     """
 
     def __init__(self, finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> None:
@@ -68,9 +80,7 @@ class _Takeover:
         self._overrides = overrides
         self._keys = log.with_inputs(dict.fromkeys(log.history.input_keys()))
         chosen = {log.tasks[key].batch.function_name for key in plan.to_run}
-        self._replaced = overrides.replaces(chosen)
-        for notice in finished.notices(plan, self._replaced):
-            logger.warning("%s", notice)
+        self.replaced = overrides.replaces(chosen)
         self._session = _session_for(finished, overrides)
         self._client = self._session.client
         self._new_key = self._new_keys()
@@ -88,7 +98,7 @@ class _Takeover:
         self._record_left_out(futures)
         needed = log.with_inputs(dict.fromkeys(self._plan.to_run))
         runs = [log.tasks[key] for key in needed if key not in futures]
-        calls = RecordedCalls(self._client, log, self._overrides, self._new_key, self._replaced)
+        calls = RecordedCalls(self._client, log, self._overrides, self._new_key, self.replaced)
         futures |= calls.submit(runs, futures)
         paths.resumes.unlink(missing_ok=True)
         history = log.history
@@ -108,7 +118,7 @@ class _Takeover:
         chosen = set(self._plan.to_run)
         new_key = {}
         for key in self._keys:
-            is_corrected = key in chosen and tasks[key].batch.function_name in self._replaced
+            is_corrected = key in chosen and tasks[key].batch.function_name in self.replaced
             if is_corrected:
                 new_key[key] = f"{funcname(self._overrides.func)}-{uuid.uuid4().hex}"
             else:

@@ -150,9 +150,15 @@ class LiveInputs:
         with self._session.mirror.lock:
             ledger = self._session.mirror.ledger
             for key in self._log.with_inputs(dict.fromkeys(self._keys)):
+                if key in carried:
+                    found[key] = TaskOutcome.of_carried(carried[key].state)
+                    continue
                 row = ledger.row_of.get(key_text(key))
                 if row is None:
-                    found[key] = _unsent(key, carried, given, key in self._log.tasks)
+                    is_native = key in given and key not in self._log.tasks
+                    found[key] = (
+                        _OUTCOMES_OF_FUTURES[given[key]] if is_native else TaskOutcome.NEVER_RAN
+                    )
                     continue
                 state = TaskState(ledger.columns["state"][row])
                 found[key] = _OUTCOMES.get(state.label, TaskOutcome.UNFINISHED)
@@ -235,17 +241,3 @@ class LiveInputs:
         for record, keys in changed_keys(history, self._futures.batch_ids, new):
             number = record.generation + 1
             self._client.call_log.log_generation(record.batch_id, number, keys)
-
-
-def _unsent(
-    key: Any, carried: Mapping[Any, Any], given: Mapping[Any, str], is_recorded: bool
-) -> TaskOutcome:
-    """Return the outcome of a task that the ledger does not have."""
-    if key in carried:
-        state = carried[key].state
-        if state == TaskState.CANCELLED.label:
-            return TaskOutcome.CANCELLED
-        return TaskOutcome.ATTEMPTED if state == TaskState.FAILED.label else TaskOutcome.NEVER_RAN
-    if not is_recorded and key in given:  # a task of Dask's own
-        return _OUTCOMES_OF_FUTURES[given[key]]
-    return TaskOutcome.NEVER_RAN

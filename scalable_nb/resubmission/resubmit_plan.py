@@ -107,6 +107,12 @@ class TaskOutcome(Enum):
     NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"
 
+    @classmethod
+    def of_carried(cls, state: str) -> TaskOutcome:
+        """Return the outcome of an input that did not run since an earlier run."""
+        found = {"cancelled": cls.CANCELLED, "failed": cls.ATTEMPTED, "never ran": cls.NEVER_RAN}
+        return found[state]
+
     @property
     def has_no_result(self) -> bool:
         """Whether it must run before there is a result."""

@@ -48,12 +48,20 @@ class Batches(Mapping[str, FutureList]):
         self.kernel = kernel
         self._log: CallLog | None = None
         self._mark: tuple[Any, ...] = ()
+        self._dropped: set[str] = set()
 
     def __getitem__(self, name: str) -> FutureList:
         return self.list_inputs(self.find(name))
 
     def __delitem__(self, name: str) -> None:
-        self[name]  # so that what nobody holds is joined, and then let go
+        records = self.find(name)
+        self._dropped.update(record.batch_id for record in records)
+        holders = self.log().history.holders
+        keys = dict.fromkeys(key for record in records for key in record.keys)
+        # What another batch has, too, stays until that is dropped.
+        self._host_api.drop_left_claims(
+            [key for key in keys if self._dropped.issuperset(holders(key))]
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.records())
@@ -69,6 +77,13 @@ class Batches(Mapping[str, FutureList]):
         """Name or id -> the batches that are listed under it, those of `submit` calls last."""
         labels = self.log().history.labels(self.kernel)
         return dict(sorted(labels.items(), key=lambda item: item[1][0].is_single))
+
+    def sizes(self) -> dict[str, int]:
+        """Return name or id -> number of inputs."""
+        return {
+            name: sum(len(record.keys) for record in records)
+            for name, records in self.records().items()
+        }
 
     def descriptions(self) -> dict[str, str]:
         """Name or id -> number of tasks, time, kernel and generation as text."""
@@ -101,14 +116,12 @@ class Batches(Mapping[str, FutureList]):
 
     def futures(self, keys: Collection[Any]) -> list[Future[Any]]:
         """Return futures of tasks of the run; those that this kernel lacks are only observed."""
-        client = self._client
-        new = [key for key in dict.fromkeys(keys) if key not in client.futures]
         # They exist before the host tells what became of them.
-        futures: list[Future[Any]] = [Future(key, client) for key in keys]
+        futures, new = self._client.open_futures(keys)
         if new:
-            unknown = self._host_api.join(new)
+            unknown = self._client.observed_keys.observe(new, self._settle)
             if unknown:
-                self._restore(unknown)
+                self._settle(unknown)
         return futures
 
     def log(self) -> CallLog:
@@ -133,7 +146,7 @@ class Batches(Mapping[str, FutureList]):
         ]
         return ", ".join(parts)
 
-    def _restore(self, keys: Collection[Any]) -> None:
+    def _settle(self, keys: Collection[Any]) -> None:
         """Settle futures of tasks that the host does not know: stored, left out, or released."""
         log = self.log()
         tasks = [log.tasks[key] for key in keys if key in log.tasks]

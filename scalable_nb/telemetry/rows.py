@@ -15,7 +15,11 @@ SCHEMA_VERSION: Final = 1
 #: ``reason`` of a task that failed because a person did not want to wait for its retry.
 GIVEN_UP: Final = "given up by a person"
 
-#: Why a task was cancelled: the last one who wanted its result had released it.
+#: ``reason`` of a task that the user cancelled.
+CANCELLED_BY_USER: Final = "cancelled by the user"
+
+#: ``reason`` of a task that stopped because nothing claimed its result any longer: the user did not
+#: cancel it. Futures of released results have it, too.
 RELEASED: Final = "released"
 
 

@@ -292,7 +292,7 @@ def _wanted_by(client: Client, key: str) -> int:
     def count(dask_scheduler: Any) -> int:
         ts = dask_scheduler.tasks.get(key)
         names = [cs.client_key for cs in (ts.who_wants or ())] if ts else []
-        return sum(name != "scalable-host" for name in names)
+        return sum(name != "scalable-left-claims" for name in names)
 
     return int(client.run_on_scheduler(count))
 

@@ -135,7 +135,7 @@ def test_only_chosen_failures_run_again(shell: InteractiveShell, folder: Path) -
     value(shell, "def simulate(x): (here / f'call-{x}-again').touch(); return -x")
     dry_run = "%scalable resubmit --retries 1 --timeout 1m --tag analysis --dry-run"
     assert "3 tasks to run again" in str(value(shell, dry_run))
-    assert "simulate() has changed since" in str(value(shell, dry_run))
+    assert "`simulate` has changed since" in str(value(shell, dry_run))
     assert "changed since" not in str(value(shell, f"{dry_run} --func simulate"))
     assert calls(folder) == [1] * 9
     futures = value(shell, "%scalable resubmit --only permanent --func simulate --no-wait")

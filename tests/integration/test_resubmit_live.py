@@ -75,7 +75,7 @@ def test_corrected_code_runs_in_the_places_of_what_failed(
     plan = resubmit(futures, dry_run=True)
     assert isinstance(plan, ResubmitPlan)
     assert re.match(r"3 results are there, 1 task to run again, about \S+ core-hours", str(plan))
-    assert "simulate() has changed since: the recorded code runs; func=simulate" in str(plan)
+    assert "`simulate` has changed since, and runs as it was recorded; `func=simulate`" in str(plan)
     assert "note:" not in str(resubmit(futures, func=simulate, dry_run=True))
 
     def simulate_badly(x: int) -> float:

@@ -14,6 +14,7 @@ from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.gatherer import Gatherer
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState
@@ -32,7 +33,12 @@ class FakeClient(ScalableClient):
         self.host = Ledger("run")
         self.session = SimpleNamespace(mirror=Mirror(self, ""))  # type: ignore[assignment]
         self._gatherer = Gatherer(
-            self, CachedFutures(self), self._no_host, self._find_stored, self._find_host_error
+            self,
+            CachedFutures(self),
+            ObservedKeys(self, HostApi(self)),
+            self._no_host,
+            self._find_stored,
+            self._find_host_error,
         )
         self._refcount_lock = threading.RLock()
 

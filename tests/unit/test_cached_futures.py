@@ -12,6 +12,7 @@ from fake_client import FakeClient
 
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.cached_futures import CachedFutures
+from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.client.submission import PackedCall, SchedulingOptions, Submission
 from scalable_nb.client.submitter import Submitter
 from scalable_nb.protocol.call import Call
@@ -33,7 +34,8 @@ def test_a_submission_has_a_future_of_a_call_that_another_thread_lets_go_of(
     monkeypatch.setattr(ResultStore, "contained", lambda self, keys: set(keys))
     client = RacingClient()
     log: Any = SimpleNamespace(log_calls=lambda submission, packed: None)
-    submitter = Submitter(client, CachedFutures(client), log, lambda **options: None)
+    observed_keys = ObservedKeys(client, HostApi(client))
+    submitter = Submitter(client, CachedFutures(client), observed_keys, log, lambda **options: None)
     submission = Submission(
         BatchMessage("batch"), wire={"store": str(tmp_path)}, scheduling=SchedulingOptions()
     )

@@ -23,9 +23,9 @@ PACKAGE: Final = Path(scalable_nb.__file__).parent
 #: use too. The others are Dask's alone.
 ORDINARY: Final = {
     # Documented: attributes of tasks, clients and workers that plugins get.
-    "aliases", "annotations", "client_key", "clients", "exception", "get_nbytes", "metadata",
-    "metrics", "processing", "processing_on", "run_id", "run_spec", "server_id", "state", "tasks",
-    "waiters", "waiting_on", "wants_what", "who_wants", "workers",
+    "ClientState", "aliases", "annotations", "client_key", "clients", "exception", "get_nbytes",
+    "metadata", "metrics", "processing", "processing_on", "run_id", "run_spec", "server_id",
+    "state", "tasks", "waiters", "waiting_on", "wants_what", "who_wants", "workers",
     # Documented: of clients, futures and graphs.
     "__dask_graph__", "args", "dependencies", "done", "func", "futures", "futures_of", "status",
     "target",

@@ -118,6 +118,13 @@ def test_replaced_handlers_are_returned_and_no_longer_called() -> None:
         assert [values["keys"] for values in releases] == [["x"]]
         release(**releases[0])
         assert not scheduler.tasks["x"].who_wants
+        wants: list[Any] = []
+        want = adapter.replace_want(lambda keys, client: wants.append((keys, client)))
+        scheduler.stream_handlers["client-desires-keys"](keys=["x"], client="somebody")
+        scheduler.client_desires_keys(["x"], "variable-v")
+        assert wants == [(["x"], "somebody"), (["x"], "variable-v")]
+        want(*wants[1])
+        assert [cs.client_key for cs in scheduler.tasks["x"].who_wants or ()] == ["variable-v"]
 
     run_with_scheduler(case)
 
@@ -140,15 +147,12 @@ def test_released_results_are_forgotten_whoever_wanted_them() -> None:
 
     def case(adapter: SchedulerAdapter, scheduler: Scheduler) -> None:
         add_task(scheduler, "x")
-        adapter.want(["x"], "host")
+        adapter.hold([scheduler.tasks["x"]], "host")
         assert {cs.client_key for cs in scheduler.tasks["x"].who_wants or ()} == {
             "somebody",
             "host",
         }
-        adapter.unwant(scheduler.tasks["x"], adapter.clients["host"])
-        assert {cs.client_key for cs in scheduler.tasks["x"].who_wants or ()} == {"somebody"}
         assert not adapter.has_clients()
-        assert not adapter.is_connected("somebody")
         adapter.release_all_results()
         assert not scheduler.tasks
 

@@ -20,6 +20,7 @@ from typing import Any
 from dask._task_spec import Task, TaskRef
 from distributed import Scheduler
 from distributed.comm import CommClosedError
+from distributed.scheduler import ClientState
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.composition import HostParts, compose
@@ -35,6 +36,7 @@ from scalable_nb.protocol.messages import (
     AttemptFailed,
     BatchMessage,
     ErrorReport,
+    JoinRequest,
     RevocationAnswer,
     WorkerExited,
 )
@@ -96,6 +98,19 @@ class _Mishaps(logging.Handler):
             self.found.append("".join(traceback.format_exception(*record.exc_info)))
 
 
+class _Mailbox:
+    """The connection to a client, which is sent messages only."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, *messages: Any) -> None:
+        self.sent += messages
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
 class _Line:
     """A connection on which the other end says nothing."""
 
@@ -143,7 +158,10 @@ class SchedulerAlone:
         self.mishaps = _Mishaps()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self.mishaps)
+        self._mailboxes: dict[str, _Mailbox] = {}
+        self.is_closed = False
         self._do(lambda: self._begin(breaker_limit))
+        self.add_client(CLIENT)
 
     def _begin(self, breaker_limit: int) -> None:
         # A folder of its own: the common one has a lock, and Dask warns of who waits for it.
@@ -166,6 +184,7 @@ class SchedulerAlone:
 
     def close(self) -> tuple[list[Any], list[Any]]:
         """End it; gives the rows of ``failures.jsonl`` and ``tasks.jsonl``."""
+        self.is_closed = True
         self.recorder.close()
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self.mishaps)
@@ -262,13 +281,49 @@ class SchedulerAlone:
 
     # --- clients --------------------------------------------------------------------
 
-    def submit(self, keys: list[str], terms: PolicyTerms, inputs: list[str], name: str) -> None:
+    def add_client(self, client: str) -> None:
+        """A client connects."""
+
+        def connect() -> None:
+            self.scheduler.clients[client] = ClientState(client)
+            mailbox: Any = _Mailbox()
+            self._mailboxes[client] = self.scheduler.client_comms[client] = mailbox
+            for plugin in self.scheduler.plugins.values():
+                plugin.add_client(self.scheduler, client)
+
+        self._do(connect)
+
+    def remove_client(self, client: str) -> None:
+        """A client closes, or its connection ends."""
+
+        def remove() -> None:
+            self.scheduler.remove_client(client)
+            del self.scheduler.client_comms[client]
+
+        self._do(remove)
+
+    def received(self, client: str) -> list[Any]:
+        """The messages that a client was sent since the last call."""
+        messages, self._mailboxes[client].sent = self._mailboxes[client].sent, []
+        return messages
+
+    def submit(
+        self,
+        keys: list[str],
+        terms: PolicyTerms,
+        inputs: list[str],
+        name: str,
+        *,
+        client: str = CLIENT,
+        runs_to_end: bool = False,
+    ) -> None:
         """Submit tasks of one batch that take the results of others."""
-        batch = BatchMessage(f"batch-{next(self._numbers)}", name=name, function="f")
+        number = next(self._numbers)
+        batch = BatchMessage(f"batch-{number}", name=name, function="f", runs_to_end=runs_to_end)
         batch = batch.with_previews(dict.fromkeys(keys, "x"))
         wire = {**terms.to_wire(), "batch": batch.batch_id}
 
-        self._send(Operation.BATCH_SUBMITTED, batch, client=CLIENT)
+        self._send(Operation.BATCH_SUBMITTED, batch, client=client)
 
         def send() -> None:
             self.scheduler._create_taskstate_from_graph(
@@ -276,7 +331,7 @@ class SchedulerAlone:
                 dsk={key: Task(key, max, *map(TaskRef, inputs), 1, 2) for key in keys},
                 keys=set(keys),
                 ordered={key: place for place, key in enumerate(keys)},
-                client=CLIENT,
+                client=client,
                 annotations_by_type={ANNOTATION: dict.fromkeys(keys, wire)},
                 global_annotations=None,
                 stimulus_id=f"update-graph-{time()}",
@@ -286,12 +341,30 @@ class SchedulerAlone:
 
         self._do(send)
 
-    def release(self, keys: list[str]) -> None:
-        """The client drops its futures."""
-        self._stream("client-releases-keys", keys=keys, client=CLIENT)
+    def join(self, client: str, keys: list[str], *, is_claim: bool) -> tuple[Any, ...]:
+        """A client observes or claims tasks; gives the keys of those that it cannot."""
+        request = JoinRequest(next(self._numbers), tuple(keys), is_claim)
+        self._send(Operation.JOIN, request, client=client)
+        sent = self._mailboxes[client].sent
+        (reply,) = (each for each in sent if each["op"] == Operation.JOINED)
+        sent.remove(reply)
+        assert reply["request_id"] == request.request_id
+        return tuple(reply["unknown"])
 
-    def cancel(self, keys: list[str]) -> None:
-        self._stream("cancel-keys", keys=keys, client=CLIENT, force=False, reason="", msg=None)
+    def release(self, keys: list[str], client: str = CLIENT) -> None:
+        """A client drops its futures."""
+        self._stream("client-releases-keys", keys=keys, client=client)
+
+    def desire(self, keys: list[str], client: str) -> None:
+        """A client got futures in another way than by submitting tasks."""
+        self._stream("client-desires-keys", keys=keys, client=client)
+
+    def release_all(self) -> None:
+        """The host ends."""
+        self._do(self.parts.leases.release_all)
+
+    def cancel(self, keys: list[str], client: str = CLIENT, *, force: bool = False) -> None:
+        self._stream("cancel-keys", keys=keys, client=client, force=force, reason="", msg=None)
 
     def ask(self, operation: Operation, message: Message) -> Any:
         """Call an operation as another process does; gives the reply as it arrives there."""

@@ -23,7 +23,7 @@ from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.run_recorder import RunRecorder
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry, TaskStates
-from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.telemetry.rows import CANCELLED_BY_USER, RELEASED, TaskState
 
 #: A graph may have millions of tasks, and a row of the ledger stays for the whole run. Beyond
 #: this many, only tasks that fail are entered.
@@ -123,8 +123,8 @@ class NativeTasks:
                 self._recorder.abandon_attempt(tracked)
         elif not state.is_final:
             # Its neighbour failed, or it was cancelled while it ran.
-            tracked.reason = "nothing needs its result any more"
-            self._recorder.finish(tracked, TaskState.CANCELLED)
+            reason = CANCELLED_BY_USER if tracked.is_cancelled else RELEASED
+            self._recorder.finish(tracked, TaskState.CANCELLED, reason=reason)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """Record a failed attempt; if retries are left, the scheduler calls no plugin."""

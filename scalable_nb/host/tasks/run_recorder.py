@@ -78,7 +78,9 @@ class RunRecorder:
         if row is None:
             values = self._columns(batch, terms, now)
             row = ledger.add(key_text(key), batch.label(key, preview), **values)
-        return TrackedTask(key, row, batch, preview, terms, runnable_at=now)
+        return TrackedTask(
+            key, row, batch, preview, terms, runnable_at=now, runs_to_end=batch.runs_to_end
+        )
 
     def enter_answered(self, answered: AnsweredCalls) -> None:
         """Enter tasks that a client answered with stored results: the host never has them."""
@@ -186,6 +188,7 @@ class RunRecorder:
         tracked: TrackedTask,
         state: TaskState,
         *,
+        reason: str | None = None,
         started_at: float | None = None,
         duration_s: float | None = None,
         pid: int | None = None,
@@ -195,7 +198,8 @@ class RunRecorder:
         """Record the final state of a task: one row in ``tasks.jsonl``.
 
         If the task succeeded, the row contains start, duration and process of the successful
-        attempt, and the known peak memory of this process.
+        attempt, and the known peak memory of this process. Its reason is the given one, or that
+        of the last attempt.
         """
         ledger = self.ledger
         row = tracked.row
@@ -211,7 +215,7 @@ class RunRecorder:
             state=state,
             attempts=tracked.attempts,
             error=ledger.columns["error"][row],
-            reason=tracked.reason,
+            reason=reason or tracked.reason,
             worker=tracked.worker,
             queued_s=tracked.queued_s(started_at),
             pid=pid,

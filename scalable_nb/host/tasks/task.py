@@ -32,6 +32,8 @@ class TaskBatch:
         Key -> arguments as text, of tasks that have not arrived yet.
     is_async : bool
         Whether the function is a coroutine function.
+    runs_to_end : bool
+        As in `BatchMessage`.
     terms : PolicyTerms or None
         Those of the first task that arrived.
     breaker : CircuitBreaker or None
@@ -45,6 +47,7 @@ class TaskBatch:
     tag: str = ""
     is_known: bool = False
     is_async: bool = False
+    runs_to_end: bool = False
     previews: dict[Any, str] = field(default_factory=dict)
     terms: PolicyTerms | None = None
     breaker: CircuitBreaker | None = None
@@ -61,6 +64,7 @@ class TaskBatch:
             tag=message.tag,
             is_known=message.is_known,
             is_async=message.is_async,
+            runs_to_end=message.runs_to_end,
             previews=dict(zip(message.keys, message.previews, strict=True)),
         )
 
@@ -99,6 +103,10 @@ class TrackedTask:
         Whether its batch was paused before it could run; set by `BatchBreakers`.
     has_stored_result : bool
         Whether its result is on disk.
+    runs_to_end : bool
+        Whether it runs to its end if the last claim is released before.
+    is_cancelled : bool
+        Whether the user is cancelling it at this moment; set by `ClientLeases`.
     exception : bytes
         The last attempt's exception, pickled by the worker, until the task runs again or has
         failed; empty at all other times.
@@ -120,6 +128,8 @@ class TrackedTask:
     is_parked: bool = False
     is_paused: bool = False
     has_stored_result: bool = False
+    runs_to_end: bool = False
+    is_cancelled: bool = False
     succeeded_at: float = 0.0
     exception: bytes = b""
     reason: str | None = None

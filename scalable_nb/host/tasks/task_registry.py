@@ -16,7 +16,7 @@ from scalable_nb.host.tasks.task import RECOMPUTED, RECOVERED, TaskBatch, Tracke
 from scalable_nb.protocol.annotations import ANNOTATION, CacheFacts
 from scalable_nb.protocol.call import registered_name
 from scalable_nb.protocol.operations import PEAK_METRIC
-from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.telemetry.rows import CANCELLED_BY_USER, RELEASED, TaskState
 
 _MAX_PENDING_BATCHES: Final = 10_000
 
@@ -41,6 +41,9 @@ class TaskRegistry(dict[Any, TrackedTask]):
     def expect(self, batch: TaskBatch) -> None:
         """Remember what the tasks of a graph have in common that is about to arrive."""
         self._batches[batch.batch_id] = batch
+        if batch.runs_to_end:  # tasks that are here already are not entered again
+            for key in batch.previews.keys() & self.keys():
+                self[key].runs_to_end = True
         if len(self._batches) > _MAX_PENDING_BATCHES:
             # Batches of calls that another client had submitted before are never entered.
             del self._batches[next(iter(self._batches))]
@@ -209,8 +212,16 @@ class TaskStates:
 
     def cancel_unfinished(self, tracked: TrackedTask) -> None:
         """Record that a task ended without an outcome, unless it had one."""
-        if not TaskState(self._ledger.columns["state"][tracked.row]).is_final:
-            self._recorder.finish(tracked, TaskState.CANCELLED)
+        if TaskState(self._ledger.columns["state"][tracked.row]).is_final:
+            return
+        if tracked.is_cancelled:
+            self._recorder.finish(tracked, TaskState.CANCELLED, reason=CANCELLED_BY_USER)
+        elif tracked.reason == RECOMPUTED:
+            self._recorder.find_again(tracked)
+        elif tracked.batch.is_known:
+            self._ledger.set_state(tracked.row, TaskState.CACHED)
+        else:
+            self._recorder.finish(tracked, TaskState.CANCELLED, reason=RELEASED)
 
     def lose_result(self, tracked: TrackedTask) -> None:
         """Note that a lost result is computed again; to the user that is another attempt."""

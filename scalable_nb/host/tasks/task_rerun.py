@@ -47,7 +47,7 @@ class TaskRerun:
         self.run_again(dict.fromkeys(failed, message.annotation))
 
     def resubmit(self, request: ResubmitRequest) -> ResubmitReply:
-        """Run failed tasks again under their own keys, with changed terms.
+        """Run failed tasks again under their own keys, with changed terms, to their end.
 
         Tasks that are not idempotent are left out unless they are named.
         """
@@ -55,6 +55,8 @@ class TaskRerun:
         chosen = {key: terms for key, terms in failed if terms.idempotent or key in request.named}
         if not request.dry_run:
             changes = request.changes
+            for key in chosen:
+                self._registry[key].runs_to_end = True
             self.run_again({key: {**terms.to_wire(), **changes} for key, terms in chosen.items()})
         left_out = tuple(key for key, _ in failed if key not in chosen)
         return ResubmitReply(tuple(chosen), left_out)

@@ -125,9 +125,8 @@ class TaskTracker(SchedulerPlugin):
                     self._on_batch(batch, batch.terms.timeout_s)
             self._placement.restrict(ours)
         self._native.enter(tasks)
-        calls = [key for key in keys if key in registry and not registry[key].is_native]
-        self._leases.acquire(calls)
-        again = {key: ours.get(key) for key in calls if self._rerun.is_failed(key)}
+        failed = filter(self._rerun.is_failed, keys)
+        again = {key: ours.get(key) for key in failed if not registry[key].is_native}
         if again:
             # A fresh submission of a call that failed before: Dask would hand out the old error.
             self._rerun.run_again(again)
@@ -204,9 +203,13 @@ class TaskTracker(SchedulerPlugin):
 
     # --- clients and workers -----------------------------------------------------
 
+    def add_client(self, scheduler: Scheduler, client: str) -> None:
+        """Take note of a client that connected."""
+        self._leases.add_client(client)
+
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """A client vanished or closed: what it wanted stays wanted by the host."""
-        logger.info("client %s left; its tasks go on", client)
+        """Log that a client vanished or closed."""
+        logger.info("client %s left; its claims stay", client)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
@@ -222,13 +225,16 @@ class TaskTracker(SchedulerPlugin):
         self._losses.on_removed(worker, self._revocations.of_lost(worker))
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Follow tasks that change their worker without a transition.
+        """Follow tasks that change their worker without a transition, and clients that leave.
 
-        Work stealing reports them. What it does in the moment in which a worker is lost is
-        learned from the event of the loss, just before the tasks are released.
+        Work stealing reports the tasks. What it does in the moment in which a worker is lost is
+        learned from the event of the loss, just before the tasks are released. The same holds for
+        the tasks that a client wants.
         """
         if topic == "stealing" and msg[0] == "confirm":
             self._on_stolen(self._find(msg[1]), thief=msg[4])
+        elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-client":
+            self._leases.leave_claims(msg["client"])
         elif topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             self._losses.on_leaving(msg["worker"], is_expected=msg["expected"])
             for key in msg["processing-tasks"]:

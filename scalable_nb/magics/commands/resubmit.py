@@ -6,6 +6,7 @@ import io
 import sys
 from argparse import Namespace
 from contextlib import redirect_stdout
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scalable_nb.magics.commands.start import publish
@@ -29,29 +30,30 @@ if TYPE_CHECKING:
 
 
 def _run(context: Context, options: Namespace) -> PartialResult | FutureList | ResubmitPlan:
-    from scalable_nb.resubmission.api import resubmit
+    from scalable_nb.resubmission.api import resubmit_with
+    from scalable_nb.resubmission.overrides import Overrides
     from scalable_nb.session.session import current_session
 
     if options.run is not None and options.last:
         raise InvalidUsageError(f"--run {options.run} and --last name two runs: give one of them.")
     run = options.run or ("last" if options.last else None)
-    choice: dict[str, Any] = {
-        "only": options.only,
-        "func": _function(context, options.func),
-        "retries": options.retries,
-        "timeout_s": options.timeout,
-        "memory": options.memory,
-        "tag": options.tag,
-    }
+    overrides = Overrides(
+        func=_function(context, options.func),
+        retries=options.retries,
+        timeout_s=options.timeout,
+        memory=options.memory,
+        tag=options.tag,
+    )
     tasks = None if run is not None else _all_tasks(current_session())
+    submit = partial(resubmit_with, tasks, run, options.only, overrides, notify=context.echo)
     if options.dry_run or tasks is not None:
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
-            plan: Any = resubmit(tasks, run=run, **choice, dry_run=True)
+            plan: Any = submit(dry_run=True)
         if options.dry_run:
             return plan  # type: ignore[no-any-return]
         if not plan.to_run:
             context.echo(f"None of the session's {plan.total:,} tasks failed: nothing runs again.")
-    futures: Any = resubmit(tasks, run=run, **choice)
+    futures: Any = submit(dry_run=False)
     if not futures:
         return futures  # type: ignore[no-any-return]
     if run is not None:
