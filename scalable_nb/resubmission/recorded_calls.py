@@ -178,5 +178,4 @@ def _corrected_options(
     unchanged: dict[str, Any] = {
         name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
     }
-    # Like those of a named batch, the tasks run to their end.
-    return replace(options, wire={**unchanged, **terms.to_wire()}, is_named=True)
+    return replace(options, wire={**unchanged, **terms.to_wire()}, runs_to_end=True)
