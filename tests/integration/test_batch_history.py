@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,28 +236,27 @@ def test_dead_host_leaves_values_that_the_client_has(here: Path) -> None:
     assert [failure.failure_class for failure in outcome.failures] == ["HostDiedError"] * 2
 
 
-@pytest.mark.parametrize(
-    "option", [{"name": "kept"}, {"policy": TaskPolicy(idempotent=False)}], ids=["name", "policy"]
-)
-def test_option_of_calls_with_a_result_is_applied_or_refused(
-    here: Path, option: dict[str, Any]
-) -> None:
-    """Results of named and of non-idempotent calls survive the host, also if they were there."""
+def test_at_most_once_is_refused_for_calls_with_a_result(here: Path) -> None:
+    """An option that held calls cannot get is named in the error."""
     client = ScalableSession.from_yaml().start()
     held = client.map(counted(here), range(3))
     assert held.results() == [0, 10, 20]
-    (word,) = option
-    try:
-        again = client.map(counted(here), range(3), **option)
-    except errors.SubmitError as error:
-        assert re.search(word if word == "name" else "idempotent", str(error))
-        return
+    with pytest.raises(errors.SubmitError, match="idempotent"):
+        client.map(counted(here), range(3), policy=TaskPolicy(idempotent=False))
+    assert executions(here, range(3)) == [1, 1, 1]
+
+
+def test_name_for_calls_with_a_result_says_that_they_are_not_stored(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The batch has its name at once; its results are in memory only, and a warning says so."""
+    client = ScalableSession.from_yaml().start()
+    held = client.map(counted(here), range(3))
+    assert held.results() == [0, 10, 20]
+    again = client.map(counted(here), range(3), name="kept")
+    assert client.session.batches["kept"].keys == again.keys == held.keys
     assert again.results() == [0, 10, 20]
-    client.host_api.flush()
-    kill_host(last_run())
-    futures = resubmitted()
-    batch = futures.session.batches[again.batch_ids[0]]
-    assert batch.results() == [0, 10, 20]
+    assert "not stored on disk" in caplog.text
     assert executions(here, range(3)) == [1, 1, 1]
 
 
