@@ -59,8 +59,8 @@ class CallOptions:
         Dask resources that a task takes.
     call_keys : CallKeys or None
         Makes the keys of results that are stored by what was called; None for others.
-    is_named : bool
-        Whether the batch has a name that the user gave: its tasks run to their end.
+    runs_to_end : bool
+        As in `BatchMessage`: whether the batch has a name that the user gave, or is resubmitted.
     is_stored_by_submission : bool
         Whether results are stored for this submission alone, so that they survive a worker, the
         host and the kernel, and answer no other call.
@@ -82,7 +82,7 @@ class CallOptions:
     wire: dict[str, Any]
     resources: dict[str, float]
     call_keys: CallKeys | None
-    is_named: bool = False
+    runs_to_end: bool = False
     is_stored_by_submission: bool = False
     record_args: bool = True
     policies: tuple[TaskPolicy, ...] = ()
@@ -159,7 +159,7 @@ class CallOptions:
             wire=annotation.to_wire(),
             resources=_resources(n, context),
             call_keys=call_keys,
-            is_named=is_named,
+            runs_to_end=is_named,
             is_stored_by_submission=is_stored,
             record_args=manifest.defaults.record_args and (entry is None or entry.record_args),
             policies=tuple(each for each in (policy, task_policy) if each is not None),
@@ -189,7 +189,7 @@ class CallOptions:
             component=self.component,
             tag=self.tag,
             is_async=inspect.iscoroutinefunction(self.function),
-            runs_to_end=self.is_named,
+            runs_to_end=self.runs_to_end,
         )
 
     def arguments(

@@ -136,8 +136,9 @@ def by_submission(log: CallLog, tasks: Iterable[RecordedTask]) -> Iterator[list[
 
 
 def renewed(submission: Submission) -> Submission:
-    """Return the submission with a new id."""
-    return replace(submission, batch=replace(submission.batch, batch_id=uuid.uuid4().hex))
+    """Return the submission with a new id; its tasks run to their end."""
+    batch = replace(submission.batch, batch_id=uuid.uuid4().hex, runs_to_end=True)
+    return replace(submission, batch=batch)
 
 
 def left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
@@ -168,4 +169,4 @@ def _corrected_options(
     unchanged: dict[str, Any] = {
         name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
     }
-    return replace(options, wire={**unchanged, **terms.to_wire()})
+    return replace(options, wire={**unchanged, **terms.to_wire()}, runs_to_end=True)

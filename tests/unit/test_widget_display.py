@@ -179,7 +179,8 @@ def batch() -> Iterator[Any]:
     mirror: Any = FakeMirror()
     mirror.refresh = lambda: None
     mirror.add(3)
-    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror))
+    client = SimpleNamespace(host_api=None)
+    yield Batch(session=SimpleNamespace(run_id="run-1", mirror=mirror, client=client))
 
 
 def test_showing_a_list_again_shows_the_same_table(batch: Any) -> None:
