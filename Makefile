@@ -72,6 +72,10 @@ chaos: $(VENV)/.stamp-dev ## Kill, stop and cut off everything for minutes; noth
 chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every run goes on from its folder (SEED=...)
 	$(VENV_PYTHON) -m tests.chaos.resume_kills $(if $(SEED),--seed $(SEED))
 
+.PHONY: model
+model: $(VENV)/.stamp-dev ## Run random sequences on batches against a model of them (SEQUENCES=1000)
+	BATCH_SEQUENCES=$(or $(SEQUENCES),1000) $(PYTEST) tests/integration/test_batches_stateful.py --timeout 0 $(PYTEST_ARGS)
+
 .PHONY: binder-check
 binder-check: $(VENV)/.stamp-dev slurm ## Build binder/ as an ordinary user in a clean folder, and run every notebook
 	$(VENV_PYTHON) -m tests.binder_check
