@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from counting import counted, executions
-from histories import planned, resubmitted
+from histories import all_batches, planned, resubmitted
 from kernels import run_kernel
+from waiting import until
 
 from scalable_nb import ScalableSession
 
@@ -18,6 +19,18 @@ def known_keys(session: ScalableSession) -> set[str]:
     keys = session.client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.tasks))
     assert isinstance(keys, set)
     return keys
+
+
+def test_list_of_a_batch_keeps_no_result(shared_session: ScalableSession, tmp_path: Path) -> None:
+    """A list that was only looked at does not keep results from being released."""
+    futures = shared_session.client.map(counted(tmp_path, "seen"), range(3))
+    futures.results()
+    keys, seen = set(futures.keys), shared_session.batches[futures.name]
+    assert "3" in repr(seen)
+    assert list(seen.to_dataframe()["state"]) == ["succeeded"] * 3
+    del futures
+    until(lambda: not keys & known_keys(shared_session))
+    assert len(seen) == 3
 
 
 def test_unstarted_inputs_of_a_dropped_named_batch_run(
@@ -80,3 +93,21 @@ def test_resubmission_of_which_nobody_keeps_the_list_changes_nothing(abandoned: 
     assert session.batches["unnamed"].results() == [0, 10, 20]
     assert executions(abandoned, range(8), "big") == [1] * 8
     assert executions(abandoned, range(3), "unnamed") == [1] * 3
+
+
+def test_batch_that_was_mapped_again_is_taken_from_the_cache(abandoned: Path) -> None:
+    """The same map in a second kernel computes nothing, and neither does the next run."""
+    session = ScalableSession.attach()
+    keys = session.batches["x"].keys
+    again = session.client.map(counted(abandoned, "f"), range(4), name="x")
+    assert again.keys == keys
+    assert again.results() == [0, 10, 20, 30]
+    session.cancel("big")
+    session.close()
+    plan = planned()
+    assert plan.from_cache >= 8
+    futures = resubmitted()
+    assert futures.session.batches["x"].results() == [0, 10, 20, 30]
+    first, second = (batch for batch in all_batches(futures.session) if batch.name == "x")
+    assert first.results() == second.results() == [0, 10, 20, 30]
+    assert executions(abandoned, range(4)) == [1] * 4

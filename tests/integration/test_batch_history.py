@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from waiting import until
 
 from scalable_nb import FutureList, ScalableSession, TaskPolicy, cacheable, errors, resubmit
 from scalable_nb.paths import RunPaths
+from scalable_nb.report.build import build_report
+from scalable_nb.report.run_overview import overview
 
 # --- a chain of three runs ------------------------------------------------------------------
 
@@ -159,6 +162,18 @@ def test_input_of_a_later_batch_keeps_its_place_in_the_first(chain: list[Run]) -
     assert chain[2].executions["again"] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
+def test_counts_of_all_records_add_up_to_the_inputs(chain: list[Run]) -> None:
+    """Report, overview and summary of the last run count each of its inputs once."""
+    paths = chain[2].paths
+    (line, *_) = overview(paths.folder.parent).runs
+    assert line.run_id == paths.run_id
+    inputs = len(chain[2].everything.results)
+    assert line.tasks == inputs
+    assert sum(build_report(paths).tasks.values()) == inputs
+    summary = json.loads(paths.summary_json.read_bytes())
+    assert sum(summary["counts"].values()) == inputs
+
+
 def test_each_resubmission_may_choose_other_failures(here: Path) -> None:
     """What `only=` left out in one run has its failure in the next, where it can be chosen."""
     f = counted(here, errors={2: ValueError, 5: TypeError, 8: TypeError})
@@ -222,7 +237,9 @@ def test_dead_host_leaves_values_that_the_client_has(here: Path) -> None:
     assert [failure.failure_class for failure in outcome.failures] == ["HostDiedError"] * 2
 
 
-@pytest.mark.parametrize("option", [{"policy": TaskPolicy(idempotent=False)}], ids=["policy"])
+@pytest.mark.parametrize(
+    "option", [{"name": "kept"}, {"policy": TaskPolicy(idempotent=False)}], ids=["name", "policy"]
+)
 def test_option_of_calls_with_a_result_is_applied_or_refused(
     here: Path, option: dict[str, Any]
 ) -> None:

@@ -6,12 +6,17 @@ A sequence that fails is printed as Python code. ``BATCH_SEQUENCES=1000`` runs t
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+import batch_kernel
 import pytest
 from batch_kernel import MANIFEST, Kernel, executions
 from batch_model import NEVER_RAN, RELEASED, Call, HeldList, Model, Outcome, Refused
@@ -26,8 +31,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from kernels import kill_host
 
 from scalable_nb import ScalableSession
+from scalable_nb.paths import RunPaths, list_runs
 
 SEQUENCES = int(os.environ.get("BATCH_SEQUENCES", "40"))
 KERNELS = st.sampled_from("AB")
@@ -47,6 +54,50 @@ class CommandError(Exception):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name}: {message}")
         self.name = name
+
+
+class KernelProcess:
+    """A kernel in a process, which may be killed.
+
+    Parameters
+    ----------
+    project : Path
+        Its working directory.
+    folder : Path
+        Where functions note their executions.
+    **connection
+        See `batch_kernel.connect`.
+    """
+
+    def __init__(self, project: Path, folder: Path, **connection: Any) -> None:
+        here = Path(batch_kernel.__file__).parent
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "batch_kernel", str(folder)],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "log-kernels").open("ab"),
+            text=True,
+        )
+        self.host_pid = self.execute(connection)["pid"]
+
+    def execute(self, command: dict[str, Any]) -> Any:
+        """Execute a command in the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the kernel has exited with {self._process.wait()}"
+        answer = json.loads(line)
+        if "error" in answer:
+            raise CommandError(answer["error"], answer["message"])
+        return answer["value"]
+
+    def kill(self) -> None:
+        """Kill the process by SIGKILL."""
+        self._process.kill()
+        self._process.communicate()
 
 
 class BatchMachine(RuleBasedStateMachine):
@@ -397,3 +448,126 @@ def run_sequences(machine: type[BatchMachine], sequences: int, steps: int) -> No
             print_blob=True,
         ),
     )
+
+
+# --- in processes ---------------------------------------------------------------------------
+
+
+class ProcessMachine(BatchMachine):
+    """Kernels and hosts in processes of their own, which may be killed.
+
+    Attributes
+    ----------
+    root : Path
+        Each sequence has a folder in it.
+    """
+
+    root: Path
+
+    def begin(self) -> tuple[Path, dict[str, Executor]]:
+        self.project = Path(tempfile.mkdtemp(prefix="sequence-", dir=self.root))
+        folder = self.project / "marks"
+        folder.mkdir(parents=True)
+        (self.project / "scalable.yaml").write_text(MANIFEST)
+        first = KernelProcess(self.project, folder, how="start")
+        return folder, {"A": first, "B": KernelProcess(self.project, folder, how="attach")}
+
+    @rule(kernel=KERNELS)
+    def kill_kernel(self, kernel: str) -> None:
+        """Kill a kernel; the host goes on, and another kernel attaches."""
+        self._kill(self.labels[kernel])
+        self._connect(kernel, how="attach")
+
+    @precondition(lambda self: self.model.batches)
+    @rule(
+        target=BatchMachine.lists,
+        only=st.sampled_from([None, None, "ValueError"]),
+        function=st.sampled_from(["", "f_plain"]),
+    )
+    def resubmit_live_run(self, only: str | None, function: str) -> Any:
+        """Resubmit the run whose host is alive."""
+        kernel, model = self.labels["A"], self.model
+        to, terms = self._new_name(kernel), {"only": only, "function": function}
+        command = {"do": "resubmit", "to": to, "run": "last", **terms}
+        try:
+            model.resubmit(to, kernel, model.inputs(), tuple(model.batches), **terms)
+        except Refused as refusal:
+            self._expect(str(refusal), kernel, **command)
+            return multiple()
+        self._execute(kernel, **command)
+        self._check_executions()
+        self._check_list(to)
+        return to
+
+    @precondition(lambda self: self.model.batches)
+    @rule(
+        target=BatchMachine.lists,
+        how=st.sampled_from(["close", "kill host", "kill all"]),
+        only=st.sampled_from([None, None, "ValueError"]),
+        function=st.sampled_from(["", "f_plain"]),
+    )
+    def take_over(self, how: str, only: str | None, function: str) -> Any:
+        """End the run in some way, and resubmit it from its folder in new kernels."""
+        self._end_run(how)
+        terms: dict[str, Any] = {"only": only, "function": function}
+        label = self._label("A")
+        to = self._new_name(label)
+        try:
+            self.model.take_over(to, label, **terms)
+        except Refused:
+            terms = {"only": None, "function": ""}
+            self.model.take_over(to, label, **terms)
+        self._connect("A", how="resubmit", to=to, **terms)
+        self._connect("B", how="attach")
+        self._check_executions()
+        self._check_list(to)
+        return to
+
+    def teardown(self) -> None:
+        """Compare all, and stop the processes."""
+        try:
+            super().teardown()
+        finally:
+            self._end_run("kill all")
+
+    def _end_run(self, how: str) -> None:
+        first = self.kernels[self.labels["A"]]
+        assert isinstance(first, KernelProcess)
+        if how == "close":
+            first.execute({"do": "close"})
+        else:
+            kill_host(last_run_of(self.project))
+        if how == "kill host":
+            for name, held in self.model.lists.items():
+                if held.kernel in self.kernels:
+                    found = self._execute(held.kernel, do="outcomes", name=name)
+                    _compare(found, self.model.outcomes_without_host(name), f"list {name}")
+        for label in list(self.kernels):
+            self._kill(label)
+
+    def _kill(self, label: str) -> None:
+        kernel = self.kernels.pop(label)
+        assert isinstance(kernel, KernelProcess)
+        kernel.kill()
+
+    def _label(self, part: str) -> str:
+        return f"{part}{next(self._numbers)}"
+
+    def _connect(self, part: str, **connection: Any) -> None:
+        label = connection.get("to", self._label(part)).partition("-")[0]
+        self.labels[part] = label
+        self.kernels[label] = KernelProcess(self.project, self.folder, **connection)
+
+
+def test_sequences_over_processes(tmp_path: Path) -> None:
+    """Kernels and hosts that are killed or closed lose, repeat and reorder nothing."""
+
+    class Machine(ProcessMachine):
+        root = tmp_path
+
+    run_sequences(Machine, SEQUENCES - SEQUENCES * 34 // 40, steps=8)
+
+
+def last_run_of(project: Path) -> RunPaths:
+    """Return the newest run of a project."""
+    return list_runs(project / ".scalable" / "runs")[-1]
