@@ -11,6 +11,7 @@ ends when all it started is done. Rules that ADR 0026 leaves open are those a us
 - A resubmission selects inputs that did not succeed and were not cancelled; if the host is gone,
   also those that succeeded and whose results were in memory. Inputs that failed with an input of
   theirs bring that along. Released results that selected inputs take are computed again.
+- Claimed inputs that failed only with an input of theirs recover when that one succeeds.
 - With ``only=``, inputs that failed with an input of theirs have no failure of their own.
 - A non-idempotent call runs again only if it never ran.
 - A failed input stays failed when the last claim on it goes.
@@ -241,7 +242,8 @@ class Model:
         self.lists[to] = HeldList(kernel, result, claims, batch_ids)
         for call in self._in_order(started):
             task = self.tasks.setdefault(call, Task(call))
-            self._run(task, keeps=keeps[call])
+            if not task.has_result:
+                self._run(task, keeps=keeps[call])
         self._replace(anew, set(batch_ids))
         self._forget_unclaimed()
 
@@ -372,6 +374,10 @@ class Model:
             return
         task.outcome, task.in_memory = Outcome("succeeded", call.value()), True
         self._keep(task, keeps=keeps)
+        for other in list(self.tasks.values()):
+            is_waiting = other.outcome.state == "failed" and not other.was_called
+            if is_waiting and call in other.call.inputs and self._is_claimed(other.call):
+                self._run(other, keeps=self._keeps(other.call))
 
     def _keep(self, task: Task, *, keeps: bool) -> None:
         if task.outcome.state != "succeeded":
