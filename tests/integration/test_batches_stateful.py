@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import batch_kernel
 import pytest
 from batch_kernel import MANIFEST, Kernel, executions
-from batch_model import NEVER_RAN, RELEASED, Call, HeldList, Model, Outcome, Refused
+from batch_model import CANCELLED, NEVER_RAN, RELEASED, Call, HeldList, Model, Outcome, Refused
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -152,15 +152,19 @@ class BatchMachine(RuleBasedStateMachine):
     @rule(
         target=lists,
         source=lists,
-        kind=st.sampled_from(["plain", "cacheable"]),
-        batch=st.sampled_from([None, "b"]),
+        kind_and_batch=st.sampled_from(
+            [("plain", None), ("plain", "b"), ("durable", None), ("cacheable", None)]
+        ),
     )
-    def map_results(self, source: str, kind: str, batch: str | None) -> Any:
+    def map_results(self, source: str, kind_and_batch: tuple[str, str | None]) -> Any:
         """Map a function over the futures of a list."""
+        kind, batch = kind_and_batch
         held = self._list(source)
         if held is None or held.cancelled or not set(held.calls) <= held.claims:
             return multiple()
-        calls = [Call(f"h_{kind}", kind, "old", (call,)) for call in held.calls]
+        # Dask tells futures of one key apart: each map of futures has new tasks.
+        name = f"h{next(self._numbers)}_{kind}"
+        calls = [Call(name, kind, "old", (call,)) for call in held.calls]
         return self._map(held.kernel, calls, {"source": source}, batch)
 
     @rule(
@@ -385,9 +389,10 @@ def observed(value: Any) -> Outcome:
         return Outcome("succeeded", value)
     name, _, text = str(value).partition(": ")
     if name == "LeftOutError":
-        return Outcome("left out", text.rpartition("left out: ")[2])
+        reason = text.rpartition("left out: ")[2]
+        return CANCELLED if reason == "cancelled" else Outcome("left out", reason)
     if name in ("CancelledError", "FutureCancelledError"):
-        return RELEASED if "released" in text else Outcome("cancelled")
+        return RELEASED if "released" in text else CANCELLED
     return Outcome("failed", name)
 
 
