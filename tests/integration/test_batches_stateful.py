@@ -37,6 +37,9 @@ from kernels import kill_host
 from scalable_nb import ScalableSession
 from scalable_nb.paths import RunPaths, list_runs
 
+#: Half a minute, and another for each three sequences over processes, on two idle cores.
+pytestmark = pytest.mark.timeout(600)
+
 SEQUENCES = int(os.environ.get("BATCH_SEQUENCES", "40"))
 KERNELS = st.sampled_from("AB")
 NUMBERS = st.lists(st.integers(1, 8), min_size=1, max_size=5)
@@ -72,15 +75,16 @@ class KernelProcess:
 
     def __init__(self, project: Path, folder: Path, **connection: Any) -> None:
         here = Path(batch_kernel.__file__).parent
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "batch_kernel", str(folder)],
-            cwd=project,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "log-kernels").open("ab"),
-            text=True,
-        )
+        with (folder / "log-kernels").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "batch_kernel", str(folder)],
+                cwd=project,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.host_pid = self.execute(connection)["pid"]
 
     def execute(self, command: dict[str, Any]) -> Any:
