@@ -1,4 +1,4 @@
-"""What the folder of a run tells about it when its host is gone."""
+"""Read the folder of a finished run: its calls, their outcomes and stored results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scalable_nb.telemetry.rows import RELEASED, key_text
 
 
 class FinishedRun:
-    """A run that is over, as far as its folder tells.
+    """A finished run, as its folder records it.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class FinishedRun:
         return plan_resubmission(keys, tasks, self.last_failures, filters)
 
     def preview(self, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
-        """Return the plan with what it costs, and what a person may not expect."""
+        """Return the plan with its cost and with notices for the user."""
         tasks = self.call_log.tasks
         names = {key: tasks[key].batch.function_name for key in plan.to_run}
         cores = cores_of_a_slot(self.paths)
@@ -74,7 +74,7 @@ class FinishedRun:
         return replace(plan, notices=tuple(notices))
 
     def notices(self, plan: ResubmitPlan, replaced: Collection[str]) -> list[str]:
-        """Return sentences on what a person may not expect."""
+        """Return notices for the user: changed functions, damaged records."""
         tasks = [self.call_log.tasks[key] for key in dict.fromkeys(plan.to_run)]
         changed = changed_functions(tasks)
         notices = [text for name, text in changed.items() if name not in replaced]
@@ -86,7 +86,7 @@ class FinishedRun:
         return notices
 
     def carried_outcome(self, key: Any, reason: str) -> CarriedOutcome:
-        """Return what the next run is to know of an input that does not run."""
+        """Return the outcome to record in the next run for an input that does not run."""
         outcome = self._outcome_of(key)
         if outcome is TaskOutcome.CANCELLED:
             state = "cancelled"

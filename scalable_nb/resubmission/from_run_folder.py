@@ -60,7 +60,7 @@ def resubmit_finished(
 
 
 class _Takeover:
-    """A session that takes over the batches of a run that is over.
+    """A session that takes over the batches of a finished run.
 
     Parameters
     ----------

@@ -135,7 +135,7 @@ class LiveInputs:
         )
         return FutureList(found, name=listed.name, batch_ids=listed.batch_ids)
 
-    # --- what is known -------------------------------------------------------------------
+    # --- outcomes ------------------------------------------------------------------------
 
     def _outcomes(self) -> dict[Any, TaskOutcome]:
         """Return the outcomes of all tasks and of those they need, inputs first."""

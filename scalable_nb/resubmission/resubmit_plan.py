@@ -31,7 +31,7 @@ _CANCELLED: Final = "cancelled"
 
 @dataclass(frozen=True)
 class ResubmitPlan:
-    """What a resubmission does with each input.
+    """A plan of a resubmission: the number of inputs by outcome, and what runs.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class ResubmitPlan:
 
 
 class TaskOutcome(Enum):
-    """What is known of a task before a resubmission."""
+    """The outcome of a task before a resubmission."""
 
     SUCCEEDED = "its result is in memory"
     STORED = "its result is stored"
@@ -121,7 +121,7 @@ class TaskOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RecordedOutcome:
-    """What is known of a task.
+    """A recorded task and its outcome.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The batches of a run, also those that another kernel submitted, and their control."""
+"""The batches of a run, including those of other kernels, and their control."""
 
 from __future__ import annotations
 

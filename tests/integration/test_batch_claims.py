@@ -9,28 +9,8 @@ import pytest
 from counting import counted, executions
 from histories import all_batches, planned, resubmitted
 from kernels import run_kernel
-from waiting import until
 
 from scalable_nb import ScalableSession
-
-
-def known_keys(session: ScalableSession) -> set[str]:
-    """Return the keys that the scheduler knows."""
-    keys = session.client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.tasks))
-    assert isinstance(keys, set)
-    return keys
-
-
-def test_list_of_a_batch_keeps_no_result(shared_session: ScalableSession, tmp_path: Path) -> None:
-    """A list that was only looked at does not keep results from being released."""
-    futures = shared_session.client.map(counted(tmp_path, "seen"), range(3))
-    futures.results()
-    keys, seen = set(futures.keys), shared_session.batches[futures.name]
-    assert "3" in repr(seen)
-    assert list(seen.to_dataframe()["state"]) == ["succeeded"] * 3
-    del futures
-    until(lambda: not keys & known_keys(shared_session))
-    assert len(seen) == 3
 
 
 def test_unstarted_inputs_of_a_dropped_named_batch_run(
