@@ -11,7 +11,10 @@ ends when all it started is done. Rules that ADR 0026 leaves open are those a us
 - A resubmission selects inputs that did not succeed and were not cancelled; if the host is gone,
   also those that succeeded and whose results were in memory. Inputs that failed with an input of
   theirs bring that along. Released results that selected inputs take are computed again.
+- A `cacheable` call that takes results of others is not stored. (In a batch with a name it should
+  be; the sequences leave that out.)
 - Claimed inputs that failed only with an input of theirs recover when that one succeeds.
+- `func=` replaces calls of the members of a list, not those of the inputs that these bring along.
 - With ``only=``, inputs that failed with an input of theirs have no failure of their own.
 - A non-idempotent call runs again only if it never ran.
 - A failed input stays failed when the last claim on it goes.
@@ -55,6 +58,13 @@ class Call:
     def inputs(self) -> list[Call]:
         """The calls whose results it takes."""
         return [each for each in self.args if isinstance(each, Call)]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its result is stored, also in a batch without a name."""
+        if self.kind == "cacheable":
+            return not self.inputs  # else it is not known which call it is
+        return self.kind in ("durable", "once")
 
     def values(self) -> list[int]:
         """Return the arguments as numbers."""
@@ -100,7 +110,7 @@ class Task:
 
     def seen(self) -> Outcome:
         """Return the outcome as a user sees it."""
-        if self.left_out:
+        if self.left_out and self.outcome != CANCELLED:
             return Outcome("left out", self.left_out)
         if self.outcome.state == "succeeded" and not self.has_result:
             return RELEASED
@@ -227,14 +237,16 @@ class Model:
         batch_ids = tuple(batch_ids)
         current = [self.current(call, batch_ids) for call in calls]
         to_run = self.selected(current, only, is_live=is_live)
-        replaced = self._functions_to_replace(to_run, function)
+        chosen = {call for call in to_run if call in current}  # the others are inputs of these
+        replaced = self._functions_to_replace(chosen, function)
         own_claims = {c for held in self._lists_of(kernel) for c in held.claims}
         anew: dict[Call, Call] = {}
         for call in self._in_order(to_run):
-            if call.function in replaced or any(each in anew for each in call.inputs):
+            is_corrected = call in chosen and call.function in replaced
+            if is_corrected or any(each in anew for each in call.inputs):
                 args = tuple(anew.get(each, each) for each in call.args)
                 again = replace(call, args=args, serial=next(self._serials))
-                anew[call] = _corrected(again, function) if call.function in replaced else again
+                anew[call] = _corrected(again, function) if is_corrected else again
         result = [anew.get(call, call) for call in current]
         started = {anew.get(call, call) for call in to_run}
         keeps = {anew.get(call, call): self._keeps(call) for call in to_run}
@@ -350,7 +362,7 @@ class Model:
 
     def _keeps(self, call: Call) -> bool:
         """Return whether results of this call's task are stored for its batches."""
-        return call.kind != "plain" or any(
+        return call.is_kept or any(
             batch.is_named and call in batch.calls for batch in self.batches.values()
         )
 
@@ -382,9 +394,9 @@ class Model:
     def _keep(self, task: Task, *, keeps: bool) -> None:
         if task.outcome.state != "succeeded":
             return
-        if keeps or task.call.kind != "plain":
+        if keeps or task.call.is_kept:
             task.is_stored = True
-        if task.call.kind == "cacheable":
+        if task.call.kind == "cacheable" and task.call.is_kept:
             self._cache.add(task.call)
 
     def _own_failure(self, call: Call) -> str:
@@ -404,7 +416,7 @@ class Model:
             return "an input is left out"
         return ""
 
-    def _functions_to_replace(self, calls: Sequence[Call], function: str) -> set[str]:
+    def _functions_to_replace(self, calls: Iterable[Call], function: str) -> set[str]:
         names = {call.function for call in calls}
         if not function:
             return set()

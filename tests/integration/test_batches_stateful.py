@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import batch_kernel
 import pytest
 from batch_kernel import MANIFEST, Kernel, executions
-from batch_model import NEVER_RAN, RELEASED, Call, HeldList, Model, Outcome, Refused
+from batch_model import CANCELLED, NEVER_RAN, RELEASED, Call, HeldList, Model, Outcome, Refused
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -36,6 +36,9 @@ from kernels import kill_host
 
 from scalable_nb import ScalableSession
 from scalable_nb.paths import RunPaths, list_runs
+
+#: Half a minute, and another for each three sequences over processes, on two idle cores.
+pytestmark = pytest.mark.timeout(600)
 
 SEQUENCES = int(os.environ.get("BATCH_SEQUENCES", "40"))
 KERNELS = st.sampled_from("AB")
@@ -72,15 +75,16 @@ class KernelProcess:
 
     def __init__(self, project: Path, folder: Path, **connection: Any) -> None:
         here = Path(batch_kernel.__file__).parent
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "batch_kernel", str(folder)],
-            cwd=project,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "log-kernels").open("ab"),
-            text=True,
-        )
+        with (folder / "log-kernels").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "batch_kernel", str(folder)],
+                cwd=project,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         self.host_pid = self.execute(connection)["pid"]
 
     def execute(self, command: dict[str, Any]) -> Any:
@@ -152,15 +156,19 @@ class BatchMachine(RuleBasedStateMachine):
     @rule(
         target=lists,
         source=lists,
-        kind=st.sampled_from(["plain", "cacheable"]),
-        batch=st.sampled_from([None, "b"]),
+        kind_and_batch=st.sampled_from(
+            [("plain", None), ("plain", "b"), ("durable", None), ("cacheable", None)]
+        ),
     )
-    def map_results(self, source: str, kind: str, batch: str | None) -> Any:
+    def map_results(self, source: str, kind_and_batch: tuple[str, str | None]) -> Any:
         """Map a function over the futures of a list."""
+        kind, batch = kind_and_batch
         held = self._list(source)
         if held is None or held.cancelled or not set(held.calls) <= held.claims:
             return multiple()
-        calls = [Call(f"h_{kind}", kind, "old", (call,)) for call in held.calls]
+        # Dask tells futures of one key apart: each map of futures has new tasks.
+        name = f"h{next(self._numbers)}_{kind}"
+        calls = [Call(name, kind, "old", (call,)) for call in held.calls]
         return self._map(held.kernel, calls, {"source": source}, batch)
 
     @rule(
@@ -385,9 +393,10 @@ def observed(value: Any) -> Outcome:
         return Outcome("succeeded", value)
     name, _, text = str(value).partition(": ")
     if name == "LeftOutError":
-        return Outcome("left out", text.rpartition("left out: ")[2])
+        reason = text.rpartition("left out: ")[2]
+        return CANCELLED if reason == "cancelled" else Outcome("left out", reason)
     if name in ("CancelledError", "FutureCancelledError"):
-        return RELEASED if "released" in text else Outcome("cancelled")
+        return RELEASED if "released" in text else CANCELLED
     return Outcome("failed", name)
 
 
