@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -128,6 +128,15 @@ class BatchHistory:
         while key in self.replaced:
             key = self.replaced[key]
         return key
+
+    def current_in(self, batch_ids: Collection[str], key: Any) -> Any:
+        """Return the key of the task that took the place of a task in batches, or its own.
+
+        If several batches had the task, it may have been replaced in others only.
+        """
+        holders = self.holders(key)
+        is_held = not set(batch_ids).isdisjoint(holders) if batch_ids else bool(holders)
+        return key if is_held else self.current(key)
 
     def holders(self, key: Any) -> list[str]:
         """Return the ids of the batches with inputs of this key."""

@@ -71,7 +71,8 @@ class LiveInputs:
         self._futures = futures
         self._log = session.batches.log()
         self._named = named_keys(filters)
-        self._keys = [self._log.history.current(future.key) for future in futures]
+        history, meant = self._log.history, futures.batch_ids
+        self._keys = [history.current_in(meant, future.key) for future in futures]
         self._failures, self._endings = session.journals()
         outcomes = self._outcomes()
         self._at_host = self._failed_at_host(outcomes)

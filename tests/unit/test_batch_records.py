@@ -65,6 +65,13 @@ def test_batches_that_share_a_task_change_if_they_are_meant(
     assert [record.batch_id for record, _ in changed_keys(made, meant, {"k": "new"})] == changed
 
 
+def test_a_task_that_another_batch_replaced_stays_in_this_one() -> None:
+    """Two batches share a failed task; corrected in one, it stays in the list of the other."""
+    made = history(batch("a", ["k"]), batch("b", ["k"], at=1.0))
+    made.add_generation("a", 1, {0: "new"})
+    assert (made.current_in(("a",), "k"), made.current_in(("b",), "k")) == ("new", "k")
+
+
 def test_a_name_is_this_kernels_newest_batch() -> None:
     """Else the newest; all others have their ids."""
     made = history(
