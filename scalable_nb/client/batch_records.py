@@ -163,22 +163,28 @@ class BatchHistory:
         """
         if name in self.batches:
             return [self.batches[name]]
-        found = [record for record in self.batches.values() if record.label == name]
-        if found and found[0].is_single:
-            return found
-        own = [record for record in found if record.kernel == kernel]
-        return (own or found)[-1:]
+        return _meant([each for each in self.batches.values() if each.label == name], kernel)
 
     def labels(self, kernel: str) -> dict[str, list[BatchRecord]]:
         """Return all batches by what `named` finds them with: a name, or an id if it is taken."""
+        by_label: dict[str, list[BatchRecord]] = {}
+        for record in self.batches.values():
+            by_label.setdefault(record.label, []).append(record)
+        meant = {label: _meant(records, kernel) for label, records in by_label.items()}
         listed: dict[str, list[BatchRecord]] = {}
         for record in self.batches.values():
-            if record.is_single:
-                listed.setdefault(record.label, []).append(record)
-            else:
-                is_found = self.named(record.name, kernel) == [record]
-                listed[record.name if is_found else record.batch_id] = [record]
+            found = meant[record.label]
+            is_found = record.is_single or record is found[-1]
+            listed[record.label if is_found else record.batch_id] = found if is_found else [record]
         return listed
+
+
+def _meant(records: list[BatchRecord], kernel: str) -> list[BatchRecord]:
+    """Return which of the batches with one label the label stands for."""
+    if records and records[0].is_single:
+        return records
+    own = [record for record in records if record.kernel == kernel]
+    return (own or records)[-1:]
 
 
 def changed_keys(

@@ -170,16 +170,17 @@ class CallLog:
     def with_inputs(self, keys: Iterable[Any]) -> list[Any]:
         """Return tasks and all recorded tasks whose results they need, inputs first."""
         found: dict[Any, None] = {}
-        for first in keys:
-            stack = [first]
-            while stack:
-                key = stack[-1]
-                missing = [each for each in self.inputs_of(key) if each not in found]
-                missing = [each for each in missing if each in self.tasks and each not in stack]
-                if missing:
-                    stack += missing
-                else:
-                    found.setdefault(stack.pop())
+        visited: set[Any] = set()
+        stack = list(keys)[::-1]
+        while stack:
+            key = stack.pop()
+            if key in visited:
+                found.setdefault(key)  # all its inputs have been found
+                continue
+            visited.add(key)
+            stack.append(key)
+            inputs = [each for each in self.inputs_of(key) if each in self.tasks]
+            stack += [each for each in inputs[::-1] if each not in visited]
         return list(found)
 
     def load_call(self, task: RecordedTask, result_key: str) -> Call | None:
