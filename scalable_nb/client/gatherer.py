@@ -88,10 +88,7 @@ class Gatherer:
         if others:
             gathered = await remote(list(others.values()), "raise", direct)
             values.update(zip(others, gathered, strict=True))
-        missing = {future.key: None for future in found if future.key not in values}
-        if missing and isinstance(unpacked, list):
-            unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
-        return pack_data(unpacked, {**missing, **values})
+        return _with_values(unpacked, found, values)
 
     async def _gather_remote(
         self, futures: Any, errors: str, direct: Any, local_worker: Any = None
@@ -149,17 +146,12 @@ class Gatherer:
         unpacked, found = unpack_remotedata(futures, byte_keys=True)
         listed = list(found)
         values: dict[Any, Any] = {}
-        missing: dict[Any, None] = {}
         for future, outcome in zip(listed, await self._stored_outcomes(listed), strict=True):
             if not isinstance(outcome, Failed):
                 values[future.key] = outcome
-            elif errors == "skip":
-                missing[future.key] = None
-            else:
+            elif errors != "skip":
                 raise outcome.error
-        if missing and isinstance(unpacked, list):
-            unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
-        return pack_data(unpacked, {**missing, **values})
+        return _with_values(unpacked, found, values)
 
     async def _stored_outcomes(self, futures: list[Future[Any]]) -> list[Any]:
         """Return the stored result of each future, or `Failed` in its place."""
@@ -192,6 +184,14 @@ class Gatherer:
         if unreadable:
             self._submit_cached(unreadable)
         return values
+
+
+def _with_values(unpacked: Any, found: Iterable[Future[Any]], values: dict[Any, Any]) -> Any:
+    """Return a collection with values for its futures; a list without those that have none."""
+    missing = {future.key: None for future in found if future.key not in values}
+    if missing and isinstance(unpacked, list):
+        unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]
+    return pack_data(unpacked, {**missing, **values})
 
 
 def plain_lists(futures: Any) -> Any:

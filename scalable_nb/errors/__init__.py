@@ -207,7 +207,12 @@ class TaskError(ScalableError):
 
 
 class LeftOutError(TaskError):
-    """A task of an earlier run was not resubmitted; the message says why."""
+    """A task of an earlier run was not resubmitted; the message has the reason."""
+
+    @classmethod
+    def of(cls, task_id: str, reason: str) -> LeftOutError:
+        """Return the error of a task."""
+        return cls(f"{task_id} was left out: {reason}")
 
 
 class TaskTimeoutError(TaskError, TimeoutError):

@@ -13,11 +13,14 @@ from scalable_nb.paths import RunPaths
 from scalable_nb.resubmission.changed_functions import changed_functions
 from scalable_nb.resubmission.overrides import Overrides
 from scalable_nb.resubmission.resubmit_plan import (
+    CARRIED_STATES,
+    OUTCOMES_OF_CARRIED,
     RecordedOutcome,
     ResubmitPlan,
     TaskOutcome,
     cores_of_a_slot,
     durations_by_function,
+    find_last_failures,
     plan_resubmission,
     with_estimate,
 )
@@ -51,11 +54,7 @@ class FinishedRun:
         self._attempted = {str(row.get("task_id")) for row in failures}
         self._durations_s = durations_by_function((*failures, *endings))
         self._carried = log.history.carried()
-        carried = {key_text(key): each.failure for key, each in self._carried.items()}
-        self.last_failures: dict[str, Any] = {
-            **{key: row for key, row in carried.items() if row is not None},
-            **{str(row.get("task_id")): row for row in failures},
-        }
+        self.last_failures = find_last_failures(self._carried, failures)
         self.stored = find_stored(log, log.tasks.values(), paths.results, self._is_of_run)
 
     def plan(self, filters: list[Any] | None) -> ResubmitPlan:
@@ -87,11 +86,7 @@ class FinishedRun:
 
     def carried_outcome(self, key: Any, reason: str) -> CarriedOutcome:
         """Return the outcome to record in the next run for an input that does not run."""
-        outcome = self._outcome_of(key)
-        if outcome is TaskOutcome.CANCELLED:
-            state = "cancelled"
-        else:
-            state = "failed" if outcome is TaskOutcome.ATTEMPTED else "never ran"
+        state = CARRIED_STATES[self._outcome_of(key)]
         return CarriedOutcome(state, reason, self.last_failures.get(key_text(key)))
 
     def _describe(self, key: Any) -> RecordedOutcome:
@@ -116,7 +111,7 @@ class FinishedRun:
         if key in self.stored:
             return TaskOutcome.STORED
         if key in self._carried:
-            return TaskOutcome.of_carried(self._carried[key].state)
+            return OUTCOMES_OF_CARRIED[self._carried[key].state]
         state = self._states.get(text)
         if state == "cancelled":
             return TaskOutcome.NEVER_RAN if text in self._released else TaskOutcome.CANCELLED

@@ -12,11 +12,11 @@ import yaml
 from dask.utils import funcname
 from distributed import Future
 
-from scalable_nb.client.batch_records import BatchRecord, CarriedOutcome
+from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.call_log import RecordedTask
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import PackedCall, as_submission
-from scalable_nb.errors import LeftOutError, NoSessionError
+from scalable_nb.errors import NoSessionError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.messages import BatchMessage, LeftOutCalls
@@ -26,14 +26,13 @@ from scalable_nb.resubmission.recorded_calls import (
     RecordedCalls,
     by_submission,
     left_out,
+    new_task_key,
     renewed,
 )
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.rows import key_text
-
-__all__ = ["LeftOutError", "resubmit_finished"]
 
 
 def resubmit_finished(
@@ -85,13 +84,17 @@ class _Takeover:
         self.replaced = overrides.replaces(chosen)
         self._session = _session_for(finished, overrides)
         self._client = self._session.client
+        self._taken = set(self._client.futures) | self._session.mirror.known_keys()
         self._new_key = self._new_keys()
+        self._carried = {
+            key: finished.carried_outcome(key, reason) for key, reason in plan.left_out.items()
+        }
 
     def run(self) -> FutureList:
         """Record the batches, take stored results, and submit the rest."""
         log, paths = self._log, self._session.paths
         assert paths is not None
-        if not self._is_shared():  # else it is a run of its own, too
+        if not self._taken:  # else the session has tasks of another origin, too
             write_private(paths.resumes, self._finished.paths.run_id.encode())
         self._record_batches()
         futures = self._attach_stored()
@@ -109,21 +112,14 @@ class _Takeover:
             (futures[key] for key in history.input_keys()), batch_ids=tuple(history.batches)
         )
 
-    def _taken_keys(self) -> set[Any]:
-        return set(self._client.futures) | self._session.mirror.known_keys()
-
-    def _is_shared(self) -> bool:
-        """Return whether the session has tasks of its own."""
-        return bool(self._taken_keys())
-
     def _new_keys(self) -> dict[Any, Any]:
-        taken, tasks = self._taken_keys(), self._log.tasks
+        taken, tasks = self._taken, self._log.tasks
         chosen = set(self._plan.to_run)
         new_key = {}
         for key in self._keys:
             is_corrected = key in chosen and tasks[key].batch.function_name in self.replaced
             if is_corrected:
-                new_key[key] = f"{funcname(self._overrides.func)}-{uuid.uuid4().hex}"
+                new_key[key] = new_task_key(funcname(self._overrides.func))
             else:
                 new_key[key] = f"{key_text(key)}-{uuid.uuid4().hex[:8]}" if key in taken else key
         return new_key
@@ -133,9 +129,9 @@ class _Takeover:
         records = []
         for record in self._log.history.batches.values():
             carried = {
-                index: self._finished.carried_outcome(key, self._plan.left_out[key])
+                index: self._carried[key]
                 for index, key in enumerate(record.keys)
-                if key in self._plan.left_out
+                if key in self._carried
             }
             keys = [self._new_key[key] for key in record.keys]
             generation = record.generation + 1
@@ -163,19 +159,14 @@ class _Takeover:
         """Report inputs that do not run to the host, so that all views count them."""
         reported: set[Any] = set()
         for record in self._log.history.batches.values():
-            keys = dict.fromkeys(key for key in record.keys if key in self._plan.left_out)
-            keys = {key: None for key in keys if key not in reported}
-            reported |= keys.keys()
+            keys = (self._carried.keys() & set(record.keys)) - reported
+            reported |= keys
             if keys:
-                outcomes = [
-                    self._finished.carried_outcome(key, self._plan.left_out[key]) for key in keys
-                ]
-                self._client.report_left_out(self._message(record, list(keys), outcomes))
+                in_order = [key for key in dict.fromkeys(record.keys) if key in keys]
+                self._client.report_left_out(self._message(record, in_order))
 
-    def _message(
-        self, record: BatchRecord, keys: list[Any], outcomes: list[CarriedOutcome]
-    ) -> LeftOutCalls:
-        tasks = self._log.tasks
+    def _message(self, record: BatchRecord, keys: list[Any]) -> LeftOutCalls:
+        tasks, outcomes = self._log.tasks, [self._carried[key] for key in keys]
         batch = BatchMessage(
             uuid.uuid4().hex, "" if record.is_single else record.name, record.function_name
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -16,13 +15,15 @@ from scalable_nb.client.futures import FutureList
 from scalable_nb.errors import SubmitError
 from scalable_nb.resubmission.changed_functions import changed_functions
 from scalable_nb.resubmission.overrides import Overrides
-from scalable_nb.resubmission.recorded_calls import RecordedCalls
+from scalable_nb.resubmission.recorded_calls import RecordedCalls, new_task_key
 from scalable_nb.resubmission.resubmit_plan import (
+    OUTCOMES_OF_CARRIED,
     RecordedOutcome,
     ResubmitPlan,
     TaskOutcome,
     cores_of_a_slot,
     durations_by_function,
+    find_last_failures,
     named_keys,
     plan_resubmission,
     with_estimate,
@@ -31,10 +32,10 @@ from scalable_nb.session.session import ScalableSession
 from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
 
 _OUTCOMES: Final = {
-    TaskState.SUCCEEDED.label: TaskOutcome.SUCCEEDED,
-    TaskState.CACHED.label: TaskOutcome.SUCCEEDED,
-    TaskState.FAILED.label: TaskOutcome.ATTEMPTED,
-    TaskState.CANCELLED.label: TaskOutcome.CANCELLED,
+    TaskState.SUCCEEDED: TaskOutcome.SUCCEEDED,
+    TaskState.CACHED: TaskOutcome.SUCCEEDED,
+    TaskState.FAILED: TaskOutcome.ATTEMPTED,
+    TaskState.CANCELLED: TaskOutcome.CANCELLED,
 }
 _OUTCOMES_OF_FUTURES: Final = {
     "finished": TaskOutcome.SUCCEEDED,
@@ -77,8 +78,9 @@ class LiveInputs:
         outcomes = self._outcomes()
         self._at_host = self._failed_at_host(outcomes)
         tasks = [self._describe(key, outcomes[key]) for key in outcomes]
+        last_failures = find_last_failures(self._log.history.carried(), self._failures)
         self._tasks = {task.key: task for task in tasks}
-        self.plan = plan_resubmission(self._keys, tasks, self._last_failures(), filters)
+        self.plan = plan_resubmission(self._keys, tasks, last_failures, filters)
 
     def preview(self, overrides: Overrides) -> ResubmitPlan:
         """Return the plan with what it costs and with functions that changed."""
@@ -153,7 +155,7 @@ class LiveInputs:
             ledger = self._session.mirror.ledger
             for key in self._log.with_inputs(dict.fromkeys(self._keys)):
                 if key in carried:
-                    found[key] = TaskOutcome.of_carried(carried[key].state)
+                    found[key] = OUTCOMES_OF_CARRIED[carried[key].state]
                     continue
                 row = ledger.row_of.get(key_text(key))
                 if row is None:
@@ -163,7 +165,7 @@ class LiveInputs:
                     )
                     continue
                 state = TaskState(ledger.columns["state"][row])
-                found[key] = _OUTCOMES.get(state.label, TaskOutcome.UNFINISHED)
+                found[key] = _OUTCOMES.get(state, TaskOutcome.UNFINISHED)
                 if found[key] is TaskOutcome.CANCELLED and key_text(key) in released:
                     found[key] = TaskOutcome.NEVER_RAN
         return found
@@ -186,11 +188,6 @@ class LiveInputs:
             has_call=key in self._at_host or (task is not None and task.has_call),
             input_keys=tuple(each for each in self._log.inputs_of(key) if each in self._log.tasks),
         )
-
-    def _last_failures(self) -> dict[str, Any]:
-        carried = self._log.history.carried()
-        found = {key_text(key): each.failure for key, each in carried.items() if each.failure}
-        return {**found, **{row["task_id"]: row for row in self._failures if "task_id" in row}}
 
     def _recorded(self) -> list[RecordedTask]:
         tasks = self._log.tasks
@@ -215,9 +212,9 @@ class LiveInputs:
             name = task.batch.function_name
             inputs = self._log.inputs_of(key)
             if key in chosen and name in replaced:
-                new_key[key] = f"{funcname(overrides.func)}-{uuid.uuid4().hex}"
+                new_key[key] = new_task_key(funcname(overrides.func))
             elif inputs != task.input_keys or any(new_key.get(k, k) != k for k in inputs):
-                new_key[key] = f"{name}-{uuid.uuid4().hex}"
+                new_key[key] = new_task_key(name)
             elif key not in self._at_host:
                 new_key[key] = key
             else:

@@ -150,10 +150,15 @@ def renewed(submission: Submission) -> Submission:
     return replace(submission, batch=batch)
 
 
+def new_task_key(name: str) -> str:
+    """Return a key for a task that takes the place of another one."""
+    return f"{name}-{uuid.uuid4().hex}"
+
+
 def left_out(client: ScalableClient, key: Any, reason: str) -> Future[Any]:
     """Return a failed future of a task that does not run."""
     future: Future[Any] = Future(key, client)
-    client.fail_future(key, LeftOutError(f"{key_text(key)} was left out: {reason}"))
+    client.fail_future(key, LeftOutError.of(key_text(key), reason))
     return future
 
 

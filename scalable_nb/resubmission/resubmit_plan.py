@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
+from scalable_nb.client.batch_records import CarriedOutcome
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.rows import FailureRow, key_text
@@ -107,16 +108,19 @@ class TaskOutcome(Enum):
     NEVER_RAN = "no attempt of it is known"
     CANCELLED = "a person cancelled it"
 
-    @classmethod
-    def of_carried(cls, state: str) -> TaskOutcome:
-        """Return the outcome of an input that did not run since an earlier run."""
-        found = {"cancelled": cls.CANCELLED, "failed": cls.ATTEMPTED, "never ran": cls.NEVER_RAN}
-        return found[state]
-
     @property
     def has_no_result(self) -> bool:
         """Whether it must run before there is a result."""
         return self in (TaskOutcome.ATTEMPTED, TaskOutcome.NEVER_RAN)
+
+
+#: The states of a `CarriedOutcome`.
+CARRIED_STATES: Final = {
+    TaskOutcome.CANCELLED: "cancelled",
+    TaskOutcome.ATTEMPTED: "failed",
+    TaskOutcome.NEVER_RAN: "never ran",
+}
+OUTCOMES_OF_CARRIED: Final = {state: outcome for outcome, state in CARRIED_STATES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +281,22 @@ def with_estimate(
         return plan
     seconds = sum(counts[name] * total_s / attempts for name, (total_s, attempts) in known.items())
     return replace(plan, core_hours=seconds * cores / 3600)
+
+
+def find_last_failures(
+    carried: Mapping[Any, CarriedOutcome], rows: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the row of the last failed attempt of each task, by the key as text.
+
+    Parameters
+    ----------
+    carried : mapping
+        Key -> outcome in an earlier run.
+    rows : iterable of mappings
+        Of ``failures.jsonl``, oldest first.
+    """
+    earlier = {key_text(key): each.failure for key, each in carried.items() if each.failure}
+    return {**earlier, **{row["task_id"]: row for row in rows if "task_id" in row}}
 
 
 def durations_by_function(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, int]]:

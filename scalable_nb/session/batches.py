@@ -180,10 +180,9 @@ class Batches(Mapping[str, FutureList]):
                 submission = as_submission(log.tasks[key], store=folder)
                 self._cached_futures.restore(key, submission, packed)
             elif key in carried:
-                reason = carried[key].reason
-                self._fail(key, LeftOutError(f"{key_text(key)} was left out: {reason}"))
+                self._fail(key, LeftOutError.of(key_text(key), carried[key].reason))
             else:
-                self._client.cancel_future(key, "released", "its result was released")
+                self._client.cancel_future(key, RELEASED, "its result was released")
 
 
 class BatchControl:
