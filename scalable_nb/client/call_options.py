@@ -168,7 +168,7 @@ class CallOptions:
         )
 
     @property
-    def asked(self) -> frozenset[str]:
+    def explicit_names(self) -> frozenset[str]:
         """The options that the call or its task sets: entries of `wire`, keep_results and tag."""
         names = set(TaskPolicy(retries=self.retries).changes())
         for policy in self.policies:
@@ -219,12 +219,9 @@ class CallOptions:
             return ""
         return own_result_key(key, batch_id if self.is_stored_by_submission else "")
 
-    def identity(self) -> str:
-        """Digest of what the function is, in hex; empty where it has none."""
-        return self._identity
-
     @functools.cached_property
-    def _identity(self) -> str:
+    def identity(self) -> str:
+        """Digest of the function, in hex; empty if it has none."""
         if self.call_keys is not None:
             return self.call_keys.identity.hex()
         try:

@@ -21,7 +21,7 @@ from scalable_nb.telemetry.rows import key_text
 
 logger = logging.getLogger(__name__)
 
-#: Option of `submit` and `map` -> (its value so far, the value that is asked for).
+#: Option of `submit` and `map` -> (its value so far, the requested value).
 Differences = dict[str, tuple[Any, Any]]
 
 _KEEP_RESULTS: Final = "keep_results"
@@ -73,7 +73,7 @@ class HeldTerms:
         if not held:
             return
         self._warn_of_unstored(held, options)
-        if not options.asked:
+        if not options.explicit_names:
             return
         known: dict[int, Differences] = {}
         for key, future in held.items():
@@ -105,7 +105,7 @@ def find_differences(submission: Submission, options: CallOptions) -> Difference
     before, after = _entries(submission.wire), _entries(options.wire)
     before[_TAG], after[_TAG] = submission.batch.component, options.component
     changes: Differences = {}
-    for name in sorted(options.asked):
+    for name in sorted(options.explicit_names):
         default = default_term(name)
         old, new = before.get(name, default), after.get(name, default)
         if old != new and not (name == _RULES and _are_same_rules(old, new)):

@@ -143,7 +143,7 @@ def identified(func: Callable[..., Any], options: CallOptions) -> Any:
         return func
     if isinstance(plain, BuiltinFunctionType):
         return func
-    return (func, options.identity())
+    return (func, options.identity)
 
 
 def number_calls(

@@ -104,7 +104,7 @@ class Submitter:
         packed = PackedSubmissions(options, list(calls), held)
         if new:
             warn_if_stale(func)
-            identity, function = options.identity(), pack_function(options.function)
+            identity, function = options.identity, pack_function(options.function)
         for start in range(0, len(new), part_size or len(new) or 1):
             submission = Submission(
                 batch=options.batch(name, func),

@@ -167,11 +167,13 @@ class ClientHooks(Client):
     # --- what Dask calls ---------------------------------------------------------------
 
     async def _start(self, *args: Any, **kwargs: Any) -> Any:
-        # Called to connect. Variables and queues send keys of futures through `scheduler`.
-        # https://github.com/dask/distributed/blob/2026.8.0/distributed/variable.py#L197
-        # https://github.com/dask/distributed/blob/2026.8.0/distributed/queues.py#L223
+        # Called to connect. No public method adds a handler of the scheduler's messages.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L1214
         self._stream_handlers.update(self.message_handlers())
         started = await super()._start(*args, **kwargs)
+        # Variables and queues send keys of futures through `scheduler`.
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/variable.py#L197
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/queues.py#L223
         scheduler: Any = self.scheduler
         for handler in ("variable_set", "queue_put"):
             setattr(scheduler, handler, partial(self._put, getattr(scheduler, handler)))
