@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 from distributed import Future
@@ -76,8 +75,7 @@ def resubmit(
         All futures, in input order.
     """
     overrides = Overrides(func, retries, timeout_s, memory, tag)
-    notify = partial(logger.warning, "%s")
-    return resubmit_with(futures, run, only, overrides, dry_run=dry_run, notify=notify)
+    return resubmit_with(futures, run, only, overrides, dry_run=dry_run, on_plan=_log_notices)
 
 
 def resubmit_with(
@@ -87,9 +85,12 @@ def resubmit_with(
     overrides: Overrides,
     *,
     dry_run: bool,
-    notify: Callable[[str], None],
+    on_plan: Callable[[ResubmitPlan], None],
 ) -> FutureList | ResubmitPlan:
-    """Run failed tasks again; ``notify`` is called with what a person may not expect."""
+    """Run failed tasks again; ``on_plan`` is called with the plan before anything runs.
+
+    With ``dry_run`` the plan is printed and returned, as by `resubmit`.
+    """
     if (futures is None) == (run is None):
         raise SubmitError(
             "resubmit takes futures or run=, one of them: resubmit(futures), or "
@@ -101,12 +102,16 @@ def resubmit_with(
         live = _live_session(paths)
         if live is None:
             return _shown(
-                resubmit_finished(paths, filters, overrides, dry_run=dry_run, notify=notify)
+                resubmit_finished(paths, filters, overrides, dry_run=dry_run, on_plan=on_plan)
             )
         futures = live.batches.list_inputs()
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())
     if not listed:
-        return ResubmitPlan(0, 0, [], {}) if dry_run else listed
+        empty = ResubmitPlan(0, 0, [], {})
+        if dry_run:
+            return empty
+        on_plan(empty)
+        return listed
     if len(listed.sessions) > 1:
         run_ids = " and ".join(each.paths.run_id for each in listed.sessions if each.paths)
         raise SubmitError(
@@ -119,13 +124,16 @@ def resubmit_with(
     listed.check_may_wait("resubmit()", "`await client.retry(futures)`")
     overrides.wire(session.manifest.manifest)  # refuse unknown names before anything else
     inputs = LiveInputs(session, listed, filters)
+    plan = inputs.preview(overrides)
     if dry_run:
-        return _shown(inputs.preview(overrides))
-    if not inputs.plan.to_run:
-        return inputs.joined({})
-    for notice in inputs.notices(overrides):
-        notify(notice)
-    return inputs.resubmit(overrides)
+        return _shown(plan)
+    on_plan(plan)
+    return inputs.resubmit(overrides) if plan.to_run else inputs.joined({})
+
+
+def _log_notices(plan: ResubmitPlan) -> None:
+    for notice in plan.notices:
+        logger.warning("%s", notice)
 
 
 def _find(run: str) -> RunPaths:

@@ -57,22 +57,19 @@ class FinishedRun:
         self.last_failures = find_last_failures(self._carried, failures)
         self.stored = find_stored(log, log.tasks.values(), paths.results, self._is_of_run)
 
-    def plan(self, filters: list[Any] | None) -> ResubmitPlan:
-        """Return what a resubmission does."""
-        keys = self.call_log.history.input_keys()
-        tasks = [self._describe(key) for key in self.call_log.with_inputs(dict.fromkeys(keys))]
-        return plan_resubmission(keys, tasks, self.last_failures, filters)
-
-    def preview(self, plan: ResubmitPlan, overrides: Overrides) -> ResubmitPlan:
-        """Return the plan with its cost and with notices for the user."""
-        tasks = self.call_log.tasks
-        names = {key: tasks[key].batch.function_name for key in plan.to_run}
+    def plan(self, filters: list[Any] | None, overrides: Overrides) -> ResubmitPlan:
+        """Return the plan of a resubmission, with its cost and with notices for the user."""
+        log = self.call_log
+        keys = log.history.input_keys()
+        outcomes = [self._describe(key) for key in log.with_inputs(dict.fromkeys(keys))]
+        plan = plan_resubmission(keys, outcomes, self.last_failures, filters)
+        names = {key: log.tasks[key].batch.function_name for key in plan.to_run}
         cores = cores_of_a_slot(self.paths)
         plan = with_estimate(plan, lambda key: names[key], self._durations_s, cores)
-        notices = self.notices(plan, overrides.replaces(names.values()))
+        notices = self._notices(plan, overrides.replaces(names.values()))
         return replace(plan, notices=tuple(notices))
 
-    def notices(self, plan: ResubmitPlan, replaced: Collection[str]) -> list[str]:
+    def _notices(self, plan: ResubmitPlan, replaced: Collection[str]) -> list[str]:
         """Return notices for the user: changed functions, damaged records."""
         tasks = [self.call_log.tasks[key] for key in dict.fromkeys(plan.to_run)]
         changed = changed_functions(tasks)

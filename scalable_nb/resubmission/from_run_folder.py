@@ -41,21 +41,19 @@ def resubmit_finished(
     overrides: Overrides,
     *,
     dry_run: bool,
-    notify: Callable[[str], None],
+    on_plan: Callable[[ResubmitPlan], None],
 ) -> FutureList | ResubmitPlan:
     """Resubmit a run whose host is gone."""
     finished = FinishedRun(paths)
     if not finished.call_log.history.batches:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
-    plan = finished.plan(filters)
+    plan = finished.plan(filters, overrides)
     if dry_run:
-        return finished.preview(plan, overrides)
+        return plan
     if not plan.total:
         return FutureList()
-    takeover = _Takeover(finished, plan, overrides)
-    for notice in finished.notices(plan, takeover.replaced):
-        notify(notice)
-    return takeover.run()
+    on_plan(plan)
+    return _Takeover(finished, plan, overrides).run()
 
 
 class _Takeover:
@@ -67,11 +65,6 @@ class _Takeover:
     plan : ResubmitPlan
         What runs, and what is left out.
     overrides : Overrides
-
-    Attributes
-    ----------
-    replaced : set of str
-        Names of the functions that corrected code replaces.
     """
 
     def __init__(self, finished: FinishedRun, plan: ResubmitPlan, overrides: Overrides) -> None:
@@ -81,7 +74,7 @@ class _Takeover:
         self._overrides = overrides
         self._keys = log.with_inputs(dict.fromkeys(log.history.input_keys()))
         chosen = {log.tasks[key].batch.function_name for key in plan.to_run}
-        self.replaced = overrides.replaces(chosen)
+        self._replaced = overrides.replaces(chosen)
         self._session = _session_for(finished, overrides)
         self._client = self._session.client
         self._taken = set(self._client.futures) | self._session.mirror.known_keys()
@@ -103,7 +96,7 @@ class _Takeover:
         self._report_left_out()
         needed = log.with_inputs(dict.fromkeys(self._plan.to_run))
         runs = [log.tasks[key] for key in needed if key not in futures]
-        calls = RecordedCalls(self._client, log, self._overrides, self._new_key, self.replaced)
+        calls = RecordedCalls(self._client, log, self._overrides, self._new_key, self._replaced)
         futures |= calls.submit(runs, futures)
         self._record_left_out(futures)
         paths.resumes.unlink(missing_ok=True)
@@ -117,7 +110,7 @@ class _Takeover:
         chosen = set(self._plan.to_run)
         new_key = {}
         for key in self._keys:
-            is_corrected = key in chosen and tasks[key].batch.function_name in self.replaced
+            is_corrected = key in chosen and tasks[key].batch.function_name in self._replaced
             if is_corrected:
                 new_key[key] = new_task_key(funcname(self._overrides.func))
             else:

@@ -90,14 +90,9 @@ class LiveInputs:
         durations_s = durations_by_function((*self._failures, *self._endings))
         cores = cores_of_a_slot(paths)
         plan = with_estimate(self.plan, lambda key: names.get(key, ""), durations_s, cores)
-        return replace(plan, notices=tuple(self.notices(overrides)))
-
-    def notices(self, overrides: Overrides) -> list[str]:
-        """Return sentences on functions that run as recorded although they have changed."""
-        tasks = self._recorded()
-        replaced = overrides.replaces(task.batch.function_name for task in tasks)
-        unchanged = (task for task in tasks if task.batch.function_name not in replaced)
-        return list(changed_functions(unchanged).values())
+        replaced = overrides.replaces(names.values())
+        as_recorded = (task for task in self._recorded() if names[task.key] not in replaced)
+        return replace(plan, notices=tuple(changed_functions(as_recorded).values()))
 
     def resubmit(self, overrides: Overrides) -> FutureList:
         """Run the chosen inputs again; return the futures of all inputs, in order."""

@@ -45,14 +45,17 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
         tag=options.tag,
     )
     tasks = None if run is not None else _all_tasks(current_session())
-    submit = partial(resubmit_with, tasks, run, options.only, overrides, notify=context.echo)
-    if options.dry_run or tasks is not None:
-        with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
-            plan: Any = submit(dry_run=True)
-        if options.dry_run:
-            return plan  # type: ignore[no-any-return]
-        if not plan.to_run:
+
+    def on_plan(plan: ResubmitPlan) -> None:
+        if tasks is not None and not plan.to_run:
             context.echo(f"None of the session's {plan.total:,} tasks failed: nothing runs again.")
+        for notice in plan.notices:
+            context.echo(notice)
+
+    submit = partial(resubmit_with, tasks, run, options.only, overrides, on_plan=on_plan)
+    if options.dry_run:
+        with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
+            return submit(dry_run=True)
     futures: Any = submit(dry_run=False)
     if not futures:
         return futures  # type: ignore[no-any-return]
@@ -63,13 +66,12 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
 
 def _all_tasks(session: ScalableSession) -> FutureList:
     """Return the inputs of all batches, and tasks of Dask's own that this kernel holds."""
-    from scalable_nb.client.futures import FutureList
     from scalable_nb.telemetry.rows import key_text
 
     listed = session.batches.list_inputs()
     keys = set(listed.keys)
     others = [future for future in session.tasks() if key_text(future.key) not in keys]
-    return listed + others if listed else FutureList(others)
+    return listed + others
 
 
 def _awaited(
