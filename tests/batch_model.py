@@ -1,9 +1,9 @@
-"""What batches, inputs, claims and resubmissions ought to do, in plain Python.
+"""A model of batches, inputs, claims and resubmissions, in plain Python.
 
 The model knows no Dask, no process and no file. Between two commands nothing runs: each command
 ends when all it started is done. Rules that ADR 0026 leaves open are those a user would expect:
 
-- A map of a call that failed runs it again, whoever holds the failure.
+- A map of a call that failed runs it again, whichever kernel holds the failure.
 - A call with a stored result of its own batch (a named one, ``keep_results``) is not answered by
   that result in a later batch: only `cacheable` and non-idempotent calls are.
 - A list that a resubmission returned claims what the resubmission started, and what its kernel

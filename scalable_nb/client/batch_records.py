@@ -12,7 +12,7 @@ SUBMIT_PREFIX: Final = "submit-"
 
 
 class CarriedOutcome(NamedTuple):
-    """What an earlier run says of an input that did not run since.
+    """Outcome of an input in an earlier run; it has not run since.
 
     Attributes
     ----------

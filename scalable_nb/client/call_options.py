@@ -221,7 +221,7 @@ class CallOptions:
 
     @functools.cached_property
     def identity(self) -> str:
-        """Digest of the function, in hex; empty if it has none."""
+        """Digest of the function, in hex; empty if it cannot be computed."""
         if self.call_keys is not None:
             return self.call_keys.identity.hex()
         try:

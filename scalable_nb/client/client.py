@@ -212,7 +212,7 @@ class ScalableClient(ClientHooks):
         else:
             named = list_calls([f"{funcname(func)}-{uuid.uuid4()}"], [call])
         packed = self._submitter.pack(func, options, dict(named), scheduling, is_submit=True)
-        if not packed.parts:  # the entry with a call is a batch of one; this call has none
+        if not packed.parts:  # all calls are held: without an entry of a call, the batch needs one
             self._log_batch(func, options, [key for key, _ in named], is_single=True)
         return self._submitter.send(packed)[0]
 
@@ -355,7 +355,7 @@ class ScalableClient(ClientHooks):
 
     @property
     def call_log(self) -> CallLogWriter:
-        """Where this kernel's calls and batches are recorded."""
+        """The writer of this kernel's calls and batches."""
         return self._call_log
 
     # --- gathering ---------------------------------------------------------------------

@@ -158,7 +158,7 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         Raises
         ------
         SessionError
-            If there is none, or more than one.
+            If no session runs them, or more than one.
         """
         sessions = self.sessions
         if len(sessions) > 1:

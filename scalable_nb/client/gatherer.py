@@ -187,7 +187,7 @@ class Gatherer:
 
 
 def _with_values(unpacked: Any, found: Iterable[Future[Any]], values: dict[Any, Any]) -> Any:
-    """Return a collection with values for its futures; a list without those that have none."""
+    """Return a collection with values for its futures; leave out those without in a list."""
     missing = {future.key: None for future in found if future.key not in values}
     if missing and isinstance(unpacked, list):
         unpacked = [each for each in unpacked if getattr(each, "key", each) not in missing]

@@ -120,7 +120,7 @@ class Submitter:
         return packed
 
     def send(self, packed: PackedSubmissions) -> list[Future[Any]]:
-        """Return the futures of packed calls, in their order; only what is new is sent."""
+        """Send the new calls, and return the futures of all calls in order."""
         for submission, calls in packed.parts:
             self._call_log.log_calls(submission, calls)
         held = packed.held

@@ -242,7 +242,7 @@ class SchedulerAdapter:
         return bool(self._scheduler.client_comms)
 
     def hold(self, tasks: Iterable[TaskState], name: str) -> None:
-        """Make a name that no connection has want tasks; the scheduler keeps what is wanted."""
+        """Make a client without a connection want tasks, so that the scheduler keeps them."""
         # `Scheduler.client_desires_keys` also reports the tasks to all other clients.
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5803
         cs = self.clients.setdefault(name, ClientState(name))

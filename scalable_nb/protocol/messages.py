@@ -100,7 +100,7 @@ class LeftOutCalls(Message):
     reasons : tuple of str
         Why each one does not run.
     errors : tuple of str
-        Name of the class of each one's last error; empty if it has none.
+        Name of the class of each one's last error; empty if it did not fail.
     """
 
     batch: BatchMessage
@@ -154,7 +154,7 @@ class JoinRequest(Message):
     Attributes
     ----------
     request_id : int
-        Chosen by the client; the reply has it, too.
+        Chosen by the client and repeated in the reply.
     keys : tuple
     is_claim : bool
         Whether the tasks are kept for this client. Otherwise it only receives their states.

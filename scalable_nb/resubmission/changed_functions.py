@@ -14,7 +14,7 @@ from scalable_nb.client.call_log import RecordedTask
 
 
 def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
-    """What to say of functions that are not what was recorded any more.
+    """Return notices about functions that differ from the recorded ones.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
 
 
 def _current_identity(task: RecordedTask) -> str:
-    """Digest of what has the recorded function's name now; empty where nothing has."""
+    """Return the digest of the current function of that name; empty if it does not exist."""
     function = _current_function(task)
     try:
         if isinstance(function, CacheableFunction):

@@ -63,7 +63,7 @@ class _Takeover:
     ----------
     finished : FinishedRun
     plan : ResubmitPlan
-        What runs, and what is left out.
+        Which inputs run, and which are left out.
     overrides : Overrides
     """
 

@@ -47,9 +47,9 @@ _OUTCOMES_OF_FUTURES: Final = {
 
 
 class LiveInputs:
-    """Inputs of a live session that may be resubmitted, by what is recorded of them.
+    """Inputs of a live session that may be resubmitted, with their recorded outcomes.
 
-    To make one has no effect on any task.
+    Creating an instance has no effect on any task.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class LiveInputs:
         self.plan = plan_resubmission(self._keys, tasks, last_failures, filters)
 
     def preview(self, overrides: Overrides) -> ResubmitPlan:
-        """Return the plan with what it costs and with functions that changed."""
+        """Return the plan with its cost and with notices about changed functions."""
         paths = self._session.paths
         assert paths is not None
         names = {task.key: task.batch.function_name for task in self._recorded()}
@@ -108,7 +108,7 @@ class LiveInputs:
             calls = RecordedCalls(self._client, self._log, overrides, new_key, replaced, known)
             new = calls.submit((self._log.tasks[key] for key in new_key), inputs)
         if again:
-            # Before the host is asked: its answer may overtake us with a task that is done.
+            # First: a task may finish before the host's reply arrives.
             self._client.reopen_futures(key for key in again if key in self._client.futures)
             self._client.host_api.resubmit(again, wire, self._named, dry_run=False)
             self._client.forget_terms(again)
@@ -193,7 +193,7 @@ class LiveInputs:
     def _divide(
         self, overrides: Overrides, replaced: Collection[str]
     ) -> tuple[dict[Any, Any], list[Any]]:
-        """Return which tasks are submitted anew, under which keys, and which run where they are."""
+        """Return the new keys of tasks that are submitted again, and the tasks that keep theirs."""
         chosen = set(self.plan.to_run)
         new_key: dict[Any, Any] = {}
         again = []

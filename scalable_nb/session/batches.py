@@ -24,13 +24,13 @@ from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
 class Batches(Mapping[str, FutureList]):
     """The batches of a run, by name or id.
 
-    A batch is what one ``client.map`` gave, in the order of its inputs. Those of single
-    ``client.submit`` calls are listed together by function, as ``"submit-NAME"``. A name stands
-    for the newest batch of this kernel that has it, else for the newest one; others have their
-    ids. Batches are read from the run's call log. To look at one changes nothing: its results
-    are released as if nobody had looked, unless a value is requested.
+    A batch contains the inputs of one ``client.map``, in order. Batches of single
+    ``client.submit`` calls are listed together by function, as ``"submit-NAME"``. A name refers
+    to the newest batch of that name of this kernel, else of any kernel; all other batches are
+    found by their ids. Batches are read from the run's call log. Looking at a batch of another
+    kernel does not keep its results, unless a value is requested.
 
-    ``del session.batches[name]`` releases what a kernel that is gone had wanted.
+    ``del session.batches[name]`` drops the claims of kernels that no longer exist.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Batches(Mapping[str, FutureList]):
         Raises
         ------
         UnknownNameError
-            If there is none.
+            If no batch has this name or id.
         """
         found = self.log().history.named(name, self.kernel)
         if not found:
@@ -115,8 +115,8 @@ class Batches(Mapping[str, FutureList]):
         )
 
     def futures(self, keys: Collection[Any]) -> list[Future[Any]]:
-        """Return futures of tasks of the run; those that this kernel lacks are only observed."""
-        # They exist before the host tells what became of them.
+        """Return futures of tasks of the run; those of other kernels are only observed."""
+        # They are created first: the host reports states to existing futures only.
         futures, new = self._client.open_futures(keys)
         if new:
             unknown = self._client.observed_keys.observe(new, self._settle)
@@ -244,7 +244,7 @@ class BatchControl:
     def cancel(self, batches: Collection[str], *, only_paused: bool) -> int:
         """Cancel unfinished tasks of batches, of all if none is named; return how many.
 
-        A task that another batch has, too, goes on.
+        A task that is also in another batch continues.
         """
         if only_paused or not batches:
             self._check_unfinished(batches)

@@ -35,7 +35,7 @@ LEFT_CLAIMS: Final = "scalable-left-claims"
 
 
 class ClientLeases:
-    """Decides what is kept for which client, and what an end of a claim means.
+    """Decides which tasks are kept for which client, and which are released with a claim.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class ClientLeases:
     # --- the end of claims -----------------------------------------------------------
 
     def cancel(self, keys: Iterable[Any]) -> None:
-        """Cancel tasks and their dependents, whoever claims them, and notify the clients."""
+        """Cancel tasks and their dependents, regardless of claims, and notify the clients."""
         to_cancel = self._with_dependents(keys, lambda ts: True)
         self._cancel(to_cancel, CANCELLED_BY_USER, None)
 
@@ -128,7 +128,7 @@ class ClientLeases:
         **kwargs: Any,
     ) -> None:
         # Dask's own has no notion of observations and left claims. It also fails on a dropped
-        # future in the midst of a chain (distributed 2026.8.0), which ends the connection.
+        # future in the middle of a chain (distributed 2026.8.0), which ends the connection.
         to_cancel = self._with_dependents(keys, lambda ts: force or not self._others(ts, client))
         self._cancel(to_cancel, reason, msg)
 
@@ -142,7 +142,7 @@ class ClientLeases:
         for cs in {cs for ts in to_cancel for cs in ts.who_wants or ()}:
             self._release(keys=names, client=cs.client_key)
         for each in tracked:
-            each.is_cancelled = False  # those that another client's task needs go on
+            each.is_cancelled = False  # those that another client's task needs continue
         self._adapter.report_cancelled(names, reason, message)
 
     def _on_want(self, keys: Collection[Any], client: str) -> None:
