@@ -247,6 +247,18 @@ def _why_no_run(folder: Path) -> str:
     )
 
 
+def check_folder(folder: Path) -> Path:
+    """Return a folder that need not exist, or refuse it if other users could exchange its contents.
+
+    Raises
+    ------
+    RunFolderError
+        Names the path at fault, its owner and the remedy.
+    """
+    require_trusted(folder, _OTHER_FOLDER)
+    return folder
+
+
 def private_folder(folder: Path) -> Path:
     """Make ``folder`` (mode 0700, as all missing levels) and refuse it if others could replace it.
 

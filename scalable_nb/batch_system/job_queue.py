@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import shlex
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -16,7 +19,7 @@ from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
 from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import BATCH_SYSTEMS, job_class
-from scalable_nb.paths import RunPaths
+from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.telemetry.journal_reader import read_object, read_rows
 
 if TYPE_CHECKING:
@@ -233,9 +236,32 @@ def session_job(provider: str) -> type[Job]:
     turn = asyncio.Semaphore(_AT_ONCE)
 
     class SessionJob(base):  # type: ignore[misc]
-        """Keeps the error of its submission, so that no other job is held up by it."""
+        """Keeps the error of its submission, so that no other job is held up by it.
+
+        Parameters
+        ----------
+        script_folder : Path
+            Private folder of the script while it is submitted.
+        *args, **kwargs
+            As for dask-jobqueue's class.
+        """
 
         failure: str | None = None
+
+        def __init__(self, *args: Any, script_folder: Path, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._script_folder = script_folder
+
+        @contextmanager
+        def job_file(self) -> Iterator[str]:
+            # dask-jobqueue writes it, with the environment in it, to /tmp with mode 0644.
+            path = self._script_folder / f"job-{secrets.token_hex(8)}.sh"
+            write_private(path, self.job_script().encode())
+            try:
+                # For LSF, dask-jobqueue makes a command line of the path.
+                yield shlex.quote(str(path)) if getattr(self, "use_stdin", False) else str(path)
+            finally:
+                path.unlink(missing_ok=True)
 
         async def start(self) -> None:
             try:

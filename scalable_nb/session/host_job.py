@@ -182,7 +182,8 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
     paths.host_log.touch(mode=0o600)
     cls: Any = session_job(target.provider)
     keywords = host_keywords(target, str(paths.folder))
-    job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
+    session = {"job_name": name, "log_directory": str(logs), "script_folder": paths.folder}
+    job = cls(**keywords | session)
     try:
         run_coroutine(job.start())
         if job.failure is not None:

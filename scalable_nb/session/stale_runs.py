@@ -42,6 +42,16 @@ def remove_stale_runs(runs_dir: Path) -> list[RunPaths]:
     return [run for run in stale if _remove_leftovers(run)]
 
 
+def remove_keys(run: RunPaths) -> None:
+    """Remove certificate and key of a dead host."""
+    try:
+        with _open_own_folder(run.folder) as folder:
+            if folder is not None:
+                _remove(run.tls, folder)
+    except FileNotFoundError:
+        logger.debug("the folder of run %s no longer exists", run.run_id)
+
+
 def _leftovers(run: RunPaths) -> tuple[Path, ...]:
     return run.tls, run.workspace, run.session_json
 
