@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any, Final
 
-import cloudpickle
 import dask
 from dask.utils import funcname
 
@@ -18,8 +17,8 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
+from scalable_nb.client.code_pickler import pickle_code
 from scalable_nb.client.context import ClientContext
-from scalable_nb.client.project_modules import pickle_project_modules_by_value
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
@@ -271,15 +270,13 @@ def _resources(n: int, context: ClientContext) -> dict[str, float]:
 
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
-    pickle_project_modules_by_value()
     try:
-        packed: bytes = cloudpickle.dumps(policy.rules)
+        return pickle_code(policy.rules)
     except Exception as error:
         raise SubmitError(
             f"the rules of the policy (retry_on, give_up_on, validate) cannot be sent to a "
             f"worker: {error}"
         ) from error
-    return packed
 
 
 # --- the arguments of `submit` and `map` ----------------------------------------------

@@ -17,7 +17,7 @@ from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.client.project_modules import pickle_project_modules_by_value
+from scalable_nb.client.code_pickler import is_picklable, pickle_code
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import LARGE_BYTES
 
@@ -48,23 +48,21 @@ class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def pack_function(function: Callable[..., Any]) -> bytes:
-    """Pickle a function; modules of the project folder travel by value.
+    """Pickle a function; the user's modules travel by value.
 
     Raises
     ------
     SubmitError
         If it cannot be pickled; the message names the value that prevents it.
     """
-    pickle_project_modules_by_value()
     try:
-        pickled: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+        return pickle_code(function)
     except Exception as error:
         raise SubmitError(
             f"the function {funcname(function)!r} cannot be sent to a worker: {error}. "
             f"{_culprit(function)}Open such things (locks, files, connections) inside the "
             "function instead."
         ) from error
-    return pickled
 
 
 class SharedBuffers:
@@ -166,21 +164,13 @@ def _collect_futures(value: Any, found: dict[int, Future[Any]]) -> None:
                 _collect_futures(item, found)
 
 
-def _is_picklable(value: Any) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
-        return False
-    return True
-
-
 def _culprit(function: Callable[..., Any]) -> str:
     try:
         scope = inspect.getclosurevars(inspect.unwrap(function))
     except (TypeError, ValueError):
         return ""
     for name, value in {**scope.globals, **scope.nonlocals}.items():
-        if not _is_picklable(value):
+        if not is_picklable(value):
             return f"It uses {name!r}, a {type(value).__name__}, which cannot be pickled. "
     return ""
 
@@ -188,7 +178,7 @@ def _culprit(function: Callable[..., Any]) -> str:
 def _culprit_argument(values: tuple[tuple[Any, ...], dict[str, Any]]) -> str:
     named = [*enumerate(values[0]), *values[1].items()]
     for name, value in named:
-        if not isinstance(value, Future) and not _is_picklable(value):
+        if not isinstance(value, Future) and not is_picklable(value):
             where = f"number {name + 1}" if isinstance(name, int) else repr(name)
             return f"It is argument {where}, a {type(value).__name__}. "
     return ""

@@ -7,6 +7,7 @@ or unpickles what belongs to the user.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -74,6 +75,11 @@ def result_key_of(run_spec: Any) -> str:
     """
     calls = (value for value in getattr(run_spec, "args", ()) if isinstance(value, Call))
     return next((call.result_key for call in calls), "")
+
+
+def module_attribute(module: str, name: str) -> Any:
+    """Return a variable of a module, imported if need be."""
+    return getattr(importlib.import_module(module), name)
 
 
 class _ArgumentsUnpickler(pickle.Unpickler):

@@ -6,6 +6,7 @@ import gc
 import importlib
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import sysconfig
@@ -24,8 +25,8 @@ from scalable_nb.client.call_options import _pack_rules
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.project_modules import (
     StaleModuleWarning,
-    is_project_module,
-    pickle_project_modules_by_value,
+    pickle_user_modules_by_value,
+    travels_by_value,
     warn_if_stale,
 )
 from scalable_nb.faults.policy import TaskPolicy
@@ -101,49 +102,75 @@ def stale(function: Any) -> list[str]:
 # --- which modules are the user's ----------------------------------------------------
 
 
-def module(name: str, file: object) -> ModuleType:
-    made = ModuleType(name)
-    made.__file__ = file  # type: ignore[assignment]
-    return made
-
-
 @pytest.mark.parametrize(
     ("name", "file", "is_own"),
     [
         ("model", "{root}/model.py", True),
         ("lib.model", "{root}/src/lib/model.py", True),
         ("lib", "{root}/lib/__init__.py", True),
-        ("linked", "{root}/../project/model.py", True),
-        ("model", "{root}/../other/model.py", False),
-        ("model", "{root}-2/model.py", False),
+        ("model", "{root}/../other/model.py", True),
+        ("editable", "/opt/checkouts/editable/src/editable/__init__.py", True),
         ("fast", "{root}/fast.cpython-311-x86_64-linux-gnu.so", False),
-        ("numpy", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
-        ("yaml", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
-        ("__main__", "{root}/script.py", False),
-        ("scalable_nb.protocol.call", "{root}/scalable_nb/calls.py", False),
-        ("builtin", None, False),
+        ("numpy_like", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
+        ("yaml_like", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
+        ("json_like", sysconfig.get_path("stdlib") + "/json/__init__.py", False),
+        ("ours", str(Path(scalable_nb.__file__).parent / "protocol" / "call.py"), False),
+        ("namespace", None, False),
     ],
 )
-def test_which_modules_are_the_projects(
-    folder: Path, name: str, file: str | None, is_own: bool
+def test_which_modules_travel_by_value(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str | None, is_own: bool
 ) -> None:
-    """Python files of the project folder count; installed packages and this one do not."""
-    path = file and file.format(root=folder)
-    assert is_project_module(module(name, path), folder.resolve()) is is_own
+    """Python files travel, wherever they are; installed packages and this one do not."""
+    module = ModuleType(name)
+    module.__file__ = file and file.format(root=folder)
+    monkeypatch.setitem(sys.modules, name, module)
+    assert travels_by_value(module) is is_own
 
 
-def test_the_standard_library_is_never_the_projects() -> None:
-    """Also where the project folder is the root of the disk, Python's own modules stay out."""
-    path = Path(sysconfig.get_path("stdlib")) / "json" / "__init__.py"
-    assert not is_project_module(module("json", str(path)), Path("/"))
+def test_the_notebook_itself_is_no_module() -> None:
+    """Functions of `__main__` travel by value anyway."""
+    assert not travels_by_value(sys.modules["__main__"])
 
 
-def test_a_module_behind_a_link_is_where_it_really_lies(folder: Path, tmp_path: Path) -> None:
-    """A link in the project folder to a file elsewhere makes nobody else's module the user's."""
-    elsewhere = tmp_path / "elsewhere.py"
-    elsewhere.write_text(MODEL)
-    (folder / "linked.py").symlink_to(elsewhere)
-    assert not is_project_module(module("linked", folder / "linked.py"), folder.resolve())
+def test_a_module_elsewhere_on_the_path_travels_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of `../src` is pickled with its code, with which the kernel would call it."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "beside.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    assert b"beside.py" in pack_function(importlib.import_module("beside").simulate)
+
+
+LOCKED = """\
+import threading
+
+LOCK = threading.Lock()
+FACTOR = 2
+
+
+def scale(x):
+    with LOCK:
+        return FACTOR * x
+"""
+
+
+def test_an_unpicklable_variable_travels_as_its_name(load: Load) -> None:
+    """A function that uses its module's lock is sent; the lock is that of the module there."""
+    module = load(LOCKED, "locked")
+    module.FACTOR = 3
+    function = pickle.loads(pack_function(module.scale))
+    assert (function(7), function.__globals__["LOCK"]) == (21, module.LOCK)
+
+
+def test_a_module_with_an_unpicklable_variable_travels_by_value(load: Load) -> None:
+    """The variables next to a lock are those of the kernel."""
+    module = load(LOCKED, "locked_too")
+    module.FACTOR = 3
+    sent = pickle.loads(pack_function(lambda: module))()
+    assert sent is not module
+    assert (sent.FACTOR, sent.LOCK) == (3, module.LOCK)
 
 
 def test_a_function_of_the_project_runs_where_its_file_is_missing(
@@ -182,7 +209,7 @@ def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch
     gc.callbacks.append(import_something)
     gc.set_threshold(1)
     try:
-        pickle_project_modules_by_value()
+        pickle_user_modules_by_value()
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(import_something)
