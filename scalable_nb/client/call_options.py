@@ -17,8 +17,10 @@ from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
-from scalable_nb.client.code_pickler import pickle_code
 from scalable_nb.client.context import ClientContext
+from scalable_nb.client.packing import pack_function
+from scalable_nb.client.user_code.code_pickler import PickledCode, pickle_code
+from scalable_nb.client.user_code.kernel_sources import PackedModules, pack_modules
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
@@ -149,7 +151,7 @@ class CallOptions:
                 annotation = replace(annotation, limit_bytes=STORED_WITH_A_NAME_BYTES)
         if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
             annotation = replace(annotation, compress=True)
-        return cls(
+        options = cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,
             task=task or "",
@@ -165,6 +167,17 @@ class CallOptions:
             retries=retries,
             keep_results=entry is not None and entry.keep_results,
         )
+        return options if call_keys is None else options._unless_stale()
+
+    def _unless_stale(self) -> CallOptions:
+        """Return the options; without a cache if the kernel's modules are older than the files.
+
+        The key is made from the files, and the kernel's version is what runs.
+        """
+        if not self.modules.stale:
+            return self
+        terms = TaskAnnotation.from_wire(self.wire).terms
+        return replace(self, call_keys=None, wire=TaskAnnotation(terms).to_wire())
 
     @property
     def explicit_names(self) -> frozenset[str]:
@@ -219,6 +232,22 @@ class CallOptions:
         return own_result_key(key, batch_id if self.is_stored_by_submission else "")
 
     @functools.cached_property
+    def packed_function(self) -> PickledCode:
+        """The function, pickled.
+
+        Raises
+        ------
+        SubmitError
+            If it cannot be pickled.
+        """
+        return pack_function(self.function)
+
+    @functools.cached_property
+    def modules(self) -> PackedModules:
+        """The user's modules that the function may import."""
+        return pack_modules(self.packed_function.imports)
+
+    @functools.cached_property
     def identity(self) -> str:
         """Digest of the function, in hex; empty if it cannot be computed."""
         if self.call_keys is not None:
@@ -271,7 +300,7 @@ def _resources(n: int, context: ClientContext) -> dict[str, float]:
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
     try:
-        return pickle_code(policy.rules)
+        return pickle_code(policy.rules).pickled
     except Exception as error:
         raise SubmitError(
             f"the rules of the policy (retry_on, give_up_on, validate) cannot be sent to a "

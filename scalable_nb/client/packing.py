@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
-import cloudpickle
 import numpy as np
 from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.client.code_pickler import is_picklable, pickle_code
+from scalable_nb.client.user_code.code_pickler import (
+    CodePickler,
+    PickledCode,
+    is_picklable,
+    pickle_code,
+)
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import LARGE_BYTES
 
@@ -31,7 +35,7 @@ _SHORT.maxstring = 60
 _SHORT.maxother = 60
 
 
-class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _ArgumentsPickler(CodePickler):
     """Replaces the futures that are inputs of the task, and no others."""
 
     def __init__(
@@ -40,14 +44,14 @@ class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
         futures: Sequence[Future[Any]],
         set_apart: Callable[[pickle.PickleBuffer], bool],
     ) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=set_apart)
+        super().__init__(file, set_apart)
         self._number_of = {id(future): number for number, future in enumerate(futures)}
 
     def persistent_id(self, obj: Any) -> int | None:
         return self._number_of.get(id(obj))
 
 
-def pack_function(function: Callable[..., Any]) -> bytes:
+def pack_function(function: Callable[..., Any]) -> PickledCode:
     """Pickle a function; the user's modules travel by value.
 
     Raises
@@ -91,11 +95,14 @@ class PackedArguments(NamedTuple):
         The futures among them, in order.
     buffers : tuple of bytes
         Their large parts.
+    imports : frozenset of str
+        Names of the modules that code among them may import.
     """
 
     pickled: bytes
     inputs: list[Future[Any]]
     buffers: tuple[bytes, ...]
+    imports: frozenset[str] = frozenset()
 
 
 def pack_arguments(
@@ -127,14 +134,15 @@ def pack_arguments(
 
     file = io.BytesIO()
     try:
-        _ArgumentsPickler(file, futures, set_apart).dump(values)
+        pickler = _ArgumentsPickler(file, futures, set_apart)
+        pickler.dump(values)
     except Exception as error:
         raise SubmitError(
             f"an argument of {funcname(function)!r} cannot be sent to a worker: {error}. "
             f"{_culprit_argument(values)}Pass what it is made from, and make it inside the "
             "function."
         ) from error
-    return PackedArguments(file.getvalue(), futures, tuple(buffers))
+    return PackedArguments(file.getvalue(), futures, tuple(buffers), pickler.imports())
 
 
 def has_futures(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

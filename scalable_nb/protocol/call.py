@@ -41,6 +41,8 @@ class Call:
     about : bytes
         What is stored of the function next to its result, as JSON; empty if results are not
         stored by what was called.
+    modules : str
+        Digest of the sources of the user's modules that the call may import; empty for none.
     """
 
     # Dask logs the representation of tasks that fail.
@@ -49,6 +51,7 @@ class Call:
     result_key: str = ""
     buffers: tuple[bytes, ...] = field(default=(), repr=False)
     about: bytes = field(default=b"", repr=False)
+    modules: str = ""
 
     def load_function(self) -> Callable[..., Any]:
         """Unpickle the function, for one attempt: what it keeps in itself stays in there."""

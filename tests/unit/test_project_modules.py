@@ -20,10 +20,10 @@ import cloudpickle
 import pytest
 
 import scalable_nb
-from scalable_nb.client import project_modules
 from scalable_nb.client.call_options import _pack_rules
 from scalable_nb.client.packing import pack_function
-from scalable_nb.client.project_modules import (
+from scalable_nb.client.user_code import project_modules
+from scalable_nb.client.user_code.project_modules import (
     StaleModuleWarning,
     pickle_user_modules_by_value,
     travels_by_value,
@@ -140,7 +140,7 @@ def test_a_module_elsewhere_on_the_path_travels_by_value(
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "beside.py").write_text(MODEL)
     monkeypatch.syspath_prepend(tmp_path / "src")
-    assert b"beside.py" in pack_function(importlib.import_module("beside").simulate)
+    assert b"beside.py" in pack_function(importlib.import_module("beside").simulate).pickled
 
 
 LOCKED = """\
@@ -160,7 +160,7 @@ def test_an_unpicklable_variable_travels_as_its_name(load: Load) -> None:
     """A function that uses its module's lock is sent; the lock is that of the module there."""
     module = load(LOCKED, "locked")
     module.FACTOR = 3
-    function = pickle.loads(pack_function(module.scale))
+    function = pickle.loads(pack_function(module.scale).pickled)
     assert (function(7), function.__globals__["LOCK"]) == (21, module.LOCK)
 
 
@@ -168,7 +168,7 @@ def test_a_module_with_an_unpicklable_variable_travels_by_value(load: Load) -> N
     """The variables next to a lock are those of the kernel."""
     module = load(LOCKED, "locked_too")
     module.FACTOR = 3
-    sent = pickle.loads(pack_function(lambda: module))()
+    sent = pickle.loads(pack_function(lambda: module).pickled)()
     assert sent is not module
     assert (sent.FACTOR, sent.LOCK) == (3, module.LOCK)
 
@@ -178,7 +178,7 @@ def test_a_function_of_the_project_runs_where_its_file_is_missing(
 ) -> None:
     """A worker elsewhere runs a module's function, with all it calls, without the module."""
     packed = tmp_path / "function.pickle"
-    packed.write_bytes(pack_function(load().simulate))
+    packed.write_bytes(pack_function(load().simulate).pickled)
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))(5))"
     run = subprocess.run(
         [sys.executable, "-c", code, str(packed)],
@@ -194,8 +194,8 @@ def test_a_module_that_is_imported_later_travels_too(load: Load) -> None:
     """Before each function is packed, what was imported since the last one is looked at."""
     pack_function(len)
     function = load(name="late").simulate
-    assert b"late.py" in pack_function(function)
-    assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate)
+    assert b"late.py" in pack_function(function).pickled
+    assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate).pickled
 
 
 def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_the_rules_of_a_policy_travel_with_their_code(load: Load) -> None:
 
 def test_functions_of_installed_packages_travel_by_name() -> None:
     """What every worker has installed is sent as a name."""
-    assert len(pack_function(scalable_nb.partial)) < 100
+    assert len(pack_function(scalable_nb.partial).pickled) < 100
 
 
 # --- what was edited since ------------------------------------------------------------

@@ -72,7 +72,7 @@ def warn_if_stale(function: object) -> None:
         code = compile(path.read_bytes(), file, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return  # unreadable or half-edited: the kernel's version is the only one there is
-    if function.__code__ not in _codes(code):
+    if function.__code__ not in codes_of(code):
         warnings.warn(
             f"{path.name} was edited after this kernel imported it, and the kernel's version of "
             f"{function.__qualname__!r} is what runs. To use the edited one: "
@@ -82,7 +82,8 @@ def warn_if_stale(function: object) -> None:
         )
 
 
-def _codes(code: CodeType) -> set[CodeType]:
+def codes_of(code: CodeType) -> set[CodeType]:
+    """Return all code objects inside a code object."""
     found = set()
     stack = [code]
     while stack:
