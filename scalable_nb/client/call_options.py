@@ -167,9 +167,9 @@ class CallOptions:
             retries=retries,
             keep_results=entry is not None and entry.keep_results,
         )
-        return options if call_keys is None else options._unless_stale()
+        return options if call_keys is None else options._unless_stale(context)
 
-    def _unless_stale(self) -> CallOptions:
+    def _unless_stale(self, context: ClientContext) -> CallOptions:
         """Return the options; without a cache if the kernel's modules are older than the files.
 
         The key is made from the files, and the kernel's version is what runs.
@@ -177,7 +177,8 @@ class CallOptions:
         if not self.modules.stale:
             return self
         terms = TaskAnnotation.from_wire(self.wire).terms
-        return replace(self, call_keys=None, wire=TaskAnnotation(terms).to_wire())
+        store = "" if terms.idempotent else str(context.results_dir)
+        return replace(self, call_keys=None, wire=TaskAnnotation(terms, store=store).to_wire())
 
     @property
     def explicit_names(self) -> frozenset[str]:
@@ -246,6 +247,20 @@ class CallOptions:
     def modules(self) -> PackedModules:
         """The user's modules that the function may import."""
         return pack_modules(self.packed_function.imports)
+
+    def check_unedited(self) -> None:
+        """Raise if modules were edited since they were packed: keys may be of another version.
+
+        Raises
+        ------
+        SubmitError
+        """
+        if self.modules.digest and self.modules != pack_modules(self.packed_function.imports):
+            name = funcname(self.cacheable or self.function)
+            raise SubmitError(
+                f"a module that {name!r} imports was edited while its calls were submitted, and "
+                "none of them was sent. Submit them again"
+            )
 
     @functools.cached_property
     def identity(self) -> str:

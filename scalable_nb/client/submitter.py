@@ -119,6 +119,8 @@ class Submitter:
             part = {key: calls[key] for key in new[start : start + (part_size or len(new))]}
             packed_calls = pack_calls(func, options, part, submission.batch.batch_id)
             packed.parts.append((submission, packed_calls))
+        if options.call_keys is not None:
+            options.check_unedited()
         return packed
 
     def send(self, packed: PackedSubmissions) -> list[Future[Any]]:

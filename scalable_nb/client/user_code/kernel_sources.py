@@ -74,21 +74,23 @@ def remember_sources(digest: str, packed: bytes) -> None:
 
 def pack_modules(names: Iterable[str]) -> PackedModules:
     """Pack the sources of modules and of all the user's modules that they import."""
-    found: dict[str, ModuleSource] = {}
+    looked_up: dict[str, ModuleSource | None] = {}
     stale = []
     waiting = [*names]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in looked_up:
             continue
-        module = _source_of(name) if _may_be_of_user(name) else None
-        if module is None:
+        parent = _parent(name)
+        if parent and parent not in looked_up:
+            waiting += [name, parent]
             continue
-        found[name] = module
-        waiting += _parents(name)
-        waiting += imports_of(str(module.source), name if module.is_package else _parent(name))
-        if is_stale(name):
-            stale.append(name)
+        module = looked_up[name] = _look_up(name, looked_up.get(parent))
+        if module is not None:
+            waiting += imports_of(str(module.source), name if module.is_package else parent)
+            if is_stale(name):
+                stale.append(name)
+    found = {name: module for name, module in looked_up.items() if module is not None}
     namespaces = {module.name: module for module in _namespaces(found.values())}
     digest, packed = pack_sources({**namespaces, **found}.values())
     remember_sources(digest, packed)
@@ -107,6 +109,11 @@ def imported_by(functions: Iterable[FunctionType]) -> set[str]:
             if _may_be_of_user(base):
                 names.update(f"{base}.{attribute}" for attribute in used.attributes)
     return names
+
+
+def _look_up(name: str, parent: ModuleSource | None) -> ModuleSource | None:
+    is_attribute = parent is not None and not parent.is_package
+    return _source_of(name) if not is_attribute and _may_be_of_user(name) else None
 
 
 @functools.lru_cache(maxsize=500)
