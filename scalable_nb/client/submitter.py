@@ -22,6 +22,7 @@ from scalable_nb.client.submission import (
     Submission,
     pack_calls,
 )
+from scalable_nb.client.user_code.code_pickler import note_user_modules
 from scalable_nb.client.user_code.kernel_sources import packed_sources, warn_of_stale
 from scalable_nb.client.user_code.project_modules import warn_if_stale
 from scalable_nb.dask_adapter.graphs import make_task
@@ -84,6 +85,7 @@ class Submitter:
         self._check_alive = check_alive
         self._terms = HeldTerms()
         self._sent_sources: set[str] = set()
+        note_user_modules()  # early: a file may be edited before the first submission
 
     def pack(
         self,

@@ -33,6 +33,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     monkeypatch.setattr(kernel_sources, "_imported", {})
     monkeypatch.setattr(kernel_sources, "_reported", set())
     monkeypatch.setattr(project_modules, "_seen_modules", dict(sys.modules))
+    monkeypatch.setattr(project_modules, "_user_modules", {})
     before, registered = set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
 
     def write(name: str, text: str) -> Path:
@@ -170,3 +171,12 @@ def test_a_stale_module_is_warned_of_once(write: Write) -> None:
         warn_of_stale(stale)
         warn_of_stale(stale)
     assert len(w) == 1
+
+
+def test_sources_are_noted_before_a_function_needs_them(write: Write) -> None:
+    """A constant that is edited before the first call that imports the module is noticed."""
+    write("helper_i.py", "X = 1\n")
+    importlib.import_module("helper_i")
+    pack_function(len)
+    write("helper_i.py", "X = 22\n")
+    assert pack_modules(["helper_i"]).stale == ("helper_i",)

@@ -62,6 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(project_modules, "_seen_modules", dict(sys.modules))
+    monkeypatch.setattr(project_modules, "_user_modules", {})
     monkeypatch.setattr(project_modules, "_compared", set())
     before, registered = set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
     yield folder

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from scalable_nb.cache.hashing.user_modules import is_user_code
-from scalable_nb.client.user_code.kernel_sources import imported_by
+from scalable_nb.client.user_code.kernel_sources import imported_by, note_imported
 from scalable_nb.client.user_code.project_modules import (
     pickle_user_modules_by_value,
     travels_by_value,
@@ -33,7 +33,7 @@ def pickle_code(value: object) -> PickledCode:
     A module's lock, open file or connection has no value that could travel. The worker's import of
     the module makes it, so it travels as the name of the module's variable.
     """
-    pickle_user_modules_by_value()
+    note_user_modules()
     try:
         return _pickle(value, {})
     except Exception:
@@ -41,6 +41,11 @@ def pickle_code(value: object) -> PickledCode:
         if not named:
             raise
         return _pickle(value, named)
+
+
+def note_user_modules() -> None:
+    """Let the user's modules travel by value, and remember the sources that were imported."""
+    note_imported(pickle_user_modules_by_value())
 
 
 def _pickle(value: object, named: Mapping[int, tuple[str, str]]) -> PickledCode:

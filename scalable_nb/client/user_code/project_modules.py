@@ -20,6 +20,7 @@ import cloudpickle
 from scalable_nb.cache.hashing.user_modules import is_user_module
 
 _seen_modules: dict[str, ModuleType] = {}
+_user_modules: dict[str, ModuleType] = {}
 _compared: set[tuple[CodeType, float]] = set()
 
 
@@ -27,8 +28,8 @@ class StaleModuleWarning(UserWarning):
     """A module's file was edited after the kernel imported it."""
 
 
-def pickle_user_modules_by_value() -> None:
-    """Register every imported module of the user to travel by value.
+def pickle_user_modules_by_value() -> list[ModuleType]:
+    """Register every imported module of the user to travel by value, and return all of them.
 
     Cheap when nothing new was imported; called before each pickling of a function.
     """
@@ -39,6 +40,8 @@ def pickle_user_modules_by_value() -> None:
             _seen_modules[name] = module
             if travels_by_value(module):
                 cloudpickle.register_pickle_by_value(module)
+                _user_modules[name] = module
+    return list(_user_modules.values())
 
 
 def travels_by_value(module: ModuleType) -> bool:
