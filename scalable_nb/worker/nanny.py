@@ -98,7 +98,12 @@ class ScalableNanny(NannyHooks):
         self._unreported_exit: int | None = None
         self._failed_starts = 0
         self._reporting = asyncio.Lock()
-        self.register_handlers({Operation.WORKER_LOST: answering(WorkerMessage, self.worker_lost)})
+        self.register_handlers(
+            {
+                Operation.WORKER_LOST: answering(WorkerMessage, self.worker_lost),
+                Operation.END_PROCESS: answering(WorkerMessage, self.end_process),
+            }
+        )
         self.call_periodically("scalable-watch", _WATCH_INTERVAL_S, self._watch)
 
     async def instantiate(self) -> Any:
@@ -129,9 +134,16 @@ class ScalableNanny(NannyHooks):
 
     def worker_lost(self, message: WorkerMessage) -> None:
         """Kill a worker that the scheduler lost the connection to."""
+        self._kill_worker(message.worker, ExitCause.CUT)
+
+    def end_process(self, message: WorkerMessage) -> None:
+        """Kill an idle worker process, so that a new one is started."""
+        self._kill_worker(message.worker, ExitCause.REPLACED)
+
+    def _kill_worker(self, worker: str, cause: ExitCause) -> None:
         owner = read_owner(self._registry)
-        if owner is not None and owner.address == message.worker and owner.pid == self.pid:
-            self._kill(owner.pid, ExitCause.CUT)
+        if owner is not None and owner.address == worker and owner.pid == self.pid:
+            self._kill(owner.pid, cause)
 
     async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
         """Kill the worker process as Dask does, and note the cause."""
