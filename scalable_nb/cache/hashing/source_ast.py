@@ -90,6 +90,11 @@ def code_value(function: FunctionType) -> CodeValue:
         return value
 
 
+def bytecode_digest(code: CodeType) -> bytes:
+    """Return a digest (32 bytes) of what a code object does."""
+    return _bytecode(code, None)
+
+
 def parse_file(filename: str, module_globals: dict[str, Any] | None = None) -> ParsedFile:
     """The parsed text of a file or notebook cell, as it is now."""
     with _lock:

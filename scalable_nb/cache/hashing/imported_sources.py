@@ -1,0 +1,84 @@
+"""The source of modules that are imported inside functions."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+from scalable_nb.cache.hashing.source_ast import ParsedFile, parse_file
+from scalable_nb.cache.hashing.user_modules import is_library_file
+
+
+def absolute_name(name: str, level: int, package: str | None) -> str:
+    """The name of a module imported with ``level`` leading dots from within a package."""
+    if not level or not package:
+        return name
+    base = package.rsplit(".", level - 1)[0]
+    return f"{base}.{name}" if name else base
+
+
+def module_sources(name: str) -> tuple[tuple[str, str], ...]:
+    """Name and syntax tree of a user's module and of all the user's modules it imports.
+
+    Read from the files, so that it does not matter whether the module was imported already;
+    nothing is imported for it. Empty for modules that are not the user's.
+    """
+    found: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        file = _file_of(current)
+        if file is None:
+            continue
+        parsed = parse_file(file)
+        found[current] = parsed.dump
+        is_package = Path(file).name == "__init__.py"
+        waiting.extend(_imported(parsed, current if is_package else current.rpartition(".")[0]))
+    return tuple(sorted(found.items()))
+
+
+def module_text(name: str) -> str:
+    """Return the text of the file of a user's module."""
+    file = _file_of(name)
+    return "".join(parse_file(file).lines) if file else ""
+
+
+def _imported(parsed: ParsedFile, package: str) -> set[str]:
+    """All modules that a file may import, and the packages they lie in."""
+    names: list[str] = []
+    for node in ast.walk(parsed.tree or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute_name(node.module or "", node.level, package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return {
+        ".".join(parts[:end])
+        for parts in (name.split(".") for name in names)
+        for end in range(1, len(parts) + 1)
+    }
+
+
+def _file_of(name: str) -> str | None:
+    """The source file of a user's module, None for any other name."""
+    parts = name.split(".")
+    if parts[0] in sys.stdlib_module_names or not all(parts):
+        return None
+    try:
+        spec = importlib.util.find_spec(parts[0])  # imports nothing, where there is no dot
+    except (ImportError, ValueError):
+        return None
+    for number in range(2, len(parts) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        locations = list(spec.submodule_search_locations)
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:number]), locations)
+    origin = spec.origin if spec is not None else None
+    if origin is None or not origin.endswith(".py") or is_library_file(origin):
+        return None
+    return origin
