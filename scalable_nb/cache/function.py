@@ -20,7 +20,7 @@ import cloudpickle
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.hashing.value_writers import TransparentWrapper
-from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import NotCacheableError, SubmitError
@@ -30,6 +30,7 @@ from scalable_nb.settings import load_settings
 _CONVERTIBLE: Final = (bool, int, float, complex, str, list, tuple)
 _PATHS: Final = (File, Directory, PurePath)
 _REMEMBERED_CALLS: Final = 1000
+_FORMAT: Final = "key_format"  # in the state of a pickled function
 
 
 P = ParamSpec("P")
@@ -286,13 +287,21 @@ class CacheableFunction(TransparentWrapper, Generic[P, T]):
             identity = self._current_keys().identity
         except NotCacheableError:
             identity = None  # nor has it keys there
-        return {**self.__dict__, "cache_spec": self.cache_spec, "_identity": identity}
+        return {
+            **self.__dict__,
+            "cache_spec": self.cache_spec,
+            "_identity": identity,
+            _FORMAT: KEY_FORMAT,
+        }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._keys = None
         self._changes = ChangedVariables()
         for name, value in state.items():
-            setattr(self, name, value)
+            if name != _FORMAT:
+                setattr(self, name, value)
+        if state.get(_FORMAT) != KEY_FORMAT:
+            self._identity = None  # of a version whose digests left things out
 
 
 class ChangedVariables:

@@ -19,6 +19,7 @@ import builtins
 import functools
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
@@ -29,6 +30,7 @@ from scalable_nb.cache.hashing.distributions import distribution_of
 from scalable_nb.cache.hashing.encoder import Encoder
 from scalable_nb.cache.hashing.imported_sources import (
     absolute_name,
+    is_as_in_file,
     module_sources,
     module_text,
 )
@@ -296,6 +298,10 @@ class _Walk:
             for imported, dump in sources:
                 self._part(f"module {imported}", dump)
                 self._may_change = True  # as any file
+                module_in_memory = sys.modules.get(imported)
+                if module_in_memory is not None and not is_as_in_file(module_in_memory):
+                    # It may be older than its file, or have been changed since.
+                    self._data(f"module {imported} in memory", module_in_memory)
             self._sources.update((imported, dump) for imported, dump in sources)
 
     def _visit_class(self, kind: type) -> None:

@@ -7,9 +7,11 @@ import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 
-from scalable_nb.cache.hashing.source_ast import ParsedFile, parse_file
+from scalable_nb.cache.hashing.source_ast import ParsedFile, code_value, parse_file, plain_digest
 from scalable_nb.cache.hashing.user_modules import is_library_file
+from scalable_nb.cache.hashing.value_writers import NotEncodableError
 
 
 def absolute_name(name: str, level: int, package: str | None) -> str:
@@ -40,6 +42,56 @@ def module_sources(name: str) -> tuple[tuple[str, str], ...]:
         is_package = Path(file).name == "__init__.py"
         waiting.extend(_imported(parsed, current if is_package else current.rpartition(".")[0]))
     return tuple(sorted(found.items()))
+
+
+def is_as_in_file(module: ModuleType) -> bool:
+    """Return whether a loaded module certainly is what its file makes.
+
+    That is so if it contains only functions without defaults whose code is in the file, values
+    that are written there as literals, and names that are imported. Of other modules it is not
+    known whether something was changed in memory.
+    """
+    file = _file_of(module.__name__)
+    tree = parse_file(file).tree if file else None
+    literals = _literals(tree or ast.Module([], []))
+    return tree is not None and all(
+        _is_unchanged(name, value, module.__name__, literals)
+        for name, value in list(vars(module).items())
+        if not (name.startswith("__") and name.endswith("__"))
+    )
+
+
+def _literals(tree: ast.Module) -> dict[str, object]:
+    """Return the values that are assigned to names as literals; the last assignment counts."""
+    found: dict[str, object] = {}
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign | ast.AugAssign):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found.pop(target.id, None)
+                try:
+                    found[target.id] = ast.literal_eval(getattr(node, "value", None) or node)
+                except (ValueError, TypeError, SyntaxError):
+                    continue
+    return found
+
+
+def _is_unchanged(name: str, value: object, module: str, literals: dict[str, object]) -> bool:
+    if isinstance(value, ModuleType):
+        return True
+    if isinstance(value, FunctionType) and value.__module__ == module:
+        has_data = value.__defaults__ or value.__kwdefaults__ or value.__dict__ or value.__closure__
+        return value.__qualname__ == name and not has_data and code_value(value)[0] == "source"
+    if isinstance(value, FunctionType | type):
+        return value.__module__ != module and value.__name__ == name
+    if name not in literals:
+        return False
+    try:
+        return plain_digest(literals[name]) == plain_digest(value)
+    except NotEncodableError:
+        return False
 
 
 def module_text(name: str) -> str:
