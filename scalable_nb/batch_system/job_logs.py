@@ -99,8 +99,8 @@ def log_folder(loaded: LoadedManifest, paths: RunPaths) -> Path:
     if directory is None:
         return private_folder(paths.jobs)
     folder = Path(directory).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    # One that exists may be the site's, for all its users.
+    return folder if folder.is_dir() else private_folder(folder)
 
 
 def likely_cause(lines: Sequence[str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.client_requests import ClientRequests
-from scalable_nb.host.final_flush import FlushReport, flush_wanted_results
+from scalable_nb.host.final_flush import FlushReport, flush_wanted_results, store_results_of
 from scalable_nb.host.notices import Notices
 from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard, AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
@@ -34,6 +34,7 @@ from scalable_nb.host.workers.demand import (
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.host.workers.larger_workers import LargerWorkers
+from scalable_nb.host.workers.module_versions import ModuleVersions
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.host.workers.scaling import Scaling
@@ -51,12 +52,15 @@ from scalable_nb.protocol.messages import (
     JoinRequest,
     LedgerRequest,
     LeftOutCalls,
+    ModulesDiffer,
+    ModuleSources,
     PermitRequest,
     ReopenedTasks,
     ResubmitRequest,
     ResumeRequest,
     RevocationAnswer,
     ScaleRequest,
+    SourcesRequest,
     TaskKeys,
     WorkerExited,
     WorkerMessage,
@@ -93,6 +97,7 @@ class HostParts:
     rerun: TaskRerun
     retirement: GracefulRetirement
     scaling: Scaling
+    versions: ModuleVersions
     requests: ClientRequests
     tracker: TaskTracker
     flush_results: Callable[[], Awaitable[FlushReport | None]]
@@ -145,6 +150,8 @@ def compose(
     flush_results = partial(flush_wanted_results, registry, adapter, results)
     retirement = GracefulRetirement(adapter, executing, losses, stop)
     replacement = WorkerReplacement(fleet, replacement_limits, notices)
+    write_results = partial(store_results_of, adapter=adapter, folder=results)
+    versions = ModuleVersions(registry, adapter, retirement, notices, results, write_results)
     admission = WorkerAdmission(fleet, adapter, retirement, replacement)
     scaling = Scaling(
         fleet, desired, adapter, placement, replacement, retirement,
@@ -165,7 +172,7 @@ def compose(
     )  # fmt: skip
     parts = HostParts(
         adapter, recorder, notices, stop, registry, leases, parked, breakers, failures, losses,
-        revocations, native, rerun, retirement, scaling, requests, tracker, flush_results,
+        revocations, native, rerun, retirement, scaling, versions, requests, tracker, flush_results,
     )  # fmt: skip
     _register_handlers(parts)
     adapter.add_plugin(tracker)
@@ -193,6 +200,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.BATCH_SUBMITTED: receiving(BatchMessage, requests.add_batch),
             Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
             Operation.CALLS_LEFT_OUT: receiving(LeftOutCalls, requests.add_left_out),
+            Operation.SOURCES_SENT: receiving(ModuleSources, parts.versions.keep_sources),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
             Operation.JOIN: receiving(JoinRequest, parts.leases.join),
             Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
@@ -202,6 +210,8 @@ def _register_handlers(parts: HostParts) -> None:
         {
             # Workers and nannies.
             Operation.ACQUIRE_PERMIT: answering(PermitRequest, failures.acquire_permit),
+            Operation.GET_SOURCES: answering(SourcesRequest, parts.versions.sources),
+            Operation.REPLACE_PROCESS: answering(ModulesDiffer, parts.versions.replace),
             Operation.ATTEMPT_FAILED: answering(AttemptFailed, failures.attempt_failed),
             Operation.ATTEMPT_EXPIRED: answering(AttemptExpired, failures.attempt_expired),
             Operation.WORKER_EXITED: answering(WorkerExited, parts.losses.report),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,11 +78,20 @@ async def flush_wanted_results(
             continue
         room_bytes -= nbytes
         by_worker.setdefault(next(iter(ts.who_has)).address, []).append(key)
+    stored = 0
     for address, keys in by_worker.items():
-        await adapter.run_on_worker(address, write_results, str(folder), keys)
+        stored += len(await store_results_of(address, keys, adapter, folder))
     if not by_worker and not left_out:
         return None
-    # Counted by files: an answer of a worker would have to be unpickled here.
-    wanted = {own_result_key(key) for keys in by_worker.values() for key in keys}
-    stored = len(ResultStore(folder).contained(wanted))
-    return FlushReport(stored, left_out, len(wanted) - stored)
+    wanted = sum(map(len, by_worker.values()))
+    return FlushReport(stored, left_out, wanted - stored)
+
+
+async def store_results_of(
+    worker: str, keys: Sequence[Any], adapter: SchedulerAdapter, folder: Path
+) -> list[Any]:
+    """Have a worker write results that it holds; return the keys of those that were written."""
+    await adapter.run_on_worker(worker, write_results, str(folder), keys)
+    # Known by the files: an answer of a worker would have to be unpickled here.
+    stored = ResultStore(folder).contained(set(map(own_result_key, keys)))
+    return [key for key in keys if own_result_key(key) in stored]

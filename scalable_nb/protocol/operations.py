@@ -33,6 +33,7 @@ class Operation(StrEnum):
     BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
     CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
+    SOURCES_SENT = "scalable-sources-sent"  # ModuleSources
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
     JOIN = "scalable-join"  # JoinRequest
 
@@ -41,6 +42,8 @@ class Operation(StrEnum):
 
     # A worker calls the host.
     ACQUIRE_PERMIT = "scalable_acquire_permit"  # PermitRequest -> PermitReply
+    GET_SOURCES = "scalable_get_sources"  # SourcesRequest -> ModuleSources
+    REPLACE_PROCESS = "scalable_replace_process"  # ModulesDiffer -> ReplaceReply
     ATTEMPT_FAILED = "scalable_attempt_failed"  # AttemptFailed -> FailureReply
 
     # A nanny calls the host.
@@ -52,6 +55,7 @@ class Operation(StrEnum):
 
     # The host calls a nanny.
     WORKER_LOST = "scalable_worker_lost"  # WorkerMessage -> None
+    END_PROCESS = "scalable_end_process"  # WorkerMessage -> None
 
     # The host sends to a worker, in order with the tasks that Dask takes back, and its answer.
     QUERY_REVOKED = "scalable-query-revoked"  # RevocationQuery

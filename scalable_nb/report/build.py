@@ -5,17 +5,15 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
-
-import orjson
 
 from scalable_nb.diagnosis.retry_effect import retried_tasks
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.run_report import FailedTask, Report, Row, call_label
 from scalable_nb.telemetry.aggregates import failure_classes, last_rows
+from scalable_nb.telemetry.journal_reader import read_object
 from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
 from scalable_nb.telemetry.run_tables import RunRecords
 from scalable_nb.telemetry.sanitize import one_line
@@ -178,12 +176,3 @@ def unfinished(run: RunPaths, about: Mapping[str, Any]) -> tuple[str, str]:
         return "unknown", host
     newest = max((file.stat().st_mtime for file in run.folder.iterdir()), default=0.0)
     return ("running" if time() - newest < _TRANSITION_S else "interrupted"), host
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of a run's folder; empty where there is none."""
-    try:
-        value = orjson.loads(path.read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from distributed import Future
@@ -210,6 +209,7 @@ class LiveSession:
         if not self._monitor.wait_until_gone(_STOP_TIMEOUT_S):
             self._monitor.kill(signal.SIGKILL)
             self._monitor.wait_until_gone(_KILL_TIMEOUT_S)
+        self._monitor.remove_keys()
 
     def _stop_host(self) -> None:
         if self.client.status == "running":
@@ -257,6 +257,7 @@ def open_connection(
 
     def on_host_lost() -> None:
         is_lost.set()
+        monitor.remove_keys()
         if mirror is not None:
             mirror.end("lost")
 
@@ -272,7 +273,7 @@ def open_connection(
             host_health=monitor,
             session=handle,
             on_host_lost=on_host_lost,
-            security=load_security(Path(connection_info["tls"])),
+            security=load_security(paths.tls),
             **options,
         )
 

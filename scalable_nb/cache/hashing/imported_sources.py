@@ -34,7 +34,7 @@ def module_sources(name: str) -> tuple[tuple[str, str], ...]:
         current = waiting.pop()
         if current in found:
             continue
-        file = _file_of(current)
+        file = source_file_of(current)
         if file is None:
             continue
         parsed = parse_file(file)
@@ -51,7 +51,7 @@ def is_as_in_file(module: ModuleType) -> bool:
     that are written there as literals, and names that are imported. Of other modules it is not
     known whether something was changed in memory.
     """
-    file = _file_of(module.__name__)
+    file = source_file_of(module.__name__)
     tree = parse_file(file).tree if file else None
     literals = _literals(tree or ast.Module([], []))
     return tree is not None and all(
@@ -96,7 +96,7 @@ def _is_unchanged(name: str, value: object, module: str, literals: dict[str, obj
 
 def module_text(name: str) -> str:
     """Return the text of the file of a user's module."""
-    file = _file_of(name)
+    file = source_file_of(name)
     return "".join(parse_file(file).lines) if file else ""
 
 
@@ -116,8 +116,8 @@ def _imported(parsed: ParsedFile, package: str) -> set[str]:
     }
 
 
-def _file_of(name: str) -> str | None:
-    """The source file of a user's module, None for any other name."""
+def source_file_of(name: str) -> str | None:
+    """Return the source file of a user's module, None for any other name."""
     parts = name.split(".")
     if parts[0] in sys.stdlib_module_names or not all(parts):
         return None
