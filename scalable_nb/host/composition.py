@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.client_requests import ClientRequests
-from scalable_nb.host.final_flush import FlushReport, flush_wanted_results
 from scalable_nb.host.notices import Notices
+from scalable_nb.host.result_storage import ResultStorage
 from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard, AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
@@ -57,6 +57,7 @@ from scalable_nb.protocol.messages import (
     ResumeRequest,
     RevocationAnswer,
     ScaleRequest,
+    StoreRequest,
     TaskKeys,
     WorkerExited,
     WorkerMessage,
@@ -74,8 +75,6 @@ class HostParts:
     ----------
     stop : asyncio.Event
         Set when the host is to end.
-    flush_results : callable
-        Writes the results that are still wanted into the run folder.
     """
 
     adapter: SchedulerAdapter
@@ -95,7 +94,7 @@ class HostParts:
     scaling: Scaling
     requests: ClientRequests
     tracker: TaskTracker
-    flush_results: Callable[[], Awaitable[FlushReport | None]]
+    storage: ResultStorage
 
 
 def compose(
@@ -142,7 +141,7 @@ def compose(
     revocations = Revocations(adapter, parked, losses)
     native = NativeTasks(registry, recorder, adapter, states, notices)
     rerun = TaskRerun(registry, recorder, adapter, at_most_once, placement)
-    flush_results = partial(flush_wanted_results, registry, adapter, results)
+    storage = ResultStorage(registry, adapter, notices, results)
     retirement = GracefulRetirement(adapter, executing, losses, stop)
     replacement = WorkerReplacement(fleet, replacement_limits, notices)
     admission = WorkerAdmission(fleet, adapter, retirement, replacement)
@@ -152,11 +151,12 @@ def compose(
         recorder, notices,
         runnable_by_component=partial(runnable_by_component, ledger, adapter, parked),
         observe_jobs=monitor.observe if monitor is not None else None,
-        flush_results=flush_results,
+        flush_results=storage.flush_wanted,
     )  # fmt: skip
     tracker = TaskTracker(
         adapter, registry, recorder, executing, leases, placement, states, parked, breakers,
-        losses, revocations, native, rerun, on_worker=admission.check, on_batch=scaling.expect,
+        losses, revocations, native, rerun, store_result=storage.on_success,
+        on_worker=admission.check, on_batch=scaling.expect,
     )  # fmt: skip
     requests = ClientRequests(
         registry, recorder, adapter, parked, breakers, failures, leases, notices,
@@ -165,7 +165,7 @@ def compose(
     )  # fmt: skip
     parts = HostParts(
         adapter, recorder, notices, stop, registry, leases, parked, breakers, failures, losses,
-        revocations, native, rerun, retirement, scaling, requests, tracker, flush_results,
+        revocations, native, rerun, retirement, scaling, requests, tracker, storage,
     )  # fmt: skip
     _register_handlers(parts)
     adapter.add_plugin(tracker)
@@ -194,6 +194,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
             Operation.CALLS_LEFT_OUT: receiving(LeftOutCalls, requests.add_left_out),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
+            Operation.STORE_RESULTS: receiving(StoreRequest, parts.storage.request),
             Operation.JOIN: receiving(JoinRequest, parts.leases.join),
             Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
         }

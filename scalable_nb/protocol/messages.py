@@ -136,6 +136,20 @@ class ReopenedTasks(Message):
         TaskAnnotation.from_wire(self.annotation)
 
 
+class StoreRequest(Message):
+    """Tasks whose results are to be stored, though the tasks do not store them themselves.
+
+    Attributes
+    ----------
+    keys : tuple
+    limit_bytes : int
+        Size up to which a result is stored.
+    """
+
+    keys: tuple[Any, ...]
+    limit_bytes: int
+
+
 class TaskKeys(Message):
     """Keys of the tasks that a request is about, or of those that it changed."""
 

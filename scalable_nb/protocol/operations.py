@@ -34,6 +34,7 @@ class Operation(StrEnum):
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
     CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
+    STORE_RESULTS = "scalable-store-results"  # StoreRequest
     JOIN = "scalable-join"  # JoinRequest
 
     # The host sends to a kernel, in order with the states of tasks.

@@ -103,6 +103,8 @@ class TrackedTask:
         Whether its batch was paused before it could run; set by `BatchBreakers`.
     has_stored_result : bool
         Whether its result is on disk.
+    store_limit_bytes : int or None
+        Size up to which the host has its result stored; None if nobody requested that.
     runs_to_end : bool
         Whether it runs to its end if the last claim is released before.
     is_cancelled : bool
@@ -128,6 +130,7 @@ class TrackedTask:
     is_parked: bool = False
     is_paused: bool = False
     has_stored_result: bool = False
+    store_limit_bytes: int | None = None
     runs_to_end: bool = False
     is_cancelled: bool = False
     succeeded_at: float = 0.0
