@@ -221,6 +221,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.GET_CALL: answering(CallRequest, requests.call),
             Operation.GET_LEDGER: answering(LedgerRequest, requests.ledger_delta),
             Operation.FLUSH: answering(EmptyMessage, requests.flush),
+            Operation.BLOCKING_PAUSES: answering(TaskKeys, requests.blocking_pauses),
             Operation.STATUS: answering(EmptyMessage, requests.status),
             Operation.SCALE: answering(ScaleRequest, scaling.scale),
             Operation.ADAPT: answering(AdaptRequest, scaling.adapt),

@@ -331,6 +331,12 @@ class StatusReply(Message):
     workers: tuple[WorkerStatus, ...]
 
 
+class PausesReply(Message):
+    """The paused batches that keep tasks from running."""
+
+    pauses: tuple[Pause, ...]
+
+
 class ScaleRequest(Message):
     """How many workers are wanted: of a component, or of all together."""
 
