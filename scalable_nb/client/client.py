@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dask.tokenize import tokenize
 from dask.utils import funcname
-from distributed import Future
+from distributed import Future, futures_of
 
 from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.cached_futures import CachedFutures
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 _DYING_S: Final = 0.5
 _POLL_S: Final = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class ScalableClient(ClientHooks):
@@ -467,6 +470,22 @@ class ScalableClient(ClientHooks):
     def call_of(self, key: Any) -> CallReply | None:
         """Return what a task calls, or None if the host does not know it."""
         return self.host_api.call_of(key)
+
+    def retry(self, futures: Any, asynchronous: Any = None) -> Any:
+        """Run failed tasks again; others stay as they are, with a message.
+
+        Dask's own also executes a task a second time that is running.
+        """
+        listed = futures_of(futures)
+        failed = [future for future in listed if future.status == "error"]
+        if len(failed) < len(listed):
+            logger.warning(
+                "%s of these %s tasks have not failed and are not retried; "
+                "`client.cancel(futures)` ends tasks, `pure=False` runs a call once more.",
+                f"{len(listed) - len(failed):,}",
+                f"{len(listed):,}",
+            )
+        return super().retry(failed, asynchronous=asynchronous)
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""

@@ -49,6 +49,28 @@ def test_a_running_call_keeps_its_terms(shared_session: ScalableSession, tmp_pat
     assert same.result(timeout=30) == future.result(timeout=30) == "done"
 
 
+def test_a_running_call_is_not_retried(
+    shared_session: ScalableSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is executed once, and a message says that it has not failed."""
+    client = shared_session.client
+
+    def function(x: int) -> int:
+        mark(tmp_path, x)
+        while not (tmp_path / "go").exists():
+            time.sleep(0.02)
+        return x
+
+    future = client.submit(function, 3)
+    until(lambda: calls(tmp_path, 3))
+    for _ in range(3):
+        future.retry()
+    assert "1 of these 1 tasks have not failed" in caplog.text
+    (tmp_path / "go").touch()
+    assert future.result(timeout=30) == 3
+    assert calls(tmp_path, 3) == 1
+
+
 def test_a_failed_call_runs_again_on_new_terms(shared_session: ScalableSession) -> None:
     """The failed future is pending again, with the retries of the second call."""
     client = shared_session.client
