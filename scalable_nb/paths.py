@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from scalable_nb.errors import NoRunError, RunFolderError, UnknownNameError
+from scalable_nb.trusted_paths import is_own_folder, owner_text, require_trusted
 
 MANIFEST_NAME: Final = "scalable.yaml"
+_OTHER_FOLDER: Final = (
+    "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder that only you can write."
+)
 _SYSTEM_FOLDER: Final = Path("/etc/scalable_nb")
 _RUN_ID: Final = re.compile(r"run-\d{8}T\d{6}Z-[A-Za-z0-9_.-]{1,64}-[0-9a-f]{8}")
 
@@ -105,14 +109,14 @@ class RunPaths:
     def worker_log(self, worker: str) -> Path | None:
         """The log of a worker on this machine, by its name; None where there is none."""
         # Compared, never used as a path: the name may come from a journal.
-        logs = self.logs.glob("*.log") if worker else ()
-        return next((path for path in logs if path.stem == worker), None)
+        logs = _files(self.logs) if worker else []
+        return next((path for path in logs if path.name == f"{worker}.log"), None)
 
     def log_files(self) -> dict[str, Path]:
         """All logs by name: ``host``, workers on this machine, jobs by their files' names."""
-        found = {"host": self.host_log} if self.host_log.is_file() else {}
+        found = {path.stem: path for path in _files(self.folder) if path == self.host_log}
         for folder in (self.logs, self.jobs):
-            found |= {path.stem: path for path in sorted(folder.glob("*")) if path.is_file()}
+            found |= {path.stem: path for path in _files(folder)}
         return found
 
     @property
@@ -146,6 +150,18 @@ class RunPaths:
         return self.folder / "workspace"
 
 
+def _files(folder: Path) -> list[Path]:
+    """Return the regular files of a folder of a run by name; none if it is a link."""
+    try:
+        if not is_own_folder(folder.lstat()):
+            return []
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names]
+
+
 def user_manifest() -> Path:
     """The manifest that holds for all projects of this user; it need not exist."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -173,18 +189,34 @@ def create_run(runs_dir: Path, project: str) -> RunPaths:
 
 
 def list_runs(runs_dir: Path) -> list[RunPaths]:
-    """All runs below ``runs_dir``, oldest first."""
-    if not runs_dir.is_dir():
+    """Return all runs below ``runs_dir``, oldest first; links and other users' folders are none.
+
+    Raises
+    ------
+    RunFolderError
+        If other users could exchange the runs.
+    """
+    require_trusted(runs_dir, _OTHER_FOLDER)
+    try:
+        with os.scandir(runs_dir) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if _RUN_ID.fullmatch(entry.name)
+                and is_own_folder(entry.stat(follow_symlinks=False))
+            )
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    names = sorted(p.name for p in runs_dir.iterdir() if _RUN_ID.fullmatch(p.name))
     return [RunPaths(runs_dir / name) for name in names]
 
 
 def find_run(runs_dir: Path, run: str = "last") -> RunPaths:
-    """The run with this id, or the newest one for ``"last"``.
+    """Return the run with this id, or the newest one for ``"last"``.
 
     Raises
     ------
+    RunFolderError
+        If other users could exchange the run, or its folder is a link or another user's.
     UnknownNameError
         When there is none. Ids are compared, never used as paths.
     """
@@ -194,38 +226,64 @@ def find_run(runs_dir: Path, run: str = "last") -> RunPaths:
     for paths in runs:
         if paths.run_id == run:
             return paths
+    if _RUN_ID.fullmatch(run) and os.path.lexists(runs_dir / run):
+        raise RunFolderError(_why_no_run(runs_dir / run))
     hint = f"Looked in {runs_dir}; `%scalable start` begins a run."
     if run == "last":
         raise NoRunError("run", run, (), hint)
     raise UnknownNameError("run", run, [paths.run_id for paths in runs], hint)
 
 
-def private_folder(folder: Path) -> Path:
-    """Make ``folder`` (mode 0700) where it is missing, and refuse it where others may write.
+def _why_no_run(folder: Path) -> str:
+    info = folder.lstat()
+    if stat.S_ISDIR(info.st_mode):
+        return (
+            f"the run folder {str(folder)!r} belongs to {owner_text(info.st_uid)}: not used. "
+            f"Copy it into a folder of yours (`cp -r`), and set SCALABLE_RUNS_DIR to that."
+        )
+    return (
+        f"{str(folder)!r} (owner {owner_text(info.st_uid)}) is not a folder, but a link or a file: "
+        "not used. Move the run folder itself there, or set SCALABLE_RUNS_DIR to where it lies."
+    )
+
+
+def check_folder(folder: Path) -> Path:
+    """Return a folder that need not exist, or refuse it if other users could exchange its contents.
 
     Raises
     ------
     RunFolderError
-        Names the folder, what is wrong and how to mend it.
+        Names the path at fault, its owner and the remedy.
     """
+    require_trusted(folder, _OTHER_FOLDER)
+    return folder
+
+
+def private_folder(folder: Path) -> Path:
+    """Make ``folder`` (mode 0700, as all missing levels) and refuse it if others could replace it.
+
+    Raises
+    ------
+    RunFolderError
+        Names the path at fault, its owner and the remedy.
+    """
+    require_trusted(folder, _OTHER_FOLDER)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for level in (*reversed(folder.parents), folder):
+            if not os.path.lexists(level):
+                level.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # a file there is an error
         info = folder.stat()
     except OSError as error:
         raise RunFolderError(
             f"cannot make the folder {str(folder)!r}: {error.strerror or error}. "
             "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder you may write."
         ) from error
+    require_trusted(folder, _OTHER_FOLDER)  # another user may have made a level at the same time
     if info.st_uid != os.getuid():
         raise RunFolderError(
-            f"the folder {str(folder)!r} belongs to uid {info.st_uid}, not to you "
-            f"(uid {os.getuid()}): its contents cannot be trusted. "
-            "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder of your own."
-        )
-    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise RunFolderError(
-            f"the folder {str(folder)!r} is writable by others (mode "
-            f"{stat.S_IMODE(info.st_mode):04o}): run `chmod go-w {folder}` first."
+            f"the folder {str(folder)!r} belongs to {owner_text(info.st_uid)}, not to you: not "
+            f"used. {_OTHER_FOLDER}"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RunFolderError(
@@ -261,8 +319,12 @@ def appending(descriptor: int) -> Iterator[Callable[[bytes], None]]:
 
 def write_private(path: Path, data: bytes) -> None:
     """Write a file of mode 0600 so that a reader sees all of it or nothing of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+            file.write(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

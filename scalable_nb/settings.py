@@ -5,11 +5,24 @@ Read when they are needed and never cached.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from scalable_nb.errors import SettingsError
+from scalable_nb.trusted_paths import Flaw, find_flaw
+
+logger = logging.getLogger(__name__)
+
+_HOME: Final = ".scalable"
+
+#: Folders that were trusted; whoever writes into one checks it again. A folder that was not may
+#: have been changed since.
+_trusted: Final[set[Path]] = set()
+_reported: Final[set[Path]] = set()
 
 
 @dataclass(frozen=True)
@@ -23,10 +36,11 @@ class Settings:
     target : str or None
         ``SCALABLE_TARGET``: the target to start.
     runs_dir : Path
-        ``SCALABLE_RUNS_DIR``: where run folders go; ``.scalable/runs``.
+        ``SCALABLE_RUNS_DIR``: where run folders go; ``.scalable/runs``, or a folder below
+        ``XDG_STATE_HOME`` if other users can change the project folder.
     cache_dir : Path
         ``SCALABLE_CACHE_DIR``, else ``project: {local_cache: ...}``: where stored results go;
-        ``.scalable/cache``.
+        ``.scalable/cache``, or likewise.
     start_timeout_s : float
         ``SCALABLE_START_TIMEOUT_S``: how long a host may take to come up; 60.
     linger_s : float
@@ -61,15 +75,46 @@ def load_settings(*, local_cache: str | None = None, linger_s: float | None = No
     return Settings(
         manifest=Path(manifest).expanduser().absolute() if manifest else None,
         target=os.environ.get("SCALABLE_TARGET") or None,
-        runs_dir=_folder("SCALABLE_RUNS_DIR", ".scalable/runs"),
-        cache_dir=_folder("SCALABLE_CACHE_DIR", local_cache or ".scalable/cache"),
+        runs_dir=_folder("SCALABLE_RUNS_DIR", None, "runs"),
+        cache_dir=_folder("SCALABLE_CACHE_DIR", local_cache, "cache"),
         start_timeout_s=_seconds("SCALABLE_START_TIMEOUT_S", 60.0),
         linger_s=_seconds("SCALABLE_LINGER_S", 600.0 if linger_s is None else linger_s),
     )
 
 
-def _folder(name: str, default: str) -> Path:
-    return Path(os.environ.get(name) or default).expanduser().absolute()
+def _folder(name: str, in_manifest: str | None, purpose: str) -> Path:
+    given = os.environ.get(name) or in_manifest
+    if given:
+        return Path(given).expanduser().absolute()
+    folder = Path(_HOME, purpose).absolute()
+    if folder in _trusted:
+        return folder
+    flaw = find_flaw(folder)
+    if flaw is None:
+        _trusted.add(folder)
+        return folder
+    instead = state_folder(Path.cwd())
+    _report(folder.parent, instead, flaw)
+    return instead / purpose
+
+
+def state_folder(project: Path) -> Path:
+    """Return the folder of runs and cache of a project folder that other users can change."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    digest = hashlib.blake2b(os.fsencode(project.resolve()), digest_size=8).hexdigest()
+    return Path(base).expanduser().absolute() / "scalable_nb" / digest
+
+
+def _report(unsafe: Path, instead: Path, flaw: Flaw) -> None:
+    # Before the first start there, and once in a process.
+    if unsafe in _reported or instead.exists():
+        return
+    _reported.add(unsafe)
+    command = f", or run `{flaw.remedy}`" if flaw.remedy else ""
+    logger.warning(
+        "%s: runs and cache of this project are in %s instead of %s. Set SCALABLE_RUNS_DIR and "
+        "SCALABLE_CACHE_DIR to use other folders%s.", flaw, instead, unsafe, command,
+    )  # fmt: skip
 
 
 def _seconds(name: str, default: float) -> float:

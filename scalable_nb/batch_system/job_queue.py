@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import re
+import secrets
 import shlex
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from scalable_nb.batch_system.job_state import JobFacts, with_forgotten
 from scalable_nb.batch_system.slurm_query import SlurmQuery
 from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import BATCH_SYSTEMS, job_class
-from scalable_nb.paths import RunPaths
-from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.telemetry.journal_reader import read_object, read_rows
 
 if TYPE_CHECKING:
     from dask_jobqueue.core import Job
@@ -29,6 +32,10 @@ _AT_ONCE: Final = 8
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 30.0
+
+#: As dask-jobqueue reads them from the output of the submission. No option, no word, and not the
+#: ``0`` that means all jobs of the user to LSF.
+_JOB_ID: Final = re.compile(r"[1-9][0-9]{0,18}(\.[A-Za-z0-9][A-Za-z0-9_.-]{0,127})?", re.ASCII)
 
 #: Seconds between two questions: twice as many after each that brought nothing new.
 FIRST_SPACING_S: Final = 2.0
@@ -182,18 +189,32 @@ def cancel_orphans(paths: RunPaths) -> list[str]:
     list of str
         Ids of the jobs that the batch system was asked to cancel.
     """
-    provider = json.loads(paths.run_json.read_bytes()).get("provider", "local")
-    jobs = [row["job_id"] for row in read_rows(paths.workers).rows
-            if row.get("event_type") == "job-submitted"]  # fmt: skip
-    if paths.host_job_json.exists():
-        jobs.append(json.loads(paths.host_job_json.read_bytes())["job_id"])
-    if provider == "local" or not jobs:
+    provider = read_object(paths.run_json).get("provider")
+    if provider not in BATCH_SYSTEMS:
         return []
-    return jobs if cancel_jobs(provider, jobs) else []
+    rows = [row for row in read_rows(paths.workers).rows
+            if row.get("event_type") == "job-submitted"]  # fmt: skip
+    found = [row.get("job_id") for row in (*rows, read_object(paths.host_job_json))]
+    jobs = [job_id for job_id in found if is_job_id(job_id)]
+    return jobs if jobs and cancel_jobs(provider, jobs) else []
+
+
+def is_job_id(job_id: object) -> TypeGuard[str]:
+    """Return whether this is the id of one job, and not an option or a word such as ``all``."""
+    return isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) is not None
 
 
 def cancel_jobs(provider: str, job_ids: Sequence[str]) -> bool:
-    """Ask a batch system to cancel jobs; says whether it could be asked."""
+    """Cancel jobs; return whether the command of the batch system could be run.
+
+    Raises
+    ------
+    ValueError
+        If an id is not the id of one job.
+    """
+    wrong = [job_id for job_id in job_ids if not is_job_id(job_id)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not a job id: expected digits, e.g. '4711'")
     command = [*shlex.split(job_class(provider).cancel_command), *job_ids]
     try:
         subprocess.run(command, capture_output=True, check=False, timeout=_TIMEOUT_S)
@@ -215,9 +236,32 @@ def session_job(provider: str) -> type[Job]:
     turn = asyncio.Semaphore(_AT_ONCE)
 
     class SessionJob(base):  # type: ignore[misc]
-        """Keeps the error of its submission, so that no other job is held up by it."""
+        """Keeps the error of its submission, so that no other job is held up by it.
+
+        Parameters
+        ----------
+        script_folder : Path
+            Private folder of the script while it is submitted.
+        *args, **kwargs
+            As for dask-jobqueue's class.
+        """
 
         failure: str | None = None
+
+        def __init__(self, *args: Any, script_folder: Path, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._script_folder = script_folder
+
+        @contextmanager
+        def job_file(self) -> Iterator[str]:
+            # dask-jobqueue writes it, with the environment in it, to /tmp with mode 0644.
+            path = self._script_folder / f"job-{secrets.token_hex(8)}.sh"
+            write_private(path, self.job_script().encode())
+            try:
+                # For LSF, dask-jobqueue makes a command line of the path.
+                yield shlex.quote(str(path)) if getattr(self, "use_stdin", False) else str(path)
+            finally:
+                path.unlink(missing_ok=True)
 
         async def start(self) -> None:
             try:

@@ -27,7 +27,8 @@ from scalable_nb.paths import private_folder
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: the open does not wait for the other end of a FIFO.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from scalable_nb.client.batch_records import BatchHistory, BatchRecord, legacy_batch_id
+from scalable_nb.client.user_code.kernel_sources import remember_sources
 from scalable_nb.paths import private_folder
 from scalable_nb.protocol.call import Call
 
@@ -93,6 +94,8 @@ class RecordedTask:
         Pickled; empty if it was not recorded.
     about : bytes
         Description of the function, see `protocol.call.Call`.
+    modules : (str, bytes)
+        Digest and sources of the modules that the call may import; empty for none.
     packed : bytes, list of str or None
         The pickled arguments, or digests of them and their buffers; None where they were not
         recorded.
@@ -108,6 +111,7 @@ class RecordedTask:
     batch: RecordedBatch
     function: bytes
     about: bytes
+    modules: tuple[str, bytes]
     packed: bytes | list[str] | None
     result_key: str
     input_keys: tuple[Any, ...]
@@ -123,6 +127,7 @@ class RecordedTask:
         return (
             self.has_call
             and self.function == other.function
+            and self.modules == other.modules
             and self.packed == other.packed
             and self.input_keys == other.input_keys
         )
@@ -187,12 +192,14 @@ class CallLog:
         """Return the call of a task, to be stored under a key, or None if the log lacks it."""
         if not task.has_call or task.packed is None:
             return None
+        digest, sources = task.modules
+        remember_sources(digest, sources)
         if isinstance(task.packed, bytes):
-            return Call(task.function, task.packed, result_key, about=task.about)
+            return Call(task.function, task.packed, result_key, about=task.about, modules=digest)
         parts = [self._content(digest) for digest in task.packed]
         if not all(parts):
             return None
-        return Call(task.function, parts[0], result_key, tuple(parts[1:]), task.about)
+        return Call(task.function, parts[0], result_key, tuple(parts[1:]), task.about, digest)
 
     def _content(self, digest: str) -> bytes:
         """Return a large part of calls; empty if the file is missing or damaged."""
@@ -224,12 +231,20 @@ def read_call_log(folder: Path) -> CallLog:
     return log
 
 
+class _Function(NamedTuple):
+    """What is recorded of a function."""
+
+    pickled: bytes = b""
+    about: bytes = b""
+    modules: tuple[str, bytes] = ("", b"")
+
+
 class _Reader:
     """Collects the entries of all files, and puts them in order."""
 
     def __init__(self, log: CallLog) -> None:
         self._log = log
-        self._functions: dict[str, tuple[bytes, bytes]] = {}
+        self._functions: dict[str, _Function] = {}
         self._submissions: dict[str, tuple[RecordedBatch, str, str]] = {}
         self._chunks: list[dict[str, Any]] = []
         self._batches: list[tuple[float, BatchRecord]] = []
@@ -240,7 +255,9 @@ class _Reader:
         for entry in _entries(path.read_bytes(), self._log):
             kind = entry["kind"]
             if kind == "function":
-                self._functions[entry["digest"]] = entry["function"], entry.get("about", b"")
+                modules = entry.get("modules", ""), entry.get("sources", b"")
+                function = _Function(entry["function"], entry.get("about", b""), modules)
+                self._functions[entry["digest"]] = function
             elif kind == "batch":
                 submission = RecordedBatch(**entry["values"])
                 self._submissions[submission.batch_id] = submission, entry["function"], path.stem
@@ -258,7 +275,7 @@ class _Reader:
         chunks.sort(key=lambda each: self._submissions[each["batch"]][0].at)
         for chunk in chunks:
             submission, digest, _ = self._submissions[chunk["batch"]]
-            for task in _tasks(chunk, submission, self._functions.get(digest, (b"", b""))):
+            for task in _tasks(chunk, submission, self._functions.get(digest, _Function())):
                 self._log.add(task)
         history = self._log.history
         for record in self._single_calls(chunks):
@@ -313,7 +330,7 @@ def _batch(entry: dict[str, Any], kernel: str) -> tuple[float, BatchRecord]:
 
 
 def _tasks(
-    chunk: dict[str, Any], batch: RecordedBatch, recorded: tuple[bytes, bytes]
+    chunk: dict[str, Any], batch: RecordedBatch, recorded: _Function
 ) -> Iterator[RecordedTask]:
     names = ("keys", "arguments", "result_keys", "input_keys", "previews")
     for key, *values in zip(*(chunk[name] for name in names), strict=True):

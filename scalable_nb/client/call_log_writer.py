@@ -22,6 +22,7 @@ from scalable_nb.client.call_log import (
     pack_entry,
 )
 from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
+from scalable_nb.client.user_code.kernel_sources import packed_sources
 from scalable_nb.paths import appending, private_folder, write_private
 from scalable_nb.protocol.call import LARGE_BYTES, Call
 
@@ -111,14 +112,10 @@ class CallLogWriter:
             rest = iter(calls)
             chunk = list(islice(rest, _CALLS_PER_ENTRY))
             first = chunk[0].call  # what is known of the function is the same for all of them
-            digest = hashlib.sha256(first.function).hexdigest()
+            digest = hashlib.sha256(first.function + first.modules.encode()).hexdigest()
             with self._appending() as append:
                 if record_args and digest not in self._functions:
-                    append(
-                        pack_entry(
-                            "function", digest=digest, function=first.function, about=first.about
-                        )
-                    )
+                    append(_function_entry(digest, first))
                     self.nbytes += len(first.function)
                 append(pack_entry("batch", values=vars(batch), function=digest))
                 while chunk:
@@ -217,3 +214,10 @@ class CallLogWriter:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
         return appending(self._descriptor)  # half an entry would hide all that follow
+
+
+def _function_entry(digest: str, call: Call) -> bytes:
+    values: dict[str, Any] = {"function": call.function, "about": call.about}
+    if call.modules:
+        values |= {"modules": call.modules, "sources": packed_sources(call.modules)}
+    return pack_entry("function", digest=digest, **values)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any, Final
 
-import cloudpickle
 import dask
 from dask.utils import funcname
 
@@ -19,7 +18,9 @@ from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.client.context import ClientContext
-from scalable_nb.client.project_modules import pickle_project_modules_by_value
+from scalable_nb.client.packing import pack_function
+from scalable_nb.client.user_code.code_pickler import PickledCode, pickle_code
+from scalable_nb.client.user_code.kernel_sources import PackedModules, pack_modules
 from scalable_nb.errors import SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
@@ -150,7 +151,7 @@ class CallOptions:
                 annotation = replace(annotation, limit_bytes=STORED_WITH_A_NAME_BYTES)
         if (cacheable is not None and cacheable.cache_spec.compress) or (entry and entry.compress):
             annotation = replace(annotation, compress=True)
-        return cls(
+        options = cls(
             function=cacheable.compute if cacheable is not None else func,
             cacheable=cacheable,
             task=task or "",
@@ -166,6 +167,18 @@ class CallOptions:
             retries=retries,
             keep_results=entry is not None and entry.keep_results,
         )
+        return options if call_keys is None else options._unless_stale(context)
+
+    def _unless_stale(self, context: ClientContext) -> CallOptions:
+        """Return the options; without a cache if the kernel's modules are older than the files.
+
+        The key is made from the files, and the kernel's version is what runs.
+        """
+        if not self.modules.stale:
+            return self
+        terms = TaskAnnotation.from_wire(self.wire).terms
+        store = "" if terms.idempotent else str(context.results_dir)
+        return replace(self, call_keys=None, wire=TaskAnnotation(terms, store=store).to_wire())
 
     @property
     def explicit_names(self) -> frozenset[str]:
@@ -220,6 +233,36 @@ class CallOptions:
         return own_result_key(key, batch_id if self.is_stored_by_submission else "")
 
     @functools.cached_property
+    def packed_function(self) -> PickledCode:
+        """The function, pickled.
+
+        Raises
+        ------
+        SubmitError
+            If it cannot be pickled.
+        """
+        return pack_function(self.function)
+
+    @functools.cached_property
+    def modules(self) -> PackedModules:
+        """The user's modules that the function may import."""
+        return pack_modules(self.packed_function.imports)
+
+    def check_unedited(self) -> None:
+        """Raise if modules were edited since they were packed: keys may be of another version.
+
+        Raises
+        ------
+        SubmitError
+        """
+        if self.modules.digest and self.modules != pack_modules(self.packed_function.imports):
+            name = funcname(self.cacheable or self.function)
+            raise SubmitError(
+                f"a module that {name!r} imports was edited while its calls were submitted, and "
+                "none of them was sent. Submit them again"
+            )
+
+    @functools.cached_property
     def identity(self) -> str:
         """Digest of the function, in hex; empty if it cannot be computed."""
         if self.call_keys is not None:
@@ -271,15 +314,13 @@ def _resources(n: int, context: ClientContext) -> dict[str, float]:
 
 
 def _pack_rules(policy: TaskPolicy) -> bytes:
-    pickle_project_modules_by_value()
     try:
-        packed: bytes = cloudpickle.dumps(policy.rules)
+        return pickle_code(policy.rules).pickled
     except Exception as error:
         raise SubmitError(
             f"the rules of the policy (retry_on, give_up_on, validate) cannot be sent to a "
             f"worker: {error}"
         ) from error
-    return packed
 
 
 # --- the arguments of `submit` and `map` ----------------------------------------------

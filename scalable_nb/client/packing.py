@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 
-import cloudpickle
 import numpy as np
 from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.client.project_modules import pickle_project_modules_by_value
+from scalable_nb.client.user_code.code_pickler import (
+    CodePickler,
+    PickledCode,
+    is_picklable,
+    pickle_code,
+)
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import LARGE_BYTES
 
@@ -31,7 +35,7 @@ _SHORT.maxstring = 60
 _SHORT.maxother = 60
 
 
-class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _ArgumentsPickler(CodePickler):
     """Replaces the futures that are inputs of the task, and no others."""
 
     def __init__(
@@ -40,31 +44,29 @@ class _ArgumentsPickler(cloudpickle.Pickler):  # type: ignore[misc]
         futures: Sequence[Future[Any]],
         set_apart: Callable[[pickle.PickleBuffer], bool],
     ) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=set_apart)
+        super().__init__(file, set_apart)
         self._number_of = {id(future): number for number, future in enumerate(futures)}
 
     def persistent_id(self, obj: Any) -> int | None:
         return self._number_of.get(id(obj))
 
 
-def pack_function(function: Callable[..., Any]) -> bytes:
-    """Pickle a function; modules of the project folder travel by value.
+def pack_function(function: Callable[..., Any]) -> PickledCode:
+    """Pickle a function; the user's modules travel by value.
 
     Raises
     ------
     SubmitError
         If it cannot be pickled; the message names the value that prevents it.
     """
-    pickle_project_modules_by_value()
     try:
-        pickled: bytes = cloudpickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL)
+        return pickle_code(function)
     except Exception as error:
         raise SubmitError(
             f"the function {funcname(function)!r} cannot be sent to a worker: {error}. "
             f"{_culprit(function)}Open such things (locks, files, connections) inside the "
             "function instead."
         ) from error
-    return pickled
 
 
 class SharedBuffers:
@@ -93,11 +95,14 @@ class PackedArguments(NamedTuple):
         The futures among them, in order.
     buffers : tuple of bytes
         Their large parts.
+    imports : frozenset of str
+        Names of the modules that code among them may import.
     """
 
     pickled: bytes
     inputs: list[Future[Any]]
     buffers: tuple[bytes, ...]
+    imports: frozenset[str] = frozenset()
 
 
 def pack_arguments(
@@ -129,14 +134,15 @@ def pack_arguments(
 
     file = io.BytesIO()
     try:
-        _ArgumentsPickler(file, futures, set_apart).dump(values)
+        pickler = _ArgumentsPickler(file, futures, set_apart)
+        pickler.dump(values)
     except Exception as error:
         raise SubmitError(
             f"an argument of {funcname(function)!r} cannot be sent to a worker: {error}. "
             f"{_culprit_argument(values)}Pass what it is made from, and make it inside the "
             "function."
         ) from error
-    return PackedArguments(file.getvalue(), futures, tuple(buffers))
+    return PackedArguments(file.getvalue(), futures, tuple(buffers), pickler.imports())
 
 
 def has_futures(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -166,21 +172,13 @@ def _collect_futures(value: Any, found: dict[int, Future[Any]]) -> None:
                 _collect_futures(item, found)
 
 
-def _is_picklable(value: Any) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
-        return False
-    return True
-
-
 def _culprit(function: Callable[..., Any]) -> str:
     try:
         scope = inspect.getclosurevars(inspect.unwrap(function))
     except (TypeError, ValueError):
         return ""
     for name, value in {**scope.globals, **scope.nonlocals}.items():
-        if not _is_picklable(value):
+        if not is_picklable(value):
             return f"It uses {name!r}, a {type(value).__name__}, which cannot be pickled. "
     return ""
 
@@ -188,7 +186,7 @@ def _culprit(function: Callable[..., Any]) -> str:
 def _culprit_argument(values: tuple[tuple[Any, ...], dict[str, Any]]) -> str:
     named = [*enumerate(values[0]), *values[1].items()]
     for name, value in named:
-        if not isinstance(value, Future) and not _is_picklable(value):
+        if not isinstance(value, Future) and not is_picklable(value):
             where = f"number {name + 1}" if isinstance(name, int) else repr(name)
             return f"It is argument {where}, a {type(value).__name__}. "
     return ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import inspect
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import CallLog, RecordedBatch, RecordedCall, RecordedTask
 from scalable_nb.client.call_options import CallOptions
 from scalable_nb.client.packing import Preview, SharedBuffers, has_futures, pack_arguments
+from scalable_nb.client.user_code.kernel_sources import pack_modules, warn_of_stale
 from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.messages import BatchMessage
@@ -143,6 +144,8 @@ def identified(func: Callable[..., Any], options: CallOptions) -> Any:
         return func
     if isinstance(plain, BuiltinFunctionType):
         return func
+    if options.modules.stale:  # an older version than the one that the identity was read from
+        return (func, options.identity, options.modules.digest)
     return (func, options.identity)
 
 
@@ -183,7 +186,6 @@ def name_map(
 
 def pack_calls(
     func: Callable[..., Any],
-    function: bytes,
     options: CallOptions,
     calls: Mapping[Any, Prepared],
     batch_id: str,
@@ -194,23 +196,36 @@ def pack_calls(
     ----------
     func : callable
         As given by the person, for previews and messages.
-    function : bytes
-        Its pickle.
     """
     preview = Preview(inspect.unwrap(func))
     shared = SharedBuffers()
     about = b"" if options.call_keys is None else orjson.dumps(options.call_keys.about())
+    function, digest = options.packed_function.pickled, options.modules.digest
+    imports: set[str] = set()
     packed = {}
     for key, prepared in calls.items():
         given, result_key = (prepared.args, prepared.kwargs), prepared.result_key
         args, kwargs = given if result_key is not None else options.arguments(*given)
-        pickled, inputs, buffers = pack_arguments(args, kwargs, func, shared)
+        pickled, inputs, buffers, imported = pack_arguments(args, kwargs, func, shared)
+        imports.update(imported)
         if result_key is None:
             result_key = options.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
         shown = preview(args, kwargs) if options.record_args else _HIDDEN
-        call = Call(function, pickled, result_key, buffers, about)
+        call = Call(function, pickled, result_key, buffers, about, digest)
         packed[key] = PackedCall(call, inputs, shown)
-    return packed
+    return _with_imports(packed, options, imports) if imports else packed
+
+
+def _with_imports(
+    packed: Mapping[Any, PackedCall], options: CallOptions, imports: Collection[str]
+) -> dict[Any, PackedCall]:
+    """Return calls with the modules that code in their arguments may import, too."""
+    modules = pack_modules(options.packed_function.imports.union(imports))
+    changes: dict[str, Any] = {"modules": modules.digest}
+    if modules.stale and options.call_keys is not None:
+        changes["result_key"] = ""  # made from the files, and the kernel's versions run
+    warn_of_stale(modules.stale)
+    return {key: each._replace(call=replace(each.call, **changes)) for key, each in packed.items()}
 
 
 @contextmanager

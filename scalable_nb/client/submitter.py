@@ -15,8 +15,6 @@ from scalable_nb.client.call_options import STORED_WITH_A_NAME_BYTES, CallOption
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.held_terms import HeldTerms
 from scalable_nb.client.host_api import ObservedKeys
-from scalable_nb.client.packing import pack_function
-from scalable_nb.client.project_modules import warn_if_stale
 from scalable_nb.client.submission import (
     PackedCall,
     Prepared,
@@ -24,9 +22,12 @@ from scalable_nb.client.submission import (
     Submission,
     pack_calls,
 )
+from scalable_nb.client.user_code.code_pickler import note_user_modules
+from scalable_nb.client.user_code.kernel_sources import packed_sources, warn_of_stale
+from scalable_nb.client.user_code.project_modules import warn_if_stale
 from scalable_nb.dask_adapter.graphs import make_task
 from scalable_nb.protocol.annotations import ANNOTATION
-from scalable_nb.protocol.messages import ReopenedTasks, StoreRequest
+from scalable_nb.protocol.messages import ModuleSources, ReopenedTasks, StoreRequest
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import stream_message
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
@@ -83,6 +84,8 @@ class Submitter:
         self._call_log = call_log
         self._check_alive = check_alive
         self._terms = HeldTerms()
+        self._sent_sources: set[str] = set()
+        note_user_modules()  # early: a file may be edited before the first submission
 
     def pack(
         self,
@@ -104,7 +107,8 @@ class Submitter:
         packed = PackedSubmissions(options, list(calls), held)
         if new:
             warn_if_stale(func)
-            identity, function = options.identity, pack_function(options.function)
+            warn_of_stale(options.modules.stale)
+            identity = options.identity
         for start in range(0, len(new), part_size or len(new) or 1):
             submission = Submission(
                 batch=options.batch(name, func),
@@ -115,8 +119,10 @@ class Submitter:
                 is_submit=is_submit,
             )
             part = {key: calls[key] for key in new[start : start + (part_size or len(new))]}
-            packed_calls = pack_calls(func, function, options, part, submission.batch.batch_id)
+            packed_calls = pack_calls(func, options, part, submission.batch.batch_id)
             packed.parts.append((submission, packed_calls))
+        if options.call_keys is not None:
+            options.check_unedited()
         return packed
 
     def send(self, packed: PackedSubmissions) -> list[Future[Any]]:
@@ -190,6 +196,7 @@ class Submitter:
         is_known: bool = False,
     ) -> dict[Any, Future[Any]]:
         """Send calls to the host; ``is_known``: stored results had answered them before."""
+        self._send_sources({each.call.modules for each in packed.values()})
         previews = {key: each.preview for key, each in packed.items()}
         batch = submission.batch.with_previews(previews, is_known=is_known)
         self._transport.send(stream_message(Operation.BATCH_SUBMITTED, batch))
@@ -217,6 +224,14 @@ class Submitter:
         request = StoreRequest(tuple(keys), STORED_WITH_A_NAME_BYTES)
         if request.keys:
             self._transport.send(stream_message(Operation.STORE_RESULTS, request))
+
+    def _send_sources(self, digests: set[str]) -> None:
+        """Send the host the sources of modules that it does not have yet."""
+        for digest in digests - self._sent_sources:
+            if digest:
+                message = ModuleSources(digest, packed_sources(digest))
+                self._transport.send(stream_message(Operation.SOURCES_SENT, message))
+        self._sent_sources |= digests
 
     def _reopen(self, keys: list[Any], options: CallOptions) -> None:
         """Run calls again whose failed futures are still held: same keys, fresh budgets."""

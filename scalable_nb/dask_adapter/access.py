@@ -21,22 +21,32 @@ from tornado.web import ErrorHandler
 
 from scalable_nb.dask_adapter.compatibility import DASHBOARD, check
 from scalable_nb.paths import private_folder, write_private
+from scalable_nb.trusted_paths import read_regular
 
 # --- certificates ----------------------------------------------------------------------
 
 
 def create_security(folder: Path) -> Security:
-    """Create a certificate in a private folder and return the settings that use it."""
-    temporary = Security.temporary()
+    """Create a certificate in a private folder and return the settings that contain it."""
+    temporary: Any = Security.temporary()
     private_folder(folder)
-    write_private(folder / "cert.pem", temporary.tls_ca_file.encode())
-    write_private(folder / "key.pem", temporary.tls_client_key.encode())
+    cert, key = certificate_files(folder)
+    write_private(cert, temporary.tls_ca_file.encode())
+    write_private(key, temporary.tls_client_key.encode())
     return load_security(folder)
 
 
+def certificate_files(folder: Path) -> tuple[Path, Path]:
+    """Return the paths of the certificate and the key in a session's folder."""
+    return folder / "cert.pem", folder / "key.pem"
+
+
 def load_security(folder: Path) -> Security:
-    """Return the settings that use the certificate in a session's folder."""
-    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    """Read the certificate in a session's folder and return the settings that contain it.
+
+    Nothing reads the files later: whoever replaces them changes no connection.
+    """
+    cert, key = (read_regular(path).decode() for path in certificate_files(folder))
     return Security(
         require_encryption=True,
         tls_ca_file=cert,

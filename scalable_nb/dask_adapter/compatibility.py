@@ -159,6 +159,8 @@ DASHBOARD: Final = (
 )
 JOBS: Final = (
     "dask_jobqueue.core:Job.close()",
+    "dask_jobqueue.core:Job.job_file()",
+    "dask_jobqueue.core:Job.job_script()",
     "dask_jobqueue.core:Job.start()",
     "dask_jobqueue.core:Job.submit_command",
 )

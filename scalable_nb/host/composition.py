@@ -34,6 +34,7 @@ from scalable_nb.host.workers.demand import (
 from scalable_nb.host.workers.job_losses import JobLosses
 from scalable_nb.host.workers.job_monitor import JobMonitor
 from scalable_nb.host.workers.larger_workers import LargerWorkers
+from scalable_nb.host.workers.module_versions import ModuleVersions
 from scalable_nb.host.workers.replacement import ReplacementLimits, WorkerReplacement
 from scalable_nb.host.workers.retirement import GracefulRetirement
 from scalable_nb.host.workers.scaling import Scaling
@@ -51,12 +52,15 @@ from scalable_nb.protocol.messages import (
     JoinRequest,
     LedgerRequest,
     LeftOutCalls,
+    ModulesDiffer,
+    ModuleSources,
     PermitRequest,
     ReopenedTasks,
     ResubmitRequest,
     ResumeRequest,
     RevocationAnswer,
     ScaleRequest,
+    SourcesRequest,
     StoreRequest,
     TaskKeys,
     WorkerExited,
@@ -92,6 +96,7 @@ class HostParts:
     rerun: TaskRerun
     retirement: GracefulRetirement
     scaling: Scaling
+    versions: ModuleVersions
     requests: ClientRequests
     tracker: TaskTracker
     storage: ResultStorage
@@ -144,6 +149,7 @@ def compose(
     storage = ResultStorage(registry, adapter, notices, results)
     retirement = GracefulRetirement(adapter, executing, losses, stop)
     replacement = WorkerReplacement(fleet, replacement_limits, notices)
+    versions = ModuleVersions(registry, adapter, retirement, notices, results, storage.store_of)
     admission = WorkerAdmission(fleet, adapter, retirement, replacement)
     scaling = Scaling(
         fleet, desired, adapter, placement, replacement, retirement,
@@ -165,7 +171,7 @@ def compose(
     )  # fmt: skip
     parts = HostParts(
         adapter, recorder, notices, stop, registry, leases, parked, breakers, failures, losses,
-        revocations, native, rerun, retirement, scaling, requests, tracker, storage,
+        revocations, native, rerun, retirement, scaling, versions, requests, tracker, storage,
     )  # fmt: skip
     _register_handlers(parts)
     adapter.add_plugin(tracker)
@@ -193,6 +199,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.BATCH_SUBMITTED: receiving(BatchMessage, requests.add_batch),
             Operation.CALLS_ANSWERED: receiving(AnsweredCalls, requests.add_answered),
             Operation.CALLS_LEFT_OUT: receiving(LeftOutCalls, requests.add_left_out),
+            Operation.SOURCES_SENT: receiving(ModuleSources, parts.versions.keep_sources),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
             Operation.STORE_RESULTS: receiving(StoreRequest, parts.storage.request),
             Operation.JOIN: receiving(JoinRequest, parts.leases.join),
@@ -203,6 +210,8 @@ def _register_handlers(parts: HostParts) -> None:
         {
             # Workers and nannies.
             Operation.ACQUIRE_PERMIT: answering(PermitRequest, failures.acquire_permit),
+            Operation.GET_SOURCES: answering(SourcesRequest, parts.versions.sources),
+            Operation.REPLACE_PROCESS: answering(ModulesDiffer, parts.versions.replace),
             Operation.ATTEMPT_FAILED: answering(AttemptFailed, failures.attempt_failed),
             Operation.ATTEMPT_EXPIRED: answering(AttemptExpired, failures.attempt_expired),
             Operation.WORKER_EXITED: answering(WorkerExited, parts.losses.report),

@@ -23,6 +23,7 @@ from distributed.security import Security
 from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.access import confine, create_security, open_dashboard, secret_prefix
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
+from scalable_nb.dask_adapter.scratch import node_scratch, private_scratch
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
 from scalable_nb.host.composition import HostParts, compose
@@ -32,7 +33,7 @@ from scalable_nb.host.workers.replacement import ReplacementLimits
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
-from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.paths import RunPaths, private_folder, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
@@ -70,6 +71,11 @@ class Host:
         self.recorder = RunRecorder(paths, self.plan.provider)
         self.end_reason = "stopped"
         self._allocation: HostAllocation | None = None
+
+    def scratch_base(self) -> Path:
+        """Return where the scheduler may have its folder for temporary files."""
+        is_local = self.plan.provider == "local" and not dask.config.get("temporary-directory")
+        return private_folder(self.paths.workspace) if is_local else node_scratch()
 
     async def live(self) -> None:
         """Serve the session and write the end of the run down, also if the start fails.
@@ -265,7 +271,10 @@ def main() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     host = Host(RunPaths(Path(sys.argv[1])))
-    with dask.config.set(DASK_CONFIG):
+    with (
+        private_scratch(host.scratch_base()) as scratch,
+        dask.config.set({**DASK_CONFIG, "temporary-directory": str(scratch)}),
+    ):
         asyncio.run(host.live())
 
 

@@ -118,6 +118,22 @@ class ResultStorage:
         stored = await self._write(dict.fromkeys(wanted))
         return FlushReport(len(stored), left_out, len(wanted) - len(stored))
 
+    async def store_of(self, worker: str, limits_bytes: Mapping[Any, int | None]) -> set[Any]:
+        """Have a worker write results that it holds, each up to a size; return the keys of those.
+
+        Parameters
+        ----------
+        worker : str
+            Its address.
+        limits_bytes : mapping
+            Key -> size up to which the result is written; None: any.
+        """
+        await self._adapter.run_on_worker(worker, write_results, str(self._folder), limits_bytes)
+        # Found by their files: an answer of a worker would have to be unpickled here.
+        names = {own_result_key(key): key for key in limits_bytes}
+        found = await asyncio.to_thread(ResultStore(self._folder).contained, set(names))
+        return {names[each] for each in found}
+
     async def _write_waiting(self) -> None:
         try:
             while self._waiting:
@@ -139,12 +155,10 @@ class ResultStorage:
             ts = self._adapter.tasks.get(key)
             if ts is not None and ts.who_has:
                 by_worker.setdefault(next(iter(ts.who_has)).address, {})[key] = limit_bytes
+        stored: set[Any] = set()
         for address, limits in by_worker.items():
-            await self._adapter.run_on_worker(address, write_results, str(self._folder), limits)
-        # Found by their files: an answer of a worker would have to be unpickled here.
-        names = {own_result_key(key): key for keys in by_worker.values() for key in keys}
-        found = await asyncio.to_thread(ResultStore(self._folder).contained, set(names))
-        return {names[each] for each in found}
+            stored |= await self.store_of(address, limits)
+        return stored
 
     def _report(self, keys: Iterable[Any]) -> None:
         tasks = self._adapter.tasks

@@ -7,6 +7,7 @@ or unpickles what belongs to the user.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ class Call:
     about : bytes
         What is stored of the function next to its result, as JSON; empty if results are not
         stored by what was called.
+    modules : str
+        Digest of the sources of the user's modules that the call may import; empty for none.
     """
 
     # Dask logs the representation of tasks that fail.
@@ -48,6 +51,7 @@ class Call:
     result_key: str = ""
     buffers: tuple[bytes, ...] = field(default=(), repr=False)
     about: bytes = field(default=b"", repr=False)
+    modules: str = ""
 
     def load_function(self) -> Callable[..., Any]:
         """Unpickle the function, for one attempt: what it keeps in itself stays in there."""
@@ -74,6 +78,11 @@ def result_key_of(run_spec: Any) -> str:
     """
     calls = (value for value in getattr(run_spec, "args", ()) if isinstance(value, Call))
     return next((call.result_key for call in calls), "")
+
+
+def module_attribute(module: str, name: str) -> Any:
+    """Return a variable of a module, imported if need be."""
+    return getattr(importlib.import_module(module), name)
 
 
 class _ArgumentsUnpickler(pickle.Unpickler):

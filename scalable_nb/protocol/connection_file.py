@@ -20,6 +20,7 @@ from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
+from scalable_nb.trusted_paths import open_regular
 
 #: How often the process named in the file touches it.
 HEARTBEAT_INTERVAL_S: Final = 5.0
@@ -35,6 +36,7 @@ _SAME_START_S: Final = 5.0
 #: Values of an open host without which a kernel cannot connect.
 _CONNECTION_KEYS: Final = frozenset({"address", "host", "pid", "started_at", "target", "tls"})
 
+_MAX_BYTES: Final = 1 << 20
 _TOUCHED_AT: Final = "touched_at"
 _OWNER: Final = "owner"
 
@@ -84,13 +86,13 @@ def touch(paths: RunPaths) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return ``session.json`` with its owner and mtime; empty if it is missing or not whole."""
+    """Return ``session.json`` with its owner and mtime; empty if missing, not whole or a link."""
     try:
         # Opening a file asks a network file system for its newest state; looking does not.
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stat = os.fstat(file.fileno())
-            info = json.loads(file.read())
-    except (FileNotFoundError, ValueError):
+            info = json.loads(file.read(_MAX_BYTES))
+    except (FileNotFoundError, RunFolderError, ValueError):
         return {}
     if not isinstance(info, dict):
         return {}

@@ -18,6 +18,7 @@ class ExitCause(StrEnum):
     KERNEL = "kernel"  # killed by the kernel: out of memory
     TIMEOUT = "timeout"  # an attempt exceeded its time limit
     STOPPED = "stopped"  # SIGSTOP, and not continued
+    REPLACED = "replaced"  # it had imported another version of the user's modules
     CUT = "cut"  # the connection to the scheduler broke
     TERMINATED = "terminated"  # by the batch system
     EXIT = "exit"  # by itself, or by a signal from elsewhere

@@ -358,6 +358,20 @@ class WorkerCounts(Message):
     counts: dict[str, int]
 
 
+class ModuleSources(Message):
+    """The sources of the user's modules that calls import by name.
+
+    Attributes
+    ----------
+    digest : str
+    packed : bytes
+        See `protocol.module_sources`; empty if they are unknown.
+    """
+
+    digest: str
+    packed: bytes = field(repr=False)
+
+
 # --- attempts --------------------------------------------------------------------------
 
 
@@ -374,6 +388,38 @@ class PermitReply(Message):
 
     is_granted: bool
     refusal: str = ""
+
+
+class SourcesRequest(Message):
+    """The digest of the sources that a worker needs."""
+
+    digest: str
+
+
+class ModulesDiffer(Message):
+    """A worker process has imported other versions of modules than a task needs.
+
+    Attributes
+    ----------
+    digest : str
+        Of the sources that the task needs.
+    names : tuple of str
+        The modules.
+    is_of_calls : bool
+        Whether all of them were imported for other calls, and none from its file.
+    """
+
+    key: Any
+    worker: str
+    digest: str
+    names: tuple[str, ...]
+    is_of_calls: bool
+
+
+class ReplaceReply(Message):
+    """Whether the worker process will be replaced, so that the task is to run again."""
+
+    will_replace: bool
 
 
 class ErrorReport(Message):

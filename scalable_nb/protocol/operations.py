@@ -34,6 +34,7 @@ class Operation(StrEnum):
     BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
     CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
+    SOURCES_SENT = "scalable-sources-sent"  # ModuleSources
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
     STORE_RESULTS = "scalable-store-results"  # StoreRequest
     JOIN = "scalable-join"  # JoinRequest
@@ -43,6 +44,8 @@ class Operation(StrEnum):
 
     # A worker calls the host.
     ACQUIRE_PERMIT = "scalable_acquire_permit"  # PermitRequest -> PermitReply
+    GET_SOURCES = "scalable_get_sources"  # SourcesRequest -> ModuleSources
+    REPLACE_PROCESS = "scalable_replace_process"  # ModulesDiffer -> ReplaceReply
     ATTEMPT_FAILED = "scalable_attempt_failed"  # AttemptFailed -> FailureReply
 
     # A nanny calls the host.
@@ -54,6 +57,7 @@ class Operation(StrEnum):
 
     # The host calls a nanny.
     WORKER_LOST = "scalable_worker_lost"  # WorkerMessage -> None
+    END_PROCESS = "scalable_end_process"  # WorkerMessage -> None
 
     # The host sends to a worker, in order with the tasks that Dask takes back, and its answer.
     QUERY_REVOKED = "scalable-query-revoked"  # RevocationQuery

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from scalable_nb.batch_system.job_queue import cancel_jobs, open_queue
+from scalable_nb.batch_system.job_queue import cancel_jobs, is_job_id, open_queue
 from scalable_nb.batch_system.job_state import JobFacts, outcome_text
-from scalable_nb.errors import StartError
-from scalable_nb.manifest.job_options import host_keywords, job_name
+from scalable_nb.errors import RunFolderError, StartError
+from scalable_nb.manifest.job_options import BATCH_SYSTEMS, host_keywords, job_name
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import (
@@ -25,6 +25,9 @@ from scalable_nb.protocol.connection_file import (
     touch,
     write_state,
 )
+from scalable_nb.telemetry.journal_reader import read_object
+from scalable_nb.telemetry.sanitize import plain_text
+from scalable_nb.trusted_paths import read_last_lines
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +74,17 @@ class HostJob:
     @classmethod
     def of(cls, paths: RunPaths) -> Self | None:
         """The host of a run that somebody else started; None where it is no job."""
-        if not paths.host_job_json.exists():
+        about = read_object(paths.host_job_json)
+        if not about:
             return None
-        about = json.loads(paths.host_job_json.read_bytes())
-        return cls(paths, **about | {"logs": Path(about["logs"])})
+        provider, job_id = about.get("provider"), about.get("job_id")
+        if provider not in BATCH_SYSTEMS or not is_job_id(job_id):
+            raise RunFolderError(
+                f"{paths.host_job_json} names the job {job_id!r} of {provider!r}: expected a job "
+                "id, e.g. '4711', and a batch system. The file is damaged, and is not used."
+            )
+        logs = Path(str(about.get("logs") or paths.jobs))
+        return cls(paths, provider=provider, job_id=job_id, name=str(about.get("name")), logs=logs)
 
     def has_ended(self) -> bool:
         """Whether the job is over; a host on any batch system writes that down itself, last."""
@@ -174,7 +184,8 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
     paths.host_log.touch(mode=0o600)
     cls: Any = session_job(target.provider)
     keywords = host_keywords(target, str(paths.folder))
-    job = cls(**keywords | {"job_name": name, "log_directory": str(logs)})
+    session = {"job_name": name, "log_directory": str(logs), "script_folder": paths.folder}
+    job = cls(**keywords | session)
     try:
         run_coroutine(job.start())
         if job.failure is not None:
@@ -200,10 +211,12 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
 def last_lines(path: Path) -> str:
     """Return the last lines of a log, indented."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_last_lines(path, _LOG_LINES)
     except FileNotFoundError:
         return "  (no log)"
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
+    except RunFolderError as error:
+        return f"  ({error})"
+    return "\n".join(f"  {plain_text(line)}" for line in lines) or "  (the log is empty)"
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -18,6 +18,7 @@ from scalable_nb.protocol.connection_file import (
 )
 from scalable_nb.session.host_job import HostJob, last_lines
 from scalable_nb.session.host_launcher import HostHandle, SpawnedHost
+from scalable_nb.session.stale_runs import remove_keys
 
 _POLL_S: Final = 0.02
 
@@ -61,6 +62,7 @@ class HostMonitor:
             If it died, or ends.
         """
         if not self.is_host_alive(seen_within_s=seen_within_s):
+            self.remove_keys()
             raise HostDiedError(self.death_message())
 
     def death_message(self) -> str:
@@ -72,6 +74,11 @@ class HostMonitor:
             f"The host's last words:\n"
             f"{last_lines(self._paths.host_log)}"
         )
+
+    def remove_keys(self) -> None:
+        """Remove certificate and key if the host was on this machine and no longer exists."""
+        if is_here(self._connection_info) and not is_alive(self._connection_info):
+            remove_keys(self._paths)
 
     def is_ending(self) -> bool:
         """Return whether the host writes that it ends."""

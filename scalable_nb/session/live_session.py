@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from distributed import Future
@@ -38,6 +37,7 @@ from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 from scalable_nb.telemetry.journal_replay import AttemptRow, join_attempts, running_attempt
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import FailureRow
+from scalable_nb.telemetry.sanitize import plain_text
 
 _STOP_TIMEOUT_S: Final = 20.0
 _KILL_TIMEOUT_S: Final = 5.0
@@ -210,6 +210,7 @@ class LiveSession:
         if not self._monitor.wait_until_gone(_STOP_TIMEOUT_S):
             self._monitor.kill(signal.SIGKILL)
             self._monitor.wait_until_gone(_KILL_TIMEOUT_S)
+        self._monitor.remove_keys()
 
     def _stop_host(self) -> None:
         if self.client.status == "running":
@@ -257,6 +258,7 @@ def open_connection(
 
     def on_host_lost() -> None:
         is_lost.set()
+        monitor.remove_keys()
         if mirror is not None:
             mirror.end("lost")
 
@@ -272,7 +274,7 @@ def open_connection(
             host_health=monitor,
             session=handle,
             on_host_lost=on_host_lost,
-            security=load_security(Path(connection_info["tls"])),
+            security=load_security(paths.tls),
             **options,
         )
 
@@ -302,4 +304,4 @@ def open_connection(
 def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Unless logging is configured,
     # Python prints warnings to stderr, which a notebook shows below the cell.
-    logger.warning(event[1])
+    logger.warning("%s", plain_text(event[1]))

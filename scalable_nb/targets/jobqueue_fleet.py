@@ -25,11 +25,13 @@ from distributed.utils import get_ip
 from scalable_nb.batch_system.job_logs import log_folder, logs_of_job
 from scalable_nb.batch_system.job_queue import Queue, open_queue, session_job
 from scalable_nb.batch_system.walltime import walltime_s
+from scalable_nb.dask_adapter.access import certificate_files
 from scalable_nb.errors import UnknownNameError
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths
 from scalable_nb.targets.fleet import LOST_GRACE_S, Fleet, WorkerGroup, WorkerKind
+from scalable_nb.trusted_paths import read_last_lines
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,7 @@ class JobFleet(Fleet):
             return failure
         lines: list[str] = []
         for log in self.logs_of(entry):
-            lines += log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            lines += read_last_lines(log, _LOG_LINES)
         return "\n".join(lines)
 
     def job_id_of(self, entry: WorkerGroup) -> str | None:
@@ -176,14 +178,14 @@ async def start_jobs(
     name = job_options.job_name(target, paths.run_id[-6:])
     folder = log_folder(loaded, paths)
     kinds = [
-        _kind(loaded, component, security, {"job_name": name, "log_directory": str(folder)})
+        _kind(loaded, component, paths, {"job_name": name, "log_directory": str(folder)})
         for component in loaded.manifest.components
     ]
     return JobFleet(cluster, kinds, open_queue(target.provider, name), folder), notices
 
 
 def _kind(
-    loaded: LoadedManifest, name: str, security: Security, session: dict[str, str]
+    loaded: LoadedManifest, name: str, paths: RunPaths, session: dict[str, str]
 ) -> WorkerKind:
     target, component = loaded.target, loaded.manifest.components[name]
     keywords = job_options.job_keywords(target, component, name)
@@ -196,7 +198,8 @@ def _kind(
             **keywords,
             **session,
             "protocol": "tls://",
-            "security": _on_command_line(security),
+            "security": _on_command_line(paths.tls),
+            "script_folder": paths.folder,
         },
     }
     if processes > 1:
@@ -213,14 +216,11 @@ def _kind(
     )
 
 
-def _on_command_line(security: Security) -> Security:
+def _on_command_line(tls: Path) -> Security:
     # dask-jobqueue writes the paths of the certificate files into the script as they are.
-    files = security.get_tls_config_for_role("worker")
+    cert, key = (shlex.quote(str(path)) for path in certificate_files(tls))
     return Security(
-        require_encryption=True,
-        tls_ca_file=shlex.quote(files["ca_file"]),
-        tls_worker_cert=shlex.quote(files["cert"]),
-        tls_worker_key=shlex.quote(files["key"]),
+        require_encryption=True, tls_ca_file=cert, tls_worker_cert=cert, tls_worker_key=key
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from scalable_nb.telemetry.rows import GIVEN_UP
+from scalable_nb.trusted_paths import open_regular, read_regular
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,25 @@ def read_rows(path: Path) -> Rows:
         When the file exists and cannot be opened.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _parse(file)
     except FileNotFoundError:
         return Rows([], 0)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a run; empty if it is missing or damaged.
+
+    Raises
+    ------
+    OSError
+        When the file exists and is not a regular one, or cannot be opened.
+    """
+    try:
+        value = orjson.loads(read_regular(path))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_task_rows(path: Path, task_id: str) -> list[dict[str, Any]]:
@@ -55,7 +71,7 @@ def read_task_rows(path: Path, task_id: str) -> list[dict[str, Any]]:
     # The longest part of the name that is written alike in every JSON.
     mark = max(re.findall(r"[\w.-]+", task_id, re.ASCII), key=len, default="").encode()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             rows = _parse(line for line in file if mark in line).rows
     except FileNotFoundError:
         return []
@@ -89,7 +105,7 @@ class JournalTail:
     def poll(self) -> list[dict[str, Any]]:
         """The rows that were completed since the last call."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if file.seek(0, 2) < self.offset:
                     self.offset = self.skipped = 0
                 file.seek(self.offset)

@@ -32,12 +32,18 @@ from scalable_nb.protocol.messages import (
     AttemptFailed,
     ErrorReport,
     FailureReply,
+    ModulesDiffer,
+    ModuleSources,
     PermitReply,
     PermitRequest,
+    ReplaceReply,
+    SourcesRequest,
 )
+from scalable_nb.protocol.module_sources import unpack_sources
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message, call_remote
 from scalable_nb.worker.attempt_registry import AttemptEntry, own_registry
+from scalable_nb.worker.module_finder import own_module_finder
 from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.result_cache import TaskResultCache, description
 
@@ -54,6 +60,8 @@ def run_attempt(key: Any, call: Call, *inputs: Any) -> Any:
         with attempt.registered():
             if attempt.has_stored_result():
                 return attempt.result_cache.value
+            if not attempt.begin_modules():
+                sync(attempt.worker.loop, attempt.adopt_modules)
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 sync(attempt.worker.loop, attempt.acquire_permit)
@@ -73,6 +81,8 @@ async def run_async_attempt(key: Any, call: Call, *inputs: Any) -> Any:
         with attempt.registered():
             if attempt.has_stored_result():
                 return attempt.result_cache.value
+            if not attempt.begin_modules():
+                await attempt.adopt_modules()
             function, args, kwargs = attempt.load(inputs)
             if not attempt.terms.idempotent:
                 await attempt.acquire_permit()
@@ -97,6 +107,8 @@ class _Attempt:
         self.started_at = time()
         self._entry = AttemptEntry()
         self._about: dict[str, Any] = {}
+        self._has_modules = False
+        self._is_returned = False
 
     @contextmanager
     def registered(self) -> Iterator[None]:
@@ -106,8 +118,14 @@ class _Attempt:
             yield
             return
         name, limit_s = registered_name(self.key), self.terms.timeout_s
-        with registry.register(name, limit_s, self.run_id) as self._entry:
-            yield
+        try:
+            with registry.register(name, limit_s, self.run_id) as self._entry:
+                yield
+        finally:
+            if self._has_modules:
+                own_module_finder().end(self.call.modules)
+            if self._is_returned:
+                self._entry.remove()
 
     def has_stored_result(self) -> bool:
         """Return whether a stored result exists, so that the function is not called."""
@@ -120,6 +138,40 @@ class _Attempt:
         facts = self.result_cache.facts
         if facts is not None:
             self.state.metadata[ANNOTATION] = facts.to_wire()
+
+    def begin_modules(self) -> bool:
+        """Return whether this process imports the modules of the call in the call's version."""
+        digest = self.call.modules
+        if not digest:
+            return True
+        self._has_modules = own_module_finder().begin(digest)
+        return self._has_modules
+
+    async def adopt_modules(self) -> None:
+        """Make this process import the modules of the call in the call's version.
+
+        Raises
+        ------
+        Reschedule
+            If it has imported another version. The process is replaced.
+        """
+        finder, digest = own_module_finder(), self.call.modules
+        if not finder.knows(digest):
+            request = SourcesRequest(digest)
+            reply = ModuleSources.from_wire(await self._ask(Operation.GET_SOURCES, request))
+            finder.add(digest, unpack_sources(reply.packed))
+        conflict = finder.adopt(digest)
+        self._has_modules = conflict is None
+        if conflict is None:
+            return
+        message = ModulesDiffer(
+            self.key, self.worker.address, digest, conflict.names, conflict.is_of_calls
+        )
+        answer = await self._ask(Operation.REPLACE_PROCESS, message)
+        if ReplaceReply.from_wire(answer).will_replace:
+            self._is_returned = True  # nothing was called: it is no attempt
+            raise Reschedule
+        self.result_cache.withhold()
 
     def load(self, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Any, Any]:
         """Unpickle the call; the clocks of the execution start after that."""

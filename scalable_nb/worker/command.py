@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from time import time
 from typing import Any, Final
 
@@ -24,11 +25,13 @@ from distributed.utils import get_ip
 
 from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
+from scalable_nb.dask_adapter.scratch import node_scratch, private_scratch
 from scalable_nb.dask_adapter.worker_hooks import parse_worker_options, split_ports
-from scalable_nb.errors import DaskVersionError
+from scalable_nb.errors import DaskVersionError, RunFolderError
 from scalable_nb.protocol.messages import JobBegan
 from scalable_nb.protocol.operations import Operation, offer
 from scalable_nb.protocol.wire import call_remote
+from scalable_nb.trusted_paths import read_regular
 from scalable_nb.worker.nanny import ScalableNanny
 from scalable_nb.worker.plugin import TERM_VARIABLE
 
@@ -91,9 +94,10 @@ def nanny_arguments(words: list[str]) -> Iterator[dict[str, Any]]:
             },
             "security": {
                 "require_encryption": True,
-                "tls_ca_file": given["tls_ca_file"],
-                "tls_worker_cert": given["tls_cert"],
-                "tls_worker_key": given["tls_key"],
+                # Their contents: a worker that is restarted reads no file again.
+                "tls_ca_file": _read(given["tls_ca_file"]),
+                "tls_worker_cert": _read(given["tls_cert"]),
+                "tls_worker_key": _read(given["tls_key"]),
             },
             "env": {TERM_VARIABLE: "1"},
             "dashboard": False,
@@ -101,6 +105,10 @@ def nanny_arguments(words: list[str]) -> Iterator[dict[str, Any]]:
             **shared,
             **own_ports,
         }
+
+
+def _read(path: str | None) -> str | None:
+    return None if path is None else read_regular(Path(path)).decode()
 
 
 def _resources(text: str | None) -> dict[str, float]:
@@ -155,8 +163,13 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     with dask.config.set(DASK_CONFIG):
         arguments = list(nanny_arguments(sys.argv[1:]))
+        base = Path(arguments[0].get("local_directory") or node_scratch())
         try:
-            asyncio.run(serve(arguments))
+            with private_scratch(base) as scratch:
+                own = {"local_directory": str(scratch)}
+                asyncio.run(serve([{**values, **own} for values in arguments]))
+        except RunFolderError as error:
+            sys.exit(f"{type(error).__name__}: {error}")
         except TimeoutError:
             # The nanny has said it: no scheduler answered within the death timeout.
             sys.exit(1)

@@ -51,6 +51,10 @@ STOPPED_GRACE_S: Final = 10.0
 _ANNOUNCE_TIMEOUT_S: Final = 1.0
 _HAND_OVER_TIMEOUT_S: Final = 10.0
 
+#: Failed starts without a pause before the next one; the pauses double after them.
+_FREE_STARTS: Final = 3
+_LONGEST_PAUSE_S: Final = 60.0
+
 #: Why a worker process goes that does not hear of the scheduler any more, or that the
 #: scheduler does not know any more (distributed 2026.8.0).
 _CUT_OFF: Final = (
@@ -92,8 +96,14 @@ class ScalableNanny(NannyHooks):
         self._killed: dict[int, ExitCause] = {}  # pid -> why we ended it
         self._stopped_since: float | None = None
         self._unreported_exit: int | None = None
+        self._failed_starts = 0
         self._reporting = asyncio.Lock()
-        self.register_handlers({Operation.WORKER_LOST: answering(WorkerMessage, self.worker_lost)})
+        self.register_handlers(
+            {
+                Operation.WORKER_LOST: answering(WorkerMessage, self.worker_lost),
+                Operation.END_PROCESS: answering(WorkerMessage, self.end_process),
+            }
+        )
         self.call_periodically("scalable-watch", _WATCH_INTERVAL_S, self._watch)
 
     async def instantiate(self) -> Any:
@@ -124,9 +134,16 @@ class ScalableNanny(NannyHooks):
 
     def worker_lost(self, message: WorkerMessage) -> None:
         """Kill a worker that the scheduler lost the connection to."""
+        self._kill_worker(message.worker, ExitCause.CUT)
+
+    def end_process(self, message: WorkerMessage) -> None:
+        """Kill an idle worker process, so that a new one is started."""
+        self._kill_worker(message.worker, ExitCause.REPLACED)
+
+    def _kill_worker(self, worker: str, cause: ExitCause) -> None:
         owner = read_owner(self._registry)
-        if owner is not None and owner.address == message.worker and owner.pid == self.pid:
-            self._kill(owner.pid, ExitCause.CUT)
+        if owner is not None and owner.address == worker and owner.pid == self.pid:
+            self._kill(owner.pid, cause)
 
     async def kill(self, timeout: float = 5, reason: str = "nanny-kill") -> None:
         """Kill the worker process as Dask does, and note the cause."""
@@ -255,6 +272,9 @@ class ScalableNanny(NannyHooks):
     async def may_restart(self) -> bool:
         """Report how the worker process ended, and close if there is no host to report to."""
         if await self._report_exit():
+            has_started = read_owner(self._registry) is not None
+            self._failed_starts = 0 if has_started else self._failed_starts + 1
+            await asyncio.sleep(restart_pause_s(self._failed_starts))
             return True
         # A host that is gone does not come back: its job must not wait for it.
         await self.close(timeout=2, reason="scalable-scheduler-gone")
@@ -309,6 +329,18 @@ class ScalableNanny(NannyHooks):
             # Whatever went wrong there, the worker must be restarted here.
             logger.exception("could not tell the scheduler of the end of %s", message.worker)
         return True
+
+
+def restart_pause_s(failed_starts: int) -> float:
+    """Return the seconds to wait before a worker process is started again.
+
+    Parameters
+    ----------
+    failed_starts : int
+        How many processes in a row ended before they could get tasks.
+    """
+    beyond = failed_starts - _FREE_STARTS
+    return min(2.0 ** (beyond - 1), _LONGEST_PAUSE_S) if beyond > 0 else 0.0
 
 
 class _NoHandlerError(Exception):

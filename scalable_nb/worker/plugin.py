@@ -24,6 +24,7 @@ from scalable_nb.protocol.operations import PEAK_METRIC, Operation
 from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.protocol.wire import receiving, stream_message
 from scalable_nb.worker.attempt_registry import REGISTRY_VARIABLE, Owner, read_attempts, write_owner
+from scalable_nb.worker.module_finder import own_module_finder
 from scalable_nb.worker.peak_memory import peak_memory_bytes
 from scalable_nb.worker.process_log import write_to_log
 
@@ -71,6 +72,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
             # would inherit.
             signal.signal(signal.SIGTERM, lambda number, frame: None)
         confine(worker, self.http_prefix)
+        own_module_finder()
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
         os.chdir(self.cwd)
 

@@ -61,6 +61,10 @@ class TaskResultCache:
             self._report(problem=found.problem)
         return found.is_hit
 
+    def withhold(self) -> None:
+        """Store no result: the function runs with other code than the key was made from."""
+        self._store = None
+
     def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
         """Write the result, and next to it what `meta` says of it (see `description`)."""
         if self._store is None:

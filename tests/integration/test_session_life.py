@@ -156,11 +156,12 @@ def test_a_dead_host_is_said_at_once(start: Start) -> None:
         future.result(timeout=20)
     with pytest.raises(errors.HostDiedError):
         session.client.submit(abs, -1)
-    session.close()
     assert session.paths is not None
-    assert session.paths.tls.exists()
-    start()  # whoever starts next sweeps up: no private key stays behind
-    assert not session.paths.tls.exists()
+    assert not session.paths.tls.exists()  # the kernel that notices removes the private key
+    session.close()
+    assert session.paths.workspace.exists()
+    start()  # the next start removes the rest
+    assert not session.paths.workspace.exists()
     assert not session.paths.session_json.exists()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +172,53 @@ def test_results_are_kept_where_that_was_asked_for(context: ClientContext, tmp_p
     assert own.function is not decorated
     assert own.result_key("key-1", (1,), {})
     assert own.arguments([1], {}) == ((1,), {})
+
+
+# --- modules that are imported inside functions ------------------------------------------
+
+
+def importing() -> object:
+    """Import a module of the user when it is called."""
+    import edited_helper  # type: ignore[import-not-found]
+
+    return edited_helper.X
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of a module that a function imports."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "edited_helper.py"
+    path.write_text("X = 1\n")
+    importlib.invalidate_caches()
+    yield path
+    sys.modules.pop("edited_helper", None)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_call_of_a_stale_module_is_not_cached(
+    context: ClientContext, helper: Path, idempotent: bool
+) -> None:
+    """Its key would be that of the file; a call that must not be repeated keeps its own store."""
+    importlib.import_module("edited_helper")
+
+    def resolve() -> CallOptions:
+        policy = TaskPolicy(retries=0, idempotent=idempotent)
+        return CallOptions.resolve(context, cacheable(importing), policy=policy)
+
+    assert resolve().call_keys is not None
+    helper.write_text("X = 22\n")
+    options = resolve()
+    assert options.call_keys is None
+    stored = None if idempotent else str(context.results_dir)
+    assert options.wire.get("store") == stored
+
+
+def test_an_edit_during_a_submission_is_an_error(context: ClientContext, helper: Path) -> None:
+    """Keys and sources may be of different versions then."""
+    options = CallOptions.resolve(context, cacheable(importing))
+    options.check_unedited()
+    helper.write_text("X = 22\n")
+    with pytest.raises(SubmitError, match="that 'importing' imports was edited while"):
+        options.check_unedited()

@@ -82,6 +82,31 @@ def test_tasks_of_a_run_that_is_over_are_told(runs: Path) -> None:
     assert "KeyError" in scalable("tasks", "--run", RUN).output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["cache"], ["cache", "verify"], ["cache", "clear"], ["cancel"], ["diagnose"], ["logs"]),
+        *(["report"], ["report", "--run", RUN], ["resume"], ["runs"], ["scale", "1"], ["status"]),
+        *(["stop"], ["tasks", "--last"]),
+    ],
+    ids=" ".join,
+)
+def test_each_subcommand_checks_the_folder_first(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A folder that other users could exchange is named with its owner and a command."""
+    shared = runs / ".scalable"
+    shared.chmod(0o777)
+    (shared / "runs" / RUN / "tls").mkdir()
+    monkeypatch.setenv("SCALABLE_RUNS_DIR", str(shared / "runs"))
+    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(shared / "cache"))
+    result = scalable(*words)
+    assert result.exit_code == 1
+    assert f"{str(shared)!r} is writable by others (mode 0777, owner " in result.output
+    assert f"chmod go-w {shared}" in result.output
+    assert (shared / "runs" / RUN / "tls").exists()
+
+
 def test_subcommands_of_the_shell_are_those_of_the_table() -> None:
     """What the help lists is what the table marks, each with the help of the table."""
     assert list(SHELL.subcommands) == [

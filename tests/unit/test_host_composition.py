@@ -11,7 +11,12 @@ from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import Message
 
 #: Operations that the host requests of others.
-_OF_OTHERS = {Operation.WORKER_LOST, Operation.QUERY_REVOKED, Operation.JOINED}
+_OF_OTHERS = {
+    Operation.WORKER_LOST,
+    Operation.END_PROCESS,
+    Operation.QUERY_REVOKED,
+    Operation.JOINED,
+}
 
 
 def test_every_operation_has_a_handler() -> None:

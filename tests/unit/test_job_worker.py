@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
 import psutil
 import pytest
+from distributed.security import Security
 
+from scalable_nb.batch_system.job_logs import log_folder
+from scalable_nb.batch_system.job_queue import session_job
+from scalable_nb.dask_adapter.access import create_security, load_security
 from scalable_nb.errors import StartError, UnknownNameError
 from scalable_nb.manifest.load import load_manifest
+from scalable_nb.paths import RunPaths
 from scalable_nb.targets.jobqueue_fleet import listening_address
 from scalable_nb.worker.command import nanny_arguments
 
@@ -90,3 +100,62 @@ def test_without_a_manifest_dasks_configuration_is_enough(
     assert (plan.workers, plan.cores) == (4, 8)
     assert "#PBS -q long" in (plan.script or "")
     assert "2 cores and 4GiB each" in plan.notices[0]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """The private folder of a session's certificate."""
+    create_security(tmp_path / "tls")
+    return tmp_path / "tls"
+
+
+def test_a_certificate_is_read_once(certificate: Path) -> None:
+    """Whoever replaces the files changes no connection of a running session."""
+    words = ["--tls-ca-file", "cert.pem", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
+    words = [str(certificate / word) if word.endswith(".pem") else word for word in words]
+    (values,) = nanny_arguments([SCHEDULER, "--name", "a-0", *words])
+    client = load_security(certificate)
+    shutil.rmtree(certificate)
+    for security in (Security(**values["security"]), client):
+        assert security.get_connection_args("worker")["ssl_context"]
+
+
+def test_a_job_script_is_private(tmp_path: Path) -> None:
+    """The environment of a component is in the script, which no other user can read."""
+    job_class: Any = session_job("slurm")
+    job = job_class(
+        "tls://scheduler", "a-0", cores=1, memory="1GB", script_folder=tmp_path,
+        job_script_prologue=["export TOKEN=hunter2"],
+    )  # fmt: skip
+    with job.job_file() as name:
+        path = Path(name)
+        assert path.parent == tmp_path
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "TOKEN=hunter2" in path.read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_path_of_a_script_with_a_space_is_one_word_for_lsf(tmp_path: Path) -> None:
+    """dask-jobqueue makes `bsub < PATH` of it, for a shell."""
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    job_class: Any = session_job("lsf")
+    job = job_class(
+        "tls://scheduler", "a-0", cores=1, memory="1GB", script_folder=folder, use_stdin=True
+    )
+    with job.job_file() as name:
+        assert [Path(word).parent for word in shlex.split(name)] == [folder]
+
+
+def test_a_folder_for_logs_that_is_missing_is_made_private(tmp_path: Path) -> None:
+    """What jobs print is for their user alone, unless the folder exists."""
+    (tmp_path / "scalable.yaml").write_text(
+        "version: 1\nproject: {name: demo}\ncomponents: {a: {cpus: 1, memory: 1G}}\n"
+        f"targets: {{slurm: {{provider: slurm, log_directory: {tmp_path}/a/logs}}}}"
+    )
+    loaded = load_manifest(tmp_path / "scalable.yaml")
+    folder = log_folder(loaded, RunPaths(tmp_path / "run"))
+    assert folder == tmp_path / "a" / "logs"
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    folder.chmod(0o755)
+    assert log_folder(loaded, RunPaths(tmp_path / "run")).stat().st_mode & 0o777 == 0o755

@@ -54,8 +54,8 @@ def future(key: Any = "input-1") -> Future[Any]:
 
 def arrive(args: Sequence[Any], kwargs: Mapping[str, Any], results: Mapping[Any, Any]) -> Any:
     """The arguments as the function gets them, with results in the place of futures."""
-    packed, inputs, _ = pack_arguments(args, kwargs, simulate)
-    call = Call(pack_function(simulate), packed)
+    packed, inputs, *_ = pack_arguments(args, kwargs, simulate)
+    call = Call(pack_function(simulate).pickled, packed)
     return call.load_arguments([results[item.key] for item in inputs])
 
 
@@ -95,14 +95,14 @@ def test_a_list_of_futures_arrives_as_a_plain_list() -> None:
 def test_inputs_are_in_the_order_of_the_arguments() -> None:
     """Each future is one input, in the order met, however often it occurs."""
     a, b, c = future("a"), future("b"), future("c")
-    _, inputs, _ = pack_arguments([[b, a], b, {"x": c}], {"scale": a}, simulate)
+    _, inputs, *_ = pack_arguments([[b, a], b, {"x": c}], {"scale": a}, simulate)
     assert [item.key for item in inputs] == ["b", "a", "c"]
 
 
 def test_thousands_of_inputs_are_packed_at_once() -> None:
     """The arguments of a reduction over many tasks are packed in time that grows with them."""
     futures = [future(f"input-{n}") for n in range(20_000)]
-    packed, inputs, _ = pack_arguments([futures], {}, simulate)
+    packed, inputs, *_ = pack_arguments([futures], {}, simulate)
     assert inputs == futures
     args, _ = Call(b"", packed).load_arguments(range(20_000))
     assert args == (list(range(20_000)),)
@@ -166,14 +166,14 @@ def test_a_function_of_the_notebook_travels_with_what_it_uses() -> None:
     def add(a: int, b: int) -> int:
         return a + b + offset
 
-    packed = pack_function(functools.partial(add, 1))
+    packed = pack_function(functools.partial(add, 1)).pickled
     assert Call(packed, b"").load_function()(b=1) == 42
 
 
 def test_what_a_function_keeps_in_itself_ends_with_the_attempt() -> None:
     """Each attempt gets the function as it was submitted, whatever the one before did to it."""
     seen: list[int] = []
-    call = Call(pack_function(lambda n: seen.append(n) or list(seen)), b"")
+    call = Call(pack_function(lambda n: seen.append(n) or list(seen)).pickled, b"")
     assert [call.load_function()(n) for n in range(3)] == [[0], [1], [2]]
 
 
@@ -222,7 +222,9 @@ def test_the_error_names_the_argument_that_cannot_travel(
 
 def test_the_host_sees_bytes_only() -> None:
     """A call is pickled without the user's classes, so that the host need not have them."""
-    call = Call(pack_function(simulate), pack_arguments([Pair(1, 2)], {}, simulate)[0], "key")
+    call = Call(
+        pack_function(simulate).pickled, pack_arguments([Pair(1, 2)], {}, simulate)[0], "key"
+    )
     unpickled = pickle.loads(pickle.dumps(call))
     assert unpickled == call
     assert {type(getattr(unpickled, name)) for name in ("function", "arguments")} == {bytes}

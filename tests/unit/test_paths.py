@@ -15,6 +15,7 @@ import pytest
 from full_disk import files_end_at
 from hypothesis import given
 from hypothesis import strategies as st
+from users import ALICE, MALLORY, commons, make_for, run_as
 
 from scalable_nb import paths as paths_module
 from scalable_nb.errors import RunFolderError, ScalableError, UnknownNameError
@@ -26,7 +27,11 @@ from scalable_nb.paths import (
     private_folder,
     write_private,
 )
+from scalable_nb.trusted_paths import owner_text
 
+__all__ = ["commons"]
+
+REMEDY = "Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder that only you can write."
 RUN_ID = re.compile(r"run-\d{8}T\d{6}Z-[A-Za-z0-9_.-]{1,64}-[0-9a-f]{8}")
 
 
@@ -123,15 +128,18 @@ def refused(folder: Path) -> str:
     ("bits", "shown"), [(0o777, "0777"), (0o770, "0770"), (0o702, "0702"), (0o1777, "1777")]
 )
 def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, bits: int, shown: str) -> None:
-    """What others may write cannot be trusted; the message says the mode and the command."""
+    """What others may write cannot be trusted; the message has owner, mode and command."""
     folder = tmp_path / "runs"
     folder.mkdir()
+    if bits == 0o770:
+        os.chown(folder, -1, 54_321)
     folder.chmod(bits)
+    writers = "the group 54321" if bits == 0o770 else "others"
     assert refused(folder) == (
-        f"the folder {str(folder)!r} is writable by others (mode {shown}): "
-        f"run `chmod go-w {folder}` first."
+        f"not trusted: {str(folder)!r} is writable by {writers} (mode {shown}, owner "
+        f"{owner_text(os.getuid())}). Run `chmod go-w {folder}`, or: {REMEDY}"
     )
-    with pytest.raises(RunFolderError, match="writable by others"):
+    with pytest.raises(RunFolderError, match="writable by"):
         create_run(folder, "demo")
     assert list(folder.iterdir()) == []
 
@@ -147,23 +155,16 @@ def test_a_folder_that_others_may_only_read_is_used(tmp_path: Path, bits: int) -
     assert mode(create_run(folder, "demo").folder) == 0o700
 
 
-def test_a_folder_of_somebody_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where it could be written, a folder of another user is not used, nor by a link."""
-    folder = tmp_path / "runs"
-    folder.mkdir(mode=0o700)
-    owner = os.getuid()
-    # Only root could give the folder away, so this process becomes somebody else.
-    monkeypatch.setattr(paths_module.os, "getuid", lambda: owner + 1)
-    assert refused(folder) == (
-        f"the folder {str(folder)!r} belongs to uid {owner}, not to you (uid {owner + 1}): its "
-        "contents cannot be trusted. Set SCALABLE_RUNS_DIR (or SCALABLE_CACHE_DIR) to a folder "
-        "of your own."
-    )
-    link = tmp_path / "link"
+def test_a_folder_of_another_user_is_refused(commons: Path) -> None:
+    """A folder of another user, and of root, is not used, nor by a link."""
+    folder = make_for(MALLORY, commons / "runs")
+    link = commons / "link"
     link.symlink_to(folder)
-    assert f"{str(link)!r} belongs to uid {owner}" in refused(link)
+    for path in (folder, link):
+        with pytest.raises(RunFolderError, match=f"runs' belongs to uid {MALLORY}, who could"):
+            run_as(ALICE, private_folder, path)
+    with pytest.raises(RunFolderError, match=r"belongs to root \(uid 0\), not to you"):
+        run_as(ALICE, private_folder, commons)
 
 
 def test_a_folder_without_write_permission_is_refused(
@@ -299,18 +300,46 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """A link in the place of the file, or of its unfinished part, writes nothing elsewhere."""
+    """A link in the place of the file writes nothing elsewhere."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
     path = tmp_path / "run.json"
     path.symlink_to(mine)
     write_private(path, b"new")
     assert (mine.read_text(), path.is_symlink()) == ("mine", False)
-    part = tmp_path / f".run.json.{os.getpid()}.part"
-    part.symlink_to(mine)
-    with pytest.raises(OSError, match="symbolic links"):
-        write_private(path, b"newer")
-    assert (mine.read_text(), path.read_bytes()) == ("mine", b"new")
+
+
+def test_a_run_folder_that_is_a_link_is_no_run(tmp_path: Path) -> None:
+    """It is not listed, and an error says what is at its place."""
+    make_runs(tmp_path, NEW)
+    (tmp_path / OLD).symlink_to(tmp_path / NEW)
+    assert [run.run_id for run in list_runs(tmp_path)] == [NEW]
+    with pytest.raises(RunFolderError, match=f"{OLD}' .* is not a folder, but a link"):
+        find_run(tmp_path, OLD)
+
+
+def test_a_run_folder_of_another_user_is_no_run(commons: Path) -> None:
+    """It is not listed, and an error names its owner and how to read it."""
+    runs_dir = make_for(ALICE, commons / "runs")
+    make_for(MALLORY, runs_dir / OLD)
+    assert run_as(ALICE, list_runs, runs_dir) == []
+    with pytest.raises(RunFolderError, match=f"belongs to uid {MALLORY}: not used.*cp -r"):
+        run_as(ALICE, find_run, runs_dir, OLD)
+
+
+def test_logs_are_not_read_through_links(tmp_path: Path) -> None:
+    """Neither a log nor the folder of logs may be a link."""
+    run = RunPaths(tmp_path / OLD)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "worker-0.log").write_text("private")
+    run.folder.mkdir()
+    run.logs.symlink_to(secrets)
+    run.jobs.mkdir()
+    (run.jobs / "job.out").symlink_to(secrets / "worker-0.log")
+    run.host_log.symlink_to(secrets / "worker-0.log")
+    assert run.log_files() == {}
+    assert run.worker_log("worker-0") is None
 
 
 def test_a_workers_log_is_found_by_its_name_alone(tmp_path: Path) -> None:

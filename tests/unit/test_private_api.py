@@ -30,7 +30,8 @@ ORDINARY: Final = {
     "__dask_graph__", "args", "dependencies", "done", "func", "futures", "futures_of", "status",
     "target",
     # Documented: of scheduler, clusters, nannies and jobs.
-    "close", "close_gracefully", "handlers", "instantiate", "kill", "log_event", "memory_limit",
+    "close", "close_gracefully", "handlers", "instantiate", "job_file", "job_script", "kill",
+    "log_event", "memory_limit",
     "memory_manager", "pid", "start", "submit_command", "transition", "worker_spec",
     # Names in our own classes, too.
     "_exception", "_start", "_state", "callback", "cancel", "connect", "finish", "put", "queued",

@@ -6,6 +6,7 @@ import gc
 import importlib
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import sysconfig
@@ -19,13 +20,13 @@ import cloudpickle
 import pytest
 
 import scalable_nb
-from scalable_nb.client import project_modules
 from scalable_nb.client.call_options import _pack_rules
 from scalable_nb.client.packing import pack_function
-from scalable_nb.client.project_modules import (
+from scalable_nb.client.user_code import project_modules
+from scalable_nb.client.user_code.project_modules import (
     StaleModuleWarning,
-    is_project_module,
-    pickle_project_modules_by_value,
+    pickle_user_modules_by_value,
+    travels_by_value,
     warn_if_stale,
 )
 from scalable_nb.faults.policy import TaskPolicy
@@ -61,6 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(project_modules, "_seen_modules", dict(sys.modules))
+    monkeypatch.setattr(project_modules, "_user_modules", {})
     monkeypatch.setattr(project_modules, "_compared", set())
     before, registered = set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
     yield folder
@@ -101,49 +103,75 @@ def stale(function: Any) -> list[str]:
 # --- which modules are the user's ----------------------------------------------------
 
 
-def module(name: str, file: object) -> ModuleType:
-    made = ModuleType(name)
-    made.__file__ = file  # type: ignore[assignment]
-    return made
-
-
 @pytest.mark.parametrize(
     ("name", "file", "is_own"),
     [
         ("model", "{root}/model.py", True),
         ("lib.model", "{root}/src/lib/model.py", True),
         ("lib", "{root}/lib/__init__.py", True),
-        ("linked", "{root}/../project/model.py", True),
-        ("model", "{root}/../other/model.py", False),
-        ("model", "{root}-2/model.py", False),
+        ("model", "{root}/../other/model.py", True),
+        ("editable", "/opt/checkouts/editable/src/editable/__init__.py", True),
         ("fast", "{root}/fast.cpython-311-x86_64-linux-gnu.so", False),
-        ("numpy", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
-        ("yaml", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
-        ("__main__", "{root}/script.py", False),
-        ("scalable_nb.protocol.call", "{root}/scalable_nb/calls.py", False),
-        ("builtin", None, False),
+        ("numpy_like", "{root}/.venv/lib/python3.11/site-packages/numpy/__init__.py", False),
+        ("yaml_like", "{root}/venv/lib/python3/dist-packages/yaml/__init__.py", False),
+        ("json_like", sysconfig.get_path("stdlib") + "/json/__init__.py", False),
+        ("ours", str(Path(scalable_nb.__file__).parent / "protocol" / "call.py"), False),
+        ("namespace", None, False),
     ],
 )
-def test_which_modules_are_the_projects(
-    folder: Path, name: str, file: str | None, is_own: bool
+def test_which_modules_travel_by_value(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str | None, is_own: bool
 ) -> None:
-    """Python files of the project folder count; installed packages and this one do not."""
-    path = file and file.format(root=folder)
-    assert is_project_module(module(name, path), folder.resolve()) is is_own
+    """Python files travel, wherever they are; installed packages and this one do not."""
+    module = ModuleType(name)
+    module.__file__ = file and file.format(root=folder)
+    monkeypatch.setitem(sys.modules, name, module)
+    assert travels_by_value(module) is is_own
 
 
-def test_the_standard_library_is_never_the_projects() -> None:
-    """Also where the project folder is the root of the disk, Python's own modules stay out."""
-    path = Path(sysconfig.get_path("stdlib")) / "json" / "__init__.py"
-    assert not is_project_module(module("json", str(path)), Path("/"))
+def test_the_notebook_itself_is_no_module() -> None:
+    """Functions of `__main__` travel by value anyway."""
+    assert not travels_by_value(sys.modules["__main__"])
 
 
-def test_a_module_behind_a_link_is_where_it_really_lies(folder: Path, tmp_path: Path) -> None:
-    """A link in the project folder to a file elsewhere makes nobody else's module the user's."""
-    elsewhere = tmp_path / "elsewhere.py"
-    elsewhere.write_text(MODEL)
-    (folder / "linked.py").symlink_to(elsewhere)
-    assert not is_project_module(module("linked", folder / "linked.py"), folder.resolve())
+def test_a_module_elsewhere_on_the_path_travels_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of `../src` is pickled with its code, with which the kernel would call it."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "beside.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    assert b"beside.py" in pack_function(importlib.import_module("beside").simulate).pickled
+
+
+LOCKED = """\
+import threading
+
+LOCK = threading.Lock()
+FACTOR = 2
+
+
+def scale(x):
+    with LOCK:
+        return FACTOR * x
+"""
+
+
+def test_an_unpicklable_variable_travels_as_its_name(load: Load) -> None:
+    """A function that uses its module's lock is sent; the lock is that of the module there."""
+    module = load(LOCKED, "locked")
+    module.FACTOR = 3
+    function = pickle.loads(pack_function(module.scale).pickled)
+    assert (function(7), function.__globals__["LOCK"]) == (21, module.LOCK)
+
+
+def test_a_module_with_an_unpicklable_variable_travels_by_value(load: Load) -> None:
+    """The variables next to a lock are those of the kernel."""
+    module = load(LOCKED, "locked_too")
+    module.FACTOR = 3
+    sent = pickle.loads(pack_function(lambda: module).pickled)()
+    assert sent is not module
+    assert (sent.FACTOR, sent.LOCK) == (3, module.LOCK)
 
 
 def test_a_function_of_the_project_runs_where_its_file_is_missing(
@@ -151,7 +179,7 @@ def test_a_function_of_the_project_runs_where_its_file_is_missing(
 ) -> None:
     """A worker elsewhere runs a module's function, with all it calls, without the module."""
     packed = tmp_path / "function.pickle"
-    packed.write_bytes(pack_function(load().simulate))
+    packed.write_bytes(pack_function(load().simulate).pickled)
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))(5))"
     run = subprocess.run(
         [sys.executable, "-c", code, str(packed)],
@@ -167,8 +195,8 @@ def test_a_module_that_is_imported_later_travels_too(load: Load) -> None:
     """Before each function is packed, what was imported since the last one is looked at."""
     pack_function(len)
     function = load(name="late").simulate
-    assert b"late.py" in pack_function(function)
-    assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate)
+    assert b"late.py" in pack_function(function).pickled
+    assert b"late.py" in pack_function(importlib.reload(sys.modules["late"]).simulate).pickled
 
 
 def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +210,7 @@ def test_imports_of_other_threads_do_not_disturb(monkeypatch: pytest.MonkeyPatch
     gc.callbacks.append(import_something)
     gc.set_threshold(1)
     try:
-        pickle_project_modules_by_value()
+        pickle_user_modules_by_value()
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(import_something)
@@ -196,7 +224,7 @@ def test_the_rules_of_a_policy_travel_with_their_code(load: Load) -> None:
 
 def test_functions_of_installed_packages_travel_by_name() -> None:
     """What every worker has installed is sent as a name."""
-    assert len(pack_function(scalable_nb.partial)) < 100
+    assert len(pack_function(scalable_nb.partial).pickled) < 100
 
 
 # --- what was edited since ------------------------------------------------------------

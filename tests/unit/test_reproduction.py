@@ -24,10 +24,10 @@ from scalable_nb.resubmission.find_call import call_of_run
 
 
 def call_of(function: Callable[..., Any], *args: Any, **options: Any) -> FailedCall:
-    arguments, _, buffers = pack_arguments(args, {}, function)
+    arguments, _, buffers, _ = pack_arguments(args, {}, function)
     values: dict[str, Any] = {
         "label": f"{function.__name__}(...)",
-        "call": Call(pack_function(function), arguments, buffers=buffers),
+        "call": Call(pack_function(function).pickled, arguments, buffers=buffers),
         "inputs": [],
         "is_async": False,
         "timeout_s": None,
@@ -102,8 +102,8 @@ def record_calls(
     writer = CallLogWriter(run.calls, f"kernel-{name}", 1 << 30)
     made = []
     for key, args in calls.items():
-        arguments, _, buffers = pack_arguments(args, {}, function)
-        call = Call(pack_function(function), arguments, buffers=buffers)
+        arguments, _, buffers, _ = pack_arguments(args, {}, function)
+        call = Call(pack_function(function).pickled, arguments, buffers=buffers)
         made.append(RecordedCall(key, call, inputs, ", ".join(map(repr, args))))
     writer.write_calls(batch, made)
     writer.close()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from users import MALLORY, commons, make_for
 
 from scalable_nb.errors import ScalableError, SettingsError
-from scalable_nb.settings import Settings, load_settings
+from scalable_nb.paths import create_run
+from scalable_nb.settings import Settings, load_settings, state_folder
+
+__all__ = ["commons"]
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +124,54 @@ def test_a_number_of_seconds_is_finite_and_not_negative(text: str) -> None:
         else:
             assert math.isfinite(linger_s)
             assert linger_s >= 0
+
+
+@pytest.mark.parametrize("kind", ["group-writable", "of another user", "planted"])
+def test_a_project_folder_of_several_users_is_not_written(
+    commons: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    """Runs and cache are below XDG_STATE_HOME, which one notice says until the first start."""
+    project = make_for(MALLORY if kind == "of another user" else 0, commons / "project", 0o755)
+    if kind == "group-writable":
+        os.chown(project, 0, 54_321)
+        project.chmod(0o2775)
+    if kind == "planted":
+        project.chmod(0o1777)
+        make_for(MALLORY, project / ".scalable", 0o755)
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with caplog.at_level(logging.WARNING):
+        settings = load_settings()
+        assert load_settings() == settings
+    home = state_folder(project)
+    assert home.parent == tmp_path / "state" / "scalable_nb"
+    assert (settings.runs_dir, settings.cache_dir) == (home / "runs", home / "cache")
+    assert [record.getMessage().count(str(home)) for record in caplog.records] == [1]
+    assert create_run(settings.runs_dir, "demo").folder.is_relative_to(home)
+
+
+def test_a_project_folder_that_was_repaired_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command in the notice works in the same kernel."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project").chmod(0o777)
+    monkeypatch.chdir(tmp_path / "project")
+    assert load_settings().runs_dir.is_relative_to(tmp_path / "state")
+    (tmp_path / "project").chmod(0o755)
+    assert load_settings().runs_dir == tmp_path / "project" / ".scalable" / "runs"
+
+
+def test_a_folder_that_is_named_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing replaces the user's choice: using the folder raises the error."""
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("SCALABLE_RUNS_DIR", "mine")
+    assert load_settings(local_cache="kept").runs_dir == tmp_path / "mine"
+    assert load_settings(local_cache="kept").cache_dir == tmp_path / "kept"

@@ -9,9 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+from users import ALICE, MALLORY, commons, make_for, run_as
+
+from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, create_run
 from scalable_nb.protocol.connection_file import SILENT_S
 from scalable_nb.session.stale_runs import remove_stale_runs
+
+__all__ = ["commons"]
 
 
 def left_behind(runs_dir: Path) -> RunPaths:
@@ -65,3 +71,93 @@ def test_a_host_that_is_just_starting_is_left_alone(tmp_path: Path) -> None:
         assert remove_stale_runs(tmp_path) == []
         kernel.communicate(b"\n")
     assert remove_stale_runs(tmp_path) == [run]
+
+
+RUN_ID = "run-20260101T000000Z-x-00000000"
+
+
+def thesis(folder: Path) -> Path:
+    """Make a folder that is no run, with names like those of a run."""
+    (folder / "workspace").mkdir(parents=True)
+    (folder / "tls").mkdir()
+    (folder / "workspace" / "chapter.tex").write_text("years of work")
+    return folder
+
+
+def test_a_run_folder_that_is_a_link_is_not_cleaned(tmp_path: Path) -> None:
+    """Whoever plants a link in the folder of runs deletes nothing elsewhere."""
+    victim = thesis(tmp_path / "thesis")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / RUN_ID).symlink_to(victim)
+    assert remove_stale_runs(tmp_path / "runs") == []
+    assert (victim / "workspace" / "chapter.tex").exists()
+    assert (victim / "tls").exists()
+
+
+def test_links_in_a_run_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
+    """What they lead to stays, whether a folder or a file."""
+    victim = thesis(tmp_path / "thesis")
+    (victim / "notes.json").write_text("{}")
+    run = RunPaths(tmp_path / "runs" / RUN_ID)
+    run.folder.mkdir(parents=True)
+    run.workspace.symlink_to(victim / "workspace")
+    run.tls.mkdir()
+    (run.tls / "deep").symlink_to(victim)
+    run.session_json.symlink_to(victim / "notes.json")
+    assert remove_stale_runs(tmp_path / "runs") == [run]
+    assert list(run.folder.iterdir()) == []
+    assert (victim / "workspace" / "chapter.tex").exists()
+    assert (victim / "notes.json").exists()
+
+
+def test_runs_of_other_users_are_not_cleaned(commons: Path) -> None:
+    """A folder of runs that another user could exchange is refused before anything is removed."""
+    runs_dir = make_for(MALLORY, commons / "runs", 0o777)
+    run = RunPaths(make_for(ALICE, runs_dir / RUN_ID))
+    make_for(ALICE, run.workspace)
+    with pytest.raises(RunFolderError, match=f"belongs to uid {MALLORY}"):
+        run_as(ALICE, remove_stale_runs, runs_dir)
+    os.chown(runs_dir, ALICE, ALICE)
+    runs_dir.chmod(0o700)
+    os.chown(run.folder, MALLORY, MALLORY)
+    run.folder.chmod(0o777)
+    assert run_as(ALICE, remove_stale_runs, runs_dir) == []
+    assert run.workspace.exists()
+
+
+@pytest.mark.parametrize("job_id", ["--user=vic", "-t", "all", "0", "", "1 2", "1,2", 7, None])
+def test_only_ids_of_jobs_reach_the_command_that_cancels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job_id: object
+) -> None:
+    """Options, words and lists in the records of a run are left out."""
+    called = tmp_path / "called"
+    command = tmp_path / "bin" / "scancel"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" >> {called}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    run = left_behind(tmp_path / "runs")
+    run.run_json.write_text(json.dumps({"provider": "slurm"}))
+    rows = [{"event_type": "job-submitted", "job_id": each} for each in (job_id, "4711")]
+    run.workers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.host_job_json.write_text(json.dumps({"job_id": job_id}))
+    assert remove_stale_runs(tmp_path / "runs") == [run]
+    assert called.read_text() == "4711\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"provider": "x; rm"}'])
+def test_a_broken_description_of_a_dead_run_stops_nothing(tmp_path: Path, content: bytes) -> None:
+    """The next start removes what is left, whatever `run.json` contains."""
+    run = left_behind(tmp_path)
+    run.run_json.write_bytes(content)
+    assert remove_stale_runs(tmp_path) == [run]
+    assert not run.tls.exists()
+
+
+def test_a_fifo_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> None:
+    """The keys are removed although the records cannot be read."""
+    run = left_behind(tmp_path)
+    run.run_json.unlink()
+    os.mkfifo(run.run_json)
+    assert remove_stale_runs(tmp_path) == [run]
+    assert not run.tls.exists()

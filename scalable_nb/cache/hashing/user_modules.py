@@ -33,7 +33,7 @@ def is_user_code(code: FunctionType | type) -> bool:
     filename = code.__code__.co_filename
     if not filename.startswith("<"):
         # A notebook cell may have the path of a file that does not exist; it is nobody's.
-        return not _is_library_file(filename)
+        return not is_library_file(filename)
     # Made by `exec`, or frozen: of a library only where it lives in the module it names.
     module = sys.modules.get(name) if isinstance(name, str) else None
     is_at_home = module is not None and vars(module) is code.__globals__
@@ -68,14 +68,15 @@ def is_user_module_name(name: Any) -> bool:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file:
-        return not _is_library_file(file)
+        return not is_library_file(file)
     # Built in, frozen, a namespace of other modules, or made by `exec`.
     top = name.partition(".")[0]
     return top not in sys.stdlib_module_names and top not in sys.builtin_module_names
 
 
 @functools.lru_cache(maxsize=10_000)
-def _is_library_file(filename: str) -> bool:
+def is_library_file(filename: str) -> bool:
+    """Whether a file belongs to Python, to an installed package or to this one."""
     path = Path(filename).absolute()
     if _INSTALLED_FOLDERS & set(path.parts):
         return True
@@ -111,7 +112,7 @@ def module_sources(name: str) -> tuple[tuple[str, str], ...]:
         current = waiting.pop()
         if current in found:
             continue
-        file = _file_of(current)
+        file = source_file_of(current)
         if file is None:
             continue
         parsed = parse_file(file)
@@ -137,7 +138,7 @@ def _imported(parsed: ParsedFile, package: str) -> set[str]:
     }
 
 
-def _file_of(name: str) -> str | None:
+def source_file_of(name: str) -> str | None:
     """The source file of a user's module, None for any other name."""
     parts = name.split(".")
     if parts[0] in sys.stdlib_module_names or not all(parts):
@@ -152,6 +153,6 @@ def _file_of(name: str) -> str | None:
         locations = list(spec.submodule_search_locations)
         spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:number]), locations)
     origin = spec.origin if spec is not None else None
-    if origin is None or not origin.endswith(".py") or _is_library_file(origin):
+    if origin is None or not origin.endswith(".py") or is_library_file(origin):
         return None
     return origin

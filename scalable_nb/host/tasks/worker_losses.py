@@ -41,6 +41,7 @@ _LOSSES: Final = {
     ExitCause.KERNEL: WorkerLossCause.OUT_OF_MEMORY,
     ExitCause.TIMEOUT: WorkerLossCause.NEIGHBOUR,
     ExitCause.STOPPED: WorkerLossCause.CRASH,
+    ExitCause.REPLACED: WorkerLossCause.SCALE_DOWN,
     ExitCause.CUT: WorkerLossCause.CONNECTION,
     ExitCause.EXIT: WorkerLossCause.CRASH,
     ExitCause.TERMINATED: WorkerLossCause.SCANCEL,
@@ -50,6 +51,7 @@ _LOSSES: Final = {
 
 _WORDS: Final = {
     ExitCause.STOPPED: "the worker process was stopped, did not go on, and was ended",
+    ExitCause.REPLACED: "the worker process was replaced: it had an older version of a module",
     ExitCause.CUT: "the connection between the worker and the scheduler broke",
     ExitCause.TERMINATED: "the batch system ended the worker's job",
     ExitCause.INPUT: "one of its inputs was lost with another worker, and Dask took it back",

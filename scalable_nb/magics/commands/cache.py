@@ -49,10 +49,11 @@ def _actions(words: list[str]) -> tuple[str, ...]:
 
 def _store(context: Context) -> ResultStore:
     from scalable_nb.cache.store import ResultStore
+    from scalable_nb.paths import check_folder
     from scalable_nb.settings import load_settings
 
     session = live_session(context)
-    return ResultStore((session.settings if session else load_settings()).cache_dir)
+    return ResultStore(check_folder((session.settings if session else load_settings()).cache_dir))
 
 
 def _with_rate(context: Context, info: object) -> object:

@@ -1,0 +1,1 @@
+"""The user's code on its way to workers: functions by value, imported modules by source."""
