@@ -28,6 +28,7 @@ __all__ = [
     "ManifestError",
     "NoRunError",
     "NoSessionError",
+    "NotCacheableError",
     "OutOfMemoryError",
     "PolicyError",
     "ProtocolError",
@@ -163,6 +164,10 @@ class SubmitError(ScalableError, TypeError):
     """A call that cannot be submitted: not callable, not picklable, ambiguous keyword."""
 
 
+class NotCacheableError(SubmitError):
+    """A call without a cache key: something that it depends on has no value to key on."""
+
+
 class RunFolderError(ScalableError, OSError):
     """A run or cache folder that cannot be used: missing, unwritable or not private."""
 
@@ -185,6 +190,10 @@ class StartError(SessionError):
 
 class DaskVersionError(ScalableError, ImportError):
     """Dask lacks something that this package uses; the message names it and both versions."""
+
+
+class BatchPausedError(SessionError):
+    """A wait for tasks of a paused batch, while no other task can run."""
 
 
 class HostDiedError(SessionError, ConnectionError):

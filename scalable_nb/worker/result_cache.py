@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,13 @@ def description(
         return {}
     known: dict[str, Any] = json.loads(about)
     ignore: Collection[str] = ()
+    opaque: Collection[type] = ()
     cacheable = getattr(function, "__self__", None)
     if isinstance(cacheable, CacheableFunction):
-        function, ignore = cacheable.__wrapped__, cacheable.cache_spec.ignore
-    keys = CallKeys(function, ignore=ignore, identity=bytes.fromhex(known["identity"]))
+        spec, function = cacheable.cache_spec, cacheable.__wrapped__
+        ignore, opaque = spec.ignore, spec.opaque
+    identity = bytes.fromhex(known["identity"])
+    keys = CallKeys(function, ignore=ignore, opaque=opaque, identity=identity)
     return {**known, "arguments": keys.argument_digests(args, kwargs)}
 
 
@@ -100,12 +103,12 @@ def _store(folder: str, compress: bool) -> ResultStore:
     return ResultStore(Path(folder), compress=compress)
 
 
-def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
-    """Write results that this worker holds; runs on the worker."""
+def write_results(folder: str, limits_bytes: Mapping[Any, int | None], dask_worker: Worker) -> None:
+    """Write results that this worker holds, each up to a size; runs on the worker."""
     store = ResultStore(Path(folder))
-    for key in keys:
+    for key, limit_bytes in limits_bytes.items():
         if key in dask_worker.data:
             value, meta = dask_worker.data[key], {"task_id": str(key)}
-            stored = store_result(store, own_result_key(key), value, meta)
+            stored = store_result(store, own_result_key(key), value, meta, limit_bytes=limit_bytes)
             if not isinstance(stored, StoredResult):
                 logger.warning("%s: %s", key, stored)
