@@ -180,3 +180,65 @@ def test_sources_are_noted_before_a_function_needs_them(write: Write) -> None:
     pack_function(len)
     write("helper_i.py", "X = 22\n")
     assert pack_modules(["helper_i"]).stale == ("helper_i",)
+
+
+STATEFUL = """\
+import math
+
+FACTOR = 2
+TABLE = {"a": [1]}
+
+
+class Model:
+    factor = 2
+
+
+def scale(x, by=1):
+    return FACTOR * x
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "FACTOR = 7",
+        "TABLE['a'].append(2)",
+        "Model.factor = 7",
+        "scale.factor = 7",
+        "scale.__defaults__ = (2,)",
+        "scale = print",
+        "NEW = 1",
+    ],
+)
+def test_a_module_that_is_changed_in_memory_is_stale(write: Write, change: str) -> None:
+    """Workers import the source, so its results are not those of the kernel's module."""
+    write("helper_j.py", STATEFUL)
+    module = importlib.import_module("helper_j")
+    assert pack_modules(["helper_j"]).stale == ()
+    exec(change, vars(module))
+    stale = pack_modules(["helper_j"]).stale
+    assert stale == ("helper_j",)
+    with pytest.warns(StaleModuleWarning, match="'helper_j' was changed in the kernel's memory"):
+        warn_of_stale(stale)
+    importlib.reload(module)
+    assert pack_modules(["helper_j"]).stale == ()
+
+
+def test_a_change_before_the_first_look_is_noticed(write: Write) -> None:
+    """A constant has another value than the source gives it."""
+    write("helper_k.py", STATEFUL)
+    importlib.import_module("helper_k").FACTOR = 7
+    assert pack_modules(["helper_k"]).stale == ("helper_k",)
+
+
+def test_use_makes_no_module_stale(write: Write) -> None:
+    """Calls, and imports of submodules, change nothing that counts."""
+    write(
+        "helper_l/__init__.py", STATEFUL + "for number in range(3):\n    LAST = 0\n    LAST = 1\n"
+    )
+    write("helper_l/sub.py", "X = 1\n")
+    module = importlib.import_module("helper_l")
+    pack_modules(["helper_l"])
+    assert module.scale(2) == 4
+    importlib.import_module("helper_l.sub")
+    assert pack_modules(["helper_l", "helper_l.sub"]).stale == ()
