@@ -6,8 +6,6 @@ click speaks with the shell (completion, pipes, exit codes: 0 well, 1 an error o
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 from click.shell_completion import CompletionItem
 
@@ -16,7 +14,7 @@ from scalable_nb.magics.commands import SHELL
 from scalable_nb.magics.commands.help import subcommand_help
 from scalable_nb.magics.completion import complete_words
 from scalable_nb.magics.parser import parse
-from scalable_nb.magics.subcommand import Context, InvalidUsageError
+from scalable_nb.magics.subcommand import Context, InvalidUsageError, plain
 
 
 class _UsageError(click.ClickException):
@@ -51,26 +49,32 @@ def main(words: tuple[str, ...]) -> None:
     """Run a subcommand, e.g. ``scalable report --last --failures``."""
     try:
         subcommand, options = parse(words, SHELL)
-        echo = partial(click.echo, err=True)
+        echo = _echo_notice
         value = (
             subcommand_help(subcommand, SHELL)
             if options.help
             else subcommand.run(Context(SHELL, echo), options)
         )
     except InvalidUsageError as error:
-        raise _UsageError(str(error)) from error
+        raise _UsageError(plain(error)) from error
     except Exception as error:
         from scalable_nb.errors import ScalableError
 
         if isinstance(error, ScalableError):
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(plain(error)) from error
         raise
     click.echo(_shown(value))
 
 
+def _echo_notice(text: str) -> None:
+    click.echo(plain(text), err=True)
+
+
 def _shown(value: object) -> str:
     if not isinstance(value, dict):
-        return str(value)
+        return plain(value)
     import orjson
 
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    from scalable_nb.telemetry.sanitize import escape_json
+
+    return escape_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -148,6 +148,20 @@ def read_regular(path: Path, max_bytes: int = 1 << 26) -> bytes:
     return data
 
 
+def read_last_lines(path: Path, count: int, max_bytes: int = 1 << 20) -> list[str]:
+    """Return the last lines of a log, from its last ``max_bytes`` at most.
+
+    Raises
+    ------
+    FileNotFoundError, RunFolderError
+        As `open_regular`.
+    """
+    with open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - max_bytes))
+        text = file.read(max_bytes).decode(errors="replace")
+    return text.splitlines()[-count:] if count else []
+
+
 def is_own_folder(info: os.stat_result) -> bool:
     """Return whether this is the `lstat` of a folder, not a link, of this user or root."""
     return stat.S_ISDIR(info.st_mode) and info.st_uid in (os.getuid(), _ROOT_UID)

@@ -12,6 +12,7 @@ from typing import Final
 from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths, private_folder
+from scalable_nb.trusted_paths import read_last_lines
 
 #: In the order in which they are tried: what names its cause before what only follows from it.
 _RULES: Final = (
@@ -69,10 +70,7 @@ def read_tail(logs: Callable[[], Sequence[Path]]) -> list[str]:
     lines: deque[str] = deque(maxlen=_TAIL_LINES)
     for path in logs():
         try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines.extend(file.read().decode(errors="replace").splitlines())
+            lines.extend(read_last_lines(path, _TAIL_LINES, _TAIL_BYTES))
         except OSError as error:
             logger.info("cannot read the output of a job: %s", error)
     return list(lines)

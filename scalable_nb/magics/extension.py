@@ -23,7 +23,7 @@ from scalable_nb.magics.commands import NOTEBOOK
 from scalable_nb.magics.commands.help import overview, subcommand_help
 from scalable_nb.magics.completion import complete_line
 from scalable_nb.magics.parser import parse, split_cell_line, split_line
-from scalable_nb.magics.subcommand import Context, InvalidUsageError, Subcommand
+from scalable_nb.magics.subcommand import Context, InvalidUsageError, Subcommand, plain
 
 _SHOWN: Final = (
     "scalable_nb.client.client.ScalableClient",
@@ -52,13 +52,13 @@ class ScalableMagics(Magics):
             if options.help:
                 return subcommand_help(subcommand, NOTEBOOK)
             _check_cell(subcommand, cell)
-            echo = _nothing if options.quiet else print
+            echo = _nothing if options.quiet else _print_plain
             value = subcommand.run(Context(NOTEBOOK, echo, variables, cell), options)
         except InvalidUsageError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(plain(error)) from error
         except Exception as error:
             if _is_ours(error):
-                raise UsageError(str(error)) from error
+                raise UsageError(plain(error)) from error
             raise
         if options.out:
             variables[options.out] = value
@@ -115,6 +115,10 @@ def _is_ours(error: Exception) -> bool:
     from scalable_nb.errors import ScalableError
 
     return isinstance(error, ScalableError)
+
+
+def _print_plain(text: str) -> None:
+    print(plain(text))  # noqa: T201 - a notebook shows it below the cell
 
 
 def _nothing(text: str) -> None:

@@ -6,11 +6,19 @@ import keyword
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 #: Gives the words that may follow, e.g. the targets of the manifest. Called with the
 #: words of the line so far, so that ``--manifest other.yaml --target <TAB>`` is right.
 Candidates = Callable[[list[str]], Iterable[str]]
+
+
+def plain(text: object) -> str:
+    """Return the whole text of a value without what would act on a terminal."""
+    from scalable_nb.telemetry.sanitize import plain_text
+
+    whole = str(text)
+    return plain_text(whole, 6 * len(whole) + 1)
 
 
 class InvalidUsageError(Exception):
@@ -18,9 +26,16 @@ class InvalidUsageError(Exception):
 
 
 class Text(str):
-    """Text that a notebook shows as it is: without quotes, with its line ends."""
+    """Text that a notebook shows as it is: without quotes, with its line ends.
+
+    It may quote files: what would act on a terminal is shown escaped.
+    """
 
     __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Return the text with escape sequences and invisible characters made plain."""
+        return super().__new__(cls, plain(text))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))

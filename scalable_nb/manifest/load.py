@@ -22,6 +22,7 @@ from scalable_nb.manifest.start_plan import Origin
 from scalable_nb.manifest.yaml_document import KeyPath
 from scalable_nb.paths import MANIFEST_NAME
 from scalable_nb.settings import load_settings
+from scalable_nb.telemetry.sanitize import plain_text
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def load_resolved(path: Path, *, target: str) -> LoadedManifest:
 
 def _resolve(sources: ConfigSources, target: str | None) -> LoadedManifest:
     wanted = target or load_settings().target
-    problems = sources.check()
+    # Keys and values of a file may act on a terminal.
+    problems = [plain_text(problem) for problem in sources.check()]
     if problems:
         raise ManifestError("\n".join(problems), problems)
     data, discovered = sources.data, ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,9 @@ from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.run_report import FailedTask, Report, Row, call_label
 from scalable_nb.telemetry.aggregates import failure_classes, last_rows
 from scalable_nb.telemetry.journal_reader import read_object
+from scalable_nb.telemetry.redaction import HIDDEN, NOTICE, RedactedRecords, redact_name
 from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
-from scalable_nb.telemetry.run_tables import RunRecords
+from scalable_nb.telemetry.run_tables import Records, RunRecords
 from scalable_nb.telemetry.sanitize import one_line
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _DONE: Final = (TaskState.SUCCEEDED.label, TaskState.CACHED.label)
 _SLOWEST: Final = 5
 
 
-def build_report(run: RunPaths) -> Report:
+def build_report(run: RunPaths, *, redact: bool = False) -> Report:
     """Read a run folder.
 
     Parameters
@@ -37,6 +39,8 @@ def build_report(run: RunPaths) -> Report:
     run : RunPaths
         The run, see `scalable_nb.paths.find_run`. It may be going on, or be one of the
         package `scalable`.
+    redact : bool
+        Leave out arguments, messages, output, environment and paths.
 
     Raises
     ------
@@ -44,8 +48,9 @@ def build_report(run: RunPaths) -> Report:
         When a file of the folder exists and cannot be opened.
     """
     about, sums = read_object(run.run_json), read_object(run.summary_json)
-    records = RunRecords(run)
-    records.poll()
+    followed = RunRecords(run)
+    followed.poll()
+    records: Records = RedactedRecords(followed) if redact else followed
     failures, last = records.failures, last_rows(records.tasks)
     succeeded = last[last["state"] == TaskState.SUCCEEDED.label]
     states = _state_counts(sums) or _states(last)
@@ -54,13 +59,17 @@ def build_report(run: RunPaths) -> Report:
     lost_s = _seconds(failures)
     classes = failure_classes(failures)
     counts = (classes["final"] + classes["retried"]).tolist()
+    name = redact_name if redact else one_line
     return Report(
         run_id=run.run_id,
-        project=one_line(about.get("project") or about.get("project_name")),
-        target=one_line(about.get("target") or about.get("target_name")),
+        project=name(about.get("project") or about.get("project_name")),
+        target=name(about.get("target") or about.get("target_name")),
         state=state,
-        host=host,
-        end_reason=one_line(sums.get("end_reason"), 500),
+        host=name(host),
+        # A failure's text may contain anything.
+        end_reason=name(sums.get("end_reason"))
+        if redact
+        else one_line(sums.get("end_reason"), 500),
         started_at=_text(about.get("started_at")),
         ended_at=_text(ended_at),
         tasks=states,
@@ -73,8 +82,9 @@ def build_report(run: RunPaths) -> Report:
         used_core_h=round((lost_s + _seconds(succeeded)) / 3600, 4),
         lost_core_h=round(lost_s / 3600, 4),
         slowest=tuple(_slowest(succeeded)),
-        skipped=records.unread,
-        folder=run.folder,
+        skipped=followed.unread,
+        folder=Path(HIDDEN, run.run_id) if redact else run.folder,
+        redacted=NOTICE if redact else "",
     )
 
 

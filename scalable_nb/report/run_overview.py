@@ -40,7 +40,7 @@ class RunLine:
             run_id=report.run_id,
             state=report.state,
             target=report.target,
-            started_at=(report.started_at or "")[:19].replace("T", " "),
+            started_at=one_line(report.started_at)[:19].replace("T", " "),
             tasks=sum(report.tasks.values()),
             failed=len(report.failed),
         )

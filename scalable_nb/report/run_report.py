@@ -94,6 +94,8 @@ class Report:
         Lines of the journal that could not be read.
     folder : Path
         Where the files of the run lie.
+    redacted : str
+        What is left out of a redacted report, and what remains; empty otherwise.
     """
 
     run_id: str
@@ -116,14 +118,19 @@ class Report:
     slowest: tuple[tuple[str, float], ...]
     skipped: int
     folder: Path
+    redacted: str = ""
 
     def to_text(self, failures: bool = False) -> str:
         """The report as text: the summary, or the list of what failed."""
-        return failure_list(self) if failures else summary(self)
+        text = failure_list(self) if failures else summary(self)
+        return f"{self.redacted}\n\n{text}" if self.redacted else text
 
     def to_dict(self) -> dict[str, Any]:
         """The report as values that JSON knows."""
-        return {**asdict(self), "folder": str(self.folder), "failed": [*map(asdict, self.failed)]}
+        values = asdict(self) | {"folder": str(self.folder)}
+        if not self.redacted:
+            del values["redacted"]
+        return values
 
 
 def summary(report: Report) -> str:

@@ -26,6 +26,8 @@ from scalable_nb.protocol.connection_file import (
     write_state,
 )
 from scalable_nb.telemetry.journal_reader import read_object
+from scalable_nb.telemetry.sanitize import plain_text
+from scalable_nb.trusted_paths import read_last_lines
 
 logger = logging.getLogger(__name__)
 
@@ -209,10 +211,12 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
 def last_lines(path: Path) -> str:
     """Return the last lines of a log, indented."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_last_lines(path, _LOG_LINES)
     except FileNotFoundError:
         return "  (no log)"
-    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (the log is empty)"
+    except RunFolderError as error:
+        return f"  ({error})"
+    return "\n".join(f"  {plain_text(line)}" for line in lines) or "  (the log is empty)"
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:

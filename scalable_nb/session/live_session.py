@@ -37,6 +37,7 @@ from scalable_nb.telemetry.journal_reader import JournalRows, with_given_up
 from scalable_nb.telemetry.journal_replay import AttemptRow, join_attempts, running_attempt
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import FailureRow
+from scalable_nb.telemetry.sanitize import plain_text
 
 _STOP_TIMEOUT_S: Final = 20.0
 _KILL_TIMEOUT_S: Final = 5.0
@@ -303,4 +304,4 @@ def open_connection(
 def _show_notice(event: tuple[float, str]) -> None:
     # Runs in the client's IO thread, also while a cell is busy. Unless logging is configured,
     # Python prints warnings to stderr, which a notebook shows below the cell.
-    logger.warning(event[1])
+    logger.warning("%s", plain_text(event[1]))

@@ -31,6 +31,7 @@ from scalable_nb.manifest import job_options
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.paths import RunPaths
 from scalable_nb.targets.fleet import LOST_GRACE_S, Fleet, WorkerGroup, WorkerKind
+from scalable_nb.trusted_paths import read_last_lines
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class JobFleet(Fleet):
             return failure
         lines: list[str] = []
         for log in self.logs_of(entry):
-            lines += log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            lines += read_last_lines(log, _LOG_LINES)
         return "\n".join(lines)
 
     def job_id_of(self, entry: WorkerGroup) -> str | None:

@@ -57,6 +57,11 @@ def one_line(value: object, max_chars: int = 200) -> str:
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
 
 
+def escape_json(text: str) -> str:
+    """Return JSON in which invisible characters of texts are written as their numbers."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def _number(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from scalable_nb.magics.completion import log_names
@@ -18,6 +17,7 @@ from scalable_nb.magics.subcommand import (
     Text,
     whole_number,
 )
+from scalable_nb.trusted_paths import read_last_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scalable_nb.paths import RunPaths
 
 _LINES: Final = 40
+_MAX_BYTES: Final = 1 << 24
 
 
 def _run(context: Context, options: Namespace) -> Text:
@@ -59,9 +60,8 @@ def _end_of(name: str, files: dict[str, Path], count: int) -> str:
 
     if name not in files:
         raise UnknownNameError("log", name, files, "Without a name, `logs` lists them.")
-    with files[name].open(encoding="utf-8", errors="replace") as file:
-        last = deque(file, maxlen=count)
-    return f"{name}: the last {len(last)} lines of {files[name]}\n" + "".join(last).rstrip()
+    last = read_last_lines(files[name], count, _MAX_BYTES)
+    return f"{name}: the last {len(last)} lines of {files[name]}\n" + "\n".join(last).rstrip()
 
 
 def _of_task(context: Context, run: RunPaths, task_id: str, count: int) -> str:

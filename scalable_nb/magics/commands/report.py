@@ -28,7 +28,11 @@ def _run(context: Context, options: Namespace) -> object:
 
     run = chosen_run(context, options)
     catch_up(context, run)
-    report: Report | Comparison = build_report(run)
+    if options.compare is not None and options.redact:
+        raise InvalidUsageError(
+            "--compare tells calls apart by their arguments: leave out --redact or --compare."
+        )
+    report: Report | Comparison = build_report(run, redact=options.redact)
     if options.compare is not None:
         if options.failures or options.format == "html":
             raise InvalidUsageError(
@@ -48,15 +52,15 @@ def _text(report: Report | Comparison, failures: bool) -> str:
 
 
 def _page(run: RunPaths, report: Report | Comparison, options: Namespace) -> Text:
+    from scalable_nb.telemetry.redaction import RedactedRecords
     from scalable_nb.telemetry.run_tables import RunRecords
-    from scalable_nb.widgets.failure_explorer.export import RedactedRecords, report_page
+    from scalable_nb.widgets.failure_explorer.export import report_page
     from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
     records = RunRecords(run)
     records.poll()
     view = FailureView(RedactedRecords(records) if options.redact else records)
-    # The list of failures names every call with its arguments.
-    text = _text(report, options.failures and not options.redact)
+    text = _text(report, options.failures)
     path = Path(options.output or f"report-{run.run_id}.html")
     path.write_text(report_page(view, f"Run {run.run_id}", text), encoding="utf-8")
     return Text(f"Written to {path.absolute()}")
@@ -83,7 +87,7 @@ SUBCOMMAND = Subcommand(
         Option(("--failures", "-f"), "list the tasks that failed, and why"),
         format_option("text", "json", "html"),
         Option(("--output", "-O"), "write to this file instead of showing it", "FILE"),
-        Option(("--redact",), "leave arguments out of an HTML report"),
+        Option(("--redact",), "leave out arguments, messages, output and paths"),
         Option(("--compare", "-c"), "set the run against an earlier one", "ID", candidates=run_ids),
     ),
     examples=(

@@ -214,7 +214,7 @@ class FailureExplorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has 
         Parameters
         ----------
         redact : bool
-            Leave out arguments, and values within messages.
+            Leave out arguments, messages, output, environment and paths.
         """
         return export(self._view, Path(path), self._title or "Failures", redact)
 

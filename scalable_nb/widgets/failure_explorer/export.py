@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from scalable_nb.diagnosis.findings import Finding
 from scalable_nb.errors import ScalableError
 from scalable_nb.faults.fingerprint import normalise_message
-from scalable_nb.telemetry.run_tables import Records
+from scalable_nb.telemetry.redaction import NOTICE, RedactedRecords
 from scalable_nb.telemetry.sanitize import one_line, plain_text
 from scalable_nb.widgets.failure_explorer import failure_html
 from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_REDACTED: Final = "…"
 # Nothing is fetched, whatever stands in the page.
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -32,36 +27,6 @@ code, pre {{ font-family: monospace }} td, th {{ font-size: 14px }}</style></hea
 """
 
 
-class RedactedRecords:
-    """Records without what was computed with: arguments, and values within messages."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self.workers = records.workers
-        self.problems: Counter[str] = records.problems
-        self.failures: pd.DataFrame = records.failures.assign(args_preview=_REDACTED)
-        kinds = self.failures["message"].cat.categories
-        hidden = {text: normalise_message(text) for text in kinds}
-        self.failures["message"] = (
-            self.failures["message"].astype(str).map(hidden).astype("category")
-        )
-        self.tasks: pd.DataFrame = records.tasks.assign(args_preview=_REDACTED)
-
-    def poll(self) -> bool:
-        """Nothing is ever new."""
-        return False
-
-    def row(self, place: int) -> dict[str, Any]:
-        """A row without traceback's last lines, which repeat the message."""
-        row = self._records.row(place)
-        lines = [line for line in str(row.get("traceback") or "").splitlines() if line[:1] == " "]
-        return row | {
-            "args_preview": _REDACTED,
-            "message": normalise_message(str(row.get("message") or "")),
-            "traceback": "\n".join(lines),
-        }
-
-
 def export(view: FailureView, path: Path, title: str, redact: bool = False) -> Path:
     """Write what is chosen to a file, by its suffix: ``.html``, ``.csv`` or ``.parquet``.
 
@@ -73,7 +38,8 @@ def export(view: FailureView, path: Path, title: str, redact: bool = False) -> P
     if redact:
         view = FailureView(RedactedRecords(view.records), view.selection)
     if path.suffix == ".html":
-        path.write_text(report_page(view, title), encoding="utf-8")
+        text = NOTICE if redact else ""
+        path.write_text(report_page(view, title, text), encoding="utf-8")
     elif path.suffix == ".csv":
         view.chosen.to_csv(path, index=False)
     elif path.suffix == ".parquet":

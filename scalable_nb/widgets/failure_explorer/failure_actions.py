@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from scalable_nb.errors import NoSessionError
+from scalable_nb.errors import NoSessionError, RunFolderError
 from scalable_nb.paths import RunPaths
+from scalable_nb.trusted_paths import read_last_lines
 from scalable_nb.widgets.task_table.actions import Controls, Outcome, RunControls, SessionControls
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def last_log_lines(paths: RunPaths, worker: str) -> tuple[Path, str]:
     own = paths.worker_log(worker)
     path = own if own is not None else paths.host_log
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LOG_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        lines = read_last_lines(path, _LOG_BYTES, _LOG_BYTES)
     except FileNotFoundError:
         return path, "There is no log."
+    except RunFolderError as error:
+        return path, str(error)
     if own is None:
         lines = [line for line in lines if worker and worker in line] or lines
     return path, "\n".join(lines[-_LOG_LINES:]) or "The log is empty."

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.errors import RunFolderError, SubmitError, UnknownNameError
+from scalable_nb.trusted_paths import read_last_lines
 
 if TYPE_CHECKING:
     from scalable_nb.client.host_api import HostApi
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scalable_nb.telemetry.journal_replay import AttemptRow
 
 # As `logging` writes the time, in the machine's own zone: 2026-03-01 12:00:00,123
+_MAX_LOG_BYTES: Final = 1 << 24
 _STAMP: Final = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
 
 
@@ -292,8 +294,8 @@ def _lines_in_files(paths: RunPaths, worker: str) -> list[str]:
 
 def _lines_in(path: Path) -> list[str]:
     try:
-        return path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
+        return read_last_lines(path, _MAX_LOG_BYTES, _MAX_LOG_BYTES)
+    except (FileNotFoundError, RunFolderError):
         return []
 
 
