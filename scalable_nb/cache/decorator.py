@@ -31,6 +31,7 @@ def cacheable(
     compress: bool = False,
     version: str | int | None = None,
     ignore: Iterable[str] = (),
+    opaque: Iterable[type] = (),
     **arg_types: Any,
 ) -> Callable[[Callable[P, T]], CacheableFunction[P, T]]: ...
 
@@ -45,6 +46,7 @@ def cacheable(
     compress: bool = False,
     version: str | int | None = None,
     ignore: Iterable[str] = (),
+    opaque: Iterable[type] = (),
     **arg_types: Any,
 ) -> Any:
     """Keep the results of a function, so that no call is ever computed twice.
@@ -68,6 +70,9 @@ def cacheable(
         the source does not show.
     ignore : iterable of str
         Parameters that do not count, such as ``verbose``.
+    opaque : iterable of type
+        Types whose objects hold no data that a result depends on, such as a connection: they
+        count as their type. Without, a call that depends on such an object is not cached.
     **arg_types : type
         Parameter -> type. An argument of another type is converted where nothing is lost
         (``"7"`` or ``7.0`` to ``int``, a path to `File`), so that both spellings are one
@@ -107,6 +112,7 @@ def cacheable(
         compress=compress,
         arg_types=arg_types,
         return_type=return_type,
+        opaque=(opaque,) if isinstance(opaque, type) else tuple(opaque),
     )
     if func is None:
         return functools.partial(_decorate, spec=spec)
@@ -130,7 +136,13 @@ def _decorate(func: Callable[P, T], *, spec: CacheSpec) -> CacheableFunction[P, 
                 option,
                 parameters,
                 f"@cacheable takes parameters of {name}() beside its options return_type, "
-                "recompute, store, compress, version and ignore.",
+                "recompute, store, compress, version, ignore and opaque.",
+            )
+    for kind in spec.opaque:
+        if not isinstance(kind, type):
+            raise SubmitError(
+                f"@cacheable on {name}(): opaque=[{kind!r}] is not a type; expected classes, "
+                f"as opaque=[{type(kind).__name__}]"
             )
     check_declared({**spec.arg_types, "return_type": spec.return_type}, name)
     return CacheableFunction(func, spec)

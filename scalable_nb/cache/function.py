@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -18,15 +19,18 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 import cloudpickle
 
 from scalable_nb.cache.content import Directory, File
-from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.hashing.value_writers import TransparentWrapper
+from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.errors import SubmitError
+from scalable_nb.errors import NotCacheableError, SubmitError
 from scalable_nb.settings import load_settings
 
 # Converting to one of these and back shows whether anything was lost.
 _CONVERTIBLE: Final = (bool, int, float, complex, str, list, tuple)
 _PATHS: Final = (File, Directory, PurePath)
+_REMEMBERED_CALLS: Final = 1000
+_FORMAT: Final = "key_format"  # in the state of a pickled function
 
 
 P = ParamSpec("P")
@@ -57,6 +61,8 @@ class CacheSpec:
         What the function must return.
     compress : bool
         Whether results are compressed.
+    opaque : tuple of type
+        Objects of these types count as their type.
     """
 
     version: str | int | None = None
@@ -66,9 +72,29 @@ class CacheSpec:
     arg_types: Mapping[str, Any] = field(default_factory=dict)
     return_type: Any = None
     compress: bool = False
+    opaque: tuple[type, ...] = ()
 
 
-class CacheableFunction(Generic[P, T]):
+_warned: Final[weakref.WeakKeyDictionary[Any, set[str]]] = weakref.WeakKeyDictionary()
+
+
+def warn_once(function: Any, subject: str, message: str, *, stacklevel: int = 2) -> None:
+    """Issue a `CacheWarning`, once for each function and subject."""
+    try:
+        subjects = _warned.setdefault(function, set())
+    except TypeError:  # an object that has no hash, or no weak references
+        subjects = _warned.setdefault(type(function), set())
+    if subject not in subjects:
+        subjects.add(subject)
+        warnings.warn(message, CacheWarning, stacklevel=stacklevel + 1)
+
+
+def warn_not_cached(function: Any, error: NotCacheableError, *, stacklevel: int = 2) -> None:
+    """Issue a `CacheWarning`, once for each function, that calls of it are not cached."""
+    warn_once(function, "not cached", str(error), stacklevel=stacklevel + 1)
+
+
+class CacheableFunction(TransparentWrapper, Generic[P, T]):
     """A function whose results are stored; made by `cacheable`.
 
     Called directly it looks in the folder of stored results, and calls the function only
@@ -82,6 +108,9 @@ class CacheableFunction(Generic[P, T]):
         The plain function.
     """
 
+    # Not in the attributes, which `functools.wraps` copies to functions that are not cacheable.
+    __slots__ = ("__dict__", "__weakref__", "_changes", "_identity", "_keys", "cache_spec")
+
     cache_spec: CacheSpec
     __wrapped__: Callable[P, T]
     __name__: str
@@ -92,29 +121,42 @@ class CacheableFunction(Generic[P, T]):
         self.cache_spec = spec
         self._keys: CallKeys | None = None
         self._identity: bytes | None = None  # taken where it was pickled
+        self._changes = ChangedVariables()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the stored result of this call, or call the function and store its result.
 
+        A call that depends on something without a value to key on is not cached, with one
+        `CacheWarning` for each function.
+
         Raises
         ------
         SubmitError
-            When an argument has no value to key on.
+            When the arguments do not fit the function, or a `File` cannot be read.
         TypeError
             When an argument or the result is not of the declared type.
         """
         bound_args, bound_kwargs = self.convert(args, kwargs)
-        keys = self._current_keys()
-        outcome = cached_call(
-            self.store(),
-            keys.key(bound_args, bound_kwargs),
-            lambda: self.compute(*bound_args, **bound_kwargs),
-            recompute=self.cache_spec.recompute,
-            meta=lambda: keys.describe(bound_args, bound_kwargs),
-        )
+        try:
+            keys = self._current_keys()
+            key = keys.key(bound_args, bound_kwargs)
+        except NotCacheableError as error:
+            warn_not_cached(self, error)
+            return self.compute(*bound_args, **bound_kwargs)
+        meta: dict[str, Any] = {}
+
+        def call() -> T:
+            meta.update(keys.describe(bound_args, bound_kwargs))  # the call may change them
+            return self.compute(*bound_args, **bound_kwargs)
+
+        recompute = self.cache_spec.recompute
+        outcome = cached_call(self.store(), key, call, recompute=recompute, meta=lambda: meta)
         if outcome.problem is not None:
             warnings.warn(f"{self.__name__}(): {outcome.problem}", CacheWarning, stacklevel=2)
-        return self.check_result(outcome.value) if outcome.was_hit else outcome.value
+        if outcome.was_hit:
+            return self.check_result(outcome.value)
+        self._note_changes(meta)
+        return outcome.value
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -132,13 +174,19 @@ class CacheableFunction(Generic[P, T]):
         """
         return self.check_result(self.__wrapped__(*args, **kwargs))
 
+    def key_parts(self) -> tuple[Any, ...]:
+        """Return the function, and those options that decide about a result."""
+        spec = self.cache_spec
+        declared = {name: each for name, each in spec.arg_types.items() if each is not None}
+        return (self.__wrapped__, spec.version, declared)
+
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key under which the result of this call is stored (64 hex digits).
 
         Raises
         ------
-        SubmitError
-            When an argument has no value to key on.
+        NotCacheableError
+            When something that the call depends on has no value to key on.
         """
         return self._current_keys().key(*self.convert(args, kwargs))
 
@@ -146,7 +194,11 @@ class CacheableFunction(Generic[P, T]):
         """Makes keys for many calls; the function is looked at once, now."""
         spec = self.cache_spec
         return CallKeys(
-            self.__wrapped__, version=spec.version, ignore=spec.ignore, identity=self._identity
+            self.__wrapped__,
+            version=spec.version,
+            ignore=spec.ignore,
+            opaque=spec.opaque,
+            identity=self._identity,
         )
 
     def store(self) -> ResultStore:
@@ -201,6 +253,26 @@ class CacheableFunction(Generic[P, T]):
             self._keys.refresh()
         return self._keys
 
+    def _note_changes(self, meta: Mapping[str, Any]) -> None:
+        """Warn of a miss that has no other cause than variables that the function changes."""
+        if self._keys is None or self._identity is not None:
+            return
+        causes = self._changes.causes_of(meta)
+        if causes:
+            warn_once(
+                self,
+                "changes",
+                f"{self.__name__}() was called again because it changes {' and '.join(causes)}, "
+                "which it also reads: each call is another one. Pass what it reads as an "
+                "argument, and let it return what it changes.",
+                stacklevel=3,
+            )
+        try:
+            self._keys.refresh()
+        except NotCacheableError:
+            return  # the next call says it
+        self._changes.note_call(meta, self._keys.parts)
+
     # --- travelling --------------------------------------------------------------------
 
     def __reduce__(self) -> Any:
@@ -211,7 +283,53 @@ class CacheableFunction(Generic[P, T]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Where it arrives there is no source: its keys shall be those of here.
-        return {**self.__dict__, "_keys": None, "_identity": self._current_keys().identity}
+        try:
+            identity = self._current_keys().identity
+        except NotCacheableError:
+            identity = None  # nor has it keys there
+        return {
+            **self.__dict__,
+            "cache_spec": self.cache_spec,
+            "_identity": identity,
+            _FORMAT: KEY_FORMAT,
+        }
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._keys = None
+        self._changes = ChangedVariables()
+        for name, value in state.items():
+            if name != _FORMAT:
+                setattr(self, name, value)
+        if state.get(_FORMAT) != KEY_FORMAT:
+            self._identity = None  # of a version whose digests left things out
+
+
+class ChangedVariables:
+    """Which variables the calls of one function changed, in this process."""
+
+    def __init__(self) -> None:
+        self._changed: set[str] = set()
+        self._parts: dict[str, Mapping[str, str]] = {}  # by the arguments of a call
+
+    def causes_of(self, meta: Mapping[str, Any]) -> list[str]:
+        """Return the variables that made another call of one with the same arguments.
+
+        Empty if something else differs, too.
+        """
+        before, now = self._parts.get(repr(meta["arguments"])), meta["parts"]
+        differing = set() if before is None else _differing(before, now)
+        return sorted(differing) if differing and differing <= self._changed else []
+
+    def note_call(self, meta: Mapping[str, Any], after: Mapping[str, str]) -> None:
+        """Note what a call began with, and what it left."""
+        if len(self._parts) >= _REMEMBERED_CALLS:
+            self._parts.clear()
+        self._parts[repr(meta["arguments"])] = meta["parts"]
+        self._changed |= _differing(meta["parts"], after)
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.hashing.encoder import Encoder
-from scalable_nb.cache.hashing.function_identity import Identity, identity_of, parts_of
-from scalable_nb.cache.hashing.value_writers import SCALARS, NotEncodableError
-from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.cache.hashing.function_identity import Identity, find_identity
+from scalable_nb.cache.hashing.value_writers import SCALARS, NotEncodableError, TransparentWrapper
+from scalable_nb.errors import NotCacheableError, SubmitError, UnknownNameError
 
 __all__ = ["CallKeys", "Directory", "File", "call_key", "own_result_key"]
 
-# Part of every key: another number where the meaning of a key's bytes changes.
-_FORMAT: Final = b"scalable_nb key 1\n"
+#: Part of every key and of what is stored next to a result: another number where the meaning
+#: of a key's bytes changes. Results under keys of another format are stale.
+KEY_FORMAT: Final = 2
+_FORMAT: Final = b"scalable_nb key %d\n" % KEY_FORMAT
 _NOTHING: Final[Mapping[str, Any]] = {}
 _PLAIN: Final = frozenset(SCALARS)
 _BY_POSITION: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -30,6 +32,7 @@ def call_key(
     *,
     version: str | int | None = None,
     ignore: Iterable[str] = (),
+    opaque: Iterable[type] = (),
 ) -> str:
     """The key of one call; see `CallKeys`, which is faster for many calls of one function.
 
@@ -40,8 +43,10 @@ def call_key(
 
     Raises
     ------
+    NotCacheableError
+        When something that the call depends on has no value to key on.
     SubmitError
-        When the arguments do not fit the function, or one of them has no value to key on.
+        When the arguments do not fit the function.
     UnknownNameError
         When ``ignore`` names a parameter that the function does not have.
 
@@ -53,7 +58,7 @@ def call_key(
     >>> call_key(area, (1, 2), {}) == call_key(area, (2, 1), {})
     False
     """
-    return CallKeys(func, version=version, ignore=ignore).key(args, kwargs)
+    return CallKeys(func, version=version, ignore=ignore, opaque=opaque).key(args, kwargs)
 
 
 def own_result_key(key: object, batch_id: str = "") -> str:
@@ -92,13 +97,17 @@ class CallKeys:
         of a library, other data on a server.
     ignore : iterable of str
         Parameters that do not count, such as ``verbose`` or ``n_jobs``.
+    opaque : iterable of type
+        Types whose objects hold no data that a result depends on.
     identity : bytes, optional
         The function's digest where it was taken before (by `identity`), in another process.
 
     Raises
     ------
+    NotCacheableError
+        When the function reaches something without a value to key on.
     SubmitError
-        When ``func`` cannot be called, or is an object without a value to key on.
+        When ``func`` cannot be called.
     UnknownNameError
         When ``ignore`` names a parameter that the function does not have.
     """
@@ -109,24 +118,27 @@ class CallKeys:
         *,
         version: str | int | None = None,
         ignore: Iterable[str] = (),
+        opaque: Iterable[type] = (),
         identity: bytes | None = None,
     ) -> None:
         if not callable(func):
             raise SubmitError(f"{func!r} is no function: a {type(func).__name__} cannot be called")
-        plain: Any = getattr(func, "__wrapped__", func) if hasattr(func, "cache_spec") else func
+        # A function that merely copies the attributes of a cacheable one is none.
+        plain: Any = func.key_parts()[0] if isinstance(func, TransparentWrapper) else func
         if isinstance(ignore, str):
             ignore = (ignore,)
         self._func = plain
         self._name = getattr(plain, "__qualname__", None) or repr(plain)
         self._version = version
         self._ignore = frozenset(ignore)
+        self._opaque = tuple(opaque)
         self._signature = _signature(plain)
         self._spread = _spread(self._signature)
         self._names = _positional(self._signature)
         self._check_ignored()
-        self._is_fixed = identity is not None
         self._code: dict[int, tuple[Any, bytes]] = {}
-        self._start(self._identity() if identity is None else identity)
+        self._found = self._find() if identity is None else None
+        self._start(identity if self._found is None else self._found.digest)
 
     @property
     def identity(self) -> bytes:
@@ -134,12 +146,18 @@ class CallKeys:
         return self._digest
 
     def refresh(self) -> None:
-        """Look again at the function, its helpers and the variables it reads."""
-        if not self._is_fixed:
+        """Look again at the function, its helpers and the variables it reads.
+
+        Raises
+        ------
+        NotCacheableError
+            When one of them has no value to key on any more.
+        """
+        if self._found is not None:
             self._code.clear()
-            digest = self._identity()
-            if digest != self._digest:
-                self._start(digest)
+            self._found = self._find()
+            if self._found.digest != self._digest:
+                self._start(self._found.digest)
 
     def key(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NOTHING) -> str:
         """The key of one call.
@@ -151,9 +169,10 @@ class CallKeys:
 
         Raises
         ------
+        NotCacheableError
+            When an argument has no value to key on; names it.
         SubmitError
-            When the arguments do not fit the function, or one has no value to key on; names
-            the argument.
+            When the arguments do not fit the function, or a `File` cannot be read.
         """
         arguments = self._bind(args, kwargs)
         if _PLAIN.issuperset(map(type, arguments.values())):
@@ -163,7 +182,7 @@ class CallKeys:
                 if name not in ignore:
                     digest.update(_name_bytes(name) + SCALARS[type(value)](value))
             return digest.hexdigest()
-        encoder = Encoder(self._describe, self._prefix.copy())
+        encoder = Encoder(self._describe, self._prefix.copy(), opaque=self._opaque)
         for name, value in arguments.items():
             if name in self._ignore:
                 continue
@@ -176,12 +195,14 @@ class CallKeys:
                     f"read: {error}"
                 ) from error
             except NotEncodableError as error:
-                raise SubmitError(
-                    f"no cache key for this call of {self._name}(): argument {name!r} is a "
-                    f"{type(value).__name__} that cannot be compared by value: {error}. Pass "
-                    f"plain data instead, or leave it out of the key with ignore=[{name!r}]."
-                ) from error
+                error.prepend(f"argument {name!r}")
+                raise NotCacheableError(_reason(error, self._name, parameter=name)) from error
         return encoder.hexdigest()
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """Each function, variable and distribution that counts -> its value or digest."""
+        return {} if self._found is None else self._found.parts
 
     def about(self) -> dict[str, Any]:
         """What is known of the function, in plain values, to compare a later one with."""
@@ -189,14 +210,15 @@ class CallKeys:
             "function": f"{getattr(self._func, '__module__', '')}.{self._name}".lstrip("."),
             "identity": self._digest.hex(),
             "version": self._version,
-            "parts": {} if self._is_fixed else parts_of(self._func),
+            "parts": dict(self.parts),
+            "key_format": KEY_FORMAT,
         }
 
     def argument_digests(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = _NOTHING
     ) -> dict[str, str]:
         """Name -> short digest of each argument that counts."""
-        encoder = Encoder(self._describe)
+        encoder = Encoder(self._describe, opaque=self._opaque)
         return {
             name: encoder.digest_of(value).hex()[:16]
             for name, value in self._bind(args, kwargs).items()
@@ -211,27 +233,26 @@ class CallKeys:
 
     # --- internals -------------------------------------------------------------------
 
-    def _start(self, digest: bytes) -> None:
-        self._digest = digest
+    def _start(self, digest: bytes | None) -> None:
+        self._digest = digest or b""
         prefix = Encoder(self._describe, hashlib.sha256(_FORMAT))
-        prefix.add(digest)
+        prefix.add(self._digest)
         prefix.add(self._version)
         self._prefix = hashlib.sha256(_FORMAT + prefix.digest())
 
-    def _identity(self) -> bytes:
+    def _find(self) -> Identity:
         try:
-            return identity_of(self._func)
-        except (NotEncodableError, OSError) as error:
-            raise SubmitError(
-                f"no cache key for calls of {self._name}: {error}. "
-                "Wrap the call in a plain function."
-            ) from error
+            return find_identity(self._func, self._opaque)
+        except NotEncodableError as error:
+            raise NotCacheableError(_reason(error, self._name)) from error
+        except OSError as error:
+            raise NotCacheableError(f"{self._name}() is not cached: {error}") from error
 
     def _describe(self, code: Any, is_in_set: bool) -> bytes:
         """A function or class among the arguments: what it is counts, as for the function."""
         known = self._code.get(id(code))
         if known is None:
-            known = self._code[id(code)] = (code, Identity(code).digest)
+            known = self._code[id(code)] = (code, Identity(code, self._opaque).digest)
         return known[1]
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -268,6 +289,21 @@ class CallKeys:
                     self._signature.parameters,
                     f"ignore= lists parameters of {self._name}().",
                 )
+
+
+def _reason(error: NotEncodableError, function: str, *, parameter: str | None = None) -> str:
+    """Return why a call is not cached, and the remedies."""
+    first = (
+        f"leave it out of the key with ignore=[{parameter!r}]"
+        if parameter
+        else "pass it as an argument that ignore=[...] leaves out of the key"
+    )
+    return (
+        f"{function}() is not cached: {error}. A result may depend on this object, and it has no "
+        f"value that a key could contain. Pass plain data instead, {first}, or declare with "
+        "opaque=[...] that objects of its type hold no such data (then change version= when what "
+        "is behind it changes)."
+    )
 
 
 #: What an encoder would feed of a parameter's name.

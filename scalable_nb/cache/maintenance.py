@@ -11,8 +11,9 @@ from dask.utils import format_bytes
 
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.index import IndexBusyError, ResultIndex
-from scalable_nb.cache.keys import CallKeys
+from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.store import CorruptResultError, ResultStore, ResultStoreError, StoredResult
+from scalable_nb.errors import NotCacheableError
 from scalable_nb.settings import load_settings
 
 
@@ -31,6 +32,8 @@ class CacheInfo:
         Function -> number and size in bytes; ``""`` where a file does not say.
     hits, misses : int
         Of the run that was looked at.
+    stale : int
+        Results under keys that an earlier version made: no call finds them any more.
     """
 
     folder: str
@@ -39,12 +42,18 @@ class CacheInfo:
     by_function: dict[str, tuple[int, int]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
+    stale: int = 0
 
     def __str__(self) -> str:
         noun = "result" if self.count == 1 else "results"
         lines = [f"{self.count:,} kept {noun}, {format_bytes(self.nbytes)}, in {self.folder}"]
         for name, (count, nbytes) in sorted(self.by_function.items()):
             lines.append(f"  {name or '(not recorded)'}: {count:,}, {format_bytes(nbytes)}")
+        if self.stale:
+            lines.append(
+                f"{self.stale:,} of them are stale: keys have changed with a version of "
+                "scalable_nb, and no call finds them"
+            )
         looked = self.hits + self.misses
         if looked:
             share = self.hits / looked
@@ -141,7 +150,13 @@ def _summed(store: ResultStore, entries: list[StoredResult]) -> CacheInfo:
         count=len(entries),
         nbytes=sum(sizes.values()),
         by_function={name: (count, sizes[name]) for name, count in counts.items()},
+        stale=sum(map(_is_stale, entries)),
     )
+
+
+def _is_stale(entry: StoredResult) -> bool:
+    # Results that belong to one task have no function's digest.
+    return "identity" in entry.meta and entry.meta.get("key_format") != KEY_FORMAT
 
 
 def _function(entry: StoredResult) -> str:
@@ -168,34 +183,40 @@ def explain_miss(
     version : str or int, optional
         Of the manifest's task; a `cacheable` function knows its own.
     """
-    if isinstance(func, CacheableFunction):
-        keys = func.call_keys()
-        store = store or func.store()
-        given = func.convert(args, kwargs)
-    else:
-        keys = CallKeys(func, version=version)
-        store = store or ResultStore(load_settings().cache_dir)
-        given = args, kwargs
-    key = keys.key(*given)
+    try:
+        if isinstance(func, CacheableFunction):
+            keys = func.call_keys()
+            store = store or func.store()
+            given = func.convert(args, kwargs)
+        else:
+            keys = CallKeys(func, version=version)
+            store = store or ResultStore(load_settings().cache_dir)
+            given = args, kwargs
+        key = keys.key(*given)
+    except NotCacheableError as error:
+        return str(error)
     call = keys.describe(*given)
     label = f"{call['function']}()"
     if store.contains(key):
         return f"the result of this call of {label} is kept: {store.path(key)}"
     others = [entry for entry in _entries(store) if entry.meta.get("function") == call["function"]]
-    if not others:
-        return f"no result of {label} is kept in {store.folder}"
-    nearest = min(others, key=lambda entry: len(_differences(entry.meta, call)))
+    current = [entry for entry in others if not _is_stale(entry)]
+    stale = len(others) - len(current)
+    note = f"; {stale:,} are stale, under keys of an earlier version" if stale else ""
+    if not current:
+        return f"no result of {label} is kept in {store.folder}{note}"
+    nearest = min(current, key=lambda entry: len(_differences(entry.meta, call)))
     differences = _differences(nearest.meta, call)
     return (
-        f"no result of this call of {label} is kept; {len(others):,} of others are. Of the nearest "
-        f"one differ: {', '.join(differences) or 'nothing that its file tells'}"
+        f"no result of this call of {label} is kept; {len(current):,} of others are{note}. Of the "
+        f"nearest one differ: {', '.join(differences) or 'nothing that its file tells'}"
     )
 
 
 def _differences(stored: Mapping[str, Any], call: Mapping[str, Any]) -> list[str]:
     found = []
     if stored.get("identity") != call["identity"]:
-        found.append(_code_difference(stored.get("parts") or {}, call["parts"]))
+        found += _part_differences(stored.get("parts") or {}, call["parts"])
     if stored.get("version") != call["version"]:
         found.append(
             f"the version ({stored.get('version')!r} was kept, {call['version']!r} is asked)"
@@ -204,9 +225,18 @@ def _differences(stored: Mapping[str, Any], call: Mapping[str, Any]) -> list[str
     return [*found, *(f"argument {name!r}" for name in _changed(arguments, call["arguments"]))]
 
 
-def _code_difference(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    changed = [f"`{name}`" for name in _changed(then, now)]
-    return f"the source of {' and '.join(changed) or 'the function'}"
+def _part_differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    changed = _changed(then, now)
+    if not changed:
+        return ["the source of the function"]
+    code = [f"`{name}`" for name in changed if name.endswith("()")]
+    found = [f"the source of {' and '.join(code)}"] if code else []
+    for name in changed:
+        if not name.endswith("()"):
+            old, new = then.get(name, "nothing"), now.get(name, "nothing")
+            is_short = not (old.startswith("#") or new.startswith("#"))
+            found.append(f"`{name}` ({old} -> {new})" if is_short else f"`{name}`")
+    return found
 
 
 def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import dask
 from dask.utils import funcname
 
-from scalable_nb.cache.function import CacheableFunction
+from scalable_nb.cache.function import CacheableFunction, warn_not_cached
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
 from scalable_nb.cache.keys import CallKeys, own_result_key
@@ -21,10 +21,10 @@ from scalable_nb.client.context import ClientContext
 from scalable_nb.client.packing import pack_function
 from scalable_nb.client.user_code.code_pickler import PickledCode, pickle_code
 from scalable_nb.client.user_code.kernel_sources import PackedModules, pack_modules
-from scalable_nb.errors import SubmitError, UnknownNameError
+from scalable_nb.errors import NotCacheableError, SubmitError, UnknownNameError
 from scalable_nb.faults.backoff import Backoff, RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy, resolve_policy
-from scalable_nb.manifest.schema import Manifest
+from scalable_nb.manifest.schema import Manifest, Task
 from scalable_nb.protocol.annotations import TaskAnnotation
 from scalable_nb.protocol.messages import BatchMessage
 
@@ -130,16 +130,15 @@ class CallOptions:
             terms = replace(terms, code=_pack_rules(policy))
         cacheable = func if isinstance(func, CacheableFunction) else None
         annotation = TaskAnnotation(terms)
-        call_keys, is_stored = None, False
-        if cacheable is not None:
-            call_keys = cacheable.call_keys()
+        is_stored = False
+        call_keys = _call_keys(func, entry)
+        if call_keys is not None and cacheable is not None:
             annotation = replace(
                 annotation,
                 store=str(cacheable.cache_spec.store or context.cache_dir),
                 recompute=cacheable.cache_spec.recompute or refresh,
             )
-        elif entry is not None and entry.cache:
-            call_keys = CallKeys(func, version=entry.version)
+        elif call_keys is not None:
             annotation = replace(annotation, store=str(context.cache_dir), recompute=refresh)
         else:
             is_stored = terms.idempotent and (
@@ -227,10 +226,20 @@ class CallOptions:
         """
         if self.call_keys is not None:
             # Of a future the value is not known, so neither is which call this is.
-            return "" if has_inputs else self.call_keys.key(args, kwargs)
+            return "" if has_inputs else self.cache_key(args, kwargs)
         if "store" not in self.wire:
             return ""
         return own_result_key(key, batch_id if self.is_stored_by_submission else "")
+
+    def cache_key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Return the key of a call of a cached function; empty, with a warning, if it has none."""
+        if self.call_keys is None:
+            return ""
+        try:
+            return self.call_keys.key(args, kwargs)
+        except NotCacheableError as error:
+            warn_not_cached(self.cacheable or self.function, error)
+            return ""
 
     @functools.cached_property
     def packed_function(self) -> PickledCode:
@@ -292,6 +301,18 @@ def find_component(manifest: Manifest, task: str | None, tag: str | None) -> str
     if tag not in tags:
         raise UnknownNameError("tag or component", tag, [*manifest.components, *tags], hint)
     return tags[tag]
+
+
+def _call_keys(func: Callable[..., Any], entry: Task | None) -> CallKeys | None:
+    """Return what makes the keys of a cached function; None, with a warning, if it has none."""
+    try:
+        if isinstance(func, CacheableFunction):
+            return func.call_keys()
+        if entry is not None and entry.cache:
+            return CallKeys(func, version=entry.version)
+    except NotCacheableError as error:
+        warn_not_cached(func, error)
+    return None
 
 
 def _defaults(manifest: Manifest) -> TaskPolicy:

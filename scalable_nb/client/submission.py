@@ -126,8 +126,9 @@ def name_calls(
     for call in calls:
         if options.call_keys is not None and not has_futures(*call):
             arguments = options.arguments(*call)
-            result_key = options.call_keys.key(*arguments)
-            named.append((f"{prefix}-{result_key}", Prepared(*arguments, result_key)))
+            result_key = options.cache_key(*arguments)
+            name = result_key or token(*call)
+            named.append((f"{prefix}-{name}", Prepared(*arguments, result_key)))
         else:
             named.append((f"{prefix}-{token(*call)}", Prepared(*call)))
     return named
@@ -211,7 +212,8 @@ def pack_calls(
         if result_key is None:
             result_key = options.result_key(key, args, kwargs, batch_id, has_inputs=bool(inputs))
         shown = preview(args, kwargs) if options.record_args else _HIDDEN
-        call = Call(function, pickled, result_key, buffers, about, digest)
+        known = about if result_key else b""
+        call = Call(function, pickled, result_key, buffers, known, digest)
         packed[key] = PackedCall(call, inputs, shown)
     return _with_imports(packed, options, imports) if imports else packed
 

@@ -28,6 +28,7 @@ __all__ = [
     "ManifestError",
     "NoRunError",
     "NoSessionError",
+    "NotCacheableError",
     "OutOfMemoryError",
     "PolicyError",
     "ProtocolError",
@@ -161,6 +162,10 @@ class BatchCommandError(ScalableError):
 
 class SubmitError(ScalableError, TypeError):
     """A call that cannot be submitted: not callable, not picklable, ambiguous keyword."""
+
+
+class NotCacheableError(SubmitError):
+    """A call without a cache key: something that it depends on has no value to key on."""
 
 
 class RunFolderError(ScalableError, OSError):

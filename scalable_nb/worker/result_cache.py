@@ -88,10 +88,13 @@ def description(
         return {}
     known: dict[str, Any] = json.loads(about)
     ignore: Collection[str] = ()
+    opaque: Collection[type] = ()
     cacheable = getattr(function, "__self__", None)
     if isinstance(cacheable, CacheableFunction):
-        function, ignore = cacheable.__wrapped__, cacheable.cache_spec.ignore
-    keys = CallKeys(function, ignore=ignore, identity=bytes.fromhex(known["identity"]))
+        spec, function = cacheable.cache_spec, cacheable.__wrapped__
+        ignore, opaque = spec.ignore, spec.opaque
+    identity = bytes.fromhex(known["identity"])
+    keys = CallKeys(function, ignore=ignore, opaque=opaque, identity=identity)
     return {**known, "arguments": keys.argument_digests(args, kwargs)}
 
 

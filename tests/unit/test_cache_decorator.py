@@ -237,16 +237,62 @@ def test_a_damaged_result_is_computed_again_with_a_warning(cache_dir, note):
     assert note.count() == 2
 
 
-def test_an_argument_without_a_value_is_refused(note):
-    """A lock as an argument is an error before the function is called."""
+def test_an_argument_without_a_value_is_called_uncached(note):
+    """A generator as an argument: the call runs each time, with one warning for the function."""
 
     @cacheable
     def run(x):
         note()
+        return list(x)
 
-    with pytest.raises(SubmitError, match="argument 'x'"):
-        run(threading.Lock())
-    assert note.count() == 0
+    with pytest.warns(
+        CacheWarning, match=r"run\(\) is not cached: argument 'x': generator"
+    ) as caught:
+        assert [run(each for each in (1, 2)) for _ in range(3)] == [[1, 2]] * 3
+    assert len(caught) == 1
+    assert note.count() == 3
+
+
+def test_an_opaque_type_counts_as_its_type(note):
+    """A type in opaque= makes calls cached whose other parts still count."""
+
+    class Engine:
+        def __reduce__(self):
+            raise TypeError("not here")
+
+    settings = {"engine": Engine(), "factor": 2}
+
+    def run(x):
+        note()
+        return settings["factor"] * x
+
+    with pytest.warns(CacheWarning, match=r"settings\['engine'\]: .*Engine .*opaque="):
+        assert cacheable(run)(3) == 6
+    declared = cacheable(opaque=[Engine])(run)
+    assert declared(3) == declared(3) == 6
+    settings["factor"] = 7
+    assert declared(3) == 21
+    assert note.count() == 3
+
+
+def test_a_variable_that_the_function_changes_makes_each_call_another(note):
+    """The second call is a miss that has no other cause; one warning names the variable."""
+    counts = {"calls": 0, "factor": 2}
+
+    @cacheable
+    def run(x):
+        note()
+        counts["calls"] += 1
+        return counts["factor"] * x
+
+    assert run(3) == 6
+    with pytest.warns(
+        CacheWarning, match=r"because it changes .*counts, which it also reads"
+    ) as caught:
+        assert (run(3), run(3)) == (6, 6)
+    assert len(caught) == 1
+    counts["factor"] = 7
+    assert run(3) == 21
 
 
 def test_recursion_uses_what_is_kept(note):
@@ -379,6 +425,7 @@ def test_modules_that_are_registered_travel_by_value(monkeypatch, tmp_path):
             "no parameter named 'verbos'",
         ),
         (cacheable(scenario_id="int"), SubmitError, "scenario_id='int' is no type"),
+        (cacheable(opaque=[3]), SubmitError, r"opaque=\[3\] is not a type"),
         (cacheable(return_type=3), SubmitError, "return_type=3 is no type"),
         (lambda f: cacheable(3), SubmitError, "functions, not of 3"),
         (lambda f: cacheable(dict), SubmitError, "functions, not of <class 'dict'>"),

@@ -89,7 +89,38 @@ def test_why_a_call_is_not_kept(store: ResultStore) -> None:
 
     changed = cacheable(store=store)(whole)
     assert "the source of `" in explain_miss(changed, 1, 5)
-    assert "part`" in explain_miss(changed, 1, 5)
+    assert "part()`" in explain_miss(changed, 1, 5)
+
+
+def test_why_names_values_that_changed(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed global is named with its old and new value."""
+    double = cacheable(store=store)(helper)
+    double(1)
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    assert explain_miss(double, 1).endswith(
+        "Of the nearest one differ: `test_cache_maintenance.FACTOR` (2 -> 3)"
+    )
+
+
+def test_why_explains_a_call_that_is_not_cached(store: ResultStore) -> None:
+    """A call without a key is explained by the path to the object."""
+    streams = {"out": (each for each in ())}
+
+    def run(x: int) -> object:
+        return streams
+
+    assert "streams['out']: generator" in explain_miss(cacheable(store=store)(run), 1)
+
+
+def test_results_under_earlier_keys_are_stale(store: ResultStore) -> None:
+    """Entries of another key format are counted and kept, and named by `why`."""
+    double = cacheable(store=store)(helper)
+    meta = {**double.call_keys().describe((1,)), "key_format": 1}
+    store.put("ab" * 32, 2, meta=meta)
+    info = cache_info(store)
+    assert (info.count, info.stale) == (1, 1)
+    assert "1 of them are stale" in str(info)
+    assert "1 are stale, under keys of an earlier version" in explain_miss(double, 1)
 
 
 def test_a_limit_keeps_large_results_out(store: ResultStore) -> None:

@@ -41,6 +41,7 @@ ERRORS: list[BaseException] = [
     errors.SessionError("session"),
     errors.SettingsError("not a number"),
     errors.StartError("did not come up"),
+    errors.NotCacheableError("run() is not cached: CONFIG['engine']: sqlalchemy Engine"),
     errors.SubmitError("not callable"),
     errors.TaskError("task"),
     errors.TaskTimeoutError("too long"),

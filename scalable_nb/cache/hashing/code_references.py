@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dis
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Final
 
-# Methods that change the object they are called on.
-_MUTATORS: Final = frozenset(
-    (
-        *("add", "append", "appendleft", "clear", "difference_update", "discard", "extend"),
-        *("extendleft", "insert", "intersection_update", "move_to_end", "pop", "popitem"),
-        *("popleft", "put", "put_nowait", "remove", "reverse", "rotate", "setdefault", "sort"),
-        *("subtract", "symmetric_difference_update", "update"),
-    )
-)
 _GLOBAL_READS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ENCLOSING_READS: Final = ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
-_REBINDS: Final = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF")
-_CHANGES: Final = ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR", "DELETE_ATTR")
+_ATTRIBUTE_READS: Final = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR")
+_IMPORTERS: Final = frozenset({"import_module", "__import__"})
+_ENVIRONMENT_READERS: Final = frozenset({"environ", "getenv"})
+
+#: The attributes that are read of a variable, in a row: of ``model.grid.size`` they are
+#: ``("grid", "size")``. Empty where the object itself is used.
+Chain = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,59 +26,59 @@ class References:
 
     Attributes
     ----------
+    global_names : mapping of str to set of Chain
+        Globals that are read, with the attributes that are read of them.
+    free_names : mapping of str to set of Chain
+        Variables of enclosing functions that are read.
     names : frozenset of str
-        Globals and variables of enclosing functions that are read.
-    changed : frozenset of str
-        Those among them that the code rebinds or changes in place (``log.append(x)``,
-        ``counts[key] += 1``): they take part in what the code leaves behind, not in what it
-        starts from.
-    attributes : frozenset of str
-        Names of all attributes that are read of anything.
+        All globals, attributes and imported names, to find what the code inspects.
     imports : frozenset of (str, int)
         Modules imported inside the code: name and number of leading dots.
+    environment : frozenset of str
+        Names that may be those of environment variables that the code reads.
     """
 
+    global_names: Mapping[str, frozenset[Chain]]
+    free_names: Mapping[str, frozenset[Chain]]
     names: frozenset[str]
-    changed: frozenset[str]
-    attributes: frozenset[str]
     imports: frozenset[tuple[str, int]]
+    environment: frozenset[str]
 
 
 @functools.lru_cache(maxsize=10_000)
 def references(code: CodeType) -> References:
-    """What a code object and the ones inside it refer to."""
+    """Return what a code object and the ones inside it refer to."""
+    global_names: dict[str, set[Chain]] = {}
+    free_names: dict[str, set[Chain]] = {name: set() for name in code.co_freevars}
     names: set[str] = set()
-    changed: set[str] = set()
-    attributes: set[str] = set()
     imports: set[tuple[str, int]] = set()
+    environment: set[str] = set()
     for part in _parts(code):
-        # Where an expression begins -> the outside name it begins with.
-        starts: dict[tuple[int, int], str] = {}
         instructions = [x for x in dis.get_instructions(part) if x.opname != "EXTENDED_ARG"]
+        names.update(part.co_names)
         for number, each in enumerate(instructions):
-            operation, name, start = each.opname, each.argval, _start(each)
-            if operation in _GLOBAL_READS or (
-                operation in _ENCLOSING_READS and name in code.co_freevars
-            ):
-                names.add(name)
-                if start is not None:
-                    starts[start] = name
-            elif operation in _REBINDS:
-                changed.add(name)
-            elif operation in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
-                attributes.add(name)
-                if name in _MUTATORS and start in starts:
-                    changed.add(starts[start])
-            elif operation in _CHANGES and start in starts:
-                changed.add(starts[start])
-            elif operation.startswith("CALL") and start in starts:
-                del starts[start]  # `CONFIG.copy().update(x)` changes what the call returned
+            operation, name = each.opname, each.argval
+            if operation in _GLOBAL_READS:
+                global_names.setdefault(name, set()).add(_chain(instructions, number))
+            elif operation in _ENCLOSING_READS:
+                # A variable of the outermost function itself is none from outside.
+                if name in part.co_freevars and name in free_names:
+                    free_names[name].add(_chain(instructions, number))
             elif operation == "IMPORT_NAME":
                 # The two instructions before it push the number of dots and the names.
                 level = instructions[number - 2].argval
                 imports.add((name, level if isinstance(level, int) else 0))
+        texts = {each for each in part.co_consts if isinstance(each, str)}
+        if not _IMPORTERS.isdisjoint(part.co_names):
+            imports.update((text, 0) for text in texts if text.replace(".", "_").isidentifier())
+        if not _ENVIRONMENT_READERS.isdisjoint(part.co_names):
+            environment.update(text for text in texts if text.isidentifier())
     return References(
-        frozenset(names), frozenset(changed), frozenset(attributes), frozenset(imports)
+        {name: frozenset(chains) for name, chains in global_names.items()},
+        {name: frozenset(chains) for name, chains in free_names.items()},
+        frozenset(names),
+        frozenset(imports),
+        frozenset(environment),
     )
 
 
@@ -93,9 +89,12 @@ def _parts(code: CodeType) -> Iterator[CodeType]:
             yield from _parts(constant)
 
 
-def _start(instruction: dis.Instruction) -> tuple[int, int] | None:
-    """Line and column where the expression of an instruction begins, where Python kept them."""
-    position = instruction.positions
-    if position is None or position.lineno is None or position.col_offset is None:
-        return None
-    return position.lineno, position.col_offset
+def _chain(instructions: list[dis.Instruction], number: int) -> Chain:
+    chain = []
+    for each in instructions[number + 1 :]:
+        if each.opname not in _ATTRIBUTE_READS:
+            break
+        chain.append(each.argval)
+        if each.opname.startswith(("STORE", "DELETE")):
+            break
+    return tuple(chain)

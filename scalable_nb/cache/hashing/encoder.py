@@ -16,16 +16,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import PurePath
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scalable_nb.cache.hashing import value_writers
+from scalable_nb.cache.hashing.dataless import is_dataless
 from scalable_nb.cache.hashing.value_writers import NotEncodableError, array_writer
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-#: Turns a function or class into bytes that stand for its name and, where it is the user's,
-#: its code. The second argument: whether it was met inside a set, where no order may show.
+#: Turns a function, class, module or code object into bytes that stand for its name and,
+#: where it is the user's, its code. The second argument: whether it was met inside a set,
+#: where no order may show.
 DescribeCode: TypeAlias = Callable[[Any, bool], bytes]
 
 
@@ -42,12 +45,20 @@ class Encoder:
         See `DescribeCode`.
     start : hash object, optional
         A SHA-256 to go on with (it is fed, not copied).
+    opaque : tuple of type
+        Objects of these types, and of those derived from them, count as their type.
     """
 
-    __slots__ = ("_alive", "_describe", "_hash", "_is_numbered", "_numbers", "_sets", "feed")
+    __slots__ = (
+        *("_alive", "_describe", "_hash", "_is_numbered", "_numbers", "_opaque", "_sets"),
+        "feed",
+    )
 
-    def __init__(self, describe: DescribeCode, start: _Hash | None = None) -> None:
+    def __init__(
+        self, describe: DescribeCode, start: _Hash | None = None, *, opaque: tuple[type, ...] = ()
+    ) -> None:
         self._describe = describe
+        self._opaque = opaque
         self._hash = hashlib.sha256() if start is None else start
         #: Adds raw bytes. What is added must end recognisably, or be preceded by its length.
         self.feed: Callable[[Any], None] = self._hash.update
@@ -94,8 +105,15 @@ class Encoder:
             except _CycleError:
                 self._forget(is_numbered=True)
                 return hashlib.sha256(b"cyclic" + self._separate_digest(value)).digest()
-        except RecursionError as error:
-            raise NotEncodableError("it is nested too deeply") from error
+        except RecursionError:
+            # Not chained: the cause has a thousand frames.
+            raise NotEncodableError("it is nested too deeply") from None
+        except (NotEncodableError, OSError):
+            raise
+        except Exception as error:
+            raise NotEncodableError(
+                f"{value_writers.type_text(type(value))}, reading which raises {error!r}"
+            ) from error
         finally:
             self._forget(is_numbered=False)
 
@@ -109,17 +127,27 @@ class Encoder:
             self.feed(scalar(value))
             return
         write = value_writers.WRITERS.get(kind) or array_writer(kind)
-        if write is not None:
+        if self._opaque and issubclass(kind, self._opaque):
+            self._write_type(kind)
+        elif write is not None:
             write(self, value)
         elif isinstance(value, type):
+            self.write_code(value)
+        elif is_dataless(value):
+            self._write_type(kind)
+        elif isinstance(value, ModuleType):
             self.write_code(value)
         elif isinstance(value, PurePath):
             value_writers.write_path(self, value)
         else:
             value_writers.write_object(self, value)
 
+    def _write_type(self, kind: type) -> None:
+        self.feed(b"t")
+        self.write(f"{kind.__module__}:{kind.__qualname__}")
+
     def write_code(self, code: Any) -> None:
-        """Feed a function or class."""
+        """Feed a function, class, module or code object."""
         described = self._describe(code, self._sets > 0)
         self.feed(b"c%d:" % len(described) + described)
 

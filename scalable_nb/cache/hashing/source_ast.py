@@ -90,6 +90,22 @@ def code_value(function: FunctionType) -> CodeValue:
         return value
 
 
+def bytecode_digest(code: CodeType) -> bytes:
+    """Return a digest (32 bytes) of what a code object does."""
+    return _bytecode(code, None)
+
+
+def plain_digest(value: object) -> bytes:
+    """Return a digest (32 bytes) of a value that contains no code.
+
+    Raises
+    ------
+    NotEncodableError
+        If it does.
+    """
+    return Encoder(_no_code).digest_of(value)
+
+
 def parse_file(filename: str, module_globals: dict[str, Any] | None = None) -> ParsedFile:
     """The parsed text of a file or notebook cell, as it is now."""
     with _lock:
@@ -162,11 +178,11 @@ def _bytecode(code: CodeType, docstring: str | None) -> bytes:
         (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags),
         code.co_exceptiontable,
     )
-    return Encoder(_no_code).digest_of(value)
+    return plain_digest(value)
 
 
 def _no_code(code: Any, is_in_set: bool) -> bytes:
-    raise NotEncodableError(f"{code!r} among the constants of a code object")
+    raise NotEncodableError(f"{code!r}, which is code")
 
 
 def _dump(node: _Def, namespace: Mapping[str, Any]) -> str:

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+import contextvars
 import copyreg
 import functools
 import inspect
 import pickle
 import struct
 import sys
+import threading
 import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Final, Protocol
 
 from scalable_nb.cache.content import Directory, File
+from scalable_nb.cache.hashing.distributions import distribution_of
+from scalable_nb.cache.hashing.user_modules import is_at, is_user_code, is_user_module_name
 
 # Elements that are brought into C order at a time: 8 MB of doubles instead of a whole copy.
 _CHUNK_ELEMENTS: Final = 1 << 20
 
 
 class NotEncodableError(TypeError):
-    """A value without canonical bytes; the message says which part, and why."""
+    """A value without canonical bytes.
+
+    Parameters
+    ----------
+    reason : str
+        Which object it is, or what is wrong with it.
+    path : str
+        Where the object is, as ``model.CONFIG["engine"]``.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.reason, self.path)
+
+    def prepend(self, place: str) -> None:
+        """Note that the object is inside another one."""
+        self.path = place + self.path
+
+
+class TransparentWrapper:
+    """Base of objects that stand for a function."""
+
+    __slots__ = ()
+
+    def key_parts(self) -> tuple[Any, ...]:
+        """Return the function, and what else decides about a result."""
+        raise NotImplementedError
 
 
 class ValueSink(Protocol):
@@ -38,7 +76,7 @@ class ValueSink(Protocol):
         """Feed a part of a value."""
 
     def write_code(self, code: Any) -> None:
-        """Feed a function or class."""
+        """Feed a function, class, module or code object."""
 
     def write_unordered(self, values: Iterable[Any]) -> None:
         """Feed values in an order that does not depend on theirs."""
@@ -93,14 +131,31 @@ def write_each(encoder: ValueSink, values: Iterable[Any]) -> None:
         if scalar is not None:
             feed(scalar(value))
         else:
+            try:
+                write(value)
+            except NotEncodableError as error:
+                if isinstance(values, list | tuple):
+                    position = next(n for n, each in enumerate(values) if each is value)
+                    error.prepend(f"[{position}]")
+                raise
+
+
+def _write_items(encoder: ValueSink, items: Iterable[tuple[Any, Any]]) -> None:
+    write = encoder.write
+    for key, value in items:
+        try:
+            write(key)
             write(value)
+        except NotEncodableError as error:
+            shown = repr(key) if type(key) in SCALARS else "..."
+            error.prepend("[" + (shown if len(shown) <= 40 else shown[:39] + "…") + "]")
+            raise
 
 
 def _write_dict(encoder: ValueSink, value: Mapping[Any, Any]) -> None:
     if encoder.enter(value):
         encoder.feed(b"{%d:" % len(value))
-        for item in value.items():
-            write_each(encoder, item)
+        _write_items(encoder, value.items())
         encoder.leave(value)
 
 
@@ -123,17 +178,58 @@ def _write_buffer(encoder: ValueSink, value: pickle.PickleBuffer) -> None:
     encoder.feed(raw)
 
 
-def _write_module(encoder: ValueSink, value: types.ModuleType) -> None:
-    encoder.feed(b"M" + _str(value.__name__))
-
-
 def _write_content(encoder: ValueSink, value: File | Directory) -> None:
     encoder.feed(b"C" + _str(type(value).__name__) + value.content_digest())
 
 
-def _write_function(encoder: ValueSink, value: types.FunctionType) -> None:
+def _write_code(encoder: ValueSink, value: Any) -> None:
     encoder.write_code(value)
 
+
+def _write_parts(
+    tag: bytes, parts: Callable[[Any], tuple[Any, ...]]
+) -> Callable[[ValueSink, Any], None]:
+    """Return a writer for objects that pickle refuses, or reduces to a name."""
+
+    def write(encoder: ValueSink, value: Any) -> None:
+        if encoder.enter(value):
+            encoder.feed(b"=%s:" % tag)
+            for part in parts(value):
+                encoder.write(part)
+            encoder.leave(value)
+
+    return write
+
+
+def _write_builtin(encoder: ValueSink, value: types.BuiltinFunctionType) -> None:
+    """Feed a function made in C: by name, and with the object that it is bound to."""
+    owner = value.__self__
+    if owner is not None and not isinstance(owner, types.ModuleType):
+        encoder.feed(b"=bound:")
+        write_each(encoder, (value.__name__, owner))
+        return
+    module = str(value.__module__ or getattr(owner, "__name__", ""))
+    if is_user_module_name(module):
+        raise NotEncodableError(f"{module}.{value.__name__}, which is compiled")
+    encoder.feed(b"=builtin:")
+    write_each(encoder, (distribution_of(module), module, value.__qualname__))
+
+
+def _context_parts(value: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
+    return value.name, value.get(())
+
+
+def _memoryview_parts(value: memoryview) -> tuple[Any, ...]:
+    return value.format, value.shape, value.tobytes()
+
+
+def _type_variable_parts(value: Any) -> tuple[Any, ...]:
+    names = ("__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__")
+    return tuple(getattr(value, name, None) for name in names)
+
+
+_type_variable = _write_parts(b"typevar", _type_variable_parts)
+_view = _write_parts(b"view", lambda value: (type(value).__name__, tuple(value)))
 
 #: Type -> writer of values of exactly this type.
 WRITERS: Final[Mapping[type, Callable[[ValueSink, Any], None]]] = {
@@ -145,8 +241,31 @@ WRITERS: Final[Mapping[type, Callable[[ValueSink, Any], None]]] = {
     frozenset: _write_set(b"U"),
     bytearray: _write_bytearray,
     pickle.PickleBuffer: _write_buffer,
-    types.ModuleType: _write_module,
-    types.FunctionType: _write_function,
+    types.ModuleType: _write_code,
+    types.FunctionType: _write_code,
+    types.CodeType: _write_code,
+    types.BuiltinFunctionType: _write_builtin,
+    types.MethodType: _write_parts(b"method", lambda value: (value.__func__, value.__self__)),
+    types.CellType: _write_parts(b"cell", lambda value: (value.cell_contents,)),
+    type({}.keys()): _view,
+    type({}.values()): _view,
+    type({}.items()): _view,
+    types.GetSetDescriptorType: _write_parts(
+        b"getset", lambda value: (value.__objclass__, value.__name__)
+    ),
+    memoryview: _write_parts(b"memoryview", _memoryview_parts),
+    struct.Struct: _write_parts(b"struct", lambda value: (value.format, value.size)),
+    staticmethod: _write_parts(b"static", lambda value: (value.__func__,)),
+    classmethod: _write_parts(b"class", lambda value: (value.__func__,)),
+    property: _write_parts(b"property", lambda value: (value.fget, value.fset, value.fdel)),
+    functools.cached_property: _write_parts(
+        b"cached_property", lambda value: (value.func, value.attrname)
+    ),
+    contextvars.ContextVar: _write_parts(b"context", _context_parts),
+    threading.local: _write_parts(b"local", lambda value: (vars(value),)),
+    typing.TypeVar: _type_variable,
+    typing.ParamSpec: _type_variable,
+    typing.NewType: _write_parts(b"newtype", lambda value: (value.__name__, value.__supertype__)),
     File: _write_content,
     Directory: _write_content,
 }
@@ -159,52 +278,93 @@ def write_path(encoder: ValueSink, value: PurePath) -> None:
     encoder.write(str(value))
 
 
+def type_text(kind: type) -> str:
+    """Return a type as a message names it: ``sqlalchemy Engine``."""
+    package = str(kind.__module__).partition(".")[0]
+    return kind.__qualname__ if package == "builtins" else f"{package} {kind.__qualname__}"
+
+
 def write_object(encoder: ValueSink, value: Any) -> None:
     """Feed any other object as what pickle would store of it."""
     if not encoder.enter(value):
         return
-    # Statically: a bound method shows its function's attributes, and some proxies anything.
-    wrapped = inspect.getattr_static(value, "__wrapped__", None)
-    if isinstance(wrapped, types.FunctionType):
-        # A wrapper around the user's function (`functools.cache`, `cacheable`, a compiler's)
-        # pickles as a mere name.
+    if isinstance(value, TransparentWrapper):
         encoder.feed(b"w")
-        encoder.write(type(value))
-        encoder.write(wrapped)
+        write_each(encoder, value.key_parts())
     else:
-        _write_reduced(encoder, value, _reduce(value))
+        kind = type(value)
+        try:
+            _write_parts_of(encoder, kind, value)
+        except NotEncodableError as error:
+            if is_user_code(kind) or distribution_of(str(kind.__module__)).startswith("python "):
+                raise
+            # The inside of a library's object says nothing to its user.
+            own = type_text(kind)
+            raise NotEncodableError(error.reason if own in error.reason else own) from error
     encoder.leave(value)
 
 
+def _write_parts_of(encoder: ValueSink, kind: type, value: Any) -> None:
+    # Statically: a bound method shows its function's attributes, and some proxies anything.
+    wrapped = inspect.getattr_static(value, "__wrapped__", None)
+    is_wrapper = isinstance(wrapped, types.FunctionType)
+    encoder.feed(b"O")
+    encoder.write(kind)
+    reduced = _reduce(value)
+    if not isinstance(reduced, str):
+        _write_reduced(encoder, kind, reduced)
+    elif is_at(value, getattr(value, "__module__", kind.__module__), reduced):
+        module = str(getattr(value, "__module__", kind.__module__))
+        encoder.feed(b"g")
+        write_each(encoder, (distribution_of(module), module, reduced))
+        return
+    elif not is_wrapper and not is_user_code(kind):
+        raise NotEncodableError(type_text(kind))
+    if is_wrapper:
+        # A wrapper around a function (`functools.cache`, a compiler's) pickles as a mere name.
+        encoder.feed(b"w")
+        encoder.write(wrapped)
+    if isinstance(reduced, str) or (is_user_code(kind) and _is_reduced_by_own_rules(kind)):
+        # What pickle leaves out may still decide what a method returns.
+        encoder.feed(b"+")
+        _write_state(encoder, kind, object.__getstate__(value))
+
+
 def _reduce(value: Any) -> Any:
-    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    if kind.startswith("distributed."):
+    kind = type_text(type(value))
+    if kind.startswith("distributed "):
         # A future, an actor, a client: its name on a cluster says nothing of a value.
-        raise NotEncodableError(f"a {kind} stands for something on a cluster")
+        raise NotEncodableError(f"{kind}, which stands for something on a cluster")
     try:
         reducer = copyreg.dispatch_table.get(type(value))
         return reducer(value) if reducer is not None else value.__reduce_ex__(5)
     except RecursionError:
         raise
     except Exception as error:
-        raise NotEncodableError(f"a {kind} has no value to key on ({error})") from error
+        raise NotEncodableError(f"{kind} ({error})") from error
 
 
-def _write_reduced(encoder: ValueSink, value: Any, reduced: Any) -> None:
-    if isinstance(reduced, str):  # a global: the name says all
-        encoder.feed(b"g")
-        write_each(encoder, (type(value), str(getattr(value, "__module__", "")), reduced))
-        return
+def _is_reduced_by_own_rules(kind: type) -> bool:
+    return kind in copyreg.dispatch_table or any(
+        getattr(kind, name, None) is not getattr(object, name)
+        for name in ("__reduce_ex__", "__reduce__", "__getstate__")
+    )
+
+
+def _write_reduced(encoder: ValueSink, kind: type, reduced: Any) -> None:
     rebuild, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     encoder.feed(b"o")
     encoder.write(rebuild)
     encoder.write(tuple(arguments))
-    _write_state(encoder, type(value), state)
-    for tag, parts in ((b"l", items), (b"d", pairs)):
-        if parts is not None:
-            listed = list(parts)
-            encoder.feed(b"%s%d:" % (tag, len(listed)))
-            write_each(encoder, listed)
+    _write_state(encoder, kind, state)
+    if items is not None:
+        listed = list(items)
+        encoder.feed(b"l%d:" % len(listed))
+        write_each(encoder, listed)
+    if pairs is not None:
+        listed = list(pairs)
+        encoder.feed(b"d%d:" % len(listed))
+        _write_items(encoder, listed)
 
 
 def _write_state(encoder: ValueSink, kind: type, state: Any) -> None:
@@ -214,19 +374,38 @@ def _write_state(encoder: ValueSink, kind: type, state: Any) -> None:
         _write_state(encoder, kind, state[0])
         _write_state(encoder, kind, state[1])
     elif type(state) is dict and all(type(name) is str for name in state):
-        # A property that was computed and remembered says nothing new.
-        names = [name for name in sorted(state) if not _is_cached_property(kind, name)]
+        names = [name for name in sorted(state) if not _is_remembered(kind, name)]
         encoder.feed(b"a%d:" % len(names))
         for name in names:
             encoder.feed(_str(name))
-            encoder.write(state[name])
+            try:
+                encoder.write(state[name])
+            except NotEncodableError as error:
+                error.prepend(f".{name}")
+                raise
     else:
         encoder.feed(b"v")
         encoder.write(state)
 
 
-def _is_cached_property(kind: type, name: str) -> bool:
-    return isinstance(getattr(kind, name, None), functools.cached_property)
+def _is_remembered(kind: type, name: str) -> bool:
+    """Return whether a library computed an attribute from the others.
+
+    A property of the user's class counts: it may have been assigned.
+    """
+    if name in _REMEMBERED.get(f"{kind.__module__}.{kind.__qualname__}", ()):
+        return True
+    attribute = inspect.getattr_static(kind, name, None)
+    if not isinstance(attribute, functools.cached_property):
+        return False
+    return isinstance(attribute.func, types.FunctionType) and not is_user_code(attribute.func)
+
+
+#: Attributes of libraries' objects that follow from others, or differ between processes.
+_REMEMBERED: Final[Mapping[str, tuple[str, ...]]] = {
+    "numpy.vectorize": ("_ufunc",),
+    "pydantic._internal._decorators.Decorator": ("cls_ref",),
+}
 
 
 def array_writer(kind: type) -> Callable[[ValueSink, Any], None] | None:

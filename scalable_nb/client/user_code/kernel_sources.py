@@ -17,11 +17,8 @@ from types import FunctionType, ModuleType
 from typing import NamedTuple
 
 from scalable_nb.cache.hashing.code_references import references
-from scalable_nb.cache.hashing.user_modules import (
-    absolute_name,
-    is_user_module,
-    source_file_of,
-)
+from scalable_nb.cache.hashing.imported_sources import absolute_name, source_file_of
+from scalable_nb.cache.hashing.user_modules import is_user_module
 from scalable_nb.client.user_code.module_state import State, differs_from_literals, state_of
 from scalable_nb.client.user_code.project_modules import (
     StaleModuleWarning,
@@ -110,7 +107,7 @@ def imported_by(functions: Iterable[FunctionType]) -> set[str]:
             base = absolute_name(name, level, package)
             names.add(base)
             if _may_be_of_user(base):
-                names.update(f"{base}.{attribute}" for attribute in used.attributes)
+                names.update(f"{base}.{attribute}" for attribute in used.names)
     return names
 
 

@@ -1,0 +1,136 @@
+"""The source of modules that are imported inside functions."""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from scalable_nb.cache.hashing.source_ast import ParsedFile, code_value, parse_file, plain_digest
+from scalable_nb.cache.hashing.user_modules import is_library_file
+from scalable_nb.cache.hashing.value_writers import NotEncodableError
+
+
+def absolute_name(name: str, level: int, package: str | None) -> str:
+    """The name of a module imported with ``level`` leading dots from within a package."""
+    if not level or not package:
+        return name
+    base = package.rsplit(".", level - 1)[0]
+    return f"{base}.{name}" if name else base
+
+
+def module_sources(name: str) -> tuple[tuple[str, str], ...]:
+    """Name and syntax tree of a user's module and of all the user's modules it imports.
+
+    Read from the files, so that it does not matter whether the module was imported already;
+    nothing is imported for it. Empty for modules that are not the user's.
+    """
+    found: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        file = source_file_of(current)
+        if file is None:
+            continue
+        parsed = parse_file(file)
+        found[current] = parsed.dump
+        is_package = Path(file).name == "__init__.py"
+        waiting.extend(_imported(parsed, current if is_package else current.rpartition(".")[0]))
+    return tuple(sorted(found.items()))
+
+
+def is_as_in_file(module: ModuleType) -> bool:
+    """Return whether a loaded module certainly is what its file makes.
+
+    That is so if it contains only functions without defaults whose code is in the file, values
+    that are written there as literals, and names that are imported. Of other modules it is not
+    known whether something was changed in memory.
+    """
+    file = source_file_of(module.__name__)
+    tree = parse_file(file).tree if file else None
+    literals = _literals(tree or ast.Module([], []))
+    return tree is not None and all(
+        _is_unchanged(name, value, module.__name__, literals)
+        for name, value in list(vars(module).items())
+        if not (name.startswith("__") and name.endswith("__"))
+    )
+
+
+def _literals(tree: ast.Module) -> dict[str, object]:
+    """Return the values that are assigned to names as literals; the last assignment counts."""
+    found: dict[str, object] = {}
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign | ast.AugAssign):
+            targets = [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found.pop(target.id, None)
+                try:
+                    found[target.id] = ast.literal_eval(getattr(node, "value", None) or node)
+                except (ValueError, TypeError, SyntaxError):
+                    continue
+    return found
+
+
+def _is_unchanged(name: str, value: object, module: str, literals: dict[str, object]) -> bool:
+    if isinstance(value, ModuleType):
+        return True
+    if isinstance(value, FunctionType) and value.__module__ == module:
+        has_data = value.__defaults__ or value.__kwdefaults__ or value.__dict__ or value.__closure__
+        return value.__qualname__ == name and not has_data and code_value(value)[0] == "source"
+    if isinstance(value, FunctionType | type):
+        return value.__module__ != module and value.__name__ == name
+    if name not in literals:
+        return False
+    try:
+        return plain_digest(literals[name]) == plain_digest(value)
+    except NotEncodableError:
+        return False
+
+
+def module_text(name: str) -> str:
+    """Return the text of the file of a user's module."""
+    file = source_file_of(name)
+    return "".join(parse_file(file).lines) if file else ""
+
+
+def _imported(parsed: ParsedFile, package: str) -> set[str]:
+    """All modules that a file may import, and the packages they lie in."""
+    names: list[str] = []
+    for node in ast.walk(parsed.tree or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute_name(node.module or "", node.level, package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return {
+        ".".join(parts[:end])
+        for parts in (name.split(".") for name in names)
+        for end in range(1, len(parts) + 1)
+    }
+
+
+def source_file_of(name: str) -> str | None:
+    """Return the source file of a user's module, None for any other name."""
+    parts = name.split(".")
+    if parts[0] in sys.stdlib_module_names or not all(parts):
+        return None
+    try:
+        spec = importlib.util.find_spec(parts[0])  # imports nothing, where there is no dot
+    except (ImportError, ValueError):
+        return None
+    for number in range(2, len(parts) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        locations = list(spec.submodule_search_locations)
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:number]), locations)
+    origin = spec.origin if spec is not None else None
+    if origin is None or not origin.endswith(".py") or is_library_file(origin):
+        return None
+    return origin
