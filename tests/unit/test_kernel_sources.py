@@ -12,6 +12,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.client.packing import pack_arguments, pack_function
 from scalable_nb.client.user_code import kernel_sources, project_modules
 from scalable_nb.client.user_code.kernel_sources import (
@@ -242,3 +243,32 @@ def test_use_makes_no_module_stale(write: Write) -> None:
     assert module.scale(2) == 4
     importlib.import_module("helper_l.sub")
     assert pack_modules(["helper_l", "helper_l.sub"]).stale == ()
+
+
+IMPORTS = {
+    "module": "import counted_a",
+    "name": "from counted_a import X",
+    "submodule": "import package_a.one",
+    "submodule by name": "from package_a import one",
+    "submodule under another name": "from package_a import one as two",
+    "module of a namespace": "from space_a import leaf",
+    "nested": "import counted_b",
+}
+
+
+@pytest.mark.parametrize("statement", IMPORTS.values(), ids=IMPORTS)
+def test_an_edit_of_what_travels_is_another_key(write: Write, statement: str) -> None:
+    """Every source that a worker imports for a function is part of its identity."""
+    for name in ("counted_a", "package_a/__init__", "package_a/one", "space_a/leaf"):
+        write(f"{name}.py", "X = 1\n")
+    write("counted_b.py", "from package_a import one\nfrom space_a import leaf\n")
+    namespace: dict[str, Any] = {}
+    exec(f"def function():\n    {statement}\n", namespace)
+    function = namespace["function"]
+    sources = {name: source for name, source in sources_of(function).items() if source}
+    assert sources
+    for name, source in sources.items():
+        before = identity_of(function)
+        path = "package_a/__init__" if name == "package_a" else name.replace(".", "/")
+        write(f"{path}.py", f"{source}NAME = {name!r}\n")
+        assert identity_of(function) != before, name

@@ -99,16 +99,11 @@ def pack_modules(names: Iterable[str]) -> PackedModules:
 
 def imported_by(functions: Iterable[FunctionType]) -> set[str]:
     """Return the names of all modules that functions may import when they are called."""
-    names = set()
-    for function in functions:
-        package = function.__globals__.get("__package__")
-        used = references(function.__code__)
-        for name, level in used.imports:
-            base = absolute_name(name, level, package)
-            names.add(base)
-            if _may_be_of_user(base):
-                names.update(f"{base}.{attribute}" for attribute in used.names)
-    return names
+    return {
+        absolute_name(name, level, function.__globals__.get("__package__"))
+        for function in functions
+        for name, level in references(function.__code__).imports
+    }
 
 
 def _look_up(name: str, parent: ModuleSource | None) -> ModuleSource | None:
