@@ -76,6 +76,10 @@ chaos-resume: $(VENV)/.stamp-dev ## Kill hosts and kernels fifty times; every ru
 model: $(VENV)/.stamp-dev ## Run random sequences on batches against a model of them (SEQUENCES=1000)
 	BATCH_SEQUENCES=$(or $(SEQUENCES),1000) $(PYTEST) tests/integration/test_batches_stateful.py --timeout 0 $(PYTEST_ARGS)
 
+.PHONY: fuzz-cache
+fuzz-cache: $(VENV)/.stamp-dev ## Look for programs that get a wrong result from the cache (FUZZ_S=600 FUZZ_SEED=...)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(VENV_PYTHON) tests/cache_adversary.py --within $(or $(FUZZ_S),600) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
 .PHONY: binder-check
 binder-check: $(VENV)/.stamp-dev slurm ## Build binder/ as an ordinary user in a clean folder, and run every notebook
 	$(VENV_PYTHON) -m tests.binder_check

@@ -11,8 +11,8 @@ ends when all it started is done. Rules that ADR 0026 leaves open are those a us
 - A resubmission selects inputs that did not succeed and were not cancelled; if the host is gone,
   also those that succeeded and whose results were in memory. Inputs that failed with an input of
   theirs bring that along. Released results that selected inputs take are computed again.
-- A `cacheable` call that takes results of others is not stored. (In a batch with a name it should
-  be; the sequences leave that out.)
+- A `cacheable` call that takes results of others is stored only in a batch with a name. (A little
+  later than others; the sequences leave that out.)
 - Claimed inputs that failed only with an input of theirs recover when that one succeeds.
 - `func=` replaces calls of the members of a list, not those of the inputs that these bring along.
 - With ``only=``, inputs that failed with an input of theirs have no failure of their own.

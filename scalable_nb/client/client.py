@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dask.tokenize import tokenize
 from dask.utils import funcname
-from distributed import Future
+from distributed import Future, futures_of
 
 from scalable_nb.client.batch_records import BatchRecord
 from scalable_nb.client.cached_futures import CachedFutures
@@ -26,7 +28,13 @@ from scalable_nb.client.call_options import (
 )
 from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
 from scalable_nb.client.futures import FutureList, PartialResult, partial
-from scalable_nb.client.gatherer import Gatherer, plain_lists
+from scalable_nb.client.gatherer import (
+    Gatherer,
+    PauseWatch,
+    check_on_pause,
+    futures_in,
+    plain_lists,
+)
 from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.client.submission import (
     PackedCall,
@@ -42,7 +50,7 @@ from scalable_nb.client.submission import (
     name_map,
 )
 from scalable_nb.client.submitter import Submitter
-from scalable_nb.dask_adapter.client_hooks import ClientHooks, requested_future
+from scalable_nb.dask_adapter.client_hooks import ClientHooks, requested_future, waited_futures
 from scalable_nb.dask_adapter.graphs import keys_in
 from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
@@ -57,6 +65,8 @@ if TYPE_CHECKING:
 
 _DYING_S: Final = 0.5
 _POLL_S: Final = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class ScalableClient(ClientHooks):
@@ -110,6 +120,7 @@ class ScalableClient(ClientHooks):
         self._submitter = Submitter(
             self, self.cached_futures, self.observed_keys, call_log, session.check_alive
         )
+        self._pause_watch = PauseWatch(self.host_api)
         self._gatherer = Gatherer(
             self,
             self.cached_futures,
@@ -361,7 +372,13 @@ class ScalableClient(ClientHooks):
     # --- gathering ---------------------------------------------------------------------
 
     def gather(
-        self, futures: Any, errors: str = "raise", direct: Any = None, asynchronous: Any = None
+        self,
+        futures: Any,
+        errors: str = "raise",
+        direct: Any = None,
+        asynchronous: Any = None,
+        *,
+        on_pause: str = "raise",
     ) -> Any:
         """Results of futures, in the shape they are given in.
 
@@ -373,18 +390,32 @@ class ScalableClient(ClientHooks):
             the exception in the place of the result (for a flat collection).
         direct, asynchronous
             As in `distributed.Client.gather`.
+        on_pause : {"raise", "wait"}
+            If the circuit breaker has paused the tasks and no other task can run: raise
+            `BatchPausedError`, or wait until the user resumes or cancels them.
         """
+        check_on_pause(on_pause)
         if errors == "return":
-            return self.sync(self._gatherer.results_or_errors, futures, asynchronous=asynchronous)
+            outcomes = self._gatherer.results_or_errors
+            return self.sync(self._wait_for, outcomes, futures, on_pause, asynchronous=asynchronous)
         if errors not in ("raise", "skip"):
             raise ValueError(
                 f"errors={errors!r} is not known; expected 'raise', 'skip' or 'return'"
             )
         plain = plain_lists(futures)
+        if on_pause == "wait":
+            return self.sync(
+                self._gatherer.gather, plain, errors, direct, asynchronous=asynchronous
+            )
         return super().gather(plain, errors=errors, direct=direct, asynchronous=asynchronous)
 
     def sync(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """As in `distributed.Client.sync`; the task of a requested result is claimed first."""
+        waited = waited_futures(func, args)
+        if waited and kwargs.get("timeout") is None:
+            return super().sync(
+                self._pause_watch.run, waited, functools.partial(func, *args, **kwargs)
+            )
         future = requested_future(func) if self.observed_keys else None
         if future is None:
             return super().sync(func, *args, **kwargs)
@@ -394,14 +425,31 @@ class ScalableClient(ClientHooks):
         await self.observed_keys.claim((key,))
         return await result()
 
-    def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
+    async def _wait_for(
+        self, wait: Callable[[Any], Awaitable[Any]], futures: Any, on_pause: str
+    ) -> Any:
+        if on_pause == "wait":
+            return await wait(futures)
+        return await self._pause_watch.run(futures_in(futures), lambda: wait(futures))
+
+    def outcomes(self, futures: list[Future[Any]], on_pause: str = "raise") -> list[Any]:
         """Wait for all futures; return each one's result, or `Failed` in its place."""
-        outcomes: list[Any] = self.sync(self._gatherer.outcomes, futures)
+        check_on_pause(on_pause)
+        outcomes: list[Any] = self.sync(self._wait_for, self._gatherer.outcomes, futures, on_pause)
         return outcomes
 
-    def partial(self, futures: Iterable[Future[Any]]) -> PartialResult:
+    def check_progress(self, futures: Iterable[Future[Any]]) -> None:
+        """Raise if futures wait for the user; see `PauseWatch.check`.
+
+        Raises
+        ------
+        BatchPausedError
+        """
+        self.sync(self._pause_watch.check, [each for each in futures if not each.done()])
+
+    def partial(self, futures: Iterable[Future[Any]], *, on_pause: str = "raise") -> PartialResult:
         """Wait for all futures, then return results and failures; see `scalable_nb.partial`."""
-        return partial(futures)
+        return partial(futures, on_pause=on_pause)
 
     # --- tasks -------------------------------------------------------------------------
 
@@ -427,6 +475,22 @@ class ScalableClient(ClientHooks):
     def call_of(self, key: Any) -> CallReply | None:
         """Return what a task calls, or None if the host does not know it."""
         return self.host_api.call_of(key)
+
+    def retry(self, futures: Any, asynchronous: Any = None) -> Any:
+        """Run failed tasks again; others stay as they are, with a message.
+
+        Dask's own also executes a task a second time that is running.
+        """
+        listed = futures_of(futures)
+        failed = [future for future in listed if future.status == "error"]
+        if len(failed) < len(listed):
+            logger.warning(
+                "%s of these %s tasks have not failed and are not retried; "
+                "`client.cancel(futures)` ends tasks, `pure=False` runs a call once more.",
+                f"{len(listed) - len(failed):,}",
+                f"{len(listed):,}",
+            )
+        return super().retry(failed, asynchronous=asynchronous)
 
     def retry_now(self, futures: Iterable[Future[Any]]) -> int:
         """End the pause of tasks that wait for their next attempt; returns how many did."""
@@ -472,7 +536,10 @@ class ScalableClient(ClientHooks):
         self, futures: Any, errors: str = "raise", direct: Any = None, local_worker: Any = None
     ) -> Any:
         """Return results; stored ones are read here."""
-        return await self._gatherer.gather(futures, errors, direct, local_worker)
+        gather = self._gatherer.gather
+        return await self._pause_watch.run(
+            futures_in(futures), lambda: gather(futures, errors, direct, local_worker)
+        )
 
     def on_release(self, key: Any) -> bool:
         """Return whether a stored result answered the task, of which the last future is gone."""

@@ -165,8 +165,11 @@ class SessionClient(Protocol):
     def asynchronous(self) -> bool:
         """Whether the client is used in coroutines."""
 
-    def gather(self, futures: Any) -> Any:
+    def gather(self, futures: Any, *, on_pause: str = "raise") -> Any:
         """Return the results of futures."""
 
-    def outcomes(self, futures: list[Future[Any]]) -> list[Any]:
+    def check_progress(self, futures: Iterable[Future[Any]]) -> None:
+        """Raise if no task of the futures can go on without the user."""
+
+    def outcomes(self, futures: list[Future[Any]], on_pause: str = "raise") -> list[Any]:
         """Wait for futures and return each one's result, or a `Failed` instead."""

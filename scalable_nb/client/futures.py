@@ -211,12 +211,18 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
 
     # --- what they give ----------------------------------------------------------
 
-    def results(self) -> list[Any]:
-        """All results in order; raises the first failure."""
+    def results(self, *, on_pause: str = "raise") -> list[Any]:
+        """Return all results in order; raise the first failure.
+
+        Parameters
+        ----------
+        on_pause : {"raise", "wait"}
+            As in `partial`.
+        """
         if not self:
             return []
         self.check_may_wait("results()", "`await client.gather(futures)`")
-        return list(self.client.gather(list(self)))
+        return list(self.client.gather(list(self), on_pause=on_pause))
 
     def check_may_wait(self, what: str, instead: str) -> None:
         """Refuse to wait in the event loop of an asynchronous client.
@@ -232,9 +238,9 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
                 f"client; use {instead}"
             )
 
-    def partial(self) -> PartialResult:
+    def partial(self, *, on_pause: str = "raise") -> PartialResult:
         """Wait until all ended, then give results and failures, both in input order."""
-        return partial(self)
+        return partial(self, on_pause=on_pause)
 
     def resubmit(self, **options: Any) -> Any:
         """Run again only what failed; see `scalable_nb.resubmit`."""
@@ -298,12 +304,15 @@ class FutureList(list[Future[Any]], metaclass=_ListLike):
         return _view(self)
 
 
-def partial(futures: Iterable[Future[Any]]) -> PartialResult:
+def partial(futures: Iterable[Future[Any]], *, on_pause: str = "raise") -> PartialResult:
     """Wait until all futures ended, then give results and failures, both in input order.
 
     Parameters
     ----------
     futures : iterable of Future
+    on_pause : {"raise", "wait"}
+        If the circuit breaker has paused their tasks and no other task can run: raise
+        `BatchPausedError`, or wait until the user resumes or cancels them.
 
     Returns
     -------
@@ -313,7 +322,7 @@ def partial(futures: Iterable[Future[Any]]) -> PartialResult:
     if not listed:
         return PartialResult([], [])
     listed.check_may_wait("partial()", "`await client.gather(futures, errors='return')`")
-    outcomes = listed.client.outcomes(list(listed))
+    outcomes = listed.client.outcomes(list(listed), on_pause)
     failed = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Failed)]
     states = listed.to_dataframe() if failed else None
     failures = []

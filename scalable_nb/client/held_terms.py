@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -18,8 +17,6 @@ from scalable_nb.errors import SubmitError
 from scalable_nb.faults.decision import default_term
 from scalable_nb.protocol.annotations import STORAGE_ENTRIES
 from scalable_nb.telemetry.rows import key_text
-
-logger = logging.getLogger(__name__)
 
 #: Option of `submit` and `map` -> (its value so far, the requested value).
 Differences = dict[str, tuple[Any, Any]]
@@ -58,6 +55,16 @@ class HeldTerms:
                 batch = replace(old.batch, component=component)
                 self._submissions[key] = replace(old, wire={**terms, **storage}, batch=batch)
 
+    def note_stored(self, keys: Iterable[Any], options: CallOptions) -> None:
+        """Remember that the results of calls are stored like those of a batch with a name."""
+        storage: dict[str, Any] = {
+            name: options.wire[name] for name in STORAGE_ENTRIES if name in options.wire
+        }
+        for key in keys:
+            old = self._submissions.get(key)
+            if old is not None:
+                self._submissions[key] = replace(old, wire={**storage, **old.wire})
+
     def forget(self, key: Any) -> None:
         """Drop the terms of a call whose last future is gone."""
         self._submissions.pop(key, None)
@@ -70,10 +77,7 @@ class HeldTerms:
         SubmitError
             If they cannot.
         """
-        if not held:
-            return
-        self._warn_of_unstored(held, options)
-        if not options.explicit_names:
+        if not held or not options.explicit_names:
             return
         known: dict[int, Differences] = {}
         for key, future in held.items():
@@ -86,18 +90,12 @@ class HeldTerms:
             if changes:
                 _refuse_changes(key, str(future.status), changes)
 
-    def _warn_of_unstored(self, held: Mapping[Any, Future[Any]], options: CallOptions) -> None:
+    def unstored(self, held: Iterable[Any], options: CallOptions) -> list[Any]:
+        """Return the held calls whose results are not stored, if those of a submission are."""
         if "keep_limit" not in options.wire:  # not stored because of a name
-            return
-        known = [self._submissions[key] for key in held if key in self._submissions]
-        count = sum("store" not in submission.wire for submission in known)
-        if count:
-            logger.warning(
-                "%s of these calls were submitted before without `name=`: their results stay in "
-                "the memory of the workers and are not stored on disk. To store them, release "
-                "the earlier futures first.",
-                f"{count:,}",
-            )
+            return []
+        terms = self._submissions
+        return [key for key in held if key in terms and "store" not in terms[key].wire]
 
 
 def find_differences(submission: Submission, options: CallOptions) -> Differences:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.errors import HostDiedError, ProtocolError
+from scalable_nb.faults.circuit_breaker import Pause
 from scalable_nb.protocol.messages import (
     AdaptRequest,
     CallReply,
@@ -22,6 +23,7 @@ from scalable_nb.protocol.messages import (
     JoinReply,
     JoinRequest,
     LedgerRequest,
+    PausesReply,
     ResubmitReply,
     ResubmitRequest,
     ResumeRequest,
@@ -159,6 +161,12 @@ class HostApi:
         for reply in joining.values():
             if reply.set_running_or_notify_cancel():
                 reply.set_exception(error)
+
+    async def blocking_pauses(self, keys: Collection[Any]) -> Sequence[Pause]:
+        """Return why none of these tasks can go on without the user; empty if any can."""
+        message = TaskKeys(tuple(keys))
+        reply = await self._get_async(Operation.BLOCKING_PAUSES, message, PausesReply)
+        return reply.pauses if reply is not None else ()
 
     async def ledger_delta(
         self, ledger_id: str, since: int, wait_s: float, reports_sent: int

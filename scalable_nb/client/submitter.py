@@ -11,7 +11,7 @@ from distributed import Future
 
 from scalable_nb.client.cached_futures import CachedFutures, input_keys
 from scalable_nb.client.call_log_writer import CallLogWriter
-from scalable_nb.client.call_options import CallOptions
+from scalable_nb.client.call_options import STORED_WITH_A_NAME_BYTES, CallOptions
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.held_terms import HeldTerms
 from scalable_nb.client.host_api import ObservedKeys
@@ -27,7 +27,7 @@ from scalable_nb.client.user_code.kernel_sources import packed_sources, warn_of_
 from scalable_nb.client.user_code.project_modules import warn_if_stale
 from scalable_nb.dask_adapter.graphs import make_task
 from scalable_nb.protocol.annotations import ANNOTATION
-from scalable_nb.protocol.messages import ModuleSources, ReopenedTasks
+from scalable_nb.protocol.messages import ModuleSources, ReopenedTasks, StoreRequest
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import stream_message
 from scalable_nb.worker.attempt import run_async_attempt, run_attempt
@@ -131,7 +131,11 @@ class Submitter:
             self._call_log.log_calls(submission, calls)
         held = packed.held
         failed = {key for key, future in held.items() if future.status == "error"}
-        self._reopen(list(failed.difference(*(calls for _, calls in packed.parts))), packed.options)
+        again = failed.difference(*(calls for _, calls in packed.parts))
+        self._reopen(list(again), packed.options)
+        unstored = self._terms.unstored(held, packed.options)
+        self._request_storage(unstored)
+        self._terms.note_stored(unstored, packed.options)
         futures = dict(held)
         for submission, calls in packed.parts:
             futures |= self._dispatch(submission, calls)
@@ -165,6 +169,9 @@ class Submitter:
         if rest:
             self.submit_cached(input_keys(rest))
             futures |= self._send(submission, rest, is_known=is_known)
+            if submission.batch.runs_to_end and "store" in submission.wire:
+                # Cached calls that take results of others have no key in the cache.
+                self._request_storage(k for k, each in rest.items() if not each.call.result_key)
         self._terms.note(submission, packed)
         return futures
 
@@ -211,6 +218,12 @@ class Submitter:
                 resources=dict(scheduling.resources) or None,
                 fifo_timeout=scheduling.fifo_timeout,
             )
+
+    def _request_storage(self, keys: Iterable[Any]) -> None:
+        """Have the host store results that their tasks do not store, as of a batch with a name."""
+        request = StoreRequest(tuple(keys), STORED_WITH_A_NAME_BYTES)
+        if request.keys:
+            self._transport.send(stream_message(Operation.STORE_RESULTS, request))
 
     def _send_sources(self, digests: set[str]) -> None:
         """Send the host the sources of modules that it does not have yet."""

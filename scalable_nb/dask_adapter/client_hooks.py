@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
 from dask._task_spec import Task
 from distributed import Client, Future
-from distributed.client import FutureState, SpanMetadata, futures_of
+from distributed.client import FutureState, SpanMetadata, _wait, futures_of
 
 from scalable_nb.dask_adapter.graphs import expression_of
 
@@ -261,6 +261,17 @@ def requested_future(function: Any) -> Future[Any] | None:
     # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L431
     is_result = getattr(function, "__func__", None) is Future._result
     return function.__self__ if is_result else None
+
+
+def waited_futures(function: Any, args: Sequence[Any]) -> list[Future[Any]]:
+    """Return the futures that a call of `Client.sync` waits for, if `distributed.wait` made it."""
+    # https://github.com/dask/distributed/blob/2026.8.0/distributed/client.py#L5560
+    return list(futures_of(args[0])) if function is _wait else []
+
+
+def is_pending(future: Future[Any]) -> bool:
+    """Return whether a future's task has not ended."""
+    return future.status == "pending"
 
 
 async def wait_until_done(future: Future[Any]) -> None:

@@ -63,6 +63,7 @@ _CLIENT: Final = (
     "distributed.client:FutureState.status",
     "distributed.client:FutureState.wait()",
     "distributed.client:SpanMetadata",
+    "distributed.client:_wait(fs, timeout, return_when)",
     "distributed.client:futures_of(o)",
     "distributed.queues:QueueExtension.put(key)",
     "distributed.variable:VariableExtension.set(key)",

@@ -252,6 +252,10 @@ class SchedulerAdapter:
             ts.who_wants.add(cs)
             cs.wants_what.add(ts)
 
+    def let_go(self, keys: Iterable[Any], name: str) -> None:
+        """End what `hold` did for these tasks."""
+        self._scheduler.client_releases_keys(list(keys), client=name)
+
     def send_to_client(self, client: str, message: dict[str, Any]) -> None:
         """Send a client a message, in order with the states of its tasks."""
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5861

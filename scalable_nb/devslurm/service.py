@@ -111,6 +111,7 @@ class DevSlurm:
             memory_mb=memory_mb,
             has_accounting=accounting,
             enforces_memory=enforce_memory,
+            loopback=_loopback_of(platform.node()),
         )
         self._write(instance)
         try:
@@ -240,7 +241,7 @@ class DevSlurm:
         # The one way to tell slurmdbd of a database without a port.
         self._run("slurmdbd", "-D", MYSQL_UNIX_PORT=str(layout.database_socket))
         wait_until(
-            lambda: _is_listening(instance.database_port),
+            lambda: _is_listening(instance.address, instance.database_port),
             [self._daemon("slurmdbd"), self._daemon("mariadbd")],
             "Slurm's accounting",
             _READY_WITHIN_S,
@@ -337,9 +338,19 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _is_listening(port: int) -> bool:
+def _loopback_of(host: str) -> str:
+    """Return the address of a host name if it is one of loopback, as on most laptops."""
+    try:
+        # Bytes: the codec for international names need not be readable for this user.
+        address = socket.gethostbyname(host.encode())  # type: ignore[arg-type]
+    except OSError:
+        return ""
+    return address if address.startswith("127.") else ""
+
+
+def _is_listening(address: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 def _is_accepting(path: Path) -> bool:

@@ -100,6 +100,9 @@ class Instance:
         Whether ``sacct`` answers.
     enforces_memory : bool
         Whether Slurm kills a job that uses more memory than it asked for.
+    loopback : str
+        The address of loopback that `host` resolves to, on which the daemons then listen. Empty if
+        it resolves to another: Slurm's daemons listen on that of the host name, or on all.
     """
 
     host: str
@@ -111,6 +114,12 @@ class Instance:
     memory_mb: int
     has_accounting: bool
     enforces_memory: bool
+    loopback: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address at which the daemons reach each other."""
+        return self.loopback or "127.0.0.1"
 
     @property
     def nodes(self) -> list[str]:
@@ -133,8 +142,9 @@ def slurm_conf(instance: Instance, layout: Layout) -> str:
     lines = [
         "ClusterName=devslurm",
         # The name decides whether slurmctld thinks it is on its own machine.
-        f"SlurmctldHost={instance.host}(127.0.0.1)",
+        f"SlurmctldHost={instance.host}({instance.address})",
         f"SlurmctldPort={instance.control_port}",
+        *(["CommunicationParameters=NoCtldInAddrAny,NoInAddrAny"] if instance.loopback else []),
         f"SlurmUser={instance.user}",
         f"SlurmdUser={instance.user}",
         "AuthType=auth/munge",
@@ -173,7 +183,7 @@ def slurm_conf(instance: Instance, layout: Layout) -> str:
         # The nodes declare more than the machine has.
         "SlurmdParameters=config_overrides",
         *(
-            f"NodeName={name} NodeHostname={instance.host} NodeAddr=127.0.0.1 Port={port} "
+            f"NodeName={name} NodeHostname={instance.host} NodeAddr={instance.address} Port={port} "
             f"CPUs={instance.cpus} RealMemory={instance.memory_mb} State=UNKNOWN"
             for name, port in zip(instance.nodes, instance.node_ports, strict=True)
         ),
@@ -188,7 +198,7 @@ def _accounting(instance: Instance, layout: Layout) -> list[str]:
         return []
     return [
         "AccountingStorageType=accounting_storage/slurmdbd",
-        "AccountingStorageHost=127.0.0.1",
+        f"AccountingStorageHost={instance.address}",
         f"AccountingStoragePort={instance.database_port}",
         # Without it slurmctld asks the machine's own munged, and ends for want of any TRES.
         f"AccountingStoragePass={layout.munge_socket}",
@@ -199,7 +209,8 @@ def slurmdbd_conf(instance: Instance, layout: Layout) -> str:
     """The text of ``slurmdbd.conf``; its database knows the user by the socket's peer."""
     lines = [
         "DbdHost=localhost",
-        "DbdAddr=127.0.0.1",
+        f"DbdAddr={instance.address}",
+        *(["CommunicationParameters=NoInAddrAny"] if instance.loopback else []),
         f"DbdPort={instance.database_port}",
         f"SlurmUser={instance.user}",
         "AuthType=auth/munge",

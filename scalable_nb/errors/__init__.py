@@ -192,6 +192,10 @@ class DaskVersionError(ScalableError, ImportError):
     """Dask lacks something that this package uses; the message names it and both versions."""
 
 
+class BatchPausedError(SessionError):
+    """A wait for tasks of a paused batch, while no other task can run."""
+
+
 class HostDiedError(SessionError, ConnectionError):
     """The process that owns the session ended while the session was in use."""
 

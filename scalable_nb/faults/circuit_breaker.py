@@ -1,4 +1,4 @@
-"""Notices when a batch only ever fails in the same way."""
+"""Pause a batch whose tasks fail in the same way."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TypedDict
 
 
 class Pause(TypedDict):
-    """A batch whose rest is paused.
+    """A batch whose remaining tasks are paused.
 
-    ``count`` tasks of ``batch`` wait for a person, because ``limit`` in a row failed for
-    good with ``failure_class`` and (for the last of them) ``message``.
+    ``count`` tasks of ``batch`` wait for the user, because at least ``limit`` in a row failed
+    with ``failure_class`` and (the last of them) ``message``.
     """
 
     batch: str
@@ -37,35 +37,53 @@ def pause_text(pause: Pause) -> str:
 
 
 class CircuitBreaker:
-    """Counts the tasks of one batch that failed for good, one after the other, alike.
+    """Decides when a batch is paused because its tasks fail in the same way, one after another.
+
+    A batch in which a task has succeeded is paused only if the failures also exceed a quarter of
+    it: sorted parameters often have a range in which all tasks fail.
 
     Parameters
     ----------
     limit : int
-        How many make it a cascade; 0: never.
+        Identical final failures in a row that pause the batch; 0: never.
+    size : int
+        Tasks of the batch.
 
     Examples
     --------
-    >>> breaker = CircuitBreaker(2)
+    >>> breaker = CircuitBreaker(2, size=100)
     >>> breaker.fail("a"), breaker.fail("b"), breaker.fail("b")
     (False, False, True)
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size: int) -> None:
         self._limit = limit
+        self._size = size
+        self._has_success = False
         self._fingerprint = ""
         self._count = 0
+        self._is_tripped = False
 
     def succeed(self) -> None:
-        """A task succeeded: what comes next is counted anew."""
-        self._count = 0
+        """Note that a task succeeded: failures are counted anew."""
+        self._has_success = True
+        self._restart("", 0)
 
     def fail(self, fingerprint: str) -> bool:
-        """A task failed for good; says whether now is the moment to stop."""
-        self._count = self._count + 1 if fingerprint == self._fingerprint else 1
-        self._fingerprint = fingerprint
-        return self._count == self._limit
+        """Note that a task failed after all retries; return whether to pause the batch now."""
+        if fingerprint == self._fingerprint:
+            self._count += 1
+        else:
+            self._restart(fingerprint, 1)
+        is_over = self._limit and self._count >= self._limit
+        is_many = not self._has_success or self._count > self._size / 4
+        is_first = not self._is_tripped
+        self._is_tripped = bool(is_over and is_many)
+        return self._is_tripped and is_first
 
     def release(self) -> None:
-        """A person wants to go on: never stop this batch again."""
+        """Never pause this batch again."""
         self._limit = 0
+
+    def _restart(self, fingerprint: str, count: int) -> None:
+        self._fingerprint, self._count, self._is_tripped = fingerprint, count, False

@@ -33,6 +33,7 @@ from scalable_nb.protocol.messages import (
     EmptyMessage,
     LedgerRequest,
     LeftOutCalls,
+    PausesReply,
     ResumeRequest,
     StatusReply,
     TaskCount,
@@ -172,6 +173,16 @@ class ClientRequests:
             idempotent=tracked.terms.idempotent,
             timeout_s=tracked.terms.timeout_s,
         )
+
+    def blocking_pauses(self, request: TaskKeys) -> PausesReply:
+        """Return the pauses because of which none of these tasks can go on; none if any can."""
+        counts = self._ledger.counts
+        blocked = {TaskState.PAUSED, TaskState.WAITING}
+        if any(counts[state] for state in TaskState if not state.is_final and state not in blocked):
+            return PausesReply(())
+        tracked = [self._registry.get(key) for key in request.keys]
+        states = {each and TaskState(self._ledger.columns["state"][each.row]) for each in tracked}
+        return PausesReply(tuple(self._breakers.pauses()) if states <= blocked else ())
 
     # --- whole batches ---------------------------------------------------------------
 

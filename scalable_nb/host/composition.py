@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 from scalable_nb.dask_adapter.scheduler import SchedulerAdapter
 from scalable_nb.host.client_requests import ClientRequests
-from scalable_nb.host.final_flush import FlushReport, flush_wanted_results, store_results_of
 from scalable_nb.host.notices import Notices
+from scalable_nb.host.result_storage import ResultStorage
 from scalable_nb.host.tasks.attempt_failures import AtMostOnceGuard, AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
@@ -61,6 +61,7 @@ from scalable_nb.protocol.messages import (
     RevocationAnswer,
     ScaleRequest,
     SourcesRequest,
+    StoreRequest,
     TaskKeys,
     WorkerExited,
     WorkerMessage,
@@ -78,8 +79,6 @@ class HostParts:
     ----------
     stop : asyncio.Event
         Set when the host is to end.
-    flush_results : callable
-        Writes the results that are still wanted into the run folder.
     """
 
     adapter: SchedulerAdapter
@@ -100,7 +99,7 @@ class HostParts:
     versions: ModuleVersions
     requests: ClientRequests
     tracker: TaskTracker
-    flush_results: Callable[[], Awaitable[FlushReport | None]]
+    storage: ResultStorage
 
 
 def compose(
@@ -147,11 +146,10 @@ def compose(
     revocations = Revocations(adapter, parked, losses)
     native = NativeTasks(registry, recorder, adapter, states, notices)
     rerun = TaskRerun(registry, recorder, adapter, at_most_once, placement)
-    flush_results = partial(flush_wanted_results, registry, adapter, results)
+    storage = ResultStorage(registry, adapter, notices, results)
     retirement = GracefulRetirement(adapter, executing, losses, stop)
     replacement = WorkerReplacement(fleet, replacement_limits, notices)
-    write_results = partial(store_results_of, adapter=adapter, folder=results)
-    versions = ModuleVersions(registry, adapter, retirement, notices, results, write_results)
+    versions = ModuleVersions(registry, adapter, retirement, notices, results, storage.store_of)
     admission = WorkerAdmission(fleet, adapter, retirement, replacement)
     scaling = Scaling(
         fleet, desired, adapter, placement, replacement, retirement,
@@ -159,11 +157,12 @@ def compose(
         recorder, notices,
         runnable_by_component=partial(runnable_by_component, ledger, adapter, parked),
         observe_jobs=monitor.observe if monitor is not None else None,
-        flush_results=flush_results,
+        flush_results=storage.flush_wanted,
     )  # fmt: skip
     tracker = TaskTracker(
         adapter, registry, recorder, executing, leases, placement, states, parked, breakers,
-        losses, revocations, native, rerun, on_worker=admission.check, on_batch=scaling.expect,
+        losses, revocations, native, rerun, store_result=storage.on_success,
+        on_worker=admission.check, on_batch=scaling.expect,
     )  # fmt: skip
     requests = ClientRequests(
         registry, recorder, adapter, parked, breakers, failures, leases, notices,
@@ -172,7 +171,7 @@ def compose(
     )  # fmt: skip
     parts = HostParts(
         adapter, recorder, notices, stop, registry, leases, parked, breakers, failures, losses,
-        revocations, native, rerun, retirement, scaling, versions, requests, tracker, flush_results,
+        revocations, native, rerun, retirement, scaling, versions, requests, tracker, storage,
     )  # fmt: skip
     _register_handlers(parts)
     adapter.add_plugin(tracker)
@@ -202,6 +201,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.CALLS_LEFT_OUT: receiving(LeftOutCalls, requests.add_left_out),
             Operation.SOURCES_SENT: receiving(ModuleSources, parts.versions.keep_sources),
             Operation.TASKS_REOPENED: receiving(ReopenedTasks, rerun.reopen),
+            Operation.STORE_RESULTS: receiving(StoreRequest, parts.storage.request),
             Operation.JOIN: receiving(JoinRequest, parts.leases.join),
             Operation.ANSWER_REVOKED: receiving(RevocationAnswer, parts.revocations.answer),
         }
@@ -230,6 +230,7 @@ def _register_handlers(parts: HostParts) -> None:
             Operation.GET_CALL: answering(CallRequest, requests.call),
             Operation.GET_LEDGER: answering(LedgerRequest, requests.ledger_delta),
             Operation.FLUSH: answering(EmptyMessage, requests.flush),
+            Operation.BLOCKING_PAUSES: answering(TaskKeys, requests.blocking_pauses),
             Operation.STATUS: answering(EmptyMessage, requests.status),
             Operation.SCALE: answering(ScaleRequest, scaling.scale),
             Operation.ADAPT: answering(AdaptRequest, scaling.adapt),

@@ -234,7 +234,7 @@ class Host:
         """Store what is still wanted, unless the user stopped the host."""
         if self.end_reason == "stopped":
             return
-        flush_report = await parts.flush_results()
+        flush_report = await parts.storage.flush_wanted()
         if flush_report is not None:
             self.end_reason += f"; {flush_report}"
 

@@ -27,6 +27,7 @@ from scalable_nb.manifest.yaml_document import (
 )
 from scalable_nb.paths import MANIFEST_NAME, system_manifest, user_manifest
 from scalable_nb.settings import load_settings
+from scalable_nb.trusted_paths import require_trusted
 
 _LOCKED: Final = "locked"
 #: What holds where no file says anything.
@@ -132,9 +133,13 @@ def find_config_sources(path: str | os.PathLike[str] | None = None) -> ConfigSou
     ------
     ManifestError
         When a file that is named does not exist, or one cannot be read or is no YAML.
+    RunFolderError
+        When other users could change a file that is not named.
     """
     project = _project_file(path)
     below = [file for file in (user_manifest(), system_manifest()) if file.exists()]
+    for file in below:
+        require_trusted(file, "Move it to a folder that only you can write, or remove it.")
     if project is not None and any(_is_same(project, file) for file in below):
         project = None
     files = [project, *below] if project is not None else below
@@ -176,14 +181,20 @@ def _project_file(path: str | os.PathLike[str] | None) -> Path | None:
             )
         return from_settings
     beside = Path.cwd() / MANIFEST_NAME
-    if beside.exists():
-        return beside
     above = (folder / MANIFEST_NAME for folder in Path.cwd().parents)
-    return next((file for file in above if _is_trusted(file)), None)
+    found = beside if beside.exists() else next((file for file in above if _is_own(file)), None)
+    if found is not None:
+        # A manifest starts programs.
+        require_trusted(
+            found,
+            "If you trust everyone who can write there, name the manifest: `--manifest "
+            f"{found}`, or SCALABLE_MANIFEST.",
+        )
+    return found
 
 
-def _is_trusted(file: Path) -> bool:
-    """Whether a file above counts: a manifest starts programs, and /tmp belongs to everybody."""
+def _is_own(file: Path) -> bool:
+    """Return whether a file above counts at all: not another user's in /tmp."""
     try:
         return file.stat().st_uid in (os.getuid(), 0)
     except OSError:

@@ -348,8 +348,9 @@ class Defaults(_Section):
     backoff : Backoff
         Pause between attempts.
     max_identical_failures : int
-        So many tasks of one ``map`` in a row that fail for good in the same way pause
-        the rest; 0 switches this off.
+        So many tasks of one ``map`` in a row that fail in the same way, after all retries,
+        pause the others; 0 switches this off. If a task has succeeded, the failures since then
+        must also exceed a quarter of the batch.
     record_args : bool
         As of a task; false: for no call.
     record_limit : str

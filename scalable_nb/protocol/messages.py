@@ -136,6 +136,20 @@ class ReopenedTasks(Message):
         TaskAnnotation.from_wire(self.annotation)
 
 
+class StoreRequest(Message):
+    """Tasks whose results are to be stored, though the tasks do not store them themselves.
+
+    Attributes
+    ----------
+    keys : tuple
+    limit_bytes : int
+        Size up to which a result is stored.
+    """
+
+    keys: tuple[Any, ...]
+    limit_bytes: int
+
+
 class TaskKeys(Message):
     """Keys of the tasks that a request is about, or of those that it changed."""
 
@@ -315,6 +329,12 @@ class StatusReply(Message):
     jobs: tuple[dict[str, Any], ...]
     host_job: dict[str, Any]
     workers: tuple[WorkerStatus, ...]
+
+
+class PausesReply(Message):
+    """The paused batches that keep tasks from running."""
+
+    pauses: tuple[Pause, ...]
 
 
 class ScaleRequest(Message):

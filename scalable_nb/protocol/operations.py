@@ -24,6 +24,7 @@ class Operation(StrEnum):
     GET_CALL = "scalable_get_call"  # CallRequest -> CallReply or None
     GET_LEDGER = "scalable_get_ledger"  # LedgerRequest -> Delta or None
     FLUSH = "scalable_flush"  # EmptyMessage -> None
+    BLOCKING_PAUSES = "scalable_blocking_pauses"  # TaskKeys -> PausesReply
     STATUS = "scalable_status"  # EmptyMessage -> StatusReply
     STOP = "scalable_stop"  # EmptyMessage -> None
     SCALE = "scalable_scale"  # ScaleRequest -> WorkerCounts
@@ -35,6 +36,7 @@ class Operation(StrEnum):
     CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
     SOURCES_SENT = "scalable-sources-sent"  # ModuleSources
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
+    STORE_RESULTS = "scalable-store-results"  # StoreRequest
     JOIN = "scalable-join"  # JoinRequest
 
     # The host sends to a kernel, in order with the states of tasks.

@@ -151,15 +151,18 @@ class Batches(Mapping[str, FutureList]):
         failures, endings = self._client.session.journals()
         messages = {row["task_id"]: row["message"] for row in failures if "message" in row}
         last = {row["task_id"]: row for row in endings if "task_id" in row}
+        carried = self.log().history.carried()
         others = []
         for key in keys:
             row = last.get(key_text(key), {})
             state = row.get("state")
-            if state == TaskState.FAILED.label:
+            if key in carried:  # its row is of an earlier run
+                others.append(key)
+            elif state == TaskState.FAILED.label:
                 message = messages.get(key_text(key), "")
                 self._fail(key, RemoteError(str(row.get("failure_class")), message))
             elif state == TaskState.CANCELLED.label and row.get("reason") != RELEASED:
-                self._client.cancel_future(key, "cancelled", "a person cancelled it")
+                self._client.cancel_future(key, "cancelled", "the user cancelled it")
             else:
                 others.append(key)
         return others

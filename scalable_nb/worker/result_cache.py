@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,12 @@ def _store(folder: str, compress: bool) -> ResultStore:
     return ResultStore(Path(folder), compress=compress)
 
 
-def write_results(folder: str, keys: Iterable[Any], dask_worker: Worker) -> None:
-    """Write results that this worker holds; runs on the worker."""
+def write_results(folder: str, limits_bytes: Mapping[Any, int | None], dask_worker: Worker) -> None:
+    """Write results that this worker holds, each up to a size; runs on the worker."""
     store = ResultStore(Path(folder))
-    for key in keys:
+    for key, limit_bytes in limits_bytes.items():
         if key in dask_worker.data:
             value, meta = dask_worker.data[key], {"task_id": str(key)}
-            stored = store_result(store, own_result_key(key), value, meta)
+            stored = store_result(store, own_result_key(key), value, meta, limit_bytes=limit_bytes)
             if not isinstance(stored, StoredResult):
                 logger.warning("%s: %s", key, stored)

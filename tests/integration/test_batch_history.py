@@ -186,6 +186,9 @@ def test_each_resubmission_may_choose_other_failures(here: Path) -> None:
         assert [failure.index for failure in outcome.failures] == [5, 8]
         assert {failure.failure_class for failure in outcome.failures} == {"LeftOutError"}
         assert "not chosen by only=" in str(outcome.failures[0].error)
+        with ScalableSession.attach() as other:  # another kernel sees the same
+            failures = other.batches["x"].partial().failures
+            assert list(map(str, failures)) == list(map(str, outcome.failures))
 
     plan = planned(only="TypeError")
     assert (plan.from_cache, len(plan.to_run), plan.never_ran, len(plan.left_out)) == (8, 2, 0, 0)
@@ -243,20 +246,6 @@ def test_at_most_once_is_refused_for_calls_with_a_result(here: Path) -> None:
     assert held.results() == [0, 10, 20]
     with pytest.raises(errors.SubmitError, match="idempotent"):
         client.map(counted(here), range(3), policy=TaskPolicy(idempotent=False))
-    assert executions(here, range(3)) == [1, 1, 1]
-
-
-def test_name_for_calls_with_a_result_says_that_they_are_not_stored(
-    here: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The batch has its name at once; its results are in memory only, and a warning says so."""
-    client = ScalableSession.from_yaml().start()
-    held = client.map(counted(here), range(3))
-    assert held.results() == [0, 10, 20]
-    again = client.map(counted(here), range(3), name="kept")
-    assert client.session.batches["kept"].keys == again.keys == held.keys
-    assert again.results() == [0, 10, 20]
-    assert "not stored on disk" in caplog.text
     assert executions(here, range(3)) == [1, 1, 1]
 
 

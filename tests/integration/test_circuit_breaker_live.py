@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +13,33 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from counting import calls, mark
+from distributed import wait
 from IPython.core.interactiveshell import InteractiveShell
+from kernels import last_run, run_kernel
 from magic_shell import make_shell, usage_error
 from waiting import until
 
 from scalable_nb import ScalableSession
 from scalable_nb.cli import main
 from scalable_nb.client.futures import FutureList
+from scalable_nb.errors import BatchPausedError
 
 Start = Callable[..., ScalableSession]
+
+
+PAUSED = """
+    import os, time
+    from scalable_nb import ScalableSession
+
+    def fail(x):
+        raise ValueError("no licence")
+
+    session = ScalableSession.from_yaml()
+    futures = session.start().map(fail, range(100), name="sweep")
+    while not session.status().pauses:
+        time.sleep(0.02)
+    os.kill(os.getpid(), 9)
+"""
 
 
 @pytest.fixture
@@ -63,6 +83,28 @@ def test_the_rest_is_paused_and_a_person_told(
     (notice,) = session.status().notices
     assert "'sweep'" in notice
     assert "client.resume(futures)" in notice
+
+
+def test_a_wait_for_paused_tasks_ends(paused: tuple[ScalableSession, FutureList]) -> None:
+    """It raises with the cause and the commands, since nothing goes on without the user."""
+    _, futures = paused
+    pending = FutureList(future for future in futures if not future.done())
+    for wait_for in (
+        pending.partial,
+        pending.results,
+        lambda: pending.client.gather(list(pending)),
+        lambda: wait(pending),
+    ):
+        with pytest.raises(BatchPausedError, match=r"no licence for task .*%scalable resume"):
+            wait_for()
+
+
+def test_the_host_of_a_paused_batch_ends_without_its_kernel(folder: Path) -> None:
+    """Tasks that wait for a user who is gone are no work."""
+    assert run_kernel(folder, PAUSED, SCALABLE_LINGER_S="1") == -signal.SIGKILL
+    until(last_run().summary_json.exists)
+    counts = json.loads(last_run().summary_json.read_text())["counts"]
+    assert counts["failed"] >= 20
 
 
 def test_the_pause_can_be_lifted(paused: tuple[ScalableSession, FutureList], folder: Path) -> None:
@@ -126,7 +168,7 @@ def test_a_shell_lifts_the_pause_while_the_kernel_is_busy(
     count = session.status().counts["paused"]
     (folder / "licence").touch()
     with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(futures.partial)
+        outcome = pool.submit(futures.partial, on_pause="wait")
         result = CliRunner().invoke(main, ["resume", "sweep"])
         assert result.output == f"{count} paused tasks go on.\n"
         assert len(outcome.result().succeeded) == count

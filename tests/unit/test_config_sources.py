@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scalable_nb import ScalableSession, paths
-from scalable_nb.errors import ManifestError, UnknownNameError
+from scalable_nb.errors import ManifestError, RunFolderError, UnknownNameError
 from scalable_nb.manifest.load import load_manifest, load_resolved
 from scalable_nb.manifest.planner import make_plan
 
@@ -86,6 +87,46 @@ def test_a_folder_inside_a_project_belongs_to_it(
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     if (project / "scalable.yaml").stat().st_uid:
         assert load_manifest(target="slurm").source == paths.system_manifest()
+
+
+def make_writable_by_others(folder: Path) -> None:
+    folder.chmod(0o777)
+
+
+def give_to_another_user(folder: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can give a file away")
+    os.chown(folder / "scalable.yaml", 24_666, -1)
+
+
+@pytest.mark.parametrize("spoil", [make_writable_by_others, give_to_another_user])
+def test_a_manifest_that_others_can_change_is_used_only_if_it_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    """It starts programs; the error names the owner and how to name the file."""
+    write(project=PROJECT)
+    path = project / "scalable.yaml"
+    spoil(project)
+    with pytest.raises(
+        RunFolderError, match=f"not trusted: .*name the manifest: `--manifest {path}"
+    ):
+        load_manifest(target="slurm")
+    assert load_manifest(path, target="slurm").source == path
+    monkeypatch.setenv("SCALABLE_MANIFEST", str(path))
+    plan = make_plan(load_manifest(target="slurm"))
+    assert f"manifest   {path}" in str(plan)
+
+
+def test_a_manifest_above_that_others_can_change_is_no_surprise(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused with an error, and not left out in favour of defaults."""
+    write(project=PROJECT)
+    make_writable_by_others(project)
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    with pytest.raises(RunFolderError, match="name the manifest"):
+        load_manifest(target="slurm")
 
 
 @pytest.mark.parametrize(

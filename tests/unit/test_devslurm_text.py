@@ -97,3 +97,13 @@ def test_the_status_of_nothing_is_an_error(tmp_path: Path) -> None:
     run = CliRunner().invoke(main, ["status", "--folder", str(tmp_path)])
     assert run.exit_code == 1
     assert f"no complete instance runs in {tmp_path}" in run.output
+
+
+def test_daemons_listen_on_loopback_where_the_host_name_leads_there() -> None:
+    """Otherwise Slurm has no option for it."""
+    local = replace(INSTANCE, loopback="127.0.1.1")
+    texts = [slurm_conf(local, LAYOUT), slurmdbd_conf(local, LAYOUT)]
+    assert options(texts[0])["CommunicationParameters"] == "NoCtldInAddrAny,NoInAddrAny"
+    assert options(texts[1])["CommunicationParameters"] == "NoInAddrAny"
+    assert "127.0.0.1" not in "".join(texts)
+    assert "CommunicationParameters" not in slurm_conf(INSTANCE, LAYOUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,14 +140,20 @@ def test_options_that_are_satisfied_or_applied_are_accepted(
     resubmit(state, {}, later)
 
 
-@pytest.mark.parametrize(("first", "count"), [({}, 1), ({"is_named": True}, 0)])
-def test_a_name_for_results_that_are_not_stored_is_accepted_with_a_warning(
-    resubmit: Resubmit, caplog: pytest.LogCaptureFixture, first: dict[str, Any], count: int
+@pytest.mark.parametrize(("first", "expected"), [({}, ["key"]), ({"is_named": True}, [])])
+def test_held_calls_are_stored_once_they_have_a_name(
+    resolve: Callable[..., CallOptions], first: dict[str, Any], expected: list[str]
 ) -> None:
-    """The results of a named batch are stored, but not those of calls that had no name before."""
-    with caplog.at_level(logging.WARNING):
-        resubmit("finished", first, {"is_named": True})
-    assert len(caplog.records) == count
+    """Those that were submitted with a name store their results themselves; others are noted."""
+    terms, options, named = HeldTerms(), resolve(**first), resolve(is_named=True)
+    submission = Submission(
+        options.batch("", simulate), wire=options.wire, scheduling=SchedulingOptions()
+    )
+    terms.note(submission, ["key"])
+    assert terms.unstored(["key", "unknown"], named) == expected
+    assert terms.unstored(["key"], options) == []
+    terms.note_stored(expected, named)
+    assert terms.unstored(["key"], named) == []
 
 
 def test_released_calls_may_have_any_options(resolve: Callable[..., CallOptions]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import logging
 import os
 import queue
+import subprocess
 import sys
 import textwrap
 import threading
 import types
 from pathlib import Path
 
+import notebook_functions
 import pytest
 
 from scalable_nb.cache.decorator import cacheable
@@ -523,3 +527,57 @@ def test_a_subclass_of_a_type_without_data_has_data():
         return  # as safe
     log.factor = 4
     assert call_key(lambda x: x, (log,), {}) != before
+
+
+FUNCTIONS = [name for name in vars(notebook_functions) if name.startswith("with_")]
+
+
+def test_there_are_forty_functions_of_notebooks():
+    """The fixed set covers what notebooks contain."""
+    assert len(FUNCTIONS) >= 40
+
+
+@pytest.fixture(scope="module")
+def fresh_keys():
+    """Keys of the functions in a process with another hash seed."""
+    script = (
+        "import json, notebook_functions as module\n"
+        "from scalable_nb.cache.keys import call_key\n"
+        "names = [name for name in vars(module) if name.startswith('with_')]\n"
+        "print(json.dumps({name: call_key(vars(module)[name], (3,), {}) for name in names}))\n"
+    )
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join((str(tests.parent), str(tests)))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": path},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_a_notebook_stays_cached(name, fresh_keys):
+    """Loggers, locks, estimators, figures, generators and sessions have the same keys anywhere."""
+    assert call_key(getattr(notebook_functions, name), (3,), {}) == fresh_keys[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("with_simulation", "with_method_of_a_class", "with_forest", "with_pandas", "with_series"),
+        *("with_merge", "with_figure", "with_numpy", "with_vectorize", "with_partial"),
+        *("with_enum", "with_named_tuple", "with_dataclass", "with_pydantic", "with_decorator"),
+        *("with_lru_cache", "with_singledispatch", "with_context_manager", "with_recursion"),
+        *("with_executor_inside", "with_lock", "with_json", "with_closure", "with_default"),
+    ],
+)
+def test_calling_a_function_keeps_its_key(name):
+    """What libraries remember of a call, in classes and objects, does not count."""
+    function = getattr(notebook_functions, name)
+    before = call_key(function, (0.5,), {})
+    with contextlib.suppress(TypeError, ValueError):
+        function(1 if name in ("with_forest", "with_lru_cache") else 0.5)
+    assert call_key(function, (0.5,), {}) == before

@@ -61,7 +61,7 @@ class BatchBreakers:
         if not batch.name:
             return  # a single submit has no rest
         if batch.breaker is None:
-            batch.breaker = CircuitBreaker(self._limit)
+            batch.breaker = CircuitBreaker(self._limit, batch.size)
         if not batch.breaker.fail(failure.fingerprint):
             return
         siblings = [other for other in self._registry.values() if other.batch is batch]

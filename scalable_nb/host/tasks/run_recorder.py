@@ -330,9 +330,10 @@ class RunRecorder:
             file.close()
 
     def has_work(self) -> bool:
-        """Return whether any task has yet to reach a final state."""
-        counts = self.ledger.counts
-        return any(counts[state] for state in TaskState if not state.is_final)
+        """Return whether any task will go on without the user."""
+        # If no other task is left, those that wait for inputs wait for paused ones.
+        counts, needs_user = self.ledger.counts, (TaskState.PAUSED, TaskState.WAITING)
+        return any(counts[s] for s in TaskState if not s.is_final and s not in needs_user)
 
     def summary(self) -> dict[str, Any]:
         """Return the sums of the run so far."""

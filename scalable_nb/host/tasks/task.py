@@ -34,6 +34,8 @@ class TaskBatch:
         Whether the function is a coroutine function.
     runs_to_end : bool
         As in `BatchMessage`.
+    size : int
+        Tasks that were announced.
     terms : PolicyTerms or None
         Those of the first task that arrived.
     breaker : CircuitBreaker or None
@@ -48,6 +50,7 @@ class TaskBatch:
     is_known: bool = False
     is_async: bool = False
     runs_to_end: bool = False
+    size: int = 0
     previews: dict[Any, str] = field(default_factory=dict)
     terms: PolicyTerms | None = None
     breaker: CircuitBreaker | None = None
@@ -65,6 +68,7 @@ class TaskBatch:
             is_known=message.is_known,
             is_async=message.is_async,
             runs_to_end=message.runs_to_end,
+            size=len(message.keys),
             previews=dict(zip(message.keys, message.previews, strict=True)),
         )
 
@@ -103,6 +107,8 @@ class TrackedTask:
         Whether its batch was paused before it could run; set by `BatchBreakers`.
     has_stored_result : bool
         Whether its result is on disk.
+    store_limit_bytes : int or None
+        Size up to which the host has its result stored; None if nobody requested that.
     runs_to_end : bool
         Whether it runs to its end if the last claim is released before.
     is_cancelled : bool
@@ -128,6 +134,7 @@ class TrackedTask:
     is_parked: bool = False
     is_paused: bool = False
     has_stored_result: bool = False
+    store_limit_bytes: int | None = None
     runs_to_end: bool = False
     is_cancelled: bool = False
     succeeded_at: float = 0.0

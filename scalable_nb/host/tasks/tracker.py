@@ -51,6 +51,8 @@ class TaskTracker(SchedulerPlugin):
     revocations : Revocations
     native : NativeTasks
     rerun : TaskRerun
+    store_result : callable
+        Called with a succeeded task whose result was requested to be stored.
     on_worker : callable
         Called with a new worker before it gets tasks.
     on_batch : callable
@@ -74,6 +76,7 @@ class TaskTracker(SchedulerPlugin):
         revocations: Revocations,
         native: NativeTasks,
         rerun: TaskRerun,
+        store_result: Callable[[TrackedTask], None],
         on_worker: Callable[[WorkerState], None],
         on_batch: Callable[[TaskBatch, float | None], None],
     ) -> None:
@@ -90,6 +93,7 @@ class TaskTracker(SchedulerPlugin):
         self._revocations = revocations
         self._native = native
         self._rerun = rerun
+        self._store_result = store_result
         self._on_worker = on_worker
         self._on_batch = on_batch
         # Bound once: `transition` calls them for every transition of every task.
@@ -158,6 +162,8 @@ class TaskTracker(SchedulerPlugin):
     def _on_memory(self, tracked: TrackedTask, start: str, values: dict[str, Any]) -> None:
         self._breakers.on_success(tracked)
         self._states.succeed(tracked, values)
+        if tracked.store_limit_bytes is not None and not tracked.has_stored_result:
+            self._store_result(tracked)
 
     def _on_erred(self, tracked: TrackedTask, start: str, values: dict[str, Any]) -> None:
         self._parked.drop(tracked)

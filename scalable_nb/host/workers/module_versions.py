@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +49,7 @@ class ModuleVersions:
     results : Path
         Folder for results that a replaced process held.
     write_results : callable
-        Has a worker write results by their keys into this folder; returns the keys of those that
-        were written.
+        As `ResultStorage.store_of`, into this folder.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class ModuleVersions:
         retirement: GracefulRetirement,
         notices: Notices,
         results: Path,
-        write_results: Callable[[str, list[Any]], Awaitable[list[Any]]],
+        write_results: Callable[[str, Mapping[Any, int | None]], Awaitable[set[Any]]],
     ) -> None:
         self._registry = registry
         self._adapter = adapter
@@ -139,7 +138,7 @@ class ModuleVersions:
         tasks = {ts.key: ts for ts in held if _is_last(ts) and self._must_store(ts)}
         if not tasks:
             return
-        for key in await self._write_results(worker, list(tasks)):
+        for key in await self._write_results(worker, dict.fromkeys(tasks)):
             _load_from(tasks[key], self._results)
 
     def _must_store(self, ts: TaskState) -> bool:

@@ -79,8 +79,13 @@ def _awaited(
 ) -> PartialResult | FutureList:
     if options.no_wait:
         return futures
+
+    def check() -> None:
+        futures.session.check_alive()
+        futures.client.check_progress(futures)
+
     try:
-        wait_for(futures, None if options.quiet else sys.stdout, futures.session.check_alive)
+        wait_for(futures, None if options.quiet else sys.stdout, check)
         return futures.partial()
     except KeyboardInterrupt:
         raise _interrupted(context, futures, options.out or "resubmitted") from None
