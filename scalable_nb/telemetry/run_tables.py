@@ -63,13 +63,19 @@ class RunRecords:
     ----------
     *runs : RunPaths
         Runs of ours or of the package `scalable`; their files need not exist yet.
+    skips_bad_files : bool
+        Whether a file that is not a regular one is an entry of `refused` and not an error.
     """
 
-    def __init__(self, *runs: RunPaths) -> None:
+    def __init__(self, *runs: RunPaths, skips_bad_files: bool = False) -> None:
         self._runs = runs
         self._refused: set[str] = set()
-        self._failures = FollowedTable(FAILURES, [run.failures for run in runs])
-        self._tasks = FollowedTable(TASKS, [run.tasks for run in runs])
+        self._failures = FollowedTable(
+            FAILURES, [run.failures for run in runs], skips_bad_files=skips_bad_files
+        )
+        self._tasks = FollowedTable(
+            TASKS, [run.tasks for run in runs], skips_bad_files=skips_bad_files
+        )
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -179,6 +185,8 @@ class FollowedTable:
     ----------
     schema : Schema
     paths : sequence of Path
+    skips_bad_files : bool
+        Whether a file that is not a regular one is an entry of `refused` and not an error.
 
     Attributes
     ----------
@@ -186,8 +194,11 @@ class FollowedTable:
         Files that are not regular ones, with the reason not to read them.
     """
 
-    def __init__(self, schema: Schema, paths: Sequence[Path]) -> None:
+    def __init__(
+        self, schema: Schema, paths: Sequence[Path], *, skips_bad_files: bool = False
+    ) -> None:
         self._schema, self._paths = schema, paths
+        self._skips_bad_files = skips_bad_files
         self._frame: pd.DataFrame | None = None
         self._begin()
 
@@ -234,6 +245,8 @@ class FollowedTable:
         except FileNotFoundError:
             return
         except RunFolderError as error:
+            if not self._skips_bad_files:
+                raise
             self.refused[path] = str(error)
             return
         with file:
