@@ -66,8 +66,12 @@ def references(code: CodeType) -> References:
                     free_names[name].add(_chain(instructions, number))
             elif operation == "IMPORT_NAME":
                 # The two instructions before it push the number of dots and the names.
-                level = instructions[number - 2].argval
-                imports.add((name, level if isinstance(level, int) else 0))
+                level, attributes = (each.argval for each in instructions[number - 2 : number])
+                dots = level if isinstance(level, int) else 0
+                imports.add((name, dots))
+                # What is imported from a package may be a module.
+                for attribute in attributes if isinstance(attributes, tuple) else ():
+                    imports.add((f"{name}.{attribute}".lstrip("."), dots))
         texts = {each for each in part.co_consts if isinstance(each, str)}
         if not _IMPORTERS.isdisjoint(part.co_names):
             imports.update((text, 0) for text in texts if text.replace(".", "_").isidentifier())
