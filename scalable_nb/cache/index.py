@@ -37,6 +37,10 @@ __all__ = ["IndexBusyError", "ResultIndex", "Totals"]
 # One folder per machine: SQLite's locks do not reach from one to another.
 _FOLDER: Final = "index"
 _UNLIMITED_BYTES: Final = 1 << 62
+#: The folder that earlier versions pickled rows into.
+_PICKLED: Final = "sqlite"
+#: How diskcache marks a value that is in the database as it is.
+_RAW: Final = 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class ResultIndex:
 
     def record(self, stored: StoredResult) -> None:
         """Note a result that was written."""
-        self._cache.set(stored.key, (stored.nbytes, dict(stored.meta)))
+        self._cache.set(stored.key, [stored.nbytes, dict(stored.meta)])
 
     def forget(self, key: str) -> None:
         """Note that a result is no longer there."""
@@ -162,13 +166,45 @@ class ResultIndex:
         return StoredResult(key, nbytes, self._store.path(key), meta)
 
     def _open(self) -> tuple[Any, bool]:
-        folder = self.folder / "sqlite"
+        _remove(self.folder / _PICKLED)
+        folder = self.folder / "sqlite-json"
         is_new = not folder.exists()
         try:
             return _open_cache(folder), is_new
         except sqlite3.DatabaseError:
-            shutil.rmtree(folder)
+            _remove(folder)
             return _open_cache(folder), True
+
+
+def _remove(folder: Path) -> None:
+    """Remove an index; a link is removed and not followed."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+class _PlainDisk(diskcache.JSONDisk):  # type: ignore[misc]
+    """Rows as JSON in the database; another one is an error, where `JSONDisk` would unpickle it."""
+
+    def get(self, key: Any, raw: bool) -> Any:
+        """Return a key."""
+        if not raw:
+            raise sqlite3.DatabaseError("a key that is not JSON")
+        return super().get(key, raw)
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """Return a value."""
+        if mode != _RAW or filename is not None:
+            raise sqlite3.DatabaseError("a value that is not JSON")
+        return super().fetch(mode, filename, value, read)
+
+
+def _check_rows(connection: sqlite3.Connection) -> None:
+    """Raise for an index with rows that `_PlainDisk` does not write."""
+    query = "SELECT COUNT(*) FROM Cache WHERE mode IS NOT ? OR raw IS NOT 1 OR filename IS NOT NULL"
+    if connection.execute(query, (_RAW,)).fetchone()[0]:
+        raise sqlite3.DatabaseError("rows that are not JSON")
 
 
 def _open_cache(folder: Path) -> Any:
@@ -177,9 +213,11 @@ def _open_cache(folder: Path) -> Any:
         # diskcache would not close its connection to a file that is no database, of which Python
         # 3.13 complains.
         with closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA schema_version")
+            _check_rows(connection)
     cache = diskcache.Cache(
         str(folder),
+        disk=_PlainDisk,
+        disk_min_file_size=_UNLIMITED_BYTES,
         eviction_policy="none",
         cull_limit=0,
         size_limit=_UNLIMITED_BYTES,

@@ -61,6 +61,8 @@ def pack_function(function: Callable[..., Any]) -> PickledCode:
     """
     try:
         return pickle_code(function)
+    except SubmitError:
+        raise
     except Exception as error:
         raise SubmitError(
             f"the function {funcname(function)!r} cannot be sent to a worker: {error}. "

@@ -211,6 +211,27 @@ class SchedulerAdapter:
         # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L3266
         self.tasks[key].resource_restrictions = resources
 
+    def follow_worker(self, ws: WorkerState, former: Collection[str]) -> None:
+        """Let tasks that were to run on a worker run on the new process of that worker.
+
+        Dask resolves the name of a worker when a task is submitted. It takes a name that it does
+        not know then, as of a worker that is restarting, for that of a machine.
+
+        Parameters
+        ----------
+        ws : WorkerState
+            The new process.
+        former : collection of str
+            Addresses of its earlier processes.
+        """
+        # https://github.com/dask/distributed/blob/2026.8.0/distributed/scheduler.py#L5285
+        name = str(ws.name)
+        for ts in self.tasks.values():
+            workers, hosts = ts.worker_restrictions or set(), ts.host_restrictions or set()
+            if name in hosts or not workers.isdisjoint(former):
+                ts.worker_restrictions = workers.difference(former) | {ws.address}
+                ts.host_restrictions = hosts - {name} or None
+
     def forget_losses(self, ts: TaskState) -> None:
         """Reset how many workers were lost while they executed a task.
 

@@ -10,6 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.diagnosis.retry_effect import retried_tasks
+from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.run_report import FailedTask, Report, Row, call_label
@@ -47,8 +48,9 @@ def build_report(run: RunPaths, *, redact: bool = False) -> Report:
     OSError
         When a file of the folder exists and cannot be opened.
     """
-    about, sums = read_object(run.run_json), read_object(run.summary_json)
-    followed = RunRecords(run)
+    problems: list[str] = []
+    about, sums = (_object_in(path, problems) for path in (run.run_json, run.summary_json))
+    followed = RunRecords(run, skips_bad_files=True)
     followed.poll()
     records: Records = RedactedRecords(followed) if redact else followed
     failures, last = records.failures, last_rows(records.tasks)
@@ -85,7 +87,17 @@ def build_report(run: RunPaths, *, redact: bool = False) -> Report:
         skipped=followed.unread,
         folder=Path(HIDDEN, run.run_id) if redact else run.folder,
         redacted=NOTICE if redact else "",
+        problems=() if redact else (*problems, *followed.refused),
     )
+
+
+def _object_in(path: Path, problems: list[str]) -> dict[str, Any]:
+    """Return the JSON object in a file; note why it was not read."""
+    try:
+        return read_object(path)
+    except RunFolderError as error:
+        problems.append(str(error))
+        return {}
 
 
 def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[FailedTask]:

@@ -96,6 +96,8 @@ class Report:
         Where the files of the run lie.
     redacted : str
         What is left out of a redacted report, and what remains; empty otherwise.
+    problems : tuple of str
+        Why files of the run were not read.
     """
 
     run_id: str
@@ -119,6 +121,7 @@ class Report:
     skipped: int
     folder: Path
     redacted: str = ""
+    problems: tuple[str, ...] = ()
 
     def to_text(self, failures: bool = False) -> str:
         """The report as text: the summary, or the list of what failed."""
@@ -128,9 +131,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as values that JSON knows."""
         values = asdict(self) | {"folder": str(self.folder)}
-        if not self.redacted:
-            del values["redacted"]
-        return values
+        return {k: v for k, v in values.items() if v or k not in ("redacted", "problems")}
 
 
 def summary(report: Report) -> str:
@@ -233,6 +234,7 @@ def _notes(report: Report) -> list[str]:
     if report.skipped:
         lines = "1 line" if report.skipped == 1 else f"{report.skipped:,} lines"
         notes.append(f"Of the journal {lines} could not be read; the numbers are without them.")
+    notes += [one_line(problem, 400) for problem in report.problems]
     return ["", *notes] if notes else []
 
 

@@ -6,18 +6,24 @@ Whatever can be read is read, the rest is counted, and nothing in a file is ever
 
 from __future__ import annotations
 
-import io
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import orjson
 
 from scalable_nb.telemetry.rows import GIVEN_UP
 from scalable_nb.trusted_paths import open_regular, read_regular
+
+#: A longer line is no row: hosts cut texts to a few kilobytes.
+MAX_LINE_BYTES: Final = 1 << 22
+# What fits into a core's cache: much faster than thousands of rows at once.
+BLOCK_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,11 @@ def read_rows(path: Path) -> Rows:
     Raises
     ------
     OSError
-        When the file exists and cannot be opened.
+        When the file exists and is not a regular one, or cannot be opened.
     """
     try:
         with open_regular(path) as file:
-            return _parse(file)
+            return _parse(_lines(file))
     except FileNotFoundError:
         return Rows([], 0)
 
@@ -72,10 +78,62 @@ def read_task_rows(path: Path, task_id: str) -> list[dict[str, Any]]:
     mark = max(re.findall(r"[\w.-]+", task_id, re.ASCII), key=len, default="").encode()
     try:
         with open_regular(path) as file:
-            rows = _parse(line for line in file if mark in line).rows
+            rows = _parse(line for line in _lines(file) if mark in line).rows
     except FileNotFoundError:
         return []
     return [row for row in rows if row.get("task_id") == task_id]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole lines of a file.
+
+    Attributes
+    ----------
+    lines : list of bytes
+        Each with its end.
+    too_long_bytes : int
+        Length of a line after them that is longer than `MAX_LINE_BYTES`; 0 if there is none.
+    """
+
+    lines: list[bytes]
+    too_long_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Length of all of it; 0 if there is no whole line left."""
+        return sum(map(len, self.lines)) + self.too_long_bytes
+
+
+def read_block(file: BinaryIO) -> Block:
+    """Read up to `BLOCK_ROWS` lines; one without an end is being written and is left out."""
+    lines: list[bytes] = []
+    for line in islice(iter(partial(file.readline, MAX_LINE_BYTES), b""), BLOCK_ROWS):
+        if line.endswith(b"\n"):
+            lines.append(line)
+        elif len(line) == MAX_LINE_BYTES:
+            return Block(lines, len(line) + _skip_line(file))
+    return Block(lines, 0)
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Skip the rest of a line without keeping it; return its length in bytes."""
+    length = 0
+    while part := file.readline(MAX_LINE_BYTES):
+        length += len(part)
+        if part.endswith(b"\n"):
+            break
+    return length
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file, and an empty one for a line that is too long."""
+    for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            _skip_line(file)
+            yield b""
+        else:
+            yield line
 
 
 class JournalTail:
@@ -109,14 +167,20 @@ class JournalTail:
                 if file.seek(0, 2) < self.offset:
                     self.offset = self.skipped = 0
                 file.seek(self.offset)
-                data = file.read()
+                return self._read_new(file)
         except FileNotFoundError:
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        new = _parse(io.BytesIO(whole))
-        self.skipped += new.skipped
-        return new.rows
+
+    def _read_new(self, file: BinaryIO) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        while True:
+            block = read_block(file)
+            new = _parse(block.lines)
+            rows += new.rows
+            self.skipped += new.skipped + bool(block.too_long_bytes)
+            self.offset += block.nbytes
+            if not block.nbytes:
+                return rows
 
 
 class JournalRows:

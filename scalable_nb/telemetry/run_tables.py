@@ -6,12 +6,12 @@ import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.dataframes import (
     FAILURES,
@@ -21,15 +21,13 @@ from scalable_nb.telemetry.dataframes import (
     failures_frame,
     tasks_frame,
 )
-from scalable_nb.telemetry.journal_reader import read_rows
+from scalable_nb.telemetry.journal_reader import read_block, read_rows
 from scalable_nb.telemetry.jsonl_parser import parse
 from scalable_nb.telemetry.rows import GIVEN_UP
+from scalable_nb.trusted_paths import open_regular
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# What fits into a core's cache: much faster than thousands of rows at once.
-_BLOCK_ROWS: Final = 256
 
 
 class Records(Protocol):
@@ -65,12 +63,19 @@ class RunRecords:
     ----------
     *runs : RunPaths
         Runs of ours or of the package `scalable`; their files need not exist yet.
+    skips_bad_files : bool
+        Whether a file that is not a regular one is an entry of `refused` and not an error.
     """
 
-    def __init__(self, *runs: RunPaths) -> None:
+    def __init__(self, *runs: RunPaths, skips_bad_files: bool = False) -> None:
         self._runs = runs
-        self._failures = FollowedTable(FAILURES, [run.failures for run in runs])
-        self._tasks = FollowedTable(TASKS, [run.tasks for run in runs])
+        self._refused: set[str] = set()
+        self._failures = FollowedTable(
+            FAILURES, [run.failures for run in runs], skips_bad_files=skips_bad_files
+        )
+        self._tasks = FollowedTable(
+            TASKS, [run.tasks for run in runs], skips_bad_files=skips_bad_files
+        )
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -85,7 +90,20 @@ class RunRecords:
     @property
     def workers(self) -> list[dict[str, Any]]:
         """Rows of ``workers.jsonl``."""
-        return [row for run in self._runs for row in read_rows(run.workers).rows]
+        return [row for run in self._runs for row in self._workers_of(run)]
+
+    def _workers_of(self, run: RunPaths) -> list[dict[str, Any]]:
+        try:
+            return read_rows(run.workers).rows
+        except RunFolderError as error:
+            self._refused.add(str(error))
+            return []
+
+    @property
+    def refused(self) -> list[str]:
+        """Why files were not read: links, FIFOs, devices."""
+        of_tables = (*self._failures.refused.values(), *self._tasks.refused.values())
+        return sorted({*self._refused, *of_tables})
 
     @property
     def problems(self) -> Counter[str]:
@@ -96,7 +114,7 @@ class RunRecords:
     def unread(self) -> int:
         """Lines that are no rows, also one at an end that was torn or is being written."""
         return sum(
-            table.problems["no JSON object"] + table.torn_ends
+            table.problems["no JSON object"] + table.problems["line too long"] + table.torn_ends
             for table in (self._failures, self._tasks)
         )
 
@@ -167,14 +185,25 @@ class FollowedTable:
     ----------
     schema : Schema
     paths : sequence of Path
+    skips_bad_files : bool
+        Whether a file that is not a regular one is an entry of `refused` and not an error.
+
+    Attributes
+    ----------
+    refused : dict of Path to str
+        Files that are not regular ones, with the reason not to read them.
     """
 
-    def __init__(self, schema: Schema, paths: Sequence[Path]) -> None:
+    def __init__(
+        self, schema: Schema, paths: Sequence[Path], *, skips_bad_files: bool = False
+    ) -> None:
         self._schema, self._paths = schema, paths
+        self._skips_bad_files = skips_bad_files
         self._frame: pd.DataFrame | None = None
         self._begin()
 
     def _begin(self) -> None:
+        self.refused: dict[Path, str] = {}
         self._columns = Columns(self._schema)
         self._offsets = dict.fromkeys(self._paths, 0)
         self._origins: list[tuple[Path, Any]] = []
@@ -212,27 +241,34 @@ class FollowedTable:
 
     def _read_new(self, path: Path) -> None:
         try:
-            file = path.open("rb", buffering=1 << 18)
+            file = open_regular(path)
         except FileNotFoundError:
+            return
+        except RunFolderError as error:
+            if not self._skips_bad_files:
+                raise
+            self.refused[path] = str(error)
             return
         with file:
             offset = self._offsets[path]
             file.seek(offset)
-            while lines := list(islice(file, _BLOCK_ROWS)):
-                # A last line without an end is being written: it comes with the next call.
-                is_torn = not lines[-1].endswith(b"\n") and bool(lines.pop())
+            while True:
+                block = read_block(file)
+                lines = block.lines
                 starts = np.cumsum([offset, *map(len, lines)])
                 if lines:
                     self._origins.append((path, starts[:-1][self._columns.add_lines(lines)]))
-                offset = self._offsets[path] = int(starts[-1])
-                if is_torn:
+                if block.too_long_bytes:
+                    self.problems["line too long"] += 1
+                offset = self._offsets[path] = int(starts[-1]) + block.too_long_bytes
+                if not block.nbytes:
                     return
 
     def row(self, place: int) -> dict[str, Any]:
         """The whole row of a line of `frame`, as it stands in its file."""
         for path, starts in self._origins:
             if place < len(starts):
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     file.seek(int(starts[place]))
                     return parse(file.readline()) or {}
             place -= len(starts)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import diskcache
 import pytest
 
 from scalable_nb.cache.index import IndexBusyError, ResultIndex, Totals
@@ -102,7 +105,7 @@ def test_a_damaged_index_is_made_anew(store):
     """An index that SQLite refuses is thrown away and built from the files."""
     with ResultIndex(store) as index:
         folder = index.folder
-    (folder / "sqlite" / "cache.db").write_bytes(b"no database" * 1000)
+    (folder / "sqlite-json" / "cache.db").write_bytes(b"no database" * 1000)
     with ResultIndex(store) as index:
         assert index.total().count == 3
 
@@ -116,3 +119,33 @@ def test_another_machine_has_an_index_of_its_own(store, monkeypatch):
             assert there.folder.parent == here.folder.parent
             assert there.total() == here.total()
     assert sorted(store.iter_keys()) == sorted(KEYS[:3])
+
+
+class Bomb:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("column", ["value", "key"])
+@pytest.mark.parametrize("folder", ["sqlite", "sqlite-json"])
+def test_no_row_of_an_index_is_unpickled(tmp_path: Path, folder: str, column: str) -> None:
+    """An index of an earlier version, or with rows of another kind, is built anew."""
+    store, mark = ResultStore(tmp_path / "cache"), tmp_path / "mark"
+    store.put("a" * 64, 1)
+    with ResultIndex(store) as index:
+        where = index.folder / folder
+    with diskcache.Cache(str(where)) as planted:
+        key, value = ("b" * 64, Bomb(mark)) if column == "value" else (("k", 1), 1)
+        planted.set(key, value)
+        if column == "key":
+            pickled = pickle.dumps(Bomb(mark))
+            planted._sql("UPDATE Cache SET key = ? WHERE raw = 0", (pickled,))
+    with ResultIndex(store) as index:
+        assert [entry.key for entry in index.entries()] == ["a" * 64]
+        assert index.total().count == 1
+    assert not mark.exists()

@@ -385,7 +385,7 @@ def test_a_refresh_that_fails_is_shown(tmp_path: Path) -> None:
     run.failures.unlink()
     run.failures.mkdir()
     button(explorer, "Refresh").click()
-    assert "IsADirectoryError" in html_of(explorer)
+    assert "is not a regular file" in html_of(explorer)
     assert len(explorer.frame) == 9
 
 

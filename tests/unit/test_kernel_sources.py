@@ -12,6 +12,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.client.packing import pack_arguments, pack_function
 from scalable_nb.client.user_code import kernel_sources, project_modules
 from scalable_nb.client.user_code.kernel_sources import (
@@ -180,3 +181,94 @@ def test_sources_are_noted_before_a_function_needs_them(write: Write) -> None:
     pack_function(len)
     write("helper_i.py", "X = 22\n")
     assert pack_modules(["helper_i"]).stale == ("helper_i",)
+
+
+STATEFUL = """\
+import math
+
+FACTOR = 2
+TABLE = {"a": [1]}
+
+
+class Model:
+    factor = 2
+
+
+def scale(x, by=1):
+    return FACTOR * x
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "FACTOR = 7",
+        "TABLE['a'].append(2)",
+        "Model.factor = 7",
+        "scale.factor = 7",
+        "scale.__defaults__ = (2,)",
+        "scale = print",
+        "NEW = 1",
+    ],
+)
+def test_a_module_that_is_changed_in_memory_is_stale(write: Write, change: str) -> None:
+    """Workers import the source, so its results are not those of the kernel's module."""
+    write("helper_j.py", STATEFUL)
+    module = importlib.import_module("helper_j")
+    assert pack_modules(["helper_j"]).stale == ()
+    exec(change, vars(module))
+    stale = pack_modules(["helper_j"]).stale
+    assert stale == ("helper_j",)
+    with pytest.warns(StaleModuleWarning, match="'helper_j' was changed in the kernel's memory"):
+        warn_of_stale(stale)
+    importlib.reload(module)
+    assert pack_modules(["helper_j"]).stale == ()
+
+
+def test_a_change_before_the_first_look_is_noticed(write: Write) -> None:
+    """A constant has another value than the source gives it."""
+    write("helper_k.py", STATEFUL)
+    importlib.import_module("helper_k").FACTOR = 7
+    assert pack_modules(["helper_k"]).stale == ("helper_k",)
+
+
+def test_use_makes_no_module_stale(write: Write) -> None:
+    """Calls, and imports of submodules, change nothing that counts."""
+    write(
+        "helper_l/__init__.py", STATEFUL + "for number in range(3):\n    LAST = 0\n    LAST = 1\n"
+    )
+    write("helper_l/sub.py", "X = 1\n")
+    module = importlib.import_module("helper_l")
+    pack_modules(["helper_l"])
+    assert module.scale(2) == 4
+    importlib.import_module("helper_l.sub")
+    assert pack_modules(["helper_l", "helper_l.sub"]).stale == ()
+
+
+IMPORTS = {
+    "module": "import counted_a",
+    "name": "from counted_a import X",
+    "submodule": "import package_a.one",
+    "submodule by name": "from package_a import one",
+    "submodule under another name": "from package_a import one as two",
+    "module of a namespace": "from space_a import leaf",
+    "nested": "import counted_b",
+}
+
+
+@pytest.mark.parametrize("statement", IMPORTS.values(), ids=IMPORTS)
+def test_an_edit_of_what_travels_is_another_key(write: Write, statement: str) -> None:
+    """Every source that a worker imports for a function is part of its identity."""
+    for name in ("counted_a", "package_a/__init__", "package_a/one", "space_a/leaf"):
+        write(f"{name}.py", "X = 1\n")
+    write("counted_b.py", "from package_a import one\nfrom space_a import leaf\n")
+    namespace: dict[str, Any] = {}
+    exec(f"def function():\n    {statement}\n", namespace)
+    function = namespace["function"]
+    sources = {name: source for name, source in sources_of(function).items() if source}
+    assert sources
+    for name, source in sources.items():
+        before = identity_of(function)
+        path = "package_a/__init__" if name == "package_a" else name.replace(".", "/")
+        write(f"{path}.py", f"{source}NAME = {name!r}\n")
+        assert identity_of(function) != before, name

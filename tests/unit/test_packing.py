@@ -194,6 +194,27 @@ def test_the_error_names_what_a_function_cannot_take_along() -> None:
     )
 
 
+@pytest.mark.parametrize("place", ["closure", "default", "list"])
+def test_function_that_refers_to_a_future_is_refused(place: str) -> None:
+    """The error names the future and says how to pass it."""
+    held = future("simulate-1")
+
+    def in_closure() -> object:
+        return held
+
+    def in_default(x: object = held) -> object:
+        return x
+
+    several = [held]
+
+    def in_list() -> object:
+        return several
+
+    functions = {"closure": in_closure, "default": in_default, "list": in_list}
+    with pytest.raises(SubmitError, match=r"future \(simulate-1\).*as an argument"):
+        pack_function(functions[place])
+
+
 def test_a_callable_that_cannot_be_looked_into_is_refused_too() -> None:
     """Without a name to blame, the message still says the function and the reason."""
     with pytest.raises(SubmitError, match=r"the function 'acquire' .* cannot pickle"):

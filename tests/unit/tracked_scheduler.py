@@ -11,7 +11,7 @@ import itertools
 import logging
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from time import time
 from types import SimpleNamespace
@@ -208,7 +208,7 @@ class SchedulerAlone:
 
     # --- workers --------------------------------------------------------------------
 
-    def add_worker(self, version: ProtocolVersion | None = None) -> str:
+    def add_worker(self, version: ProtocolVersion | None = None, name: str = "") -> str:
         """A worker registers, with the version that it announces (default: the host's)."""
         announced = (version or ProtocolVersion.own()).to_wire()
         number = next(self._numbers)
@@ -220,10 +220,10 @@ class SchedulerAlone:
         def join() -> None:
             joining = self.scheduler.add_worker(
                 line,  # type: ignore[arg-type]
-                address=address, status="running", server_id=f"worker-{number}", name=number,
-                nthreads=self._threads, resolve_address=False, now=time(), resources={},
-                memory_limit=10**9, metrics=_IDLE, services={}, local_directory="", versions={},
-                nanny="", extra={ANNOUNCEMENT: announced}, stimulus_id=f"add-{number}",
+                address=address, status="running", server_id=f"worker-{number}",
+                name=name or number, nthreads=self._threads, resolve_address=False, now=time(),
+                resources={}, memory_limit=10**9, metrics=_IDLE, services={}, local_directory="",
+                versions={}, nanny="", extra={ANNOUNCEMENT: announced}, stimulus_id=f"add-{number}",
             )  # fmt: skip
             self._joining = asyncio.ensure_future(joining)
 
@@ -316,6 +316,8 @@ class SchedulerAlone:
         *,
         client: str = CLIENT,
         runs_to_end: bool = False,
+        workers: Collection[str] = (),
+        allow_other_workers: bool = False,
     ) -> None:
         """Submit tasks of one batch that take the results of others."""
         number = next(self._numbers)
@@ -332,7 +334,11 @@ class SchedulerAlone:
                 keys=set(keys),
                 ordered={key: place for place, key in enumerate(keys)},
                 client=client,
-                annotations_by_type={ANNOTATION: dict.fromkeys(keys, wire)},
+                annotations_by_type={
+                    ANNOTATION: dict.fromkeys(keys, wire),
+                    "workers": {key: list(workers) for key in (keys if workers else ())},
+                    "allow_other_workers": dict.fromkeys(keys, allow_other_workers),
+                },
                 global_annotations=None,
                 stimulus_id=f"update-graph-{time()}",
                 submitting_task=None,

@@ -33,7 +33,7 @@ class References:
     names : frozenset of str
         All globals, attributes and imported names, to find what the code inspects.
     imports : frozenset of (str, int)
-        Modules imported inside the code: name and number of leading dots.
+        Modules that may be imported inside the code: name and number of leading dots.
     environment : frozenset of str
         Names that may be those of environment variables that the code reads.
     """
@@ -66,12 +66,11 @@ def references(code: CodeType) -> References:
                     free_names[name].add(_chain(instructions, number))
             elif operation == "IMPORT_NAME":
                 # The two instructions before it push the number of dots and the names.
-                level, attributes = (each.argval for each in instructions[number - 2 : number])
-                dots = level if isinstance(level, int) else 0
-                imports.add((name, dots))
-                # What is imported from a package may be a module.
-                for attribute in attributes if isinstance(attributes, tuple) else ():
-                    imports.add((f"{name}.{attribute}".lstrip("."), dots))
+                level, wanted = (each.argval for each in instructions[number - 2 : number])
+                level = level if isinstance(level, int) else 0
+                imports.add((name, level))
+                if isinstance(wanted, tuple):  # any of them may be a module
+                    imports.update((f"{name}.{each}".lstrip("."), level) for each in wanted)
         texts = {each for each in part.co_consts if isinstance(each, str)}
         if not _IMPORTERS.isdisjoint(part.co_names):
             imports.update((text, 0) for text in texts if text.replace(".", "_").isidentifier())

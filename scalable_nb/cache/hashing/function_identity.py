@@ -301,12 +301,13 @@ class _Walk:
             self._may_change = True
             self._part(f"environment variable {name}", os.environ.get(name))
         package = function.__globals__.get("__package__")
-        for name, level in sorted(used.imports):
-            sources = module_sources(absolute_name(name, level, package))
-            for imported, dump in sources:
-                self._part(f"module {imported}", dump)
-                self._may_change = True  # as any file
-            self._sources.update((imported, dump) for imported, dump in sources)
+        sources: dict[str, str] = {}
+        for name, level in used.imports:
+            sources.update(module_sources(absolute_name(name, level, package)))
+        for imported, dump in sorted(sources.items()):
+            self._part(f"module {imported}", dump)
+            self._may_change = True  # as any file
+        self._sources.update(sources.items())
 
     def _visit_class(self, kind: type) -> None:
         self._may_change = True

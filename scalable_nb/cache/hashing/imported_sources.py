@@ -6,6 +6,7 @@ import ast
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -23,13 +24,13 @@ def absolute_name(name: str, level: int, package: str | None) -> str:
 
 
 def module_sources(name: str) -> tuple[tuple[str, str], ...]:
-    """Name and syntax tree of a user's module and of all the user's modules it imports.
+    """Name and syntax tree of a user's module, of its packages and of all that they import.
 
     Read from the files, so that it does not matter whether the module was imported already;
     nothing is imported for it. Empty for modules that are not the user's.
     """
     found: dict[str, str] = {}
-    waiting = [name]
+    waiting = _with_packages([name])
     while waiting:
         current = waiting.pop()
         if current in found:
@@ -40,7 +41,7 @@ def module_sources(name: str) -> tuple[tuple[str, str], ...]:
         parsed = parse_file(file)
         found[current] = parsed.dump
         is_package = Path(file).name == "__init__.py"
-        waiting.extend(_imported(parsed, current if is_package else current.rpartition(".")[0]))
+        waiting.update(_imported(parsed, current if is_package else current.rpartition(".")[0]))
     return tuple(sorted(found.items()))
 
 
@@ -109,6 +110,10 @@ def _imported(parsed: ParsedFile, package: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = absolute_name(node.module or "", node.level, package)
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return _with_packages(names)
+
+
+def _with_packages(names: Iterable[str]) -> set[str]:
     return {
         ".".join(parts[:end])
         for parts in (name.split(".") for name in names)

@@ -10,6 +10,7 @@ from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
+from distributed import Future
 
 from scalable_nb.cache.hashing.user_modules import is_user_code
 from scalable_nb.client.user_code.kernel_sources import imported_by, note_imported
@@ -17,7 +18,9 @@ from scalable_nb.client.user_code.project_modules import (
     pickle_user_modules_by_value,
     travels_by_value,
 )
+from scalable_nb.errors import SubmitError
 from scalable_nb.protocol.call import module_attribute
+from scalable_nb.telemetry.rows import key_text
 
 
 class PickledCode(NamedTuple):
@@ -32,10 +35,17 @@ def pickle_code(value: object) -> PickledCode:
 
     A module's lock, open file or connection has no value that could travel. The worker's import of
     the module makes it, so it travels as the name of the module's variable.
+
+    Raises
+    ------
+    SubmitError
+        If the code refers to a future.
     """
     note_user_modules()
     try:
         return _pickle(value, {})
+    except SubmitError:
+        raise
     except Exception:
         named = _unpicklable_variables()
         if not named:
@@ -50,7 +60,7 @@ def note_user_modules() -> None:
 
 def _pickle(value: object, named: Mapping[int, tuple[str, str]]) -> PickledCode:
     file = io.BytesIO()
-    pickler = CodePickler(file, named=named)
+    pickler = _FunctionPickler(file, named=named)
     pickler.dump(value)
     return PickledCode(file.getvalue(), pickler.imports())
 
@@ -91,6 +101,20 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
     def imports(self) -> frozenset[str]:
         """Return the names of the modules that are imported with, or by, what was pickled."""
         return frozenset(imported_by(self._functions) | self._by_name)
+
+
+class _FunctionPickler(CodePickler):
+    """Pickles functions, whose futures cannot be found and replaced as those of arguments."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called by `pickle` for each object that is not built in."""
+        if isinstance(obj, Future):
+            raise SubmitError(
+                f"the function refers to a future ({key_text(obj.key)}) in its closure, its "
+                "defaults or a global variable. Pass the future as an argument, as in "
+                "`client.submit(function, future)`: the function gets its result."
+            )
+        return super().reducer_override(obj)
 
 
 def _unpicklable_variables() -> dict[int, tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from scalable_nb.cache.hashing.code_references import references
 from scalable_nb.cache.hashing.imported_sources import absolute_name, source_file_of
 from scalable_nb.cache.hashing.user_modules import is_user_module
+from scalable_nb.client.user_code.module_state import State, differs_from_literals, state_of
 from scalable_nb.client.user_code.project_modules import (
     StaleModuleWarning,
     codes_of,
@@ -35,7 +36,8 @@ class PackedModules(NamedTuple):
     digest : str
         Empty for no modules.
     stale : tuple of str
-        Those that the kernel imported before their files were edited.
+        Those that the kernel imported before their files were edited, or that were changed in its
+        memory since: their results are not those of the sources.
     """
 
     digest: str = ""
@@ -48,6 +50,7 @@ class _Imported(NamedTuple):
     spec: object
     source: str
     is_stale: bool
+    state: State
 
 
 _imported: dict[str, _Imported] = {}
@@ -85,7 +88,7 @@ def pack_modules(names: Iterable[str]) -> PackedModules:
         module = looked_up[name] = _look_up(name, looked_up.get(parent))
         if module is not None:
             waiting += imports_of(str(module.source), name if module.is_package else parent)
-            if is_stale(name):
+            if is_stale(name) or is_changed(name):
                 stale.append(name)
     found = {name: module for name, module in looked_up.items() if module is not None}
     namespaces = {module.name: module for module in _namespaces(found.values())}
@@ -96,16 +99,11 @@ def pack_modules(names: Iterable[str]) -> PackedModules:
 
 def imported_by(functions: Iterable[FunctionType]) -> set[str]:
     """Return the names of all modules that functions may import when they are called."""
-    names = set()
-    for function in functions:
-        package = function.__globals__.get("__package__")
-        used = references(function.__code__)
-        for name, level in used.imports:
-            base = absolute_name(name, level, package)
-            names.add(base)
-            if _may_be_of_user(base):
-                names.update(f"{base}.{attribute}" for attribute in used.names)
-    return names
+    return {
+        absolute_name(name, level, function.__globals__.get("__package__"))
+        for function in functions
+        for name, level in references(function.__code__).imports
+    }
 
 
 def _look_up(name: str, parent: ModuleSource | None) -> ModuleSource | None:
@@ -148,7 +146,7 @@ def note_imported(modules: Iterable[ModuleType]) -> None:
             source = _read(module.__file__ or "")
             if source is not None:
                 is_stale = not _is_compiled_from(module, source)
-                _imported[module.__name__] = _Imported(spec, source, is_stale)
+                _imported[module.__name__] = _Imported(spec, source, is_stale, state_of(module))
 
 
 def is_stale(name: str) -> bool:
@@ -162,19 +160,33 @@ def is_stale(name: str) -> bool:
     return _tree(now) != _tree(known.source)
 
 
+def is_changed(name: str) -> bool:
+    """Return whether variables of an imported module were set, or functions replaced, since."""
+    module, known = sys.modules.get(name), _imported.get(name)
+    if module is None or known is None or known.is_stale:
+        return False
+    return state_of(module) != known.state or differs_from_literals(module, known.source)
+
+
 def warn_of_stale(names: Iterable[str]) -> None:
-    """Warn of modules that are older in the kernel than their files, once for each edit."""
+    """Warn of modules whose sources are not what the kernel has, once for each edit."""
     for name in names:
         mark = (name, _read(sys.modules[name].__file__ or "") or "")
-        if mark not in _reported:
-            _reported.add(mark)
-            warnings.warn(
+        if mark in _reported:
+            continue
+        _reported.add(mark)
+        if is_stale(name):
+            text = (
                 f"the file of module {name!r} was edited after this kernel imported it. Workers "
                 "run the kernel's version, and its results are not cached. To use the edited one: "
-                f"import importlib; importlib.reload({name})",
-                StaleModuleWarning,
-                stacklevel=5,
+                f"import importlib; importlib.reload({name})"
             )
+        else:
+            text = (
+                f"module {name!r} was changed in the kernel's memory. Workers import its source, "
+                "without these changes, and results are not cached. Pass such values as arguments"
+            )
+        warnings.warn(text, StaleModuleWarning, stacklevel=5)
 
 
 def _source_of(name: str) -> ModuleSource | None:

@@ -249,6 +249,10 @@ class RunRecorder:
         """Return the name of a worker, also after it left."""
         return self._worker_names.get(address, address)
 
+    def addresses_of(self, name: str) -> list[str]:
+        """Return the addresses that workers of this name have had."""
+        return [address for address, known in self._worker_names.items() if known == name]
+
     def worker_came(
         self,
         address: str,

@@ -220,6 +220,7 @@ class TaskTracker(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Write down a worker that came."""
         ws = scheduler.workers[worker]
+        self._adapter.follow_worker(ws, self._recorder.addresses_of(str(ws.name)))
         job_id_of = self._losses.on_added(worker, ws.name, ws.nanny)
         self._recorder.worker_came(worker, str(ws.name), ws.host, ws.nthreads, job_id_of)
         self._on_worker(ws)
