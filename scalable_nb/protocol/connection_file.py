@@ -105,7 +105,8 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     Raises
     ------
     RunFolderError
-        If another user owns the file, or a live host of this version has not written all values.
+        If another user owns the file, it is of another run, or a live host of this version has
+        not written all values.
     """
     info = read_state(paths.session_json)
     if info.get("state") != HostState.OPEN:
@@ -113,6 +114,10 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     if info[_OWNER] != os.getuid():
         raise RunFolderError(
             f"{paths.session_json} belongs to uid {info[_OWNER]}, not to you: not read"
+        )
+    if info.get("run_id", paths.run_id) != paths.run_id:
+        raise RunFolderError(
+            f"{paths.session_json} is of run {info['run_id']!r}, not of {paths.run_id}: not read"
         )
     missing = sorted(_CONNECTION_KEYS - info.keys())
     # The caller reports another version: that says more than what is missing.
@@ -133,7 +138,8 @@ def is_alive(info: dict[str, Any]) -> bool:
     """Return whether the host process runs, or its heartbeat from another machine is recent."""
     if not is_here(info):
         touched_at = info.get(_TOUCHED_AT)
-        return isinstance(touched_at, float) and time() - touched_at < SILENT_S
+        # A time in the future, as in an unpacked archive, is no heartbeat either.
+        return isinstance(touched_at, float) and abs(time() - touched_at) < SILENT_S
     try:
         process = psutil.Process(info["pid"])
         # Process ids are used again; the start tells two of them apart.

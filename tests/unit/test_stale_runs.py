@@ -14,7 +14,12 @@ from users import ALICE, MALLORY, commons, make_for, run_as
 
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, create_run
-from scalable_nb.protocol.connection_file import SILENT_S
+from scalable_nb.protocol.connection_file import (
+    SILENT_S,
+    is_alive,
+    read_connection_info,
+    read_state,
+)
 from scalable_nb.session.stale_runs import remove_stale_runs
 
 __all__ = ["commons"]
@@ -161,3 +166,20 @@ def test_a_fifo_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(run.run_json)
     assert remove_stale_runs(tmp_path) == [run]
     assert not run.tls.exists()
+
+
+def test_a_heartbeat_in_the_future_is_none(tmp_path: Path) -> None:
+    """An unpacked archive may have any time; its host counts as dead."""
+    run = left_behind(tmp_path)
+    run.session_json.write_text(json.dumps({"host": "another-node", "pid": 1}))
+    future_at = time.time() + 10 * SILENT_S
+    os.utime(run.session_json, (future_at, future_at))
+    assert not is_alive(read_state(run.session_json))
+
+
+def test_the_address_of_another_run_is_not_used(tmp_path: Path) -> None:
+    """A `session.json` that was copied from another run is refused."""
+    run = left_behind(tmp_path)
+    run.session_json.write_text(json.dumps({"state": "open", "run_id": RUN_ID}))
+    with pytest.raises(RunFolderError, match=f"is of run '{RUN_ID}'"):
+        read_connection_info(run)
