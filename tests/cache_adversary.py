@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from cache_programs import Program, programs
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 ARGUMENT = 3
+_ROUND = 200
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,16 @@ def search(folder: Path, number: int, examples: int, within_s: float) -> int:
     AssertionError
         If the cache answered one wrongly, or did not cache one without an opaque object.
     """
-    started_at = time.monotonic()
+    ends_at = time.monotonic() + within_s
+    tried = 0
+    while tried < examples and time.monotonic() < ends_at:
+        # In rounds, since hypothesis ends only after its number of examples.
+        tried += _search_round(folder, number + tried, min(_ROUND, examples - tried), ends_at)
+    return tried
+
+
+def _search_round(folder: Path, number: int, examples: int, ends_at: float) -> int:
+    places = (folder / f"{number}-{count}" for count in itertools.count())
     tried = 0
 
     @seed(number)
@@ -205,10 +216,10 @@ def search(folder: Path, number: int, examples: int, within_s: float) -> int:
     @given(programs())
     def attack(program: Program) -> None:
         nonlocal tried
-        if time.monotonic() - started_at > within_s:
-            return
-        place = folder / str(tried)
         tried += 1
+        if time.monotonic() > ends_at:
+            return
+        place = next(places)
         cached, oracle = examine(program, place)
         assert not is_wrong(cached, oracle), f"wrong result\n{program!r}\n{cached}\n{oracle}"
         has_values = not any(holder.is_opaque for holder in program.holders)
@@ -216,6 +227,7 @@ def search(folder: Path, number: int, examples: int, within_s: float) -> int:
         shutil.rmtree(place)
 
     attack()
+    print(f"seed {number}: {tried} programs", flush=True)
     return tried
 
 

@@ -464,6 +464,55 @@ HOLDERS = [
         "vars(NAME)['f'].v = VALUE",
     ),
     Holder(
+        "registered type",
+        "import functools\n@functools.singledispatch\ndef NAME(v): return VALUE",
+        "NAME(1)",
+        "NAME.register(int)(lambda v: VALUE)",
+    ),
+    Holder(
+        "name",
+        "def NAME(): pass\nNAME.__name__ = 'VALUE'",
+        "int(NAME.__name__)",
+        "NAME.__name__ = 'VALUE'",
+        "texts",
+    ),
+    Holder(
+        "iterator",
+        "import itertools\nNAME = itertools.count(VALUE)",
+        "next(NAME)",
+        "NAME = itertools.count(VALUE)",
+        "counts its calls",
+    ),
+    Holder(
+        "library attribute",
+        "import colorsys\ncolorsys.NAME = VALUE",
+        "colorsys.NAME",
+        "colorsys.NAME = VALUE",
+    ),
+    Holder(
+        "partial method",
+        "import functools\nclass NAME:\n    def m(self, v): return v\n"
+        "    p = functools.partialmethod(m, VALUE)",
+        "NAME().p()",
+    ),
+    Holder(
+        "operator overloading",
+        "class NAME_c:\n    def __add__(self, x): return VALUE\nNAME = NAME_c()",
+        "NAME + x",
+    ),
+    Holder(
+        "call of a class",
+        "class NAME_m(type):\n    def __call__(cls): return VALUE\n"
+        "class NAME(metaclass=NAME_m): ...",
+        "NAME()",
+    ),
+    Holder(
+        "init_subclass",
+        "class NAME_b:\n    def __init_subclass__(cls, v): cls.v = v\n"
+        "class NAME(NAME_b, v=VALUE): pass",
+        "NAME.v",
+    ),
+    Holder(
         "lru_cache",
         "import functools\nNAME_v = VALUE\n@functools.lru_cache\ndef NAME(): return NAME_v",
         "(NAME.cache_clear(), NAME())[1]",

@@ -242,6 +242,22 @@ class Settings(pydantic.BaseModel):
         """,
         "helper.__doc__ = '7'",
     ),
+    "name": (
+        """
+        def helper(x): pass
+        def run(x): return len(helper.__name__) * x
+        """,
+        "helper.__name__ = 'other_name'",
+    ),
+    "registered_type": (
+        """
+        import functools
+        @functools.singledispatch
+        def helper(x): return 2
+        def run(x): return helper(x) * x
+        """,
+        "helper.register(int)(lambda x: 7)",
+    ),
     "annotation": (
         """
         def helper(x: 2): pass
@@ -436,6 +452,62 @@ def test_a_module_imported_by_a_literal_name_counts(modules):
     """
     before = call_key(modules(work=source, tools="FACTOR = 2").run, (3,), {})
     assert call_key(modules(work=source, tools="FACTOR = 7").run, (3,), {}) != before
+
+
+def test_a_module_imported_from_a_package_counts(tmp_path, modules):
+    """`from pack import inner` inside a function is followed into the module `inner`."""
+    (tmp_path / "pack").mkdir()
+    source = "def run(x):\n    from pack import inner\n    return inner.FACTOR * x\n"
+    files = {"pack/__init__": "", "pack/inner": "FACTOR = 2"}
+    before = call_key(modules(work=source, **files).run, (3,), {})
+    edited = modules(work=source, **{**files, "pack/inner": "FACTOR = 7"})
+    assert call_key(edited.run, (3,), {}) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "FACTOR = 7",
+        "TABLE['factor'] = 7",
+        "helper.__doc__ = '7'",
+        "helper.__defaults__ = (7,)",
+        "helper = lambda x=7: x",
+        "Model.factor = 7",
+    ],
+)
+def test_a_change_in_memory_of_an_imported_module_counts(modules, change):
+    """A module that a function imports counts as it is in memory, once it is loaded."""
+    tools = """
+        FACTOR = 2
+        TABLE = {"factor": 2}
+        def helper(x=2):
+            "2"
+            return x
+        class Model:
+            factor = 2
+    """
+    read = "(tools.FACTOR, tools.TABLE, helper.__doc__, helper(), tools.Model.factor)"
+    source = f"""
+        import tools as loaded
+        def run(x):
+            import tools
+            from tools import helper
+            return {read}
+    """
+    work = modules(work=source, tools=tools)
+    before = call_key(work.run, (3,), {})
+    exec(change, vars(work.loaded))
+    assert call_key(work.run, (3,), {}) != before
+
+
+def test_loading_a_simple_module_keeps_the_key(modules):
+    """Functions, literals and imports are what the file makes, and do not count twice."""
+    source = "def run(x):\n    import tools\n    return tools.helper(x)\n"
+    tools = "import math\nFACTOR = [2]\ndef helper(x): return FACTOR[0] * math.floor(x)\n"
+    work = modules(work=source, tools=tools)
+    before = call_key(work.run, (3,), {})
+    assert work.run(3) == 6
+    assert call_key(work.run, (3,), {}) == before
 
 
 def test_a_script_and_its_module_make_the_same_key(modules):

@@ -58,9 +58,11 @@ _OF_THE_LOADER: Final = frozenset(
 # What `functools.singledispatch` remembers of its calls.
 _DISPATCH_MEMORY: Final = frozenset({"dispatch_cache", "cache_token", "_clear_cache"})
 _DOCUMENTATION_READERS: Final = frozenset({"__doc__", "getdoc"})
+_NAME_READERS: Final = frozenset({"__name__", "__qualname__", "__module__"})
 _ANNOTATION_READERS: Final = frozenset(
     {"__annotations__", "get_type_hints", "get_annotations", "signature"}
 )
+_TEXT_READERS: Final = _DOCUMENTATION_READERS | _NAME_READERS | _ANNOTATION_READERS
 # Functions within sets are walked one by one, for which sets that refer to each other may be
 # walked again and again.
 _NESTED_SETS: Final = 3
@@ -171,9 +173,15 @@ class _Walk:
     def run(self, function: Any) -> bytes:
         self._encoder.add(function)
         self._visit_found()
+        self._add_modules_in_memory()
         if self._are_read(_ANNOTATION_READERS):
             self._may_change = True
             self._add_annotations()
+        if self._are_read(_NAME_READERS):
+            self._may_change = True
+            for found in self._found:
+                names = tuple(getattr(found, name, None) for name in sorted(_NAME_READERS))
+                self._part(f"{_full_name(found)}.__name__", names)
         if self._are_read(_DOCUMENTATION_READERS):
             self._may_change = True
             self._add_documentation()
@@ -299,10 +307,6 @@ class _Walk:
         for imported, dump in sorted(sources.items()):
             self._part(f"module {imported}", dump)
             self._may_change = True  # as any file
-            module_in_memory = sys.modules.get(imported)
-            if module_in_memory is not None and not is_as_in_file(module_in_memory):
-                # It may be older than its file, or have been changed since.
-                self._data(f"module {imported} in memory", module_in_memory)
         self._sources.update(sources.items())
 
     def _visit_class(self, kind: type) -> None:
@@ -379,12 +383,29 @@ class _Walk:
         short = _short(path, value, digest)
         self.parts[path] = short if path not in self.parts else f"{self.parts[path]} {short}"
 
+    def _add_modules_in_memory(self) -> None:
+        """Count modules that are imported inside functions, where they may differ from files."""
+        done: set[str] = set()
+        while waiting := sorted({name for name, _ in self._sources} - done):
+            done.update(waiting)
+            for name in waiting:
+                module = sys.modules.get(name)
+                # It may be older than its file, or have been changed since.
+                if module is not None and (
+                    self._are_read(_TEXT_READERS) or not is_as_in_file(module)
+                ):
+                    self._data(f"module {name} in memory", module)
+            self._visit_found()
+
     # --- texts that code may read -----------------------------------------------------
 
     def _are_read(self, readers: frozenset[str]) -> bool:
         """Return whether code of the user reads docstrings, or annotations."""
+        # A module that reads its own name, as for a logger, reads it of no object.
         return not readers.isdisjoint(self._names) or any(
-            reader in dump for _, dump in self._sources for reader in readers
+            f"'{reader}'" in dump.replace("id='__name__'", "")
+            for _, dump in self._sources
+            for reader in readers
         )
 
     def _add_annotations(self) -> None:

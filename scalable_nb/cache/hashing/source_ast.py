@@ -13,6 +13,7 @@ import ast
 import functools
 import importlib.util
 import linecache
+import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -71,7 +72,7 @@ def code_value(function: FunctionType) -> CodeValue:
     Returns
     -------
     tuple
-        ``("source", dump)`` or ``("bytecode", ...)``, of plain values only.
+        ``("source", dump, level)`` or ``("bytecode", ...)``, of plain values only.
     """
     code = function.__code__
     with _lock:
@@ -83,7 +84,8 @@ def code_value(function: FunctionType) -> CodeValue:
         if node is None:
             value = ("bytecode", importlib.util.MAGIC_NUMBER, _bytecode(code, function.__doc__))
         else:
-            value = ("source", _dump(node, function.__globals__))
+            # `python -O` leaves out what the source contains.
+            value = ("source", _dump(node, function.__globals__), sys.flags.optimize)
         identity = id(code)
         reference = weakref.ref(code, lambda _: _found.pop(identity, None))
         _found[identity] = (reference, value)
