@@ -11,6 +11,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import linecache
 import sys
 import threading
 from collections import Counter
@@ -139,6 +140,9 @@ class SourceLoader(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the source; no compiled file is read or written."""
+        # Tracebacks show the lines that ran. Without a time, the entry is not compared to the file.
+        lines = self._source.splitlines(keepends=True)
+        linecache.cache[self.path] = (len(self._source), None, lines, self.path)
         return self.source_to_code(self._source, self.path)
 
 

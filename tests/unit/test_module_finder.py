@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_a_module_is_imported_from_the_source_of_the_call(
     (tmp_path / "helper_a.py").write_text("FACTOR = 2\n")
     assert adopt(finder, helper_a="FACTOR = 1\n")[1] is None
     assert importlib.import_module("helper_a").FACTOR == 1
+
+
+def test_tracebacks_show_the_source_of_the_call(finder: ModuleFinder, tmp_path: Path) -> None:
+    """The lines of a file that was edited since are not those that ran."""
+    path = tmp_path / "helper_t.py"
+    path.write_text("# another line\n")
+    source = "def fail():\n    raise ValueError('here')\n"
+    finder.add("digest", {"helper_t": ModuleSource("helper_t", str(path), source, False)})
+    finder.adopt("digest")
+    with pytest.raises(ValueError, match="here") as caught:
+        importlib.import_module("helper_t").fail()
+    assert "    raise ValueError('here')\n" in traceback.format_tb(caught.tb)[-1]
 
 
 def test_a_package_is_imported_from_its_sources(finder: ModuleFinder) -> None:
