@@ -500,6 +500,26 @@ def test_a_change_in_memory_of_an_imported_module_counts(modules, change):
     assert call_key(work.run, (3,), {}) != before
 
 
+@pytest.mark.parametrize(
+    ("body", "change"),
+    [
+        ("int(os.environ['SCALABLE_TEST_FACTOR'])", "os.environ['SCALABLE_TEST_FACTOR'] = '7'"),
+        ("colorsys.FACTOR", "colorsys.FACTOR = 7"),
+    ],
+)
+def test_what_an_imported_module_reads_outside_counts(modules, monkeypatch, body, change):
+    """Environment variables and patched libraries count through an import inside a function."""
+    monkeypatch.setenv("SCALABLE_TEST_FACTOR", "2")
+    monkeypatch.setattr("colorsys.FACTOR", 2, raising=False)
+    work = modules(
+        work="import tools as loaded\ndef run(x):\n    import tools\n    return tools.read()\n",
+        tools=f"import colorsys, os\ndef read(): return {body}\n",
+    )
+    before = call_key(work.run, (3,), {})
+    exec(change, vars(work.loaded))
+    assert call_key(work.run, (3,), {}) != before
+
+
 def test_loading_a_simple_module_keeps_the_key(modules):
     """Functions, literals and imports are what the file makes, and do not count twice."""
     source = "def run(x):\n    import tools\n    return tools.helper(x)\n"

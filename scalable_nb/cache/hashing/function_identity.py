@@ -30,6 +30,7 @@ from scalable_nb.cache.hashing.distributions import distribution_of
 from scalable_nb.cache.hashing.encoder import Encoder
 from scalable_nb.cache.hashing.imported_sources import (
     absolute_name,
+    environment_names,
     is_as_in_file,
     module_sources,
     module_text,
@@ -307,6 +308,8 @@ class _Walk:
         for imported, dump in sorted(sources.items()):
             self._part(f"module {imported}", dump)
             self._may_change = True  # as any file
+            for variable in sorted(environment_names(imported)):
+                self._part(f"environment variable {variable}", os.environ.get(variable))
         self._sources.update(sources.items())
 
     def _visit_class(self, kind: type) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.machinery
 import importlib.util
 import sys
@@ -10,9 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+from scalable_nb.cache.hashing.code_references import references
 from scalable_nb.cache.hashing.source_ast import ParsedFile, code_value, parse_file, plain_digest
-from scalable_nb.cache.hashing.user_modules import is_library_file
-from scalable_nb.cache.hashing.value_writers import NotEncodableError
+from scalable_nb.cache.hashing.user_modules import (
+    is_library_file,
+    is_user_code,
+    is_user_module,
+)
+from scalable_nb.cache.hashing.value_writers import SCALARS, NotEncodableError
 
 
 def absolute_name(name: str, level: int, package: str | None) -> str:
@@ -84,7 +90,8 @@ def _is_unchanged(name: str, value: object, module: str, literals: dict[str, obj
         return True
     if isinstance(value, FunctionType) and value.__module__ == module:
         has_data = value.__defaults__ or value.__kwdefaults__ or value.__dict__ or value.__closure__
-        return value.__qualname__ == name and not has_data and code_value(value)[0] == "source"
+        is_own = value.__qualname__ == name and not has_data and code_value(value)[0] == "source"
+        return is_own and not _reads_outside(value)
     if isinstance(value, FunctionType | type):
         return value.__module__ != module and value.__name__ == name
     if name not in literals:
@@ -93,6 +100,37 @@ def _is_unchanged(name: str, value: object, module: str, literals: dict[str, obj
         return plain_digest(literals[name]) == plain_digest(value)
     except NotEncodableError:
         return False
+
+
+def _reads_outside(function: FunctionType) -> bool:
+    """Return whether a function reads a builtin or library module that may have been changed."""
+    for name, chains in references(function.__code__).global_names.items():
+        value = function.__globals__.get(name)
+        if value is None and not hasattr(builtins, name):
+            return True
+        if value is None and type(getattr(builtins, name)) in SCALARS:
+            return True
+        if isinstance(value, ModuleType) and not is_user_module(value):
+            found = (vars(value).get(chain[0]) if chain else 0 for chain in chains)
+            if any(type(each) in SCALARS or _is_of_user(each) for each in found):
+                return True
+    return False
+
+
+def _is_of_user(value: object) -> bool:
+    return isinstance(value, FunctionType | type) and is_user_code(value)
+
+
+def environment_names(name: str) -> set[str]:
+    """Return texts in a user's module that may name environment variables that it reads."""
+    file = source_file_of(name)
+    parsed = parse_file(file) if file else None
+    if parsed is None or parsed.tree is None:
+        return set()
+    if "'environ'" not in parsed.dump and "'getenv'" not in parsed.dump:
+        return set()
+    texts = (each.value for each in ast.walk(parsed.tree) if isinstance(each, ast.Constant))
+    return {text for text in texts if isinstance(text, str) and text.isidentifier()}
 
 
 def module_text(name: str) -> str:
