@@ -13,7 +13,7 @@ from distributed import Future
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.gatherer import Gatherer
+from scalable_nb.client.gatherer import Gatherer, PauseWatch
 from scalable_nb.client.host_api import HostApi, ObservedKeys
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
@@ -40,6 +40,7 @@ class FakeClient(ScalableClient):
             self._find_stored,
             self._find_host_error,
         )
+        self._pause_watch = PauseWatch(HostApi(self))
         self._refcount_lock = threading.RLock()
 
     def __del__(self) -> None:
