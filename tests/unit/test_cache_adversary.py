@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from cache_programs import HOLDERS
 
 TESTS = Path(__file__).parents[1]
 FIXED_SEED = 20261130
-RANDOM_SEED = random.SystemRandom().randrange(2**32)
 
 
 def run_adversary(*options: object) -> str:
@@ -32,10 +29,12 @@ def run_adversary(*options: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("seed", [FIXED_SEED, RANDOM_SEED], ids=["fixed seed", "random seed"])
-def test_cached_answers_equal_those_without_a_cache(seed):
-    """No cached answer is wrong, and no program without an opaque object goes uncached."""
-    printed = run_adversary("--seed", seed, "--examples", 150, "--within", 30)
+def test_cached_answers_equal_those_without_a_cache():
+    """No cached answer is wrong, and no program without an opaque object goes uncached.
+
+    Other seeds: ``make fuzz-cache``.
+    """
+    printed = run_adversary("--seed", FIXED_SEED, "--examples", 300, "--within", 60)
     assert "no wrong result" in printed
 
 
