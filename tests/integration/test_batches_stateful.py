@@ -27,7 +27,6 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
-    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -44,6 +43,10 @@ pytestmark = pytest.mark.timeout(600 + 20 * SEQUENCES)
 
 KERNELS = st.sampled_from("AB")
 NUMBERS = st.lists(st.integers(1, 8), min_size=1, max_size=5)
+
+#: Name of a list that does not exist. Each rule returns a name: which calls run first may decide
+#: about an outcome, but not about what Hypothesis can draw next.
+NOTHING = "nothing"
 
 
 class Executor(Protocol):
@@ -166,7 +169,7 @@ class BatchMachine(RuleBasedStateMachine):
         kind, batch = kind_and_batch
         held = self._list(source)
         if held is None or held.cancelled or not set(held.calls) <= held.claims:
-            return multiple()
+            return NOTHING
         # Dask tells futures of one key apart: each map of futures has new tasks.
         name = f"h{next(self._numbers)}_{kind}"
         calls = [Call(name, kind, "old", (call,)) for call in held.calls]
@@ -209,7 +212,7 @@ class BatchMachine(RuleBasedStateMachine):
             self.model.unblock(calls, keeps=is_named)
         self._check_executions()
         self._check_batch(kernel, batch_id)
-        return multiple() if action == "release" else to
+        return NOTHING if action == "release" else to
 
     @rule(error=st.sampled_from(["ValueError", "TypeError"]))
     def fix(self, error: str) -> None:
@@ -240,7 +243,7 @@ class BatchMachine(RuleBasedStateMachine):
         """Resubmit a list, or a part of it, also in another order."""
         held = self._list(name)
         if held is None:
-            return multiple()
+            return NOTHING
         terms = {"only": only, "function": function, "tag": tag}
         if part == "shuffled":  # put together by hand
             members = [(name, index) for index in reversed(range(len(held.calls)))]
@@ -255,7 +258,7 @@ class BatchMachine(RuleBasedStateMachine):
         """Resubmit members of two lists, by turns."""
         one, two = self._list(first), self._list(second)
         if one is None or two is None or one.kernel != two.kernel:
-            return multiple()
+            return NOTHING
         members = [
             (name, index)
             for index in range(max(len(one.calls), len(two.calls)))
@@ -332,14 +335,14 @@ class BatchMachine(RuleBasedStateMachine):
         lists = self.model.lists
         calls = [lists[name].calls[index] for name, index in members]
         if not calls or any(lists[name].cancelled for name, _ in members):
-            return multiple()
+            return NOTHING
         to = self._new_name(kernel)
         terms = {"only": options["only"], "function": options["function"]}
         try:
             self.model.resubmit(to, kernel, calls, batch_ids, **terms)
         except Refused as refusal:
             self._expect(str(refusal), kernel, do="resubmit", to=to, **options)
-            return multiple()
+            return NOTHING
         self._execute(kernel, do="resubmit", to=to, **options)
         self._check_executions()
         self._check_list(to)
@@ -518,7 +521,7 @@ class ProcessMachine(BatchMachine):
             model.resubmit(to, kernel, model.inputs(), tuple(model.batches), **terms)
         except Refused as refusal:
             self._expect(str(refusal), kernel, **command)
-            return multiple()
+            return NOTHING
         self._execute(kernel, **command)
         self._check_executions()
         self._check_list(to)
