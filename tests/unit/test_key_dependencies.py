@@ -454,6 +454,17 @@ def test_a_module_imported_by_a_literal_name_counts(modules):
     assert call_key(modules(work=source, tools="FACTOR = 7").run, (3,), {}) != before
 
 
+def test_a_module_that_is_written_later_counts(tmp_path, modules):
+    """The function was looked at before the module that it imports existed."""
+    run = modules(work="def run(x):\n    import later\n    return later.FACTOR * x\n").run
+    keys = [call_key(run, (3,), {})]
+    for factor in (2, 7):
+        (tmp_path / "later.py").write_text(f"FACTOR = {factor}\n# {'x' * factor}")
+        importlib.invalidate_caches()
+        keys.append(call_key(run, (3,), {}))
+    assert len(set(keys)) == 3
+
+
 def test_a_module_imported_from_a_package_counts(tmp_path, modules):
     """`from pack import inner` inside a function is followed into the module `inner`."""
     (tmp_path / "pack").mkdir()

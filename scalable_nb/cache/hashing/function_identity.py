@@ -32,6 +32,7 @@ from scalable_nb.cache.hashing.imported_sources import (
     absolute_name,
     environment_names,
     is_as_in_file,
+    is_missing,
     module_sources,
     module_text,
 )
@@ -304,7 +305,9 @@ class _Walk:
         package = function.__globals__.get("__package__")
         sources: dict[str, str] = {}
         for name, level in used.imports:
-            sources.update(module_sources(absolute_name(name, level, package)))
+            imported = absolute_name(name, level, package)
+            sources.update(module_sources(imported))
+            self._may_change |= is_missing(imported)
         for imported, dump in sorted(sources.items()):
             self._part(f"module {imported}", dump)
             self._may_change = True  # as any file

@@ -51,6 +51,17 @@ def module_sources(name: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items()))
 
 
+def is_missing(name: str) -> bool:
+    """Return whether there is no module, nor a package above it, of this name now."""
+    top = name.partition(".")[0]
+    if not top or top in sys.stdlib_module_names or top in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(top) is None
+    except (ImportError, ValueError):
+        return True
+
+
 def is_as_in_file(module: ModuleType) -> bool:
     """Return whether a loaded module certainly is what its file makes.
 
