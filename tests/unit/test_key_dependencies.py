@@ -454,6 +454,21 @@ def test_a_module_imported_by_a_literal_name_counts(modules):
     assert call_key(modules(work=source, tools="FACTOR = 7").run, (3,), {}) != before
 
 
+def test_a_loaded_module_that_is_older_than_its_file_counts(tmp_path, modules):
+    """Its key is not that of a new process, which imports the edited file."""
+    sources = {
+        "work": "def run(x):\n    from tools import scale\n    return scale(x)\n",
+        "tools": "def factor(): return 2\ndef scale(x): return factor() * x\n",
+    }
+    run = modules(**sources).run
+    run(3)
+    call_key(run, (3,), {})
+    edited = sources["tools"].replace("2", "11")
+    (tmp_path / "tools.py").write_text(edited)
+    stale = call_key(run, (3,), {})
+    assert stale != call_key(modules(**{**sources, "tools": edited}).run, (3,), {})
+
+
 def test_a_module_that_is_written_later_counts(tmp_path, modules):
     """The function was looked at before the module that it imports existed."""
     run = modules(work="def run(x):\n    import later\n    return later.FACTOR * x\n").run

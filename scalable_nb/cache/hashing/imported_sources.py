@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from scalable_nb.cache.hashing.code_references import references
-from scalable_nb.cache.hashing.source_ast import ParsedFile, code_value, parse_file, plain_digest
+from scalable_nb.cache.hashing.source_ast import ParsedFile, is_in_file, parse_file, plain_digest
 from scalable_nb.cache.hashing.user_modules import (
     is_library_file,
     is_user_code,
@@ -101,7 +101,7 @@ def _is_unchanged(name: str, value: object, module: str, literals: dict[str, obj
         return True
     if isinstance(value, FunctionType) and value.__module__ == module:
         has_data = value.__defaults__ or value.__kwdefaults__ or value.__dict__ or value.__closure__
-        is_own = value.__qualname__ == name and not has_data and code_value(value)[0] == "source"
+        is_own = value.__qualname__ == name and not has_data and is_in_file(value)
         return is_own and not _reads_outside(value)
     if isinstance(value, FunctionType | type):
         return value.__module__ != module and value.__name__ == name

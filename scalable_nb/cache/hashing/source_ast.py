@@ -92,6 +92,15 @@ def code_value(function: FunctionType) -> CodeValue:
         return value
 
 
+def is_in_file(function: FunctionType) -> bool:
+    """Return whether the file of a function contains its code now.
+
+    Unlike what `code_value` returns, which is remembered: a module may be older than its file.
+    """
+    with _lock:
+        return _definition(function) is not None
+
+
 def bytecode_digest(code: CodeType) -> bytes:
     """Return a digest (32 bytes) of what a code object does."""
     return _bytecode(code, None)
