@@ -229,10 +229,12 @@ def _part_differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[s
     changed = _changed(then, now)
     if not changed:
         return ["the source of the function"]
-    code = [f"`{name}`" for name in changed if name.endswith("()")]
+    code = [f"`{name.removesuffix('()')}`" for name in changed if name.endswith("()")]
     found = [f"the source of {' and '.join(code)}"] if code else []
     for name in changed:
-        if not name.endswith("()"):
+        # Other code reads other things: these are no cause of their own.
+        is_cause = not code or (name in then and name in now)
+        if is_cause and not name.endswith("()"):
             old, new = then.get(name, "nothing"), now.get(name, "nothing")
             is_short = not (old.startswith("#") or new.startswith("#"))
             found.append(f"`{name}` ({old} -> {new})" if is_short else f"`{name}`")

@@ -89,7 +89,7 @@ def test_why_a_call_is_not_kept(store: ResultStore) -> None:
 
     changed = cacheable(store=store)(whole)
     assert "the source of `" in explain_miss(changed, 1, 5)
-    assert "part()`" in explain_miss(changed, 1, 5)
+    assert "part`" in explain_miss(changed, 1, 5)
 
 
 def test_why_names_values_that_changed(store: ResultStore, monkeypatch: pytest.MonkeyPatch) -> None:
