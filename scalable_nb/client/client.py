@@ -28,14 +28,9 @@ from scalable_nb.client.call_options import (
 )
 from scalable_nb.client.context import ClientContext, HostHealth, SessionHandle
 from scalable_nb.client.futures import FutureList, PartialResult, partial
-from scalable_nb.client.gatherer import (
-    Gatherer,
-    PauseWatch,
-    check_on_pause,
-    futures_in,
-    plain_lists,
-)
+from scalable_nb.client.gatherer import Gatherer, plain_lists
 from scalable_nb.client.host_api import HostApi, ObservedKeys
+from scalable_nb.client.pause_watch import PauseWatch, check_on_pause, futures_in
 from scalable_nb.client.submission import (
     PackedCall,
     Prepared,

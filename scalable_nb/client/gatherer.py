@@ -1,10 +1,10 @@
-"""Gather results, in memory or stored, and end waits for tasks that are paused."""
+"""Gather results: those in the memory of the workers, and those that are stored."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from distributed import Future
@@ -14,21 +14,14 @@ from distributed.utils_comm import pack_data, unpack_remotedata
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.futures import Failed
-from scalable_nb.client.host_api import HostApi, ObservedKeys
+from scalable_nb.client.host_api import ObservedKeys
 from scalable_nb.client.submission import many_objects
-from scalable_nb.dask_adapter.client_hooks import error_of, is_pending, wait_until_done
-from scalable_nb.errors import BatchPausedError, HostDiedError, RunFolderError
-from scalable_nb.faults.circuit_breaker import pause_text
+from scalable_nb.dask_adapter.client_hooks import error_of, wait_until_done
+from scalable_nb.errors import HostDiedError, RunFolderError
 
 logger = logging.getLogger(__name__)
 
 _ENDED_BADLY: Final = ("error", "cancelled")
-
-#: How often a wait looks for paused tasks.
-_INTERVAL_S: Final = 1.0
-
-#: Of the tasks that are waited for, the first and the last so many are looked at.
-_LOOKED_AT: Final = 100
 
 
 class Gatherer:
@@ -191,84 +184,6 @@ class Gatherer:
         if unreadable:
             self._submit_cached(unreadable)
         return values
-
-
-class PauseWatch:
-    """Watches over the waits of one client.
-
-    Parameters
-    ----------
-    host_api : HostApi
-    """
-
-    def __init__(self, host_api: HostApi) -> None:
-        self._host_api = host_api
-
-    async def run(self, futures: Iterable[Future[Any]], wait: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what a coroutine function returns that waits for futures.
-
-        Raises
-        ------
-        BatchPausedError
-            If the futures belong to paused tasks, or to tasks that need their results, and no
-            other task of the session is left that could run.
-        """
-        pending = [future for future in futures if is_pending(future)]
-        if not pending:
-            return await wait()
-        waiting = asyncio.ensure_future(wait())
-        try:
-            while True:
-                done, _ = await asyncio.wait({waiting}, timeout=_INTERVAL_S)
-                if done:
-                    return waiting.result()
-                pending = [future for future in pending if is_pending(future)]
-                await self.check(pending)
-        finally:
-            waiting.cancel()
-
-    async def check(self, pending: Sequence[Future[Any]]) -> None:
-        """Raise if pending futures will stay pending until the user does something.
-
-        Raises
-        ------
-        BatchPausedError
-        """
-        looked_at = dict.fromkeys(
-            future.key for part in (pending[:_LOOKED_AT], pending[-_LOOKED_AT:]) for future in part
-        )
-        if not looked_at:
-            return
-        try:
-            pauses = await self._host_api.blocking_pauses(list(looked_at))
-        except (OSError, HostDiedError):
-            return  # the futures fail when it is known that the host has died
-        if pauses:
-            raise BatchPausedError(
-                f"{'; '.join(map(pause_text, pauses))}. No other task can run, so this call would "
-                "wait for the user. To let them run: `%scalable resume` or "
-                "`client.resume(futures)`; to end them: `%scalable cancel --paused` or "
-                "`client.cancel(futures)`. `on_pause='wait'` waits instead of raising."
-            )
-
-
-def check_on_pause(on_pause: str) -> None:
-    """Refuse an unknown value of ``on_pause``.
-
-    Raises
-    ------
-    ValueError
-    """
-    if on_pause not in ("raise", "wait"):
-        raise ValueError(f"on_pause={on_pause!r} is not known; expected 'raise' or 'wait'")
-
-
-def futures_in(futures: Any) -> list[Future[Any]]:
-    """Return the futures in a nested collection."""
-    if isinstance(futures, list) and all(isinstance(each, Future) for each in futures):
-        return futures
-    _, found = unpack_remotedata(futures, byte_keys=True)
-    return list(found)
 
 
 def _with_values(unpacked: Any, found: Iterable[Future[Any]], values: dict[Any, Any]) -> Any:

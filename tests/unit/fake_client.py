@@ -13,8 +13,9 @@ from distributed import Future
 from scalable_nb.client.cached_futures import CachedFutures
 from scalable_nb.client.client import ScalableClient
 from scalable_nb.client.futures import FutureList
-from scalable_nb.client.gatherer import Gatherer, PauseWatch
+from scalable_nb.client.gatherer import Gatherer
 from scalable_nb.client.host_api import HostApi, ObservedKeys
+from scalable_nb.client.pause_watch import PauseWatch
 from scalable_nb.telemetry.ledger import Delta, Ledger
 from scalable_nb.telemetry.ledger_mirror import Mirror
 from scalable_nb.telemetry.rows import TaskState
