@@ -53,12 +53,15 @@ class ParsedFile:
         (first line, name) -> the node of a function.
     codes : mapping
         Qualified name -> the code objects that the text compiles to.
+    contains : mapping
+        Code object of a function -> whether the text contains it; filled by `is_in_file`.
     """
 
     lines: list[str]
     tree: ast.Module | None = None
     definitions: dict[tuple[int, str], _Def] = field(default_factory=dict)
     codes: dict[str, list[CodeType]] = field(default_factory=dict)
+    contains: dict[CodeType, bool] = field(default_factory=dict)
 
     @functools.cached_property
     def dump(self) -> str:
@@ -97,8 +100,12 @@ def is_in_file(function: FunctionType) -> bool:
 
     Unlike what `code_value` returns, which is remembered: a module may be older than its file.
     """
+    code = function.__code__
     with _lock:
-        return _definition(function) is not None
+        contains = parse_file(code.co_filename, function.__globals__).contains
+        if code not in contains:
+            contains[code] = _definition(function) is not None
+        return contains[code]
 
 
 def bytecode_digest(code: CodeType) -> bytes:
