@@ -119,7 +119,7 @@ class ResultStorage:
         return FlushReport(len(stored), left_out, len(wanted) - len(stored))
 
     async def store_of(self, worker: str, limits_bytes: Mapping[Any, int | None]) -> set[Any]:
-        """Have a worker write results that it holds, each up to a size; return the keys of those.
+        """Let a worker write results that it holds; return the keys of those that were written.
 
         Parameters
         ----------
@@ -138,12 +138,13 @@ class ResultStorage:
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, {}
-                stored = await self._write(
-                    {key: tracked.store_limit_bytes for key, tracked in waiting.items()}
-                )
+                limits_bytes = {key: each.store_limit_bytes for key, each in waiting.items()}
+                try:
+                    stored = await self._write(limits_bytes)
+                finally:
+                    self._adapter.let_go(waiting, STORING)
                 for key in stored:
                     waiting[key].has_stored_result = True
-                self._adapter.let_go(waiting, STORING)
                 self._report(waiting.keys() - stored)
         finally:
             self._is_writing = False
