@@ -20,7 +20,7 @@ from scalable_nb.host.tasks.attempt_failures import AttemptFailures
 from scalable_nb.host.tasks.batch_breakers import BatchBreakers
 from scalable_nb.host.tasks.client_leases import ClientLeases
 from scalable_nb.host.tasks.parked_tasks import ParkedTasks
-from scalable_nb.host.tasks.run_recorder import RunRecorder
+from scalable_nb.host.tasks.run_recorder import NEEDS_USER, RunRecorder
 from scalable_nb.host.tasks.task import TaskBatch, TrackedTask
 from scalable_nb.host.tasks.task_registry import TaskRegistry
 from scalable_nb.protocol.call import Call
@@ -175,14 +175,12 @@ class ClientRequests:
         )
 
     def blocking_pauses(self, request: TaskKeys) -> PausesReply:
-        """Return the pauses because of which none of these tasks can go on; none if any can."""
-        counts = self._ledger.counts
-        blocked = {TaskState.PAUSED, TaskState.WAITING}
-        if any(counts[state] for state in TaskState if not state.is_final and state not in blocked):
+        """Return the pauses that keep all these tasks from continuing; none if any can continue."""
+        if self._recorder.has_work():
             return PausesReply(())
         tracked = [self._registry.get(key) for key in request.keys]
         states = {each and TaskState(self._ledger.columns["state"][each.row]) for each in tracked}
-        return PausesReply(tuple(self._breakers.pauses()) if states <= blocked else ())
+        return PausesReply(tuple(self._breakers.pauses()) if states <= NEEDS_USER else ())
 
     # --- whole batches ---------------------------------------------------------------
 

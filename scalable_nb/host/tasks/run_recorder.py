@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
@@ -26,6 +26,10 @@ from scalable_nb.telemetry.rows import (
     key_text,
     utc_iso,
 )
+
+#: States in which a task stays until the user acts, if no task is in another unfinished state:
+#: it is paused, or waits for a paused one.
+NEEDS_USER: Final = frozenset({TaskState.PAUSED, TaskState.WAITING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,10 +338,9 @@ class RunRecorder:
             file.close()
 
     def has_work(self) -> bool:
-        """Return whether any task will go on without the user."""
-        # If no other task is left, those that wait for inputs wait for paused ones.
-        counts, needs_user = self.ledger.counts, (TaskState.PAUSED, TaskState.WAITING)
-        return any(counts[s] for s in TaskState if not s.is_final and s not in needs_user)
+        """Return whether any task will continue without the user."""
+        counts = self.ledger.counts
+        return any(counts[s] for s in TaskState if not s.is_final and s not in NEEDS_USER)
 
     def summary(self) -> dict[str, Any]:
         """Return the sums of the run so far."""
