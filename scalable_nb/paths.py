@@ -189,7 +189,7 @@ def create_run(runs_dir: Path, project: str) -> RunPaths:
 
 
 def list_runs(runs_dir: Path) -> list[RunPaths]:
-    """Return all runs below ``runs_dir``, oldest first; links and other users' folders are none.
+    """Return all runs below ``runs_dir``, oldest first; skip links and folders of other users.
 
     Raises
     ------

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 _HOME: Final = ".scalable"
 
-#: Folders that were trusted; whoever writes into one checks it again. A folder that was not may
-#: have been changed since.
+#: Folders that were trusted; each is checked again before something is written to it. Others are
+#: not remembered, because they may have been changed since.
 _trusted: Final[set[Path]] = set()
 _reported: Final[set[Path]] = set()
 

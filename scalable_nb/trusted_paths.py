@@ -26,7 +26,7 @@ _COMPLETE_SOURCES: Final = frozenset({"files", "compat", "systemd", "altfiles"})
 
 @dataclass(frozen=True)
 class Flaw:
-    """Why a path is not trusted.
+    """The reason why a path is not trusted.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Flaw:
 
 
 def find_flaw(path: Path) -> Flaw | None:
-    """Return why another user could change or replace a path, or None if nobody can.
+    """Return why another user could change or replace a path, or None if no other user can.
 
     Links are followed if this user or root owns them. A missing last part has no flaw of its own.
     """
@@ -71,7 +71,7 @@ def find_flaw(path: Path) -> Flaw | None:
         if not pending:
             return None
         part = pending.pop()
-        # No component of `current` is a link, so its parent is what its name says.
+        # No component of `current` is a link, so its parent is the folder in its name.
         current = os.path.dirname(current) if part == ".." else os.path.join(current, part)  # noqa: PTH118, PTH120
 
 

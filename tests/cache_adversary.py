@@ -29,14 +29,14 @@ _ROUND = 200
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program returned before and after its mutation.
+    """The answers of a program before and after its mutation.
 
     Attributes
     ----------
     before, after : str
         The answers, as text.
     key : str
-        Of the program before its mutation; empty if it has none.
+        Key of the program before its mutation; empty if it is not cached.
     is_cached : bool
         Whether no call was reported as not cached.
     """

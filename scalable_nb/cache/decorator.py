@@ -135,7 +135,7 @@ def _decorate(func: Callable[P, T], *, spec: CacheSpec) -> CacheableFunction[P, 
                 "parameter",
                 option,
                 parameters,
-                f"@cacheable takes parameters of {name}() beside its options return_type, "
+                f"@cacheable takes parameters of {name}() and its own options return_type, "
                 "recompute, store, compress, version, ignore and opaque.",
             )
     for kind in spec.opaque:

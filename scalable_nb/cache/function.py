@@ -270,7 +270,7 @@ class CacheableFunction(TransparentWrapper, Generic[P, T]):
         try:
             self._keys.refresh()
         except NotCacheableError:
-            return  # the next call says it
+            return  # the next call warns
         self._changes.note_call(meta, self._keys.parts)
 
     # --- travelling --------------------------------------------------------------------
@@ -305,7 +305,7 @@ class CacheableFunction(TransparentWrapper, Generic[P, T]):
 
 
 class ChangedVariables:
-    """Which variables the calls of one function changed, in this process."""
+    """The variables that the calls of one function changed, in this process."""
 
     def __init__(self) -> None:
         self._changed: set[str] = set()

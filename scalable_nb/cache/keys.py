@@ -123,7 +123,7 @@ class CallKeys:
     ) -> None:
         if not callable(func):
             raise SubmitError(f"{func!r} is no function: a {type(func).__name__} cannot be called")
-        # A function that merely copies the attributes of a cacheable one is none.
+        # A function that only copies the attributes of a cacheable one is not cacheable.
         plain: Any = func.key_parts()[0] if isinstance(func, TransparentWrapper) else func
         if isinstance(ignore, str):
             ignore = (ignore,)
@@ -151,7 +151,7 @@ class CallKeys:
         Raises
         ------
         NotCacheableError
-            When one of them has no value to key on any more.
+            If one of them no longer has a value that can be keyed.
         """
         if self._found is not None:
             self._code.clear()

@@ -33,7 +33,7 @@ class CacheInfo:
     hits, misses : int
         Of the run that was looked at.
     stale : int
-        Results under keys that an earlier version made: no call finds them any more.
+        Results under keys of an earlier version, which no call finds.
     """
 
     folder: str

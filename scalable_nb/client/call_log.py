@@ -232,7 +232,7 @@ def read_call_log(folder: Path) -> CallLog:
 
 
 class _Function(NamedTuple):
-    """What is recorded of a function."""
+    """A recorded function."""
 
     pickled: bytes = b""
     about: bytes = b""

@@ -232,7 +232,7 @@ class CallOptions:
         return own_result_key(key, batch_id if self.is_stored_by_submission else "")
 
     def cache_key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        """Return the key of a call of a cached function; empty, with a warning, if it has none."""
+        """Return the key of a cached call; warn and return an empty string if it has no key."""
         if self.call_keys is None:
             return ""
         try:
@@ -304,7 +304,7 @@ def find_component(manifest: Manifest, task: str | None, tag: str | None) -> str
 
 
 def _call_keys(func: Callable[..., Any], entry: Task | None) -> CallKeys | None:
-    """Return what makes the keys of a cached function; None, with a warning, if it has none."""
+    """Return the key maker of a cached function; warn and return None if it cannot have one."""
     try:
         if isinstance(func, CacheableFunction):
             return func.call_keys()

@@ -220,7 +220,7 @@ class Submitter:
             )
 
     def _request_storage(self, keys: Iterable[Any]) -> None:
-        """Have the host store results that their tasks do not store, as of a batch with a name."""
+        """Ask the host to store results that their tasks do not store, as of a named batch."""
         request = StoreRequest(tuple(keys), STORED_WITH_A_NAME_BYTES)
         if request.keys:
             self._transport.send(stream_message(Operation.STORE_RESULTS, request))

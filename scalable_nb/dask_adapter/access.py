@@ -44,7 +44,7 @@ def certificate_files(folder: Path) -> tuple[Path, Path]:
 def load_security(folder: Path) -> Security:
     """Read the certificate in a session's folder and return the settings that contain it.
 
-    Nothing reads the files later: whoever replaces them changes no connection.
+    The files are not read again, so replacing them later changes no connection.
     """
     cert, key = (read_regular(path).decode() for path in certificate_files(folder))
     return Security(

@@ -83,7 +83,7 @@ def remove_abandoned(base: Path, prefix: str) -> None:
 
 
 def _is_abandoned(name: str, parent: int) -> bool:
-    """Return whether a folder is this user's and nobody holds its lock."""
+    """Return whether a folder is this user's and no process holds its lock."""
     try:
         folder = os.open(name, _FOLDER, dir_fd=parent)
     except OSError:  # a link, another user's, or just removed
@@ -109,7 +109,7 @@ def _lock(folder: Path) -> int:
     part = folder / f"{_LOCK}.part"
     lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    part.rename(folder / _LOCK)  # with its lock: nobody sees it free
+    part.rename(folder / _LOCK)  # already locked, so it is never seen without a lock
     return lock
 
 

@@ -65,7 +65,7 @@ class CircuitBreaker:
         self._is_tripped = False
 
     def succeed(self) -> None:
-        """Note that a task succeeded: failures are counted anew."""
+        """Note that a task succeeded: the count of failures starts again."""
         self._has_success = True
         self._restart("", 0)
 

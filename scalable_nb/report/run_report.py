@@ -95,7 +95,7 @@ class Report:
     folder : Path
         Where the files of the run lie.
     redacted : str
-        What is left out of a redacted report, and what remains; empty otherwise.
+        The kinds of data that a redacted report leaves out, and those that remain; else empty.
     problems : tuple of str
         Why files of the run were not read.
     """

@@ -20,9 +20,9 @@ import orjson
 from scalable_nb.telemetry.rows import GIVEN_UP
 from scalable_nb.trusted_paths import open_regular, read_regular
 
-#: A longer line is no row: hosts cut texts to a few kilobytes.
+#: Longer lines are not rows: hosts cut texts to a few kilobytes.
 MAX_LINE_BYTES: Final = 1 << 22
-# What fits into a core's cache: much faster than thousands of rows at once.
+# As many as fit into a core's cache: much faster than thousands of rows at once.
 BLOCK_ROWS: Final = 256
 
 
@@ -93,7 +93,7 @@ class Block:
     lines : list of bytes
         Each with its end.
     too_long_bytes : int
-        Length of a line after them that is longer than `MAX_LINE_BYTES`; 0 if there is none.
+        Length of the line after them if it is longer than `MAX_LINE_BYTES`; else 0.
     """
 
     lines: list[bytes]

@@ -101,7 +101,7 @@ class RunRecords:
 
     @property
     def refused(self) -> list[str]:
-        """Why files were not read: links, FIFOs, devices."""
+        """The reasons why files were not read, such as links, FIFOs and devices."""
         of_tables = (*self._failures.refused.values(), *self._tasks.refused.values())
         return sorted({*self._refused, *of_tables})
 

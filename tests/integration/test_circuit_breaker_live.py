@@ -86,7 +86,7 @@ def test_the_rest_is_paused_and_a_person_told(
 
 
 def test_a_wait_for_paused_tasks_ends(paused: tuple[ScalableSession, FutureList]) -> None:
-    """It raises with the cause and the commands, since nothing goes on without the user."""
+    """It raises with the cause and the commands, since only the user can resume the tasks."""
     _, futures = paused
     pending = FutureList(future for future in futures if not future.done())
     for wait_for in (
@@ -100,7 +100,7 @@ def test_a_wait_for_paused_tasks_ends(paused: tuple[ScalableSession, FutureList]
 
 
 def test_the_host_of_a_paused_batch_ends_without_its_kernel(folder: Path) -> None:
-    """Tasks that wait for a user who is gone are no work."""
+    """Tasks that wait for the user do not keep it running."""
     assert run_kernel(folder, PAUSED, SCALABLE_LINGER_S="1") == -signal.SIGKILL
     until(last_run().summary_json.exists)
     counts = json.loads(last_run().summary_json.read_text())["counts"]

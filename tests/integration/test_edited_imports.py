@@ -1,4 +1,4 @@
-"""Modules that functions import by name, and that are edited while workers live."""
+"""Edits, during a session, of modules that functions import by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Callable[..., ScalableSession]
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test imports and registers is forgotten afterwards."""
+    """Undo the imports and registrations of a test."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(kernel_sources, "_imported", {})
     before = set(sys.modules)
@@ -48,7 +48,7 @@ def cached(x: int) -> Any:
 
 
 def gated(x: int, gate: str) -> tuple[Any, int]:
-    """Import the module once the gate is there."""
+    """Import the module once the gate exists."""
     import time
 
     while not os.path.exists(gate):  # noqa: PTH110

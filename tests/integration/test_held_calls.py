@@ -82,7 +82,7 @@ def test_a_failed_call_runs_again_on_new_terms(shared_session: ScalableSession) 
 
 
 def test_a_name_stores_held_results(start: Callable[..., ScalableSession], tmp_path: Path) -> None:
-    """Those that are there and those to come are returned after a restart, without a call."""
+    """Present and later results are returned after a restart, without another call."""
     session = start()
     client = session.client
 

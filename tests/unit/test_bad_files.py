@@ -1,4 +1,4 @@
-"""Files of a run that are no files of a run are skipped and reported."""
+"""FIFOs, devices, links and oversized lines in a run folder are skipped and reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_device_link(path: Path) -> None:
     "name", ["run.json", "tasks.jsonl", "failures.jsonl", "workers.jsonl", "summary.json"]
 )
 def test_a_report_skips_what_is_no_file(run: RunPaths, name: str, make: object) -> None:
-    """Neither `report` nor `runs` waits for a FIFO or reads a device."""
+    """`report` and `runs` do not wait for a FIFO or read a device."""
     path = run.folder / name
     path.unlink(missing_ok=True)
     make(path)  # type: ignore[operator]

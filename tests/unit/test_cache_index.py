@@ -134,7 +134,7 @@ class Bomb:
 @pytest.mark.parametrize("column", ["value", "key"])
 @pytest.mark.parametrize("folder", ["sqlite", "sqlite-json"])
 def test_no_row_of_an_index_is_unpickled(tmp_path: Path, folder: str, column: str) -> None:
-    """An index of an earlier version, or with rows of another kind, is built anew."""
+    """An index of an earlier version, or with rows of another kind, is rebuilt."""
     store, mark = ResultStore(tmp_path / "cache"), tmp_path / "mark"
     store.put("a" * 64, 1)
     with ResultIndex(store) as index:

@@ -144,7 +144,7 @@ def test_options_that_are_satisfied_or_applied_are_accepted(
 def test_held_calls_are_stored_once_they_have_a_name(
     resolve: Callable[..., CallOptions], first: dict[str, Any], expected: list[str]
 ) -> None:
-    """Those that were submitted with a name store their results themselves; others are noted."""
+    """Calls that were submitted with a name store their results themselves; others are noted."""
     terms, options, named = HeldTerms(), resolve(**first), resolve(is_named=True)
     submission = Submission(
         options.batch("", simulate), wire=options.wire, scheduling=SchedulingOptions()

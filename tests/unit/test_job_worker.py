@@ -110,7 +110,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 def test_a_certificate_is_read_once(certificate: Path) -> None:
-    """Whoever replaces the files changes no connection of a running session."""
+    """Replacing the files changes no connection of a running session."""
     words = ["--tls-ca-file", "cert.pem", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
     words = [str(certificate / word) if word.endswith(".pem") else word for word in words]
     (values,) = nanny_arguments([SCHEDULER, "--name", "a-0", *words])
@@ -148,7 +148,7 @@ def test_the_path_of_a_script_with_a_space_is_one_word_for_lsf(tmp_path: Path) -
 
 
 def test_a_folder_for_logs_that_is_missing_is_made_private(tmp_path: Path) -> None:
-    """What jobs print is for their user alone, unless the folder exists."""
+    """A new folder for the output of jobs is private; an existing one is left as it is."""
     (tmp_path / "scalable.yaml").write_text(
         "version: 1\nproject: {name: demo}\ncomponents: {a: {cpus: 1, memory: 1G}}\n"
         f"targets: {{slurm: {{provider: slurm, log_directory: {tmp_path}/a/logs}}}}"

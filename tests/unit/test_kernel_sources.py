@@ -73,7 +73,7 @@ def test_a_module_imported_inside_a_function_travels(write: Write) -> None:
 
 
 def test_a_function_without_such_imports_has_no_modules() -> None:
-    """Nothing is looked for, and nothing is sent."""
+    """The kernel searches for no module and sends nothing."""
 
     def function(x: int) -> Any:
         import numpy as np

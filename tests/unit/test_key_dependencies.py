@@ -361,7 +361,7 @@ def answer_and_key(namespace):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_dependency_is_in_the_key_or_the_call_is_not_cached(name, monkeypatch, request):
-    """A change of the answer changes the key, unless the call has none."""
+    """A change of the answer changes the key, unless the call is not cached."""
     source, mutation = SOURCES[name]
     namespace = {"__name__": "__main__", "threading": threading, "os": os, "types": types}
     namespace["cacheable"] = cacheable
@@ -470,7 +470,7 @@ def test_a_loaded_module_that_is_older_than_its_file_counts(tmp_path, modules):
 
 
 def test_a_module_that_is_written_later_counts(tmp_path, modules):
-    """The function was looked at before the module that it imports existed."""
+    """The key is computed first before the imported module exists."""
     run = modules(work="def run(x):\n    import later\n    return later.FACTOR * x\n").run
     keys = [call_key(run, (3,), {})]
     for factor in (2, 7):
@@ -693,7 +693,7 @@ def test_a_function_of_a_notebook_stays_cached(name, fresh_keys):
     ],
 )
 def test_calling_a_function_keeps_its_key(name):
-    """What libraries remember of a call, in classes and objects, does not count."""
+    """State that libraries keep in classes and objects after a call does not count."""
     function = getattr(notebook_functions, name)
     before = call_key(function, (0.5,), {})
     with contextlib.suppress(TypeError, ValueError):

@@ -117,7 +117,7 @@ def test_a_module_from_its_file_is_a_conflict_if_it_differs(
 def test_a_module_imported_before_the_first_call_is_a_conflict(
     finder: ModuleFinder, tmp_path: Path
 ) -> None:
-    """Nobody knows from which source it was imported."""
+    """The source from which it was imported is not known."""
     (tmp_path / "helper_i.py").write_text("X = 1\n")
     sys.meta_path.remove(finder)
     importlib.import_module("helper_i")

@@ -196,7 +196,7 @@ def test_the_error_names_what_a_function_cannot_take_along() -> None:
 
 @pytest.mark.parametrize("place", ["closure", "default", "list"])
 def test_function_that_refers_to_a_future_is_refused(place: str) -> None:
-    """The error names the future and says how to pass it."""
+    """The error names the future and tells the user to pass it as an argument."""
     held = future("simulate-1")
 
     def in_closure() -> object:

@@ -128,7 +128,7 @@ def refused(folder: Path) -> str:
     ("bits", "shown"), [(0o777, "0777"), (0o770, "0770"), (0o702, "0702"), (0o1777, "1777")]
 )
 def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, bits: int, shown: str) -> None:
-    """What others may write cannot be trusted; the message has owner, mode and command."""
+    """A folder that others can write is not trusted; the error has owner, mode and command."""
     folder = tmp_path / "runs"
     folder.mkdir()
     if bits == 0o770:
@@ -310,7 +310,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_that_is_a_link_is_no_run(tmp_path: Path) -> None:
-    """It is not listed, and an error says what is at its place."""
+    """It is not listed, and an error reports what is in its place."""
     make_runs(tmp_path, NEW)
     (tmp_path / OLD).symlink_to(tmp_path / NEW)
     assert [run.run_id for run in list_runs(tmp_path)] == [NEW]
@@ -328,7 +328,7 @@ def test_a_run_folder_of_another_user_is_no_run(commons: Path) -> None:
 
 
 def test_logs_are_not_read_through_links(tmp_path: Path) -> None:
-    """Neither a log nor the folder of logs may be a link."""
+    """A log and the folder of logs must not be links."""
     run = RunPaths(tmp_path / OLD)
     secrets = tmp_path / "secrets"
     secrets.mkdir()

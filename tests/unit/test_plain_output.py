@@ -67,7 +67,7 @@ def test_no_subcommand_prints_what_acts(run: Path, words: list[str]) -> None:
 
 
 def test_keys_of_a_manifest_are_plain_in_errors(tmp_path: Path) -> None:
-    """Also for Python code, which shows the message as it is."""
+    """Python code, which shows the message as it is, gets plain text, too."""
     path = tmp_path / "scalable.yaml"
     path.write_text('version: 1\n"ev\\eil\\u202e]0;x\\a": 1\n')
     with pytest.raises(ManifestError) as caught:

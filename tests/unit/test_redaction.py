@@ -116,7 +116,7 @@ def found(text: str) -> list[str]:
 def test_no_secret_is_in_a_redacted_report(
     secret: Planter, tmp_path: Path, words: list[str]
 ) -> None:
-    """In text, JSON and HTML only names, places in code, times and counts remain, as is said."""
+    """Only names, places in code, times and counts remain in text, JSON and HTML."""
     result = CliRunner().invoke(main, ["report", "--last", "--redact", *words])
     assert result.exit_code == 0, result.output
     page = tmp_path / "page.html"

@@ -34,7 +34,7 @@ def submit(host: SchedulerAlone, worker: str, *, allow_other_workers: bool = Fal
 
 @pytest.mark.parametrize("by", ["name", "address"])
 def test_task_follows_its_worker_through_a_restart(host: SchedulerAlone, by: str) -> None:
-    """It waits until the worker of that name is there again, and runs on no other."""
+    """It waits until the worker of that name has restarted, and runs on no other."""
     address, other = host.add_worker(name="worker-0"), host.add_worker(name="worker-1")
     submit(host, "worker-0" if by == "name" else address)
     assert place_of(host, "a") == address

@@ -20,7 +20,7 @@ __all__ = ["commons"]
 
 
 def test_scratch_is_private_and_removed(tmp_path: Path) -> None:
-    """Each block has a new folder of mode 0700 that is gone afterwards."""
+    """Each block has a new folder of mode 0700 that is removed afterwards."""
     with private_scratch(tmp_path / "base") as first, private_scratch(tmp_path / "base") as second:
         assert first != second
         assert {path.stat().st_mode & 0o777 for path in (first, second)} == {0o700}
@@ -29,7 +29,7 @@ def test_scratch_is_private_and_removed(tmp_path: Path) -> None:
 
 
 def test_scratch_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
-    """Only a folder whose lock nobody holds is removed; links and other folders stay."""
+    """Only a folder with a free lock is removed; links and other folders stay."""
     code = (
         "import os, sys; from pathlib import Path\n"
         "from scalable_nb.dask_adapter.scratch import private_scratch\n"
@@ -73,7 +73,7 @@ def test_scratch_in_a_folder_of_all_users(commons: Path) -> None:
 def test_a_planted_lock_in_the_shared_scratch_folder_is_not_opened(
     commons: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dask empties what `global.lock` leads to; in a folder of one's own nobody plants it."""
+    """Dask empties the target of `global.lock`; in a private folder no other user can plant it."""
     victims_file = commons / "thesis.tex"
     victims_file.write_text("years of work")
     shared = make_for(MALLORY, commons / "dask-scratch-space", 0o777)

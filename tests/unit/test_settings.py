@@ -134,7 +134,7 @@ def test_a_project_folder_of_several_users_is_not_written(
     caplog: pytest.LogCaptureFixture,
     kind: str,
 ) -> None:
-    """Runs and cache are below XDG_STATE_HOME, which one notice says until the first start."""
+    """Runs and cache are below XDG_STATE_HOME, which one notice reports until the first start."""
     project = make_for(MALLORY if kind == "of another user" else 0, commons / "project", 0o755)
     if kind == "group-writable":
         os.chown(project, 0, 54_321)

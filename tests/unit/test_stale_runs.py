@@ -90,7 +90,7 @@ def thesis(folder: Path) -> Path:
 
 
 def test_a_run_folder_that_is_a_link_is_not_cleaned(tmp_path: Path) -> None:
-    """Whoever plants a link in the folder of runs deletes nothing elsewhere."""
+    """A planted link in the folder of runs deletes nothing elsewhere."""
     victim = thesis(tmp_path / "thesis")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / RUN_ID).symlink_to(victim)
@@ -100,7 +100,7 @@ def test_a_run_folder_that_is_a_link_is_not_cleaned(tmp_path: Path) -> None:
 
 
 def test_links_in_a_run_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
-    """What they lead to stays, whether a folder or a file."""
+    """Their targets stay, folders and files."""
     victim = thesis(tmp_path / "thesis")
     (victim / "notes.json").write_text("{}")
     run = RunPaths(tmp_path / "runs" / RUN_ID)
@@ -152,7 +152,7 @@ def test_only_ids_of_jobs_reach_the_command_that_cancels(
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"provider": "x; rm"}'])
 def test_a_broken_description_of_a_dead_run_stops_nothing(tmp_path: Path, content: bytes) -> None:
-    """The next start removes what is left, whatever `run.json` contains."""
+    """The next start removes the leftovers, whatever `run.json` contains."""
     run = left_behind(tmp_path)
     run.run_json.write_bytes(content)
     assert remove_stale_runs(tmp_path) == [run]

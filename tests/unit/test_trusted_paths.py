@@ -25,7 +25,7 @@ def flaw_for(uid: int, path: Path) -> str:
 
 
 def test_every_ancestor_must_be_the_users_or_roots(commons: Path) -> None:
-    """A folder of one's own below a folder of another user is refused."""
+    """The user's own folder below a folder of another user is refused."""
     shared = make_for(MALLORY, commons / "shared", 0o755)
     mine = make_for(ALICE, shared / "project")
     assert flaw_for(ALICE, mine / "runs").startswith(f"{str(shared)!r} belongs to uid {MALLORY}")
@@ -59,7 +59,7 @@ def test_the_folder_itself_must_not_be_writable_by_others_at_all(commons: Path) 
 
 
 def test_a_link_needs_an_owner_and_a_target_that_are_trusted(commons: Path) -> None:
-    """One's own link to a scratch folder of one's own is followed; other links are not."""
+    """A link of the user to their own scratch folder is followed; other links are not."""
     home, scratch = make_for(ALICE, commons / "home"), make_for(ALICE, commons / "scratch")
     theirs = make_for(MALLORY, commons / "theirs", 0o755)
     for name, target in (("good", "../scratch"), ("bad", theirs), ("foreign", scratch)):
@@ -119,7 +119,7 @@ def test_a_group_of_this_user_alone_does_not_count_as_others(
 
 
 def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
-    """A link, a FIFO and a device are refused, and none is waited for."""
+    """A link, a FIFO and a device are refused without waiting."""
     (tmp_path / "file").write_bytes(b"text")
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "dangling").symlink_to("nothing")

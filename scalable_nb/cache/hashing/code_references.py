@@ -15,8 +15,8 @@ _ATTRIBUTE_READS: Final = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATT
 _IMPORTERS: Final = frozenset({"import_module", "__import__"})
 _ENVIRONMENT_READERS: Final = frozenset({"environ", "getenv"})
 
-#: The attributes that are read of a variable, in a row: of ``model.grid.size`` they are
-#: ``("grid", "size")``. Empty where the object itself is used.
+#: The chain of attributes that is read of a variable: ``("grid", "size")`` for
+#: ``model.grid.size``. Empty if the object itself is used.
 Chain = tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ def references(code: CodeType) -> References:
             if operation in _GLOBAL_READS:
                 global_names.setdefault(name, set()).add(_chain(instructions, number))
             elif operation in _ENCLOSING_READS:
-                # A variable of the outermost function itself is none from outside.
+                # A variable of the outermost function itself does not come from outside.
                 if name in part.co_freevars and name in free_names:
                     free_names[name].add(_chain(instructions, number))
             elif operation == "IMPORT_NAME":

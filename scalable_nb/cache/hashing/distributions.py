@@ -1,4 +1,4 @@
-"""Which distribution, in which version, an installed module belongs to."""
+"""Find the distribution of an installed module, and its version."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ from scalable_nb.cache.hashing.value_writers import NotEncodableError, array_wri
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-#: Turns a function, class, module or code object into bytes that stand for its name and,
-#: where it is the user's, its code. The second argument: whether it was met inside a set,
-#: where no order may show.
+#: Turns a function, class, module or code object into bytes that stand for its name and, if it
+#: is the user's, its code. The second argument is True inside a set: then the bytes must
+#: not depend on the order of its elements.
 DescribeCode: TypeAlias = Callable[[Any, bool], bytes]
 
 

@@ -22,7 +22,7 @@ from scalable_nb.cache.hashing.value_writers import SCALARS, NotEncodableError
 
 
 def absolute_name(name: str, level: int, package: str | None) -> str:
-    """The name of a module imported with ``level`` leading dots from within a package."""
+    """Return the name of a module imported with ``level`` leading dots from within a package."""
     if not level or not package:
         return name
     base = package.rsplit(".", level - 1)[0]
@@ -151,7 +151,7 @@ def module_text(name: str) -> str:
 
 
 def _imported(parsed: ParsedFile, package: str) -> set[str]:
-    """All modules that a file may import, and the packages they lie in."""
+    """Return all modules that a file may import, and their packages."""
     names: list[str] = []
     for node in ast.walk(parsed.tree or ast.Module([], [])):
         if isinstance(node, ast.Import):
@@ -176,7 +176,7 @@ def source_file_of(name: str) -> str | None:
     if parts[0] in sys.stdlib_module_names or not all(parts):
         return None
     try:
-        spec = importlib.util.find_spec(parts[0])  # imports nothing, where there is no dot
+        spec = importlib.util.find_spec(parts[0])  # imports nothing if there is no dot
     except (ImportError, ValueError):
         return None
     for number in range(2, len(parts) + 1):

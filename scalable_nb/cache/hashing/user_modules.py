@@ -1,4 +1,4 @@
-"""Which code is the user's: all but the standard library and installed distributions."""
+"""Tell the user's code from the standard library and installed distributions."""
 
 from __future__ import annotations
 

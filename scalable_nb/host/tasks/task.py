@@ -108,7 +108,7 @@ class TrackedTask:
     has_stored_result : bool
         Whether its result is on disk.
     store_limit_bytes : int or None
-        Size up to which the host has its result stored; None if nobody requested that.
+        Size up to which the host stores its result; None if no client requested that.
     runs_to_end : bool
         Whether it runs to its end if the last claim is released before.
     is_cancelled : bool
