@@ -12,7 +12,7 @@ from scalable_nb.telemetry.sanitize import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-#: States of inputs whose tasks have not ended: of a run that goes on, and of one that is over.
+#: States of inputs whose tasks have not ended: of a run that continues, and of one that has ended.
 UNFINISHED: Final = "unfinished"
 NEVER_RAN: Final = "never ran"
 

@@ -60,7 +60,7 @@ def open_tasks(recorder: RunRecorder, *keys: str) -> None:
 
 
 def recorded(recorder: RunRecorder) -> RecordedInputs:
-    """What a reader of the run folder finds."""
+    """Return the numbers that a reader of the run folder finds."""
     recorder.flush()
     folder = Path(recorder.tasks.path).parent
     return RecordedInputs.from_rows(read_rows(RunPaths(folder).inputs).rows)

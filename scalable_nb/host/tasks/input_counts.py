@@ -1,8 +1,8 @@
 """The number of inputs that each task of a run computes.
 
 Inputs of batches share a task if their calls are equal, and a task that was replaced by one of
-corrected code has none. Clients record batches; the host learns the numbers from its messages:
-each task that a client announces stands for one input, and `InputsChanged` says what differs.
+corrected code computes no input. Clients record batches. The host counts by their messages: each
+task that a client announces stands for one input, and `InputsChanged` contains the differences.
 """
 
 from __future__ import annotations
