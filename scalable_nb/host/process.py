@@ -35,6 +35,7 @@ from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
+from scalable_nb.signing import own_key, take_over_key
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
 from scalable_nb.worker.nanny import ScalableNanny
@@ -58,8 +59,9 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self._connection_info: dict[str, Any] = {}
-        self._write_state(HostState.STARTING)
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
+        take_over_key(paths, self.run["key_file"])
+        self._write_state(HostState.STARTING)
         if self.run["host"] == "job":  # some batch systems begin a job in the home folder
             os.chdir(self.run["cwd"])
         # The calls of `submit` and `map` are opaque here, but Dask's scheduler unpickles the
@@ -141,7 +143,8 @@ class Host:
         adapter, scaling = parts.adapter, parts.scaling
         for notice in notices:
             parts.notices.notify(notice)
-        plugin = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
+        run, secret = self.run, own_key().secret
+        plugin = ScalableWorkerPlugin(run["cwd"], run["python_path"], prefix, secret)
         await adapter.add_worker_plugin(plugin, plugin.name)
         self._stop_on_signals(parts)
         await scaling.begin()

@@ -29,6 +29,7 @@ from scalable_nb.protocol.connection_file import (
 )
 from scalable_nb.session.host_job import last_lines, submit_host
 from scalable_nb.session.session_spec import SessionSpec
+from scalable_nb.signing import hand_over_key
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 
 _TERM_GRACE_S: Final = 10.0
@@ -189,6 +190,7 @@ def prepare_run(paths: RunPaths, spec: SessionSpec) -> None:
         "cwd": str(Path.cwd()),
         "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
         "python": sys.executable,
+        "key_file": hand_over_key(paths),
         "host": loaded.target.host,
         "user": getpass.getuser(),
         "hostname": platform.node(),

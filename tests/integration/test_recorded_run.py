@@ -18,7 +18,8 @@ from waiting import until
 
 from scalable_nb import File, FutureList, ScalableSession, resubmit
 from scalable_nb.cache.keys import KEY_FORMAT
-from scalable_nb.cache.maintenance import cache_info
+from scalable_nb.cache.maintenance import cache_info, trust_cache
+from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.futures import PartialResult
 from scalable_nb.errors import SubmitError
 from scalable_nb.paths import RunPaths
@@ -48,6 +49,8 @@ CALLED = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory: a copy of the recorded project, whose functions are repaired."""
     folder = copy_project(tmp_path_factory.mktemp("demo"))
+    for results in (folder / ".scalable" / "cache", *folder.glob(".scalable/runs/*/results")):
+        trust_cache(ResultStore(results))
     marks = folder / "marks"
     marks.mkdir()
     (marks / "repaired").touch()

@@ -27,7 +27,7 @@ from recorded import RECORDED, copy_project, entries, pickled_names, recorded_ru
 import scalable_nb
 from scalable_nb import errors
 from scalable_nb.cache.keys import own_result_key
-from scalable_nb.cache.maintenance import cache_info, verify_cache
+from scalable_nb.cache.maintenance import cache_info, trust_cache, verify_cache
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import read_call_log
 from scalable_nb.client.client import ScalableClient
@@ -519,6 +519,7 @@ def test_cache_opens(tmp_path: Path, check: Check) -> None:
     assert info.count == 6
     verified = verify_cache(store)
     assert (verified.whole, verified.damaged, verified.unreadable) == (6, (), ())
+    assert (verified.unsigned, trust_cache(store).count) == (6, 6)
     found = {key: store.get(key) for key in store.iter_keys()}
     check("cache: results", found)
     metas = {key: dict(store.meta(key).meta) for key in found}
@@ -532,6 +533,7 @@ def test_stored_results_are_read(request: pytest.FixtureRequest, check: Check, n
     """Results in the run folder are read by the keys of the call record."""
     run: RunPaths = request.getfixturevalue(name)
     store = ResultStore(run.results)
+    trust_cache(store)
     record = read_call_log(run.calls)
     wanted = {task.result_key: task.key for task in record.tasks.values()}
     found = {wanted[key]: store.get(key) for key in store.iter_keys()}
