@@ -1,22 +1,24 @@
 """Keyed checksums, which show that a process of this user wrote a file.
 
 Unpacking an archive makes its files the user's, so no check of owners tells them from files that
-the user's own processes wrote. What is unpickled later carries a signature: a keyed BLAKE2b over
-its kind, its name and its bytes, so that valid bytes fail in another place.
+the user's own processes wrote. What is unpickled later, or names an address or a job, carries a
+signature: a keyed BLAKE2b over its kind, its name and its bytes, so valid bytes fail elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
 import os
 import secrets
 import stat
 import threading
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from scalable_nb.errors import SettingsError
 from scalable_nb.paths import RunPaths, private_folder, user_key_file, write_private
@@ -28,6 +30,8 @@ SECRET_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 16
 KEY_ID_BYTES: Final = 8
 
+_SIGNATURE: Final = "signature"
+
 #: What decides where the user's key is.
 _PLACE_VARIABLES: Final = ("SCALABLE_KEY_FILE", "XDG_CONFIG_HOME", "HOME")
 
@@ -36,6 +40,8 @@ class Kind(StrEnum):
     """The kinds of signed records; bytes of one kind are never valid as another."""
 
     RESULT = "result"
+    STATE = "session"
+    JOB = "job"
 
 
 class SigningKey:
@@ -87,6 +93,33 @@ class SigningKey:
     def has_signed(self, signature: bytes, kind: Kind, name: bytes, data: bytes) -> bool:
         """Return whether a signature of a record was made with this key."""
         return hmac.compare_digest(signature, self.sign(kind, name, data))
+
+    def signed(self, kind: Kind, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a JSON object with their signature.
+
+        Parameters
+        ----------
+        kind : Kind
+        name : str
+            Where the object belongs.
+        values : mapping
+            As JSON gives them back.
+        """
+        signature = self.sign(kind, name.encode(), _canonical(values))
+        return {**values, _SIGNATURE: signature.hex()}
+
+    def is_signed(self, kind: Kind, name: str, values: Mapping[str, Any]) -> bool:
+        """Return whether a JSON object was signed with this key."""
+        try:
+            signature = bytes.fromhex(values[_SIGNATURE])
+        except (KeyError, TypeError, ValueError):
+            return False
+        return self.has_signed(signature, kind, name.encode(), _canonical(values))
+
+
+def _canonical(values: Mapping[str, Any]) -> bytes:
+    unsigned = {name: value for name, value in values.items() if name != _SIGNATURE}
+    return json.dumps(unsigned, sort_keys=True).encode()
 
 
 def own_key() -> SigningKey:

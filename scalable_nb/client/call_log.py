@@ -16,6 +16,7 @@ damaged entry costs no other.
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -348,9 +349,11 @@ def _entries(data: bytes, log: CallLog) -> Iterator[dict[str, Any]]:
     while position < len(data):
         end = _end_of_entry(data, position)
         if end:
-            yield pickle.loads(data[position + _FRAME.size : end])
-            position, is_damaged = end, False
-            continue
+            entry = _load_entry(data[position + _FRAME.size : end])
+            if entry is not None:
+                yield entry
+                position, is_damaged = end, False
+                continue
         if not is_damaged:
             log.torn += 1
         is_damaged = True
@@ -367,3 +370,19 @@ def _end_of_entry(data: bytes, position: int) -> int:
     end = start + length
     is_whole = mark == _MARK and end <= len(data) and crc32(data[start:end]) == checksum
     return end if is_whole else 0
+
+
+def _load_entry(data: bytes) -> dict[str, Any] | None:
+    """Return an entry, or None if it is not of plain values; nothing that is read can run."""
+    try:
+        entry = _PlainUnpickler(io.BytesIO(data)).load()
+    except Exception:  # noqa: BLE001 - a file from elsewhere may contain anything
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads values of Python's basic types, and refuses to import anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is not a plain value")

@@ -21,7 +21,13 @@ import dask
 from distributed.security import Security
 
 from scalable_nb.dask_adapter import compatibility
-from scalable_nb.dask_adapter.access import confine, create_security, open_dashboard, secret_prefix
+from scalable_nb.dask_adapter.access import (
+    certificate_digest,
+    confine,
+    create_security,
+    open_dashboard,
+    secret_prefix,
+)
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
 from scalable_nb.dask_adapter.scratch import node_scratch, private_scratch
 from scalable_nb.errors import ScalableError
@@ -167,6 +173,7 @@ class Host:
         self._connection_info = {
             "address": address,
             "tls": str(self.paths.tls),
+            "certificate": certificate_digest(self.paths.tls),
             "dashboard": f"http://127.0.0.1:{http_port}{prefix}/status",
             "target": self.run["target"],
             "started_at": utc_iso(time()),

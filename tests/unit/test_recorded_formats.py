@@ -42,7 +42,7 @@ from scalable_nb.paths import RunPaths, find_run
 from scalable_nb.protocol.connection_file import HostState, read_connection_info, read_state
 from scalable_nb.report import build_report, overview
 from scalable_nb.report.run_report import diagnosis_text
-from scalable_nb.session.host_job import HostJob
+from scalable_nb.session.host_job import HostJob, sign_host_job
 from scalable_nb.session.session import ScalableSession
 from scalable_nb.telemetry.aggregates import (
     failure_classes,
@@ -232,7 +232,10 @@ def test_live_session_is_read(local: RunPaths, tmp_path: Path) -> None:
 
 
 def test_host_job_is_read(cluster: RunPaths) -> None:
-    """The batch job of a host is known from the recorded host-job.json."""
+    """The batch job of a host is known from the recorded host-job.json once it is signed."""
+    with pytest.raises(errors.RunFolderError, match="--trust"):
+        HostJob.of(cluster)
+    sign_host_job(cluster)
     host = HostJob.of(cluster)
     assert host is not None
     assert (host.job_id, host.system) == ("1", "Slurm")
