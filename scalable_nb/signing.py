@@ -40,6 +40,8 @@ class Kind(StrEnum):
     """The kinds of signed records; bytes of one kind are never valid as another."""
 
     RESULT = "result"
+    CALL = "call"
+    MANIFEST = "manifest"
     STATE = "session"
     JOB = "job"
 
@@ -197,7 +199,7 @@ def _load_or_create(path: Path) -> SigningKey:
         return SigningKey(_load(path))
     except FileNotFoundError:
         pass
-    except PermissionError as error:
+    except OSError as error:
         return _temporary(path, error)
     try:
         private_folder(path.parent)

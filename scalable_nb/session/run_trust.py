@@ -6,10 +6,11 @@ import logging
 
 from scalable_nb.cache.maintenance import trust_cache
 from scalable_nb.cache.store import ResultStore
-from scalable_nb.client.call_log import read_call_log
+from scalable_nb.client.call_log import read_call_log, sign_call_log
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import sign_state
 from scalable_nb.session.host_job import sign_host_job
+from scalable_nb.session.host_launcher import sign_manifest
 from scalable_nb.telemetry.journal_reader import read_object
 from scalable_nb.trusted_paths import owner_text
 
@@ -24,6 +25,8 @@ def trust_run(paths: RunPaths) -> None:
     logger.warning("%s", _describe(paths))
     sign_state(paths)
     sign_host_job(paths)
+    sign_manifest(paths)
+    sign_call_log(paths.calls)
     trust_cache(ResultStore(paths.results))
 
 
