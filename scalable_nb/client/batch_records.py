@@ -117,6 +117,8 @@ class BatchHistory:
         if record is None:
             return
         for index, key in keys.items():
+            if not 0 <= index < len(record.keys):
+                continue  # of a file from elsewhere
             if record.keys[index] != key:
                 self.replaced[record.keys[index]] = key
                 record.keys[index] = key

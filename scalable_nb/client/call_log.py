@@ -264,7 +264,7 @@ class _Reader:
         self._submissions: dict[str, tuple[RecordedBatch, str, str]] = {}
         self._chunks: list[dict[str, Any]] = []
         self._batches: list[tuple[float, BatchRecord]] = []
-        self._generations: list[dict[str, Any]] = []
+        self._generations: list[tuple[float, tuple[str, int, dict[int, Any]]]] = []
 
     def read(self, path: Path) -> None:
         """Read one file."""
@@ -289,7 +289,8 @@ class _Reader:
                 self._chunks.append(_with_keys(entry))
             elif kind == "generation":
                 keys = {int(i): read_key(key) for i, key in entry["keys"].items()}
-                self._generations.append({**entry, "keys": keys})
+                generation = entry["batch"], int(entry["number"]), keys
+                self._generations.append((float(entry["at"]), generation))
             elif kind == "members":
                 self._batches.append(_batch(entry, kernel))
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -310,8 +311,8 @@ class _Reader:
             history.add(record)
         for _, record in sorted(self._batches, key=lambda each: each[0]):
             history.add(record)
-        for entry in sorted(self._generations, key=lambda each: each["at"]):
-            history.add_generation(entry["batch"], entry["number"], entry["keys"])
+        for _, generation in sorted(self._generations, key=lambda each: each[0]):
+            history.add_generation(*generation)
         history.sort()
 
     def _single_calls(self, chunks: list[dict[str, Any]]) -> Iterator[BatchRecord]:
@@ -365,7 +366,9 @@ def _with_keys(chunk: dict[str, Any]) -> dict[str, Any]:
     if len(set(map(len, columns.values()))) != 1:
         raise ValueError("columns of different lengths")
     inputs = [tuple(read_keys(each)) if each else () for each in chunk["input_keys"]]
-    return {**chunk, "keys": read_keys(chunk["keys"]), "input_keys": inputs}
+    keys = read_keys(chunk["keys"])
+    frozenset(keys)  # refuse what cannot be a key
+    return {**chunk, "keys": keys, "input_keys": inputs}
 
 
 def _tasks(
