@@ -169,7 +169,7 @@ def take_over_key(paths: RunPaths, key_file: str) -> None:
     Raises
     ------
     SettingsError
-        If there is none, as where the machine of the host has another home folder.
+        If it cannot be read, as when the machine of the host has another home folder.
     """
     try:
         secret = _parse(paths.handed_over_key)
@@ -237,7 +237,7 @@ def _load(path: Path) -> bytes:
     if info.st_uid != os.getuid():
         raise SettingsError(
             f"the key file {str(path)!r} belongs to {owner_text(info.st_uid)}, not to you: set "
-            "SCALABLE_KEY_FILE to a file of your own; it is made on first use"
+            "SCALABLE_KEY_FILE to another file; it is made on first use"
         )
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(

@@ -31,6 +31,7 @@ from scalable_nb.client.user_code.kernel_sources import remember_sources
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import private_folder, write_private
 from scalable_nb.protocol.call import Call
+from scalable_nb.signing import own_key
 
 SUFFIX: Final = ".calls"
 CONTENT_FOLDER: Final = "content"
@@ -395,6 +396,7 @@ def unsigned_run(folder: Path) -> str:
 
 def sign_call_log(folder: Path) -> None:
     """Write all entries of a log again, signed with the user's key; damaged ones are left out."""
+    key = own_key()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         place = place_of(path)
         frames = list(read_frames(path.read_bytes(), place))
@@ -403,5 +405,5 @@ def sign_call_log(folder: Path) -> None:
         signed = bytearray()
         for frame in frames:
             if frame.values is not None:
-                signed += pack_frame(frame.values, place, len(signed))
+                signed += pack_frame(frame.values, place, len(signed), key)
         write_private(path, bytes(signed))

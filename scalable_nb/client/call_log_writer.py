@@ -26,6 +26,7 @@ from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
 from scalable_nb.client.user_code.kernel_sources import packed_sources
 from scalable_nb.paths import appending, private_folder, write_private
 from scalable_nb.protocol.call import LARGE_BYTES, Call
+from scalable_nb.signing import own_key
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class CallLogWriter:
         self.name = name
         self._folder = folder
         self._path = folder / f"{name}{SUFFIX}"
+        self._place = place_of(self._path)
+        self._signing_key = own_key()
         self._limit_bytes = limit_bytes
         self._descriptor = -1
         self._functions: set[str] = set()
@@ -218,13 +221,13 @@ class CallLogWriter:
             private_folder(self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-        place = place_of(self._path)
+        place, key = self._place, self._signing_key
         position = os.lseek(self._descriptor, 0, os.SEEK_END)
         with appending(self._descriptor) as append:  # half an entry would hide all that follow
 
             def append_entry(values: Mapping[str, Any]) -> None:
                 nonlocal position
-                frame = pack_frame(values, place, position)
+                frame = pack_frame(values, place, position, key)
                 append(frame)
                 position += len(frame)
 

@@ -29,6 +29,7 @@ from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import SharedBuffers, pack_arguments
 from scalable_nb.errors import RunFolderError
 from scalable_nb.protocol.call import Call
+from scalable_nb.signing import own_key
 
 UNLIMITED = 1 << 40
 
@@ -318,7 +319,7 @@ def test_entry_without_its_values_counts_as_damaged(folder: Path, values: dict[s
     """Whatever a file from elsewhere contains, the rest of the log is read."""
     data = write_one(folder)
     place = place_of(folder / "one.calls")
-    (folder / "one.calls").write_bytes(data + pack_frame(values, place, len(data)))
+    (folder / "one.calls").write_bytes(data + pack_frame(values, place, len(data), own_key()))
     log = read_call_log(folder)
     assert (list(log.tasks), log.torn) == (["k"], 1)
 

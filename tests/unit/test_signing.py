@@ -50,7 +50,7 @@ def test_key_is_made_on_first_use(config: Path) -> None:
 
 
 def test_processes_that_start_together_have_one_key(config: Path) -> None:
-    """Whoever comes second takes the key of the first."""
+    """The second process takes the key of the first."""
     code = "from scalable_nb.signing import own_key; print(own_key().key_id.hex())"
     command = [sys.executable, "-c", code]
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
