@@ -2,7 +2,7 @@
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
 Each client has a file of its own in ``calls/``, to which it only ever appends frames (see
-`call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members (a batch)
+`protocol.call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members (a batch)
 or generation.
 
 A function is written once, arguments in one entry per submission, and what is large once per
@@ -26,11 +26,11 @@ from scalable_nb.client.batch_records import (
     read_key,
     read_keys,
 )
-from scalable_nb.client.call_frames import Place, pack_frame, read_frames
 from scalable_nb.client.user_code.kernel_sources import remember_sources
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import private_folder, write_private
 from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.call_frames import Place, pack_frame, read_frames
 from scalable_nb.signing import own_key
 
 SUFFIX: Final = ".calls"

@@ -14,7 +14,6 @@ from time import time
 from typing import Any, Final
 
 from scalable_nb.client.batch_records import BatchRecord
-from scalable_nb.client.call_frames import pack_frame
 from scalable_nb.client.call_log import (
     CONTENT_FOLDER,
     SUFFIX,
@@ -26,6 +25,7 @@ from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
 from scalable_nb.client.user_code.kernel_sources import packed_sources
 from scalable_nb.paths import appending, private_folder, write_private
 from scalable_nb.protocol.call import LARGE_BYTES, Call
+from scalable_nb.protocol.call_frames import pack_frame
 from scalable_nb.signing import own_key
 
 logger = logging.getLogger(__name__)

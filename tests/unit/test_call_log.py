@@ -15,9 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import framed
 
-from scalable_nb.client import call_frames
 from scalable_nb.client.batch_records import BatchRecord, CarriedOutcome
-from scalable_nb.client.call_frames import pack_frame
 from scalable_nb.client.call_log import (
     RecordedBatch,
     RecordedCall,
@@ -28,7 +26,9 @@ from scalable_nb.client.call_log import (
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import SharedBuffers, pack_arguments
 from scalable_nb.errors import RunFolderError
+from scalable_nb.protocol import call_frames
 from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.call_frames import pack_frame
 from scalable_nb.signing import own_key
 
 UNLIMITED = 1 << 40
