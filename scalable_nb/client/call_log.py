@@ -2,8 +2,8 @@
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
 Each client has a file of its own in ``calls/``, to which it only ever appends frames (see
-`protocol.call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members (a batch)
-or generation.
+`protocol.call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members
+(a batch) or generation.
 
 A function is written once, arguments in one entry per submission, and what is large once per
 content, in ``calls/content/<SHA-256>``. Batches and their generations have entries of their own;
