@@ -21,6 +21,7 @@ from distributed.security import Security
 from tornado.web import ErrorHandler
 
 from scalable_nb.dask_adapter.compatibility import DASHBOARD, check
+from scalable_nb.dask_adapter.connection_gate import current_gate
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import private_folder, write_private
 from scalable_nb.trusted_paths import read_regular
@@ -91,7 +92,7 @@ def secret_prefix() -> str:
 
 
 def confine(server: Any, prefix: str) -> None:
-    """Answer 404 for every path outside a prefix.
+    """Answer 404 for every path outside a prefix, and limit connections that do not know it.
 
     Parameters
     ----------
@@ -101,12 +102,14 @@ def confine(server: Any, prefix: str) -> None:
     """
     # No option of Dask removes the redirect and the site map.
     # https://github.com/dask/distributed/blob/2026.8.0/distributed/http/routing.py#L49
-    application = server.http_application
+    application, gate = server.http_application, current_gate()
     find_handler = application.find_handler
     inside = f"{prefix}/"
+    gate.guard_pages(server.http_server)
 
     def find_confined_handler(request: Any, **kwargs: Any) -> Any:
         if request.path.startswith(inside):
+            gate.prove(request.connection.stream)
             return find_handler(request, **kwargs)
         return application.get_handler_delegate(request, ErrorHandler, {"status_code": 404})
 

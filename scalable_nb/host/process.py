@@ -29,6 +29,7 @@ from scalable_nb.dask_adapter.access import (
     secret_prefix,
 )
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
+from scalable_nb.dask_adapter.connection_gate import limit_handshakes, raise_open_files_limit
 from scalable_nb.dask_adapter.scratch import node_scratch, private_scratch
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
@@ -134,6 +135,7 @@ class Host:
         )
 
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
+        limit_handshakes(fleet.scheduler)
         confine(fleet.scheduler, prefix)
         if self.run["host"] == "job" and self.plan.provider != "local":
             self._allocation = self._allocation_in(fleet)
@@ -280,6 +282,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    raise_open_files_limit()
     host = Host(RunPaths(Path(sys.argv[1])))
     with (
         private_scratch(host.scratch_base()) as scratch,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from scalable_nb.errors import StartError
+from scalable_nb.manifest.session_commands import host_process
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import (
@@ -36,9 +37,6 @@ from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
 from scalable_nb.trusted_paths import read_regular
 
 _TERM_GRACE_S: Final = 10.0
-
-#: Not ``-m``: `multiprocessing` would import the main module, all of the host, in each worker.
-_HOST_CODE: Final = "from scalable_nb.host.process import main; main()"
 
 
 class HostHandle(Protocol):
@@ -81,8 +79,7 @@ class SpawnedHost:
     def __init__(self, paths: RunPaths) -> None:
         self._log = paths.host_log
         write_state(paths, HostState.ASKED_FOR)
-        # -P: the notebook's folder must not shadow what the host imports.
-        command = [sys.executable, "-P", "-c", _HOST_CODE, str(paths.folder)]
+        command = host_process(str(paths.folder))
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             self._process = subprocess.Popen(

@@ -14,6 +14,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.access import confine
+from scalable_nb.dask_adapter.connection_gate import limit_handshakes
 from scalable_nb.dask_adapter.worker_hooks import (
     register_stream_handler,
     send_to_scheduler,
@@ -76,6 +77,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
             # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
             # would inherit.
             signal.signal(signal.SIGTERM, lambda number, frame: None)
+        limit_handshakes(worker)
         confine(worker, self.http_prefix)
         own_module_finder()
         sys.path += [entry for entry in self.python_path if entry not in sys.path]
