@@ -92,6 +92,11 @@ class RunPaths:
         return self.folder / "cache.jsonl"
 
     @property
+    def inputs(self) -> Path:
+        """How many inputs of batches the tasks compute."""
+        return self.folder / "inputs.jsonl"
+
+    @property
     def summary_json(self) -> Path:
         """Counts at the end of the run."""
         return self.folder / "summary.json"

@@ -233,6 +233,11 @@ class Kernel:
         self._lists.clear()
         self._session.close()
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of inputs of the run by state, once all journals are written."""
+        self._session.client.host_api.flush()
+        return self._session.status().counts
+
     def host(self) -> dict[str, Any]:
         """Return the run's id and the process id of its host."""
         return {"run": self._session.run_id, "pid": self._session.status().host_pid}

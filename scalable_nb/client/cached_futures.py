@@ -62,9 +62,16 @@ class CachedFutures:
         return len(self._by_key)
 
     def answer(
-        self, submission: Submission, packed: Mapping[Any, PackedCall]
+        self,
+        submission: Submission,
+        packed: Mapping[Any, PackedCall],
+        *,
+        is_known: bool = False,
     ) -> tuple[dict[Any, Future[Any]], dict[Any, PackedCall]]:
-        """Return finished futures of the calls whose results are stored, and the other calls."""
+        """Return finished futures of the calls whose results are stored, and the other calls.
+
+        ``is_known``: the ledger has them already.
+        """
         folder = submission.wire.get("store", "")
         if not folder or submission.wire.get("recompute"):
             return {}, dict(packed)
@@ -81,7 +88,7 @@ class CachedFutures:
             answered[key] = each
             self._by_key[key] = CachedCall(submission, each, store)
         futures = self._transport.finish_futures(answered)
-        self._report(submission, answered)
+        self._report(submission, answered, is_known=is_known)
         return futures, rest
 
     def restore(self, key: Any, submission: Submission, packed: PackedCall) -> None:
@@ -127,10 +134,12 @@ class CachedFutures:
         """Drop a call whose future is gone; return whether it was answered here."""
         return self._by_key.pop(key, None) is not None
 
-    def _report(self, submission: Submission, answered: Mapping[Any, PackedCall]) -> None:
+    def _report(
+        self, submission: Submission, answered: Mapping[Any, PackedCall], *, is_known: bool
+    ) -> None:
         previews = {key: each.preview for key, each in answered.items()}
         message = AnsweredCalls(
-            submission.batch.with_previews(previews),
+            submission.batch.with_previews(previews, is_known=is_known),
             result_keys=tuple(each.call.result_key for each in answered.values()),
         )
         self.reports_sent += 1

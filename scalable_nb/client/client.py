@@ -50,7 +50,12 @@ from scalable_nb.dask_adapter.graphs import keys_in
 from scalable_nb.errors import HostDiedError
 from scalable_nb.faults.backoff import RetryPolicy
 from scalable_nb.faults.policy import TaskPolicy
-from scalable_nb.protocol.messages import CallReply, JoinReply, LeftOutCalls
+from scalable_nb.protocol.messages import (
+    CallReply,
+    InputsChanged,
+    JoinReply,
+    LeftOutCalls,
+)
 from scalable_nb.protocol.operations import Operation
 from scalable_nb.protocol.wire import receiving, stream_message
 from scalable_nb.telemetry.rows import RELEASED, key_text
@@ -220,7 +225,9 @@ class ScalableClient(ClientHooks):
         packed = self._submitter.pack(func, options, dict(named), scheduling, is_submit=True)
         if not packed.parts:  # all calls are held: without an entry of a call, the batch needs one
             self._log_batch(func, options, [key for key, _ in named], is_single=True)
-        return self._submitter.send(packed)[0]
+        (future,) = self._submitter.send(packed)
+        self.report_inputs(packed.input_changes([future.key]))
+        return future
 
     def map(
         self,
@@ -297,6 +304,7 @@ class ScalableClient(ClientHooks):
             keys = [key for key, _ in named]
             batch_id = self._log_batch(func, options, keys, name=name)
             sent = self._submitter.send(packed)
+            self.report_inputs(packed.input_changes(keys))
             if len(sent) < len(keys):
                 # A call that occurs twice is one task with two futures, as in Dask.
                 by_key = {future.key: future for future in sent}
@@ -353,6 +361,13 @@ class ScalableClient(ClientHooks):
     def report_left_out(self, message: LeftOutCalls) -> None:
         """Report calls of an earlier run to the host that do not run in this one."""
         self.send(stream_message(Operation.CALLS_LEFT_OUT, message))
+
+    def report_inputs(self, changes: Mapping[Any, int]) -> None:
+        """Report tasks to the host that compute more or fewer inputs than were announced."""
+        changes = {key: change for key, change in changes.items() if change}
+        if changes:
+            message = InputsChanged(tuple(changes), tuple(changes.values()))
+            self.send(stream_message(Operation.INPUTS_CHANGED, message))
 
     def forget_terms(self, keys: Iterable[Any]) -> None:
         """Take note that calls run on other terms than those of their submission."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -55,6 +56,21 @@ class PackedSubmissions:
     keys: list[Any]
     held: dict[Any, Future[Any]]
     parts: list[tuple[Submission, dict[Any, PackedCall]]] = field(default_factory=list)
+
+    def input_changes(self, inputs: Sequence[Any]) -> Counter[Any]:
+        """Return how many more inputs of a batch each task has than is announced to the host.
+
+        Parameters
+        ----------
+        inputs : sequence
+            The key of each input's task. Each call of `parts` is announced once.
+        """
+        if sum(len(calls) for _, calls in self.parts) == len(inputs):
+            return Counter()  # no input shares its task
+        changes = Counter(inputs)
+        for _, calls in self.parts:
+            changes.subtract(calls.keys())
+        return changes
 
 
 class Submitter:
@@ -165,7 +181,7 @@ class Submitter:
         observed = self._transport.held_futures(self._observed_keys.take(packed))
         failed = [key for key, future in observed.items() if future.status == "error"]
         self._transport.reopen_futures(failed)
-        futures, rest = self._cached_futures.answer(submission, packed)
+        futures, rest = self._cached_futures.answer(submission, packed, is_known=is_known)
         if rest:
             self.submit_cached(input_keys(rest))
             futures |= self._send(submission, rest, is_known=is_known)

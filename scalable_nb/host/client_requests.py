@@ -31,6 +31,7 @@ from scalable_nb.protocol.messages import (
     CallRequest,
     CancelRequest,
     EmptyMessage,
+    InputsChanged,
     LedgerRequest,
     LeftOutCalls,
     PausesReply,
@@ -42,7 +43,7 @@ from scalable_nb.protocol.messages import (
 )
 from scalable_nb.protocol.operations import COMPONENT_PREFIX
 from scalable_nb.telemetry.ledger import Delta
-from scalable_nb.telemetry.rows import TaskState
+from scalable_nb.telemetry.rows import TaskState, key_text
 
 #: A reader gets a new delta at most this often.
 DELTA_INTERVAL_S: Final = 0.25
@@ -101,6 +102,7 @@ class ClientRequests:
 
     def add_batch(self, client: str, message: BatchMessage) -> None:
         """Note the shared properties of the tasks that a client is about to submit."""
+        self._recorder.inputs.announce(map(key_text, message.keys), is_known=message.is_known)
         self._registry.expect(TaskBatch.announced(message))
 
     def add_answered(self, client: str, message: AnsweredCalls) -> None:
@@ -111,6 +113,11 @@ class ClientRequests:
     def add_left_out(self, client: str, message: LeftOutCalls) -> None:
         """Record calls of an earlier run that do not run in this one."""
         self._recorder.enter_left_out(message)
+
+    def change_inputs(self, client: str, message: InputsChanged) -> None:
+        """Record that tasks compute other numbers of inputs than their announcements say."""
+        changes = zip(map(key_text, message.keys), message.changes, strict=True)
+        self._recorder.inputs.change(dict(changes))
 
     # --- waiting tasks ---------------------------------------------------------------
 

@@ -118,6 +118,30 @@ class LeftOutCalls(Message):
             )
 
 
+class InputsChanged(Message):
+    """Numbers of inputs that tasks compute, if they differ from the announcements.
+
+    Each task that a client announces by `BatchMessage`, `AnsweredCalls` or `LeftOutCalls` stands
+    for one input.
+
+    Attributes
+    ----------
+    keys : tuple
+    changes : tuple of int
+        How many inputs each of the tasks gets or loses.
+    """
+
+    keys: tuple[Any, ...]
+    changes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.keys) != len(self.changes):
+            raise ProtocolError(
+                f"InputsChanged has {len(self.keys)} keys and {len(self.changes)} changes; "
+                "expected one change for each key"
+            )
+
+
 class ReopenedTasks(Message):
     """Calls that a client submitted again while it holds their failed futures.
 

@@ -34,6 +34,7 @@ class Operation(StrEnum):
     BATCH_SUBMITTED = "scalable-batch-submitted"  # BatchMessage
     CALLS_ANSWERED = "scalable-calls-answered"  # AnsweredCalls
     CALLS_LEFT_OUT = "scalable-calls-left-out"  # LeftOutCalls
+    INPUTS_CHANGED = "scalable-inputs-changed"  # InputsChanged
     SOURCES_SENT = "scalable-sources-sent"  # ModuleSources
     TASKS_REOPENED = "scalable-tasks-reopened"  # ReopenedTasks
     STORE_RESULTS = "scalable-store-results"  # StoreRequest

@@ -15,7 +15,8 @@ from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import is_alive, read_state
 from scalable_nb.report.run_report import FailedTask, Report, Row, call_label
 from scalable_nb.telemetry.aggregates import failure_classes, last_rows
-from scalable_nb.telemetry.journal_reader import read_object
+from scalable_nb.telemetry.journal_reader import read_object, read_rows
+from scalable_nb.telemetry.recorded_inputs import RecordedInputs
 from scalable_nb.telemetry.redaction import HIDDEN, NOTICE, RedactedRecords, redact_name
 from scalable_nb.telemetry.rows import STATE_LABELS, TaskState
 from scalable_nb.telemetry.run_tables import Records, RunRecords
@@ -53,11 +54,17 @@ def build_report(run: RunPaths, *, redact: bool = False) -> Report:
     followed = RunRecords(run)
     followed.poll()
     records: Records = RedactedRecords(followed) if redact else followed
-    failures, last = records.failures, last_rows(records.tasks)
+    inputs = RecordedInputs.from_rows(_rows_in(run.inputs, problems))
+    # Redacted rows have other ids, in the same order.
+    task_ids, failed_ids = followed.tasks["task_id"], followed.failures["task_id"]
+    failures = records.failures.assign(inputs=inputs.of(failed_ids).to_numpy())
+    last = last_rows(records.tasks.assign(inputs=inputs.of(task_ids).to_numpy()))
     succeeded = last[last["state"] == TaskState.SUCCEEDED.label]
-    states = _state_counts(sums) or _states(last)
     ended_at = sums.get("ended_at") or about.get("ended_at") or about.get("finished_at")
     state, host = ("finished", "") if ended_at else unfinished(run, about)
+    states = _state_counts(sums) or inputs.count_states(
+        last_rows(followed.tasks), failed_ids, is_over=state in ("finished", "interrupted")
+    )
     lost_s = _seconds(failures)
     classes = failure_classes(failures)
     counts = (classes["final"] + classes["retried"]).tolist()
@@ -100,6 +107,15 @@ def _object_in(path: Path, problems: list[str]) -> dict[str, Any]:
         return {}
 
 
+def _rows_in(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of a journal; note why it was not read."""
+    try:
+        return read_rows(path).rows
+    except RunFolderError as error:
+        problems.append(str(error))
+        return []
+
+
 def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[FailedTask]:
     final: dict[str, tuple[int, int]] = {}  # place of the last row, retries
     retries: Counter[str] = Counter()
@@ -114,11 +130,14 @@ def _failed_tasks(last: pd.DataFrame, failures: pd.DataFrame) -> Iterator[Failed
             retries[key] += 1
     names = dict(zip(last["task_id"], last["function_name"], strict=True))
     done = set(last.loc[last["state"].isin(_DONE), "task_id"])
-    listed = [entry for key, entry in final.items() if key not in done]
+    # Tasks without inputs were replaced by tasks of corrected code.
+    replaced = set(failures.loc[failures["inputs"] == 0, "task_id"])
+    listed = [entry for key, entry in final.items() if key not in done and key not in replaced]
     rows: Any = failures.iloc[[place for place, _ in listed]].to_dict("records")
     for row, (_, retried) in zip(rows, listed, strict=True):
         yield _failed_task(row, names.get(row["task_id"], ""), retried)
-    without_row = (last["state"] == TaskState.FAILED.label) & ~last["task_id"].isin(final)
+    is_failed = (last["state"] == TaskState.FAILED.label) & (last["inputs"] > 0)
+    without_row = is_failed & ~last["task_id"].isin(final)
     rows = last[without_row].to_dict("records")
     for row in rows:
         yield _failed_task(row, "", 0)
@@ -140,6 +159,7 @@ def _failed_task(row: Row, function_name: str, retries: int) -> FailedTask:
         retries=retries,
         category=text("category") or "unknown",
         fingerprint=text("fingerprint"),
+        inputs=int(row["inputs"]),
     )
 
 
@@ -161,12 +181,6 @@ def _attempts(last: pd.DataFrame, failures: pd.DataFrame) -> int:
     made = last.set_index("task_id")["attempts"]
     failed = failures.groupby("task_id")["attempt"].max()
     return int(pd.concat([made, failed]).groupby(level=0).max().sum())
-
-
-def _states(last: pd.DataFrame) -> dict[str, int]:
-    found = {one_line(state, 40): int(n) for state, n in last["state"].value_counts().items() if n}
-    known = {state: found.pop(state) for state in STATE_LABELS if state in found}
-    return {**known, **found}
 
 
 def _state_counts(sums: Row) -> dict[str, int]:

@@ -23,7 +23,7 @@ class RunLine:
     state : str
         As `Report.state`.
     tasks, failed : int
-        Tasks, and those of them that failed for good.
+        Inputs, and those of them whose tasks failed for good.
     """
 
     run_id: str
@@ -42,7 +42,7 @@ class RunLine:
             target=report.target,
             started_at=one_line(report.started_at)[:19].replace("T", " "),
             tasks=sum(report.tasks.values()),
-            failed=len(report.failed),
+            failed=report.failed_inputs,
         )
 
 
@@ -108,7 +108,7 @@ class Comparison:
         before, after = self.before, self.after
         rows: list[tuple[str, object, object]] = [
             ("tasks", sum(before.tasks.values()), sum(after.tasks.values())),
-            ("failed for good", len(before.failed), len(after.failed)),
+            ("failed for good", before.failed_inputs, after.failed_inputs),
             ("attempts", before.attempts, after.attempts),
             ("retries", before.retries, after.retries),
             ("from cache", before.cached, after.cached),

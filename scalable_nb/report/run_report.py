@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
 from scalable_nb.diagnosis.findings import Finding
+from scalable_nb.telemetry.recorded_inputs import NEVER_RAN, UNFINISHED
 from scalable_nb.telemetry.sanitize import one_line
 
 Row = Mapping[str, Any]
@@ -37,6 +38,8 @@ class FailedTask:
         Execution time of the last attempt alone.
     retries : int
         Attempts the system made after the first; what a person resubmitted begins anew.
+    inputs : int
+        Inputs of batches that have this task.
     """
 
     task_id: str
@@ -50,6 +53,7 @@ class FailedTask:
     retries: int
     category: str
     fingerprint: str
+    inputs: int = 1
 
     @property
     def label(self) -> str:
@@ -77,7 +81,8 @@ class Report:
     end_reason : str
         Why the host ended, where it did.
     tasks : dict of str to int
-        Number of tasks by state; while the run has no end, of those that ended.
+        Number of inputs by state; plain tasks of Dask count one each. For a run that did not
+        record them and has no end, of those that ended.
     attempts, retries : int
         Executions, and those of them that the system made after a failure.
     retries_helped : int
@@ -123,6 +128,11 @@ class Report:
     redacted: str = ""
     problems: tuple[str, ...] = ()
 
+    @property
+    def failed_inputs(self) -> int:
+        """Number of inputs whose tasks failed for good."""
+        return sum(task.inputs for task in self.failed)
+
     def to_text(self, failures: bool = False) -> str:
         """The report as text: the summary, or the list of what failed."""
         text = failure_list(self) if failures else summary(self)
@@ -160,16 +170,17 @@ def summary(report: Report) -> str:
     lines += [f"{name + ':':<17}{text}" for name, text in table.items() if text]
     if report.failed:
         command = f"scalable report --run-id {report.run_id} --failures"
-        lines += ["", f"{_tasks(len(report.failed))} failed for good; why: {command}"]
+        lines += ["", f"{_tasks(report.failed_inputs)} failed for good; why: {command}"]
     return "\n".join(lines + _notes(report))
 
 
 def failure_list(report: Report) -> str:
     """The tasks that failed for good, each with its call, error, worker and duration."""
     total = sum(report.tasks.values())
-    kind = "tasks" if report.state == "finished" else "tasks that ended so far"
+    has_all = report.state == "finished" or not {UNFINISHED, NEVER_RAN}.isdisjoint(report.tasks)
+    kind = "tasks" if has_all else "tasks that ended so far"
     if report.failed:
-        lines = [f"Failures ({len(report.failed):,} of {total:,} {kind}):"]
+        lines = [f"Failures ({report.failed_inputs:,} of {total:,} {kind}):"]
     else:
         lines = [f"No failures: none of {total:,} {kind} failed for good."]
     for place, task in enumerate(report.failed, start=1):
@@ -197,6 +208,8 @@ def _task_lines(number: str, task: FailedTask) -> list[str]:
     if task.duration_s is not None:
         remark = " (fast fail — permanent error)" if task.is_fast_permanent else ""
         lines.append(f"Duration before failure: {format_duration(task.duration_s)}{remark}")
+    if task.inputs > 1:
+        lines.append(f"Inputs with this call: {task.inputs:,}")
     if task.retries:
         lines.append(f"Retries attempted: {task.retries} (all failed)")
     return [number + task.label, *(" " * len(number) + line for line in lines)]

@@ -33,9 +33,8 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
         if batch.batch_id in seen or not batch.identity:
             continue
         seen.add(batch.batch_id)
-        name = batch.function_name
-        now = _current_identity(task)
-        if now and now != batch.identity:
+        if _has_changed(task):
+            name = batch.function_name
             notices[name] = (
                 f"`{name}` has changed since, and runs as it was recorded; "
                 f"`func={name}` (`--func {name}`) uses the new code"
@@ -43,9 +42,22 @@ def changed_functions(tasks: Iterable[RecordedTask]) -> dict[str, str]:
     return notices
 
 
-def _current_identity(task: RecordedTask) -> str:
-    """Return the digest of the current function of that name; empty if it does not exist."""
-    function = _current_function(task)
+def _has_changed(task: RecordedTask) -> bool:
+    """Return whether a task, as it was recorded, runs other code than a call would run now.
+
+    Modules whose sources were recorded are part of the code. Other modules, such as one that did
+    not exist then, are imported as they are now.
+    """
+    recorded = _recorded_function(task)
+    now = _identity(_current_function(task.batch.function_name, recorded))
+    if not now or now == task.batch.identity:
+        return False
+    modules, _ = task.modules
+    return bool(modules) or _identity(recorded) != now
+
+
+def _identity(function: Any) -> str:
+    """Return the digest of a function; empty if it cannot be computed."""
     try:
         if isinstance(function, CacheableFunction):
             return function.call_keys().identity.hex()
@@ -54,17 +66,20 @@ def _current_identity(task: RecordedTask) -> str:
         return ""
 
 
-def _current_function(task: RecordedTask) -> Any:
-    """The function of the notebook, or of a module that was imported, by the recorded name."""
-    notebook = vars(sys.modules["__main__"])
-    name = task.batch.function_name
-    if name in notebook or not task.function:
-        return notebook.get(name)
+def _recorded_function(task: RecordedTask) -> Any:
+    """Return the function as it was recorded; None if it cannot be loaded here."""
     try:
-        recorded = pickle.loads(task.function)
+        recorded = pickle.loads(task.function) if task.function else None
     except Exception:  # noqa: BLE001 - what it needs may be gone, and then nothing has its name
         return None
     owner = getattr(recorded, "__self__", None)  # a cacheable one is recorded as its `compute`
-    recorded = owner if isinstance(owner, CacheableFunction) else recorded
+    return owner if isinstance(owner, CacheableFunction) else recorded
+
+
+def _current_function(name: str, recorded: Any) -> Any:
+    """Return the function of that name in the notebook, or in the module of the recorded one."""
+    notebook = vars(sys.modules["__main__"])
+    if name in notebook or recorded is None:
+        return notebook.get(name)
     module = sys.modules.get(str(getattr(recorded, "__module__", "")))
     return getattr(module, name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -132,6 +133,9 @@ class _Takeover:
             if not record.is_single:
                 self._session.name_batch(record.name, record.name)
         self._client.call_log.log_batches(records)
+        # Each task is announced for one input.
+        tasks = Counter(key for record in records for key in record.keys)
+        self._client.report_inputs({key: number - 1 for key, number in tasks.items()})
 
     def _attach_stored(self) -> dict[Any, Future[Any]]:
         """Create the futures of tasks whose results are stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -232,6 +233,11 @@ class LiveInputs:
 
     def _record_generations(self, new: Mapping[Any, Any]) -> None:
         history = self._log.history
+        # Each new task is announced for one input.
+        changes = Counter({key: -1 for before, key in new.items() if before != key})
         for record, keys in changed_keys(history, self._futures.batch_ids, new):
             number = record.generation + 1
             self._client.call_log.log_generation(record.batch_id, number, keys)
+            changes.update(keys.values())
+            changes.subtract(record.keys[index] for index in keys)
+        self._client.report_inputs(changes)

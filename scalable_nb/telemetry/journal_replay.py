@@ -9,6 +9,7 @@ from typing import Any
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import is_final, number, read_rows, read_task_rows
 from scalable_nb.telemetry.ledger import Ledger
+from scalable_nb.telemetry.recorded_inputs import RecordedInputs
 from scalable_nb.telemetry.rows import STATE_LABELS, FailureRow, TaskRow, TaskState, utc_iso
 
 Row = Mapping[str, Any]
@@ -34,10 +35,11 @@ def ledger_of_run(run: RunPaths) -> Ledger:
         if row.get("task_id"):  # the package `scalable` also notes failures of no task
             last_failure[str(row["task_id"])] = row
     endings = {str(row.get("task_id")): row for row in read_rows(run.tasks).rows}
+    inputs = RecordedInputs.from_rows(read_rows(run.inputs).rows).by_task
     # In the order of the submission, as far as it is known.
     keys = sorted(endings, key=lambda key: str(endings[key].get("submitted_at") or ""))
     for key in dict.fromkeys([*keys, *last_failure]):
-        _add_task(ledger, key, endings.get(key), last_failure.get(key))
+        _add_task(ledger, key, endings.get(key), last_failure.get(key), inputs.get(key, 1))
     return ledger
 
 
@@ -56,7 +58,9 @@ def attempts_of_run(run: RunPaths, task_id: str) -> list[AttemptRow]:
     return join_attempts(failed, ended)
 
 
-def _add_task(ledger: Ledger, key: str, ending: Row | None, failure: Row | None) -> None:
+def _add_task(
+    ledger: Ledger, key: str, ending: Row | None, failure: Row | None, inputs: int
+) -> None:
     known = ending or failure or {}
     both = dict(failure or {})
     both.update((name, value) for name, value in known.items() if value is not None)
@@ -68,6 +72,7 @@ def _add_task(ledger: Ledger, key: str, ending: Row | None, failure: Row | None)
         "submitted_at": _seconds(known.get("submitted_at")),
         "started_at": _seconds(known.get("started_at")),
         "duration_s": _finite(known.get("duration_s")),
+        "inputs": inputs,
     }
     for column, name in _CODED.items():
         values[column] = ledger.code(str(both.get(name) or ""))

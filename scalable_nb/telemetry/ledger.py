@@ -30,6 +30,7 @@ COLUMNS: Final[dict[str, str]] = {
     "task": "i",  # name in the manifest
     "component": "i",
     "batch": "i",
+    "inputs": "I",  # inputs of batches that it computes; 1 unless said otherwise
     "submitted_at": "d",  # seconds since the epoch, UTC; 0 is "not yet"
     "started_at": "d",  # start of the last attempt
     "retry_at": "d",  # when the next attempt may begin
@@ -66,6 +67,11 @@ class Ledger:
     ----------
     ledger_id : str
         Names this table; a reader that holds another one starts again from a snapshot.
+
+    Attributes
+    ----------
+    counts : list of int
+        Number of tasks by `TaskState`; `count` has that of inputs.
     """
 
     def __init__(self, ledger_id: str) -> None:
@@ -97,7 +103,8 @@ class Ledger:
         return code
 
     def add(self, key: str, label: str, **values: float) -> int:
-        """Append a task and return its row; columns not given are 0."""
+        """Append a task and return its row; columns not given are 0, and ``inputs`` is 1."""
+        values.setdefault("inputs", 1)
         row = self.row_of[key] = len(self.keys)
         self.keys.append(key)
         self.labels.append(label)
@@ -111,6 +118,7 @@ class Ledger:
 
     def extend(self, keys: Sequence[str], labels: Sequence[str], **values: float) -> range:
         """Append many tasks, whose columns hold the same, and return their rows; as `add`."""
+        values.setdefault("inputs", 1)
         rows = range(len(self.keys), len(self.keys) + len(keys))
         self.row_of.update(zip(keys, rows, strict=True))
         self.keys += keys
@@ -142,8 +150,11 @@ class Ledger:
             self._is_ahead = True
 
     def count(self) -> dict[str, int]:
-        """Number of tasks in each state, zeros included; they add up to ``len(self)``."""
-        return {state.label: self.counts[state] for state in TaskState}
+        """Return the number of inputs in each state, zeros included."""
+        states = _view(self.columns["state"], np.dtype(np.uint8))
+        inputs = _view(self.columns["inputs"], np.dtype(np.uint32))
+        found = np.bincount(states, inputs, len(TaskState))
+        return {state.label: int(found[state]) for state in TaskState}
 
     def text(self, column: str, row: int) -> str:
         """The string a coded column holds in a row."""

@@ -137,6 +137,28 @@ class TaskRow(TypedDict, total=False):
     reason: str | None
 
 
+class InputRow(TypedDict):
+    """Numbers of inputs that have changed: a line of ``inputs.jsonl``.
+
+    A task that is in no line computes one input. The last line that has it counts. A task
+    without inputs was replaced by one of corrected code.
+
+    Attributes
+    ----------
+    total : int
+        Inputs of the run so far; plain tasks of Dask count one each.
+    inputs : dict of str to int
+        Task id -> number of inputs that it computes now.
+    """
+
+    run_id: str
+    schema_version: int
+    event_type: str
+    timestamp: str
+    total: int
+    inputs: dict[str, int]
+
+
 def utc_iso(at: float) -> str:
     """Seconds since the epoch as UTC ISO 8601 with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -112,7 +112,7 @@ def view(futures: FutureList) -> dict[str, Any]:
     _refresh(session)
     mirror = session.mirror
     with mirror.lock:
-        rows = [mirror.ledger.row_of.get(key, -1) for key in dict.fromkeys(futures.keys)]
+        rows = [mirror.ledger.row_of.get(key, -1) for key in futures.keys]
         summary = summarize_table(
             mirror.ledger, rows, title=futures.name, status=mirror.status, at=time.time()
         )

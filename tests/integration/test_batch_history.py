@@ -20,6 +20,7 @@ from scalable_nb import FutureList, ScalableSession, TaskPolicy, cacheable, erro
 from scalable_nb.paths import RunPaths
 from scalable_nb.report.build import build_report
 from scalable_nb.report.run_overview import overview
+from scalable_nb.telemetry.journal_replay import ledger_of_run
 
 # --- a chain of three runs ------------------------------------------------------------------
 
@@ -161,16 +162,22 @@ def test_input_of_a_later_batch_keeps_its_place_in_the_first(chain: list[Run]) -
     assert chain[2].executions["again"] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
-def test_counts_of_all_records_add_up_to_the_tasks(chain: list[Run]) -> None:
-    """Report, overview and summary count each task once; three inputs share one with another."""
-    paths = chain[2].paths
-    (line, *_) = overview(paths.folder.parent).runs
-    assert line.run_id == paths.run_id
-    tasks = len(chain[2].everything.results) - 3
-    assert line.tasks == tasks
-    assert sum(build_report(paths).tasks.values()) == tasks
-    summary = json.loads(paths.summary_json.read_bytes())
-    assert sum(summary["counts"].values()) == tasks
+def test_counts_of_all_records_add_up_to_the_inputs(chain: list[Run]) -> None:
+    """Report, overview, summary and table count each input, of the first run and the last.
+
+    Some share a task, two were replaced by corrected calls, and some are left out.
+    """
+    inputs = len(chain[2].everything.results)
+    assert inputs == 10 + 6 + 10 + 6 + 4 + 1 + 3
+    lines = {line.run_id: line for line in overview(chain[0].paths.folder.parent).runs}
+    for run in chain:
+        report = build_report(run.paths)
+        assert sum(report.tasks.values()) == lines[run.paths.run_id].tasks == inputs
+        summary = json.loads(run.paths.summary_json.read_bytes())
+        assert sum(summary["counts"].values()) == inputs
+        assert sum(ledger_of_run(run.paths).count().values()) == inputs
+    first = build_report(chain[0].paths)
+    assert (first.tasks["succeeded"], first.tasks["failed"], first.failed_inputs) == (34, 3, 3)
 
 
 def test_each_resubmission_may_choose_other_failures(here: Path) -> None:

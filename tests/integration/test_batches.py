@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -191,6 +192,32 @@ def test_counts_of_a_plan_are_of_inputs(shared_session: ScalableSession, tmp_pat
     (tmp_path / "fixed").touch()
     assert futures.resubmit().results() == [10, 20, 20, 10]
     assert executions(tmp_path, [1, 2], "twice") == [1, 2]
+
+
+def test_status_counts_inputs(
+    shared_session: ScalableSession, second_kernel: ScalableSession, tmp_path: Path
+) -> None:
+    """Inputs count each if calls are equal, held, of another kernel, or replaced by `func=`."""
+    before = Counter(shared_session.status().counts)
+
+    def counts() -> dict[str, int]:
+        shared_session.client.host_api.flush()
+        found = Counter(shared_session.status().counts)
+        return {state: found[state] - before[state] for state in ("succeeded", "failed")}
+
+    f = counted(tmp_path, "inputs", errors=dict.fromkeys([4], ValueError))
+    futures = shared_session.client.map(f, [1, 1, 2, 4, 4, 3])
+    futures.partial()
+    until(lambda: counts() == {"succeeded": 4, "failed": 2})
+    again = shared_session.client.map(f, [1, 5])
+    other = second_kernel.client.map(f, [1])
+    single = [shared_session.client.submit(f, 2) for _ in range(2)]
+    again.results(), other.results(), single[0].result()
+    until(lambda: counts()["succeeded"] == 9)
+    corrected = futures.resubmit(func=counted(tmp_path, "corrected"))
+    assert corrected.results() == [10, 10, 20, 40, 40, 30]
+    until(lambda: counts() == {"succeeded": 11, "failed": 0})
+    assert executions(tmp_path, range(1, 6), "inputs") == [1, 2, 1, 1, 1]
 
 
 def test_futures_of_two_sessions_are_refused(

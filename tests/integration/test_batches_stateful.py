@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -35,6 +36,7 @@ from kernels import kill_host
 
 from scalable_nb import ScalableSession
 from scalable_nb.paths import RunPaths, list_runs
+from scalable_nb.report.build import build_report
 
 SEQUENCES = int(os.environ.get("BATCH_SEQUENCES", "40"))
 
@@ -131,6 +133,7 @@ class BatchMachine(RuleBasedStateMachine):
         self._numbers = count(1)
         self._script: list[str] = []
         self.folder, self.kernels = self.begin()
+        self._counts_before = Counter(self._execute("A", do="counts"))
 
     def begin(self) -> tuple[Path, dict[str, Executor]]:
         """Return a new folder and two kernels."""
@@ -299,6 +302,7 @@ class BatchMachine(RuleBasedStateMachine):
                 expected = self.model.newest(batch.name, kernel)
                 assert newest == [expected], f"batches[{batch.name!r}] in {kernel}"
         self._check_executions()
+        self._check_counts()
 
     # --- internals -----------------------------------------------------------------------
 
@@ -373,6 +377,11 @@ class BatchMachine(RuleBasedStateMachine):
         found, expected = executions(self.folder), self.model.executions
         counts = {mark: (found.get(mark, 0), expected[mark]) for mark in {*found, *expected}}
         return {mark: each for mark, each in counts.items() if each[0] != each[1]}
+
+    def _check_counts(self) -> None:
+        counts = Counter(self._execute(self.labels["A"], do="counts"))
+        counts.subtract(self._counts_before)
+        assert counts.total() == len(self.model.inputs()), f"status counts {counts}"
 
     def _check_list(self, name: str) -> None:
         found = self._execute(self.model.lists[name].kernel, do="outcomes", name=name)
@@ -536,7 +545,11 @@ class ProcessMachine(BatchMachine):
     )
     def take_over(self, how: str, only: str | None, function: str) -> Any:
         """End the run in some way, and resubmit it from its folder in new kernels."""
+        paths = last_run_of(self.project)
+        self._check_counts()
         self._end_run(how)
+        counts = build_report(paths).tasks
+        assert sum(counts.values()) == len(self.model.inputs()), f"the report counts {counts}"
         terms: dict[str, Any] = {"only": only, "function": function}
         label = self._label("A")
         to = self._new_name(label)

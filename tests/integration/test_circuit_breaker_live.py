@@ -87,7 +87,9 @@ def test_the_rest_is_paused_and_a_person_told(
 
 def test_a_wait_for_paused_tasks_ends(paused: tuple[ScalableSession, FutureList]) -> None:
     """It raises with the cause and the commands, since only the user can resume the tasks."""
-    _, futures = paused
+    session, futures = paused
+    left = session.status().counts["paused"]
+    until(lambda: sum(not future.done() for future in futures) == left)  # failures have arrived
     pending = FutureList(future for future in futures if not future.done())
     for wait_for in (
         pending.partial,

@@ -7,7 +7,7 @@ import { TaskStore } from "../../scalable_nb/widgets/static/task_table/store.mjs
 const TYPES = { B: Uint8Array, H: Uint16Array, i: Int32Array, I: Uint32Array, f: Float32Array,
   d: Float64Array };
 const CODES = { state: "B", attempt: "H", attempts_allowed: "H", worker: "i", host: "i", job: "i", error: "i",
-  function: "i", task: "i", component: "i", submitted_at: "d", started_at: "d", retry_at: "d",
+  function: "i", task: "i", component: "i", inputs: "I", submitted_at: "d", started_at: "d", retry_at: "d",
   duration_s: "f" };
 
 /** Bytes of a frame as row_stream.py writes it, at an offset that no typed array likes. */
@@ -34,11 +34,11 @@ export function encode(header, sections, { packed = false, offset = 0 } = {}) {
   return new DataView(memory, offset, all.length);
 }
 
-/** A frame with these tasks; values not given are 0. */
+/** A frame with these tasks; values not given are 0, and of inputs 1. */
 export function frameOf(header, tasks, options) {
   const sections = [["rows", "I", tasks.map((task, i) => task.row ?? i)]];
   for (const [name, code] of Object.entries(CODES)) {
-    sections.push([name, code, tasks.map((task) => task[name] ?? 0)]);
+    sections.push([name, code, tasks.map((task) => task[name] ?? Number(name === "inputs"))]);
   }
   const named = tasks.map((task, i) => [task.row ?? i, task.label]).filter(([, label]) => label);
   if (header.base !== null) sections.push(["named", "I", named.map(([row]) => row)]);

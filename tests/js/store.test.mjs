@@ -43,6 +43,22 @@ test("counts add up to the number of tasks through snapshot, changes and growth"
   assert.deepEqual([store.label(0), store.label(2), store.label(4)], ["a", "", "e"]);
 });
 
+test("counts are of inputs, which may share a task or have another one by now", async () => {
+  const store = await storeOf([
+    { state: SUCCEEDED, inputs: 3 }, { state: FAILED }, { state: QUEUED },
+  ]);
+  assert.equal(store.total, 5);
+  store.apply(await decodeFrame(
+    frameOf({ base: 0, seq: 1, size: 4 }, [
+      { row: 1, state: FAILED, inputs: 0 },
+      { row: 3, state: SUCCEEDED, label: "corrected" },
+    ]),
+  ));
+  assert.deepEqual([store.counts[SUCCEEDED], store.counts[FAILED], store.done], [4, 0, 4]);
+  assert.deepEqual([store.total, store.size], [5, 4]);
+  assert.deepEqual([0, 1, 3].map((row) => store.isReplaced(row)), [false, true, false]);
+});
+
 test("a missing frame is noticed, an old one ignored, and a snapshot heals", async () => {
   const store = await storeOf([{}, {}], { seq: 3 });
   const header = (base, seq, stream = "s") => ({ base, seq, stream });

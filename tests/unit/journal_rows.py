@@ -143,6 +143,7 @@ def write_run(
     runs_dir: Path,
     failures: Iterable[Mapping[str, Any]] = (),
     tasks: Iterable[Mapping[str, Any]] = (),
+    inputs: Iterable[Mapping[str, Any]] = (),
     **files: Mapping[str, Any],
 ) -> RunPaths:
     """A run folder with these rows; ``files`` are ``run``, ``summary`` and ``session``."""
@@ -150,6 +151,8 @@ def write_run(
     run.folder.mkdir(parents=True)
     run.failures.write_text("".join(json.dumps(row) + "\n" for row in failures))
     run.tasks.write_text("".join(json.dumps(row) + "\n" for row in tasks))
+    if inputs:
+        run.inputs.write_text("".join(json.dumps(row) + "\n" for row in inputs))
     for name, value in files.items():
         (run.folder / f"{name}.json").write_text(json.dumps(value))
     return run

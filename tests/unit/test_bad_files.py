@@ -43,7 +43,15 @@ def make_device_link(path: Path) -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [make_fifo, make_device_link])
 @pytest.mark.parametrize(
-    "name", ["run.json", "tasks.jsonl", "failures.jsonl", "workers.jsonl", "summary.json"]
+    "name",
+    [
+        "run.json",
+        "tasks.jsonl",
+        "failures.jsonl",
+        "workers.jsonl",
+        "inputs.jsonl",
+        "summary.json",
+    ],
 )
 def test_a_report_skips_what_is_no_file(run: RunPaths, name: str, make: object) -> None:
     """`report` and `runs` do not wait for a FIFO or read a device."""

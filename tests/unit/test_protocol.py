@@ -29,6 +29,7 @@ from scalable_nb.protocol.messages import (
     BatchMessage,
     CallReply,
     ErrorReport,
+    InputsChanged,
     LeftOutCalls,
     ReopenedTasks,
     ResubmitRequest,
@@ -78,6 +79,7 @@ EXAMPLES: list[Message] = [
     BATCH,
     AnsweredCalls(BATCH, ("r1", "r2")),
     LeftOutCalls(BATCH, ("failed", "cancelled"), ("not idempotent", "cancelled"), ("OSError", "")),
+    InputsChanged(("a", ("b", 2)), (2, -1)),
     TaskKeys(("a", ("b", 2), b"c", 3)),
     ResumeRequest(None),
     ResumeRequest(("study",)),
@@ -144,6 +146,7 @@ def test_all_messages_are_frozen_and_their_types_are_known() -> None:
             {"batch": {"batch_id": "b", "keys": ["a"], "previews": ["x"]}, "result_keys": ()},
             "AnsweredCalls has 1 keys and 0 result keys",
         ),
+        (InputsChanged, {"keys": ["a"], "changes": ()}, "InputsChanged has 1 keys and 0 changes"),
         (
             ReopenedTasks,
             {"keys": ["a"], "annotation": {"store": 3}},

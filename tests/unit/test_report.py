@@ -19,6 +19,7 @@ from test_journal_reader import ANY_ROWS
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.connection_file import SILENT_S
 from scalable_nb.report import build_report
+from scalable_nb.report.run_overview import RunLine
 from scalable_nb.report.run_report import format_duration
 
 ABOUT = {
@@ -87,6 +88,59 @@ def test_the_summary_file_knows_tasks_that_never_ended(tmp_path: Path) -> None:
     assert report.tasks == {"pending": 7, "succeeded": 2}
     assert "no client and no work for 600 s" in report.to_text()
     assert report.to_text(failures=True) == "No failures: none of 9 tasks failed for good."
+
+
+def test_inputs_that_share_a_task_count_each(tmp_path: Path) -> None:
+    """The summary counts inputs, attempts are those of tasks, and a shared failure says so."""
+    rows = [task(1), task(2, state="failed")]
+    shared = [{"total": 3, "inputs": {"run_simulation-2": 2}}]
+    run = write(tmp_path, [failure(2)], rows, inputs=shared, run=ENDED)
+    report = build_report(run)
+    assert report.tasks == {"succeeded": 1, "failed": 2}
+    assert report.attempts == 2
+    assert RunLine.of(report).tasks == 3
+    assert RunLine.of(report).failed == 2
+    text = report.to_text(failures=True)
+    assert text.startswith("Failures (2 of 3 tasks):\n\n1. run_simulation(scenario_id=2)")
+    assert "Inputs with this call: 2" in text
+    assert "\n2. " not in text
+
+
+@pytest.mark.parametrize("redact", [False, True])
+def test_replaced_tasks_are_history(tmp_path: Path, redact: bool) -> None:
+    """A failed task whose input was given corrected code counts as no failure."""
+    rows = [task(1), task(2, state="failed"), task(3), task(4, state="failed")]
+    replaced = [{"total": 3, "inputs": {"run_simulation-2": 0}}]
+    run = write(tmp_path, [failure(2), failure(4)], rows, inputs=replaced, run=ENDED)
+    report = build_report(run, redact=redact)
+    assert report.tasks == {"succeeded": 2, "failed": 1}
+    assert len(report.failed) == report.failed_inputs == 1
+    assert report.failures_by_class == {"ValueError": 2}
+
+
+def test_interrupted_run_counts_inputs_that_never_ran(tmp_path: Path) -> None:
+    """Without a summary, inputs without an ending either had an attempt or never ran."""
+    rows = [task(1), task(2)]
+    known = [{"total": 4, "inputs": {}}, {"total": 9, "inputs": {"run_simulation-3": 2}}]
+    between = failure(3, is_final=False, will_retry=True)
+    gone = {"pid": 2**22 + 1, "host": platform.node()}
+    run = write(tmp_path, [between], rows, inputs=known, run=ABOUT, session=gone)
+    report = build_report(run)
+    assert report.state == "interrupted"
+    assert report.tasks == {"succeeded": 2, "retrying": 2, "never ran": 5}
+    assert "none of 9 tasks failed" in report.to_text(failures=True)
+
+
+def test_running_run_counts_unfinished_inputs(tmp_path: Path) -> None:
+    """While the host is alive, inputs without an ending are unfinished."""
+    session = {
+        "pid": os.getpid(),
+        "pid_started_at": psutil.Process().create_time(),
+        "host": platform.node(),
+    }
+    known = [{"total": 3, "inputs": {}}]
+    run = write(tmp_path, (), [task(1)], inputs=known, run=ABOUT, session=session)
+    assert build_report(run).tasks == {"succeeded": 1, "unfinished": 2}
 
 
 def test_a_resubmitted_task_that_succeeded_is_no_failure(tmp_path: Path) -> None:

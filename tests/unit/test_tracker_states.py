@@ -310,7 +310,7 @@ class Run(RuleBasedStateMachine):
         ledger = self.host.recorder.ledger
         states = Counter(ledger.columns["state"])
         assert sum(ledger.count().values()) == len(ledger) == self.submitted
-        assert ledger.count() == {state.label: states[state] for state in TaskState}
+        assert ledger.counts == [states[state] for state in TaskState]
 
     def _the_ledger_says_what_is_so(self) -> None:
         host, ledger = self.host, self.host.recorder.ledger
@@ -422,5 +422,5 @@ def test_the_limit_of_an_earlier_attempt_does_not_end_a_new_one() -> None:
     host.cancel(["task"])
     host.submit(["task"], PolicyTerms(), [], "")
     assert host.expire("task", worker, old_run) == {"must_kill": True, "is_settled": False}
-    assert host.recorder.ledger.count()["running"] == 1
+    assert host.recorder.ledger.counts[TaskState.RUNNING] == 1
     host.close()

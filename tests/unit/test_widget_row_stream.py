@@ -95,6 +95,22 @@ def test_a_quiet_run_sends_nothing() -> None:
     assert frame.rows == 1
 
 
+def test_rows_have_the_inputs_of_the_table() -> None:
+    """A row of a list has as many inputs as the list has members; of a run, as many as it has."""
+    mirror = FakeMirror()
+    mirror.add(2)
+    mirror.change(0, TaskState.SUCCEEDED, inputs=5)
+    for keys, inputs in ((None, [5, 1]), (["key-1", "key-0", "key-1"], [2, 1])):
+        stream, reader = RowStream(mirror.ledger, mirror.lock, keys), FrameReader()
+        assert reader.read(stream.snapshot().data)
+        assert [row["inputs"] for row in reader.rows] == inputs
+        mirror.change(1, TaskState.RUNNING)
+        frame = stream.frame()
+        assert frame is not None
+        assert reader.read(frame.data)
+        assert [row["inputs"] for row in reader.rows] == inputs
+
+
 def test_another_ledger_starts_from_a_snapshot() -> None:
     """When the mirror's ledger becomes another one, the page gets all of it."""
     mirror = FakeMirror("")

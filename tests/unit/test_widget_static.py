@@ -126,6 +126,24 @@ def test_a_table_of_chosen_tasks_shows_only_these_in_their_order() -> None:
     ]
 
 
+def test_a_table_counts_inputs_and_lists_tasks() -> None:
+    """Inputs that share a task count each; a task is listed once, and not if it was replaced."""
+    mirror = FakeMirror()
+    mirror.add(4)
+    mirror.change(0, TaskState.SUCCEEDED, inputs=2)
+    mirror.change(1, TaskState.FAILED, attempt=1, error="ValueError", inputs=3)
+    mirror.change(2, TaskState.FAILED, attempt=1, error="ValueError", inputs=0)
+    summary = summarize_table(mirror.ledger, at=0)
+    assert summary_text(summary).splitlines()[:2] == [
+        "6 tasks, 83 % done",
+        "  2 succeeded, 3 failed, 1 queued",
+    ]
+    assert [line.label for line in summary.lines] == ["simulate(scenario=1)"]
+    chosen = summarize_table(mirror.ledger, [1, 0, 1], at=0)
+    assert chosen.counts == {TaskState.SUCCEEDED: 1, TaskState.FAILED: 2}
+    assert [line.position for line in chosen.lines] == [0]
+
+
 @given(STATES.filter(bool), st.integers(1, 40))
 def test_columns_of_many_tasks_are_full_and_hide_no_failure(
     states: list[TaskState], columns: int

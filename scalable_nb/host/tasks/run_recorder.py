@@ -11,6 +11,7 @@ from time import time
 from typing import Any, Final
 
 from scalable_nb.faults.decision import PolicyTerms
+from scalable_nb.host.tasks.input_counts import InputCounts
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
 from scalable_nb.paths import RunPaths
 from scalable_nb.protocol.annotations import CacheFacts
@@ -56,12 +57,17 @@ class RunRecorder:
     paths : RunPaths
     provider : str
         Of the target, e.g. ``"local"``.
+
+    Attributes
+    ----------
+    inputs : InputCounts
     """
 
     def __init__(self, paths: RunPaths, provider: str) -> None:
         self.run_id = paths.run_id
         self.provider = provider
         self.ledger = Ledger(paths.run_id)
+        self.inputs = InputCounts(self.ledger, paths.inputs)
         self.failures = JournalFile(paths.failures)
         self.tasks = JournalFile(paths.tasks)
         self.workers = JournalFile(paths.workers)
@@ -78,10 +84,12 @@ class RunRecorder:
         now = time()
         ledger = self.ledger
         preview = batch.previews.pop(key, "")
-        row = ledger.row_of.get(key_text(key)) if batch.is_known else None
+        task_id = key_text(key)
+        row = ledger.row_of.get(task_id) if batch.is_known else None
         if row is None:
             values = self._columns(batch, terms, now)
-            row = ledger.add(key_text(key), batch.label(key, preview), **values)
+            inputs = self.inputs.take(task_id)
+            row = ledger.add(task_id, batch.label(key, preview), inputs=inputs, **values)
         return TrackedTask(
             key, row, batch, preview, terms, runnable_at=now, runs_to_end=batch.runs_to_end
         )
@@ -94,7 +102,10 @@ class RunRecorder:
         keys = [key_text(key) for key in batch.previews]
         labels = [batch.label(key, preview) for key, preview in batch.previews.items()]
         columns = self._columns(batch, terms, now)
+        inputs = self.inputs.enter(keys, is_known=batch.is_known)
         rows = self.ledger.extend(keys, labels, state=TaskState.CACHED, **columns)
+        for key, number in inputs.items():
+            self.ledger.set(self.ledger.row_of[key], inputs=number)
         # They may be a hundred thousand at once, and what is written of them differs in little.
         tracked = TrackedTask(keys[0], rows[0], batch, "", terms)
         ending = _Ending(now, TaskState.CACHED, attempts=0, error=0, reason=None, worker="")
@@ -110,12 +121,14 @@ class RunRecorder:
         now = time()
         batch, terms = TaskBatch.announced(message.batch), PolicyTerms()
         columns = self._columns(batch, terms, now)
+        inputs = self.inputs.enter(map(key_text, batch.previews))
         outcomes = zip(message.states, message.reasons, message.errors, strict=True)
         for (key, preview), outcome in zip(batch.previews.items(), outcomes, strict=True):
             state, reason, error = TaskState[outcome[0].upper()], *outcome[1:]
             code = self.ledger.code(error)
-            row = self.ledger.add(key_text(key), batch.label(key, preview), **columns)
-            self.ledger.set(row, error=code)
+            number = inputs.get(key_text(key), 1)
+            label = batch.label(key, preview)
+            row = self.ledger.add(key_text(key), label, error=code, inputs=number, **columns)
             self.ledger.set_state(row, state)
             tracked = TrackedTask(key, row, batch, preview, terms, reason=reason)
             ending = _Ending(now, state, attempts=0, error=code, reason=reason, worker="")
@@ -329,11 +342,13 @@ class RunRecorder:
 
     def flush(self) -> None:
         """Write all queued rows to their files."""
+        self.inputs.flush()
         for file in (self.failures, self.tasks, self.workers, self.cache):
             file.flush()
 
     def close(self) -> None:
         """Flush and close all files."""
+        self.inputs.close()
         for file in (self.failures, self.tasks, self.workers, self.cache):
             file.close()
 
@@ -343,7 +358,7 @@ class RunRecorder:
         return any(counts[s] for s in TaskState if not s.is_final and s not in NEEDS_USER)
 
     def summary(self) -> dict[str, Any]:
-        """Return the sums of the run so far."""
+        """Return the sums of the run so far; `counts` and `cached` are of inputs."""
         counts = self.ledger.count()
         return {
             "run_id": self.run_id,

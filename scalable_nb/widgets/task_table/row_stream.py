@@ -14,6 +14,7 @@ import json
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
@@ -67,8 +68,9 @@ class RowStream:
     lock : context manager
         Guards the ledger; held only while its columns are copied.
     keys : iterable of str, optional
-        The tasks to show, in this order; a key the ledger does not know yet shows as
-        pending. All rows of the ledger where it is not given.
+        The task of each input to show, in this order; inputs of one task are one row. A key
+        the ledger does not know yet shows as pending. All rows of the ledger where it is not
+        given.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class RowStream:
     ) -> None:
         self.ledger = ledger
         self.lock = lock
-        self.keys = None if keys is None else list(dict.fromkeys(keys))
+        inputs = Counter(keys or ())
+        self.keys = None if keys is None else list(inputs)
+        self._inputs = np.array(list(inputs.values()), np.uint32)  # by row of the table
         self.seq = 0
         self._clock_offset_s = 0.0  # the host's clock minus this one
         self._id = uuid.uuid4().hex
@@ -110,7 +114,7 @@ class RowStream:
         return len(self.ledger) if self.keys is None else len(self.keys)
 
     def ledger_rows(self) -> Any:
-        """The ledger's row of each row of the table, -1 where it has none yet; None for all.
+        """The ledger's row of each input of the table, -1 where it has none yet; None for all.
 
         The caller holds the ledger's lock.
         """
@@ -118,7 +122,7 @@ class RowStream:
             return None
         self._check_ledger()
         self._find_rows()
-        return self._rows
+        return np.repeat(self._rows, self._inputs)
 
     def key(self, row: int) -> str:
         """The key of a row of the table.
@@ -191,7 +195,10 @@ class RowStream:
         sections: list[Section] = [("rows", "I", places.tobytes())]
         for name, values in delta["columns"].items():
             code = COLUMNS[name]
-            sections.append((name, code, np.frombuffer(values, code)[chosen].tobytes()))
+            column = np.frombuffer(values, code)[chosen]
+            if name == "inputs" and self.keys is not None:
+                column = self._inputs[places]  # those of other lists are not shown
+            sections.append((name, code, column.tobytes()))
         return places, rows, sections
 
     def _find_rows(self) -> None:

@@ -62,9 +62,9 @@ class TableSummary:
     Attributes
     ----------
     states : ndarray of uint8
-        `TaskState` of each task, in the table's order.
+        `TaskState` of each input, in the table's order; plain tasks of Dask count one each.
     lines : tuple of TaskLine
-        The first tasks that failed or wait for a retry.
+        The first tasks that failed or wait for a retry, each once.
     hidden : int
         How many more of them there are.
     at : float
@@ -80,13 +80,13 @@ class TableSummary:
 
     @property
     def counts(self) -> dict[TaskState, int]:
-        """Tasks in each state that has any, from done to not begun."""
+        """Inputs in each state that has any, from done to not begun."""
         found = np.bincount(self.states, minlength=len(TaskState))
         return {state: int(found[state]) for state in STATE_ORDER if found[state]}
 
     @property
     def done(self) -> int:
-        """Tasks with which nothing more will happen by itself."""
+        """Inputs with which nothing more will happen by itself."""
         return sum(count for state, count in self.counts.items() if state.is_final)
 
 
@@ -105,23 +105,30 @@ def summarize_table(
     ledger : Ledger
         The caller holds its lock.
     rows : sequence of int, optional
-        Rows of the ledger, in the order of the table; all where not given. A task that the
-        ledger does not know yet is -1 and counts as pending.
+        The ledger's row of each input, in the order of the table; all inputs where not given.
+        A task that the ledger does not know yet is -1 and counts as pending.
     title : str
     status : str
         A key of `STATUS_TEXT`.
     at : float
         Seconds since the epoch, UTC.
     """
-    chosen = np.arange(len(ledger)) if rows is None else np.asarray(rows, np.int64)
+    chosen = _rows_of_inputs(ledger) if rows is None else np.asarray(rows, np.int64)
     states = np.full(len(chosen), TaskState.PENDING, np.uint8)
     is_known = chosen >= 0
     states[is_known] = np.array(ledger.columns["state"], np.uint8)[chosen[is_known]]
     notable = np.flatnonzero((states == TaskState.FAILED) | (states == TaskState.RETRYING))
+    _, first = np.unique(chosen[notable], return_index=True)  # inputs may share a task
+    notable = notable[np.sort(first)]
     # Failed for good first, each in the order of the table.
     notable = notable[np.argsort(states[notable] != TaskState.FAILED, kind="stable")]
     lines = tuple(_line(ledger, int(chosen[i]), int(i)) for i in notable[:MAX_ROWS])
     return TableSummary(title, status, states, lines, len(notable) - len(lines), at)
+
+
+def _rows_of_inputs(ledger: Ledger) -> Any:
+    """Return the ledger's row of each input."""
+    return np.repeat(np.arange(len(ledger)), np.array(ledger.columns["inputs"], np.uint32))
 
 
 def _line(ledger: Ledger, row: int, position: int) -> TaskLine:
@@ -139,15 +146,14 @@ def _line(ledger: Ledger, row: int, position: int) -> TaskLine:
 
 
 def paused_batches(ledger: Ledger, rows: Sequence[int] | None = None) -> dict[str, int]:
-    """The batches that have paused tasks among some rows, and how many; as `summarize_table`."""
+    """The batches that have paused inputs among some rows, and how many; as `summarize_table`."""
     if not ledger.counts[TaskState.PAUSED]:
         return {}
     states = np.array(ledger.columns["state"], np.uint8)
     codes = np.array(ledger.columns["batch"], np.int32)
-    if rows is not None:
-        chosen = np.asarray(rows, np.int64)
-        chosen = chosen[chosen >= 0]
-        states, codes = states[chosen], codes[chosen]
+    chosen = _rows_of_inputs(ledger) if rows is None else np.asarray(rows, np.int64)
+    chosen = chosen[chosen >= 0]
+    states, codes = states[chosen], codes[chosen]
     found, counts = np.unique(codes[states == TaskState.PAUSED], return_counts=True)
     return {ledger.strings[code]: int(n) for code, n in zip(found, counts, strict=True)}
 

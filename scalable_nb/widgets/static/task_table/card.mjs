@@ -8,7 +8,7 @@ import { make, setText } from "./dom.mjs";
 import { ANSWER_WITHIN_MS, actText } from "./feed.mjs";
 import { STATES } from "./states.mjs";
 import { segmentText, segmentsOf } from "./timeline.mjs";
-import { durationText, tickingText, timeText, visibleText } from "./words.mjs";
+import { countText, durationText, tickingText, timeText, visibleText } from "./words.mjs";
 
 /** @typedef {import("./dom.mjs").Context} Context */
 /** @typedef {import("./feed.mjs").Act} Act */
@@ -58,11 +58,12 @@ export class Card {
   #paintFacts(row) {
     const { store, feed } = this.context;
     const now = store.now();
-    const { state, submitted_at, started_at } = store.columns;
+    const { state, inputs, submitted_at, started_at } = store.columns;
     const { name, mark } = STATES[state[row]];
     /** @type {[string, string][]} */
     const facts = [
-      ["state", `${mark} ${name}`],
+      ["state", store.isReplaced(row) ? `${mark} ${name}, replaced` : `${mark} ${name}`],
+      ["inputs", inputs[row] > 1 ? countText(inputs[row]) : ""],
       ["next retry in", tickingText(Math.ceil(store.retryIn(row, now)))],
       ["attempt", attemptText(store, row)],
       ["execution", durationText(store.duration(row, now))],

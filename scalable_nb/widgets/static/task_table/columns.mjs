@@ -39,7 +39,8 @@ export const COLUMNS = [
   { id: "component", title: "Component", width: 96, grow: 0.6, priority: 11,
     ...coded("component") },
   { id: "state", title: "State", width: 106, grow: 0, priority: 1,
-    text: (store, row) => STATES[store.columns.state[row]].name,
+    text: (store, row) => (store.isReplaced(row) ? "replaced"
+      : STATES[store.columns.state[row]].name),
     value: (store, row) => STATES[store.columns.state[row]].rank },
   { id: "attempt", title: "Attempt", width: 86, grow: 0, priority: 2, isRight: true,
     text: attemptText, value: (store, row) => store.columns.attempt[row] || NaN },

@@ -29,10 +29,9 @@ const SIGMAS = 1.96;
  * @returns {Estimate}
  */
 export function estimate(store, now) {
-  const { first, last } = spanOf(store);
+  const { first, last, left } = spanOf(store);
   const unknown = { elapsed: NaN, rate: NaN, remaining: NaN, low: NaN, high: NaN };
   if (first === Infinity) return unknown;
-  const left = store.size - store.done;
   if (!left) return { ...unknown, elapsed: Math.max(0, last - first), remaining: 0 };
   const elapsed = Math.max(0, now - first);
   const window = Math.min(elapsed, Math.max(30, elapsed / 4));
@@ -45,20 +44,23 @@ export function estimate(store, now) {
 }
 
 /**
- * When the first task was submitted and the last one ended.
+ * When the first task was submitted and the last one ended, and how many have not ended.
  * @param {TaskStore} store
  */
 function spanOf(store) {
   const { state, submitted_at, started_at, duration_s } = store.columns;
   let first = Infinity;
   let last = 0;
+  let left = 0;
   for (let row = 0; row < store.size; row++) {
     if (submitted_at[row] > 0 && submitted_at[row] < first) first = submitted_at[row];
     if (STATES[state[row]].final) {
       last = Math.max(last, started_at[row] + duration_s[row], submitted_at[row]);
+    } else {
+      left++;
     }
   }
-  return { first, last };
+  return { first, last, left };
 }
 
 /**

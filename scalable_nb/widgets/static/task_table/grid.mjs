@@ -6,7 +6,7 @@ import { make, setText } from "./dom.mjs";
 import { isSlow } from "./estimate.mjs";
 import { Header } from "./header.mjs";
 import { Order } from "./order.mjs";
-import { STATES } from "./states.mjs";
+import { CANCELLED, STATES } from "./states.mjs";
 import { Toolbar } from "./toolbar.mjs";
 import { visibleText } from "./words.mjs";
 
@@ -228,10 +228,12 @@ export class Grid {
    * @param {boolean} isLate
    */
   #paintState({ element, mark, word }, row, isLate) {
-    const { name, mark: sign } = STATES[this.context.store.columns.state[row]];
+    const { store } = this.context;
+    const isReplaced = store.isReplaced(row);
+    const { name, mark: sign } = STATES[isReplaced ? CANCELLED : store.columns.state[row]];
     element.dataset.state = name;
     element.classList.toggle("snb-late", isLate);
     setText(mark, isLate ? "◷" : sign);
-    setText(word, isLate ? "slow" : name);
+    setText(word, isLate ? "slow" : isReplaced ? "replaced" : name);
   }
 }

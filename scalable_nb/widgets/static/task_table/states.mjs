@@ -23,5 +23,6 @@ export const RETRYING = 4;
 export const SUCCEEDED = 6;
 export const CACHED = 7;
 export const FAILED = 8;
+export const CANCELLED = 9;
 /** From what is done to what has not begun: the order of the bar and of the buttons. */
 export const ORDER = [6, 7, 8, 9, 3, 4, 5, 2, 1, 0];

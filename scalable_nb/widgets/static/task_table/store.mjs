@@ -21,6 +21,7 @@ const KEPT = {
   function: Int32Array,
   task: Int32Array,
   component: Int32Array,
+  inputs: Uint32Array,
   submitted_at: Float64Array,
   started_at: Float64Array,
   retry_at: Float64Array,
@@ -43,6 +44,7 @@ export class TaskStore {
     this.loweredVersion = -1;
     /** @type {string[]} */
     this.strings = [];
+    /** Inputs of batches by state: they may share a task; plain tasks of Dask count one each. */
     this.counts = new Int32Array(STATES.length);
     this.#reset();
     /** What the host's clock is ahead of the page's, in seconds. */
@@ -85,11 +87,12 @@ export class TaskStore {
     if (header.base === null) this.#reset();
     this.#grow(header.size);
     const rows = sections.rows;
-    const { state } = this.columns;
+    const { state, inputs } = this.columns;
     for (let i = 0; i < rows.length; i++) {
       const row = rows[i];
-      this.counts[state[row]]--;
-      this.counts[sections.state[i]]++;
+      this.counts[state[row]] -= inputs[row];
+      // Tables that were saved by an earlier version have no numbers of inputs.
+      this.counts[sections.state[i]] += sections.inputs ? sections.inputs[i] : inputs[row];
     }
     for (const name of Object.keys(KEPT)) {
       const column = this.columns[name];
@@ -117,6 +120,7 @@ export class TaskStore {
       const room = Math.max(size, Math.min(capacity * 2, capacity + 100_000));
       for (const [name, type] of Object.entries(KEPT)) {
         const grown = new type(room);
+        if (name === "inputs") grown.fill(1);
         grown.set(this.columns[name]);
         this.columns[name] = grown;
       }
@@ -191,7 +195,20 @@ export class TaskStore {
     return state[row] === RETRYING && retry_at[row] > 0 ? Math.max(0, retry_at[row] - now) : NaN;
   }
 
-  /** Tasks with which nothing more will happen by itself. */
+  /**
+   * Whether a task was replaced by one of corrected code: it computes no input any more.
+   * @param {number} row
+   */
+  isReplaced(row) {
+    return this.columns.inputs[row] === 0;
+  }
+
+  /** Number of inputs. */
+  get total() {
+    return this.counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** Inputs with which nothing more will happen by itself. */
   get done() {
     return STATES.reduce((sum, state, i) => sum + (state.final ? this.counts[i] : 0), 0);
   }

@@ -75,13 +75,13 @@ export class Summary {
   paint() {
     const { store, feed, ui } = this.context;
     setText(this.title, visibleText(feed.model.get("title") || "Tasks"));
-    const percent = percentDone(store.done, store.size);
-    setText(this.share, `${countText(store.done)} of ${countText(store.size)} done`);
+    const percent = percentDone(store.done, store.total);
+    setText(this.share, `${countText(store.done)} of ${countText(store.total)} done`);
     this.bar.setAttribute("aria-valuenow", String(percent));
     this.bar.setAttribute("aria-valuetext", `${percent} %, ${countsText(store.counts)}`);
     ORDER.forEach((state, i) => {
       const isShown = STATES[state].final || state === RUNNING || state === RETRYING;
-      const share = isShown && store.size ? store.counts[state] / store.size : 0;
+      const share = isShown && store.total ? store.counts[state] / store.total : 0;
       this.segments[i].style.flexGrow = String(share);
       this.segments[i].classList.toggle("snb-none", !share);
     });
@@ -98,7 +98,7 @@ export class Summary {
   #rest() {
     const { store } = this.context;
     const begun = store.done + store.counts[RUNNING] + store.counts[RETRYING];
-    return store.size ? 1 - begun / store.size : 1;
+    return store.total ? 1 - begun / store.total : 1;
   }
 
   paintTime() {
@@ -108,10 +108,10 @@ export class Summary {
     setText(this.slow.count, countText(slow));
     this.slow.element.setAttribute("aria-pressed", String(ui.query.isSlow));
     this.slow.element.hidden = !slow && !ui.query.isSlow;
-    const percent = percentDone(store.done, store.size);
+    const percent = percentDone(store.done, store.total);
     const parts = store.size ? [`${percent} %`] : [];
     if (Number.isFinite(elapsed)) {
-      parts.push(store.done === store.size ? `in ${durationText(elapsed)}` : tickingText(elapsed));
+      parts.push(store.done === store.total ? `in ${durationText(elapsed)}` : tickingText(elapsed));
     }
     if (remaining > 0 && store.stoppedAt === null) parts.push(rateText(rate), leftText(estimate));
     setText(this.time, parts.join(" · "));
@@ -128,7 +128,7 @@ export class Summary {
     const { store, feed } = this.context;
     if (feed.isCatchingUp) return ["catching up", "late"];
     if (STATUS_TEXT[status]) return [STATUS_TEXT[status], status];
-    if (store.size && store.done === store.size) return ["done", "done"];
+    if (store.size && store.done === store.total) return ["done", "done"];
     if (store.isSaved) {
       return [`as saved ${new Date(store.now() * 1000).toLocaleString()}`, "closed"];
     }
@@ -138,7 +138,7 @@ export class Summary {
   /** Announces the counts, when they are new and the last time is some seconds ago. */
   speak() {
     const { store } = this.context;
-    const text = `${percentDone(store.done, store.size)} % done: ${countsText(store.counts)}`;
+    const text = `${percentDone(store.done, store.total)} % done: ${countsText(store.counts)}`;
     const now = performance.now();
     if (text === this.spoken.textContent || now < this.spokenAt + SPOKEN_EVERY_MS) return;
     this.spokenAt = now;

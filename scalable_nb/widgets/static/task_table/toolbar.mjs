@@ -6,7 +6,7 @@ import { COLUMNS } from "./columns.mjs";
 import { copyText, make, setText, whenTyped } from "./dom.mjs";
 import { actText } from "./feed.mjs";
 import { csvText, everything } from "./query.mjs";
-import { countText, visibleText } from "./words.mjs";
+import { countText, sizeText, visibleText } from "./words.mjs";
 
 /** @typedef {import("./dom.mjs").Context} Context */
 /** @typedef {import("./order.mjs").Order} Order */
@@ -91,7 +91,7 @@ export class Toolbar {
     const { length, isNarrow } = this.order;
     this.clear.hidden = !isNarrow;
     setText(this.shown, isNarrow ? `${countText(length)} of ${countText(store.size)} shown`
-      : `${countText(store.size)} tasks`);
+      : sizeText(store.total, store.size));
     this.filter.setAttribute("aria-pressed", String(ui.isFiltering));
     for (const box of this.columns.querySelectorAll("input")) {
       box.checked = visible.has(box.dataset.column);

@@ -114,7 +114,7 @@ class View {
     const { store } = this.feed;
     if (this.grid.order.isBehind || this.feed.isWaiting) this.request();
     this.summary.speak();
-    if (store.stoppedAt !== null || store.done === store.size) return;
+    if (store.stoppedAt !== null || store.done === store.total) return;
     this.summary.paintTime();
     if (this.isLine) return;
     this.grid.paintRows();

@@ -33,6 +33,16 @@ export function countText(count) {
 }
 
 /**
+ * How much a table has: inputs may share a task, and tasks that were replaced have no input.
+ * @param {number} inputs
+ * @param {number} tasks
+ */
+export function sizeText(inputs, tasks) {
+  const shown = `${countText(tasks)} tasks`;
+  return inputs === tasks ? shown : `${countText(inputs)} inputs, ${shown}`;
+}
+
+/**
  * Text that somebody else wrote, with what would hide or reverse it made visible.
  * @param {string} text
  */
