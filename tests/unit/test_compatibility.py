@@ -187,7 +187,7 @@ def test_worker_process_checks_before_all_else(monkeypatch: pytest.MonkeyPatch) 
     """The plugin that each worker process gets raises before it changes anything."""
     monkeypatch.delattr(distributed.Nanny, "instantiate")
     with pytest.raises(DaskVersionError, match=r"Nanny\.instantiate is missing"):
-        ScalableWorkerPlugin("/", [], "/s").setup(None)  # type: ignore[arg-type]
+        ScalableWorkerPlugin("/", [], "/s", bytes(32)).setup(None)  # type: ignore[arg-type]
 
 
 def test_message_that_dask_no_longer_sends_is_named() -> None:
