@@ -145,6 +145,11 @@ class RunPaths:
         return self.folder / "resumes"
 
     @property
+    def handed_over_key(self) -> Path:
+        """A key for signatures that lasts as long as the session; the host removes it."""
+        return self.folder / "key"
+
+    @property
     def jobs(self) -> Path:
         """Private folder of what batch jobs write."""
         return self.folder / "jobs"
@@ -169,8 +174,18 @@ def _files(folder: Path) -> list[Path]:
 
 def user_manifest() -> Path:
     """The manifest that holds for all projects of this user; it need not exist."""
+    return _user_folder() / MANIFEST_NAME
+
+
+def user_key_file() -> Path:
+    """Return where the user's key for signatures is; it need not exist."""
+    given = os.environ.get("SCALABLE_KEY_FILE")
+    return Path(given).expanduser().absolute() if given else _user_folder() / "key"
+
+
+def _user_folder() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser().absolute() / "scalable_nb" / MANIFEST_NAME
+    return Path(base).expanduser().absolute() / "scalable_nb"
 
 
 def system_manifest() -> Path:

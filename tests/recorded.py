@@ -87,7 +87,7 @@ def pickled_names(data: bytes) -> set[str]:
 
 def _moved(data: bytes, folder: str) -> bytes:
     """Rewrite the result folders in a call record."""
-    return b"".join(_framed(_with_store(entry, folder)) for entry in entries(data))
+    return b"".join(framed(_with_store(entry, folder)) for entry in entries(data))
 
 
 def _with_store(entry: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -97,6 +97,7 @@ def _with_store(entry: dict[str, Any], folder: str) -> dict[str, Any]:
     return entry
 
 
-def _framed(entry: dict[str, Any]) -> bytes:
+def framed(entry: object) -> bytes:
+    """Return an entry of a call record as it was written then."""
     body = pickle.dumps(entry, protocol=5)
     return _FRAME.pack(b"CALL", len(body), crc32(body)) + body

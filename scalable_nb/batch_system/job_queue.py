@@ -20,6 +20,7 @@ from scalable_nb.batch_system.slurm_query import SlurmQuery
 from scalable_nb.errors import BatchCommandError
 from scalable_nb.manifest.job_options import BATCH_SYSTEMS, job_class
 from scalable_nb.paths import RunPaths, write_private
+from scalable_nb.signing import Kind, own_key
 from scalable_nb.telemetry.journal_reader import read_object, read_rows
 
 if TYPE_CHECKING:
@@ -184,6 +185,9 @@ def open_queue(provider: str, job_name: str) -> Queue:
 def cancel_orphans(paths: RunPaths) -> list[str]:
     """Cancel all jobs of a run whose host died, its own included.
 
+    Only jobs whose record is signed: in the records of an unpacked archive, any id may be that of
+    a job of the user.
+
     Returns
     -------
     list of str
@@ -194,9 +198,28 @@ def cancel_orphans(paths: RunPaths) -> list[str]:
         return []
     rows = [row for row in read_rows(paths.workers).rows
             if row.get("event_type") == "job-submitted"]  # fmt: skip
-    found = [row.get("job_id") for row in (*rows, read_object(paths.host_job_json))]
-    jobs = [job_id for job_id in found if is_job_id(job_id)]
+    found = [
+        row for row in (*rows, read_object(paths.host_job_json)) if is_job_id(row.get("job_id"))
+    ]
+    jobs = [row["job_id"] for row in found if is_signed_job(paths.run_id, provider, row)]
+    others = sorted({row["job_id"] for row in found} - set(jobs))
+    if others:
+        logger.warning(
+            "jobs of the dead host of run %s are not cancelled, because their record is not signed "
+            "with your key: %s. If they are yours and in the queue: `%s %s`",
+            paths.run_id, ", ".join(others), job_class(provider).cancel_command, " ".join(others),
+        )  # fmt: skip
     return jobs if jobs and cancel_jobs(provider, jobs) else []
+
+
+def sign_job(run_id: str, provider: str, job_id: str) -> str:
+    """Return the signature of a job of a run."""
+    return own_key().sign(Kind.JOB, run_id.encode(), f"{provider} {job_id}".encode()).hex()
+
+
+def is_signed_job(run_id: str, provider: str, row: Mapping[str, Any]) -> bool:
+    """Return whether the user's key signed the record of a job."""
+    return row.get("signature") == sign_job(run_id, provider, row["job_id"])
 
 
 def is_job_id(job_id: object) -> TypeGuard[str]:

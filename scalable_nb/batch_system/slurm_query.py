@@ -12,9 +12,14 @@ from typing import Final
 
 from scalable_nb.batch_system.job_state import JobFacts
 from scalable_nb.errors import BatchCommandError
+from scalable_nb.manifest.session_commands import (
+    SACCT_FIELDS,
+    SCONTROL,
+    SQUEUE_FORMAT,
+    sacct,
+    squeue,
+)
 
-SQUEUE_FORMAT: Final = "%i|%T|%r|%S|%B|%M|%e"
-SACCT_FIELDS: Final = "JobID,State,ExitCode,ElapsedRaw,MaxRSS,NodeList,Start,End"
 _SQUEUE_FIELDS: Final = SQUEUE_FORMAT.count("|") + 1
 _SACCT_FIELDS: Final = SACCT_FIELDS.count(",") + 1
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -93,17 +98,7 @@ class SlurmQuery:
         ------
         BatchCommandError
         """
-        return parse_squeue(
-            await run_command(
-                "squeue",
-                "--me",
-                "--all",  # also those in hidden partitions
-                f"--name={self._job_name}",
-                "--states=all",
-                "--noheader",
-                f"--format={SQUEUE_FORMAT}",
-            )
-        )
+        return parse_squeue(await run_command(*squeue(self._job_name)))
 
     async def runs(self, job_ids: Collection[str]) -> dict[str, list[JobFacts]] | None:
         """All runs of these jobs as they were written down; None where nothing is.
@@ -115,14 +110,7 @@ class SlurmQuery:
         if not self._has_accounting:
             return None
         try:
-            text = await run_command(
-                "sacct",
-                "--duplicates",
-                "--noheader",
-                "--parsable2",
-                f"--jobs={','.join(job_ids)}",
-                f"--format={SACCT_FIELDS}",
-            )
+            text = await run_command(*sacct(job_ids))
         except BatchCommandError as error:
             is_absent = isinstance(error.__cause__, FileNotFoundError)
             if not is_absent and _NO_ACCOUNTING not in error.stderr:
@@ -138,7 +126,7 @@ class SlurmQuery:
         ------
         BatchCommandError
         """
-        return parse_scontrol(await run_command("scontrol", "show", "job", "--oneliner"))
+        return parse_scontrol(await run_command(*SCONTROL))
 
 
 def parse_squeue(text: str) -> dict[str, JobFacts]:

@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from scalable_nb.cache.store import ResultStore, ResultStoreError, StoredResult
+from scalable_nb.cache.store import (
+    ResultStore,
+    ResultStoreError,
+    StoredResult,
+    UnsignedResultError,
+)
 
 T = TypeVar("T")
 
@@ -45,11 +50,14 @@ class LookupResult(Generic[T]):
         The result, where there was one.
     problem : str or None
         Why a result that is there cannot be used.
+    is_unsigned : bool
+        Whether that is because it is not signed.
     """
 
     is_hit: bool
     value: T | None = None
     problem: str | None = None
+    is_unsigned: bool = False
 
 
 def look_up(store: ResultStore, key: str) -> LookupResult[Any]:
@@ -59,7 +67,8 @@ def look_up(store: ResultStore, key: str) -> LookupResult[Any]:
     except KeyError:
         return LookupResult(is_hit=False)
     except (ResultStoreError, OSError) as error:
-        return LookupResult(is_hit=False, problem=str(error))
+        is_unsigned = isinstance(error, UnsignedResultError)
+        return LookupResult(is_hit=False, problem=str(error), is_unsigned=is_unsigned)
 
 
 def store_result(

@@ -15,6 +15,8 @@ from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.store import CorruptResultError, ResultStore, ResultStoreError, StoredResult
 from scalable_nb.errors import NotCacheableError
 from scalable_nb.settings import load_settings
+from scalable_nb.telemetry.rows import utc_iso
+from scalable_nb.trusted_paths import owner_text
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Verified:
     ----------
     whole : int
         Results that can be read.
+    unsigned : int
+        Those of them that are not signed with this user's key, and not used.
     damaged : tuple of str
         What is wrong with the others; their files were set aside.
     unreadable : tuple of str
@@ -80,9 +84,14 @@ class Verified:
     whole: int
     damaged: tuple[str, ...]
     unreadable: tuple[str, ...]
+    unsigned: int = 0
 
     def __str__(self) -> str:
         lines = [f"{self.whole:,} kept results are whole, {len(self.damaged):,} are damaged"]
+        if self.unsigned:
+            lines.append(
+                f"{self.unsigned:,} are not signed with your key and not used: `cache trust`"
+            )
         return "\n".join([*lines, *self.damaged, *self.unreadable])
 
     __repr__ = __str__
@@ -104,12 +113,12 @@ def cache_info(store: ResultStore) -> CacheInfo:
 
 def verify_cache(store: ResultStore) -> Verified:
     """Read every stored result and set damaged ones aside."""
-    whole = 0
+    whole = unsigned = 0
     damaged: list[str] = []
     unreadable: list[str] = []
     for key in list(store.iter_keys()):
         try:
-            store.check(key)
+            unsigned += not store.check(key)
         except CorruptResultError as error:
             damaged.append(str(error))
         except KeyError:
@@ -118,7 +127,78 @@ def verify_cache(store: ResultStore) -> Verified:
             unreadable.append(str(error))
         else:
             whole += 1
-    return Verified(whole, tuple(damaged), tuple(unreadable))
+    return Verified(whole, tuple(damaged), tuple(unreadable), unsigned)
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """The outcome of signing stored results.
+
+    Attributes
+    ----------
+    folder : str
+    count : int
+        Results that were signed.
+    nbytes : int
+        Size of their files in bytes.
+    owner : str
+        Of the folder.
+    oldest_at, newest_at : float
+        When the first and the last of them were stored, seconds since the epoch.
+    unreadable : tuple of str
+        Files that are damaged or cannot be read.
+    """
+
+    folder: str
+    count: int
+    nbytes: int
+    owner: str
+    oldest_at: float
+    newest_at: float
+    unreadable: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.count:
+            lines = [f"all results in {self.folder} that can be read are signed with your key"]
+        else:
+            dates = " to ".join(
+                dict.fromkeys(utc_iso(at)[:10] for at in (self.oldest_at, self.newest_at))
+            )
+            noun = "result" if self.count == 1 else "results"
+            lines = [
+                f"signed: {self.count:,} {noun}, {format_bytes(self.nbytes)}, in {self.folder} "
+                f"(owner: {self.owner}; stored {dates})",
+                "they are used from now on, and to read them runs code of whoever wrote them, with "
+                "your rights; if you do not trust them: `cache clear`",
+            ]
+        return "\n".join([*lines, *self.unreadable])
+
+    __repr__ = __str__
+
+
+def trust_cache(store: ResultStore) -> Trusted:
+    """Sign all stored results that are not signed with this user's key."""
+    signed: list[StoredResult] = []
+    unreadable: list[str] = []
+    for key in list(store.iter_keys()):
+        try:
+            entry = store.meta(key)
+            if store.trust(key):
+                signed.append(entry)
+        except KeyError:
+            continue  # removed meanwhile
+        except (CorruptResultError, OSError) as error:
+            unreadable.append(str(error))
+    times = [float(entry.meta.get("created_at") or 0) for entry in signed]
+    return Trusted(
+        folder=str(store.folder),
+        count=len(signed),
+        nbytes=sum(entry.nbytes for entry in signed),
+        owner=owner_text(store.folder.stat().st_uid) if signed else "",
+        oldest_at=min(times, default=0.0),
+        newest_at=max(times, default=0.0),
+        unreadable=tuple(unreadable),
+    )
 
 
 def clear_cache(store: ResultStore, function: str | None = None) -> CacheInfo:
@@ -198,6 +278,11 @@ def explain_miss(
     call = keys.describe(*given)
     label = f"{call['function']}()"
     if store.contains(key):
+        if not store.is_signed(key):
+            return (
+                f"the result of this call of {label} is kept, but not signed with your key, so it "
+                f"is not used; `cache trust` signs it: {store.path(key)}"
+            )
         return f"the result of this call of {label} is kept: {store.path(key)}"
     others = [entry for entry in _entries(store) if entry.meta.get("function") == call["function"]]
     current = [entry for entry in others if not _is_stale(entry)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import re
 import secrets
 import stat
@@ -16,13 +16,16 @@ from typing import Any, BinaryIO, Final, cast
 
 from scalable_nb.cache.result_file import (
     BadResultFileError,
+    Packed,
+    UnsignedFileError,
     pack,
-    read_meta,
+    read_header,
     read_result,
     write_result,
 )
 from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
+from scalable_nb.signing import own_key
 
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
@@ -46,6 +49,10 @@ class OversizedResultError(ResultStoreError):
 
 class CorruptResultError(ResultStoreError):
     """The file of a stored result is damaged; it was set aside and is never returned."""
+
+
+class UnsignedResultError(ResultStoreError):
+    """The file of a stored result was not signed with this user's key; it stays, and is a miss."""
 
 
 class UnreadableResultError(ResultStoreError):
@@ -170,7 +177,7 @@ class ResultStore:
             where it is missing and cannot be made, or is not private). Nothing is left
             behind, an earlier result stays.
         """
-        file = self._file(key)
+        _file_name(key)  # refuse a wrong key first
         try:
             packed = pack(value).compressed() if self._compresses else pack(value)
         except Exception as error:
@@ -186,16 +193,19 @@ class ResultStore:
         if not self._is_checked:
             private_folder(self.folder)
             self._is_checked = True
-        described = {**(meta or {}), "created_at": time.time()}
+        return self._write(key, packed, {**(meta or {}), "created_at": time.time()})
+
+    def _write(self, key: str, packed: Packed, meta: Mapping[str, Any]) -> StoredResult:
+        file = self._file(key)
         part = f"{file}.{os.getpid()}.{secrets.token_hex(4)}.part"
         try:
             with self._create(part) as target:
-                nbytes = write_result(target, key, packed, described)
+                nbytes = write_result(target, key, packed, meta, own_key())
             os.replace(part, file)  # noqa: PTH105
         except BaseException:
             Path(part).unlink(missing_ok=True)
             raise
-        return StoredResult(key, nbytes, Path(file), described)
+        return StoredResult(key, nbytes, Path(file), meta)
 
     def get(self, key: str) -> Any:
         """Return the result that is stored under a key.
@@ -206,6 +216,8 @@ class ResultStore:
             When there is none.
         CorruptResultError
             When its file is damaged; it has been renamed to ``<key>.result.corrupt``.
+        UnsignedResultError
+            When it was not signed with this user's key.
         UnreadableResultError
             When its file is whole, but cannot be unpickled here.
         OSError
@@ -253,34 +265,72 @@ class ResultStore:
 
     def _load(self, key: str, descriptor: int, nbytes: int | None) -> Any:
         try:
-            pickled, buffers = read_result(descriptor, nbytes, key)
+            _, packed = read_result(descriptor, nbytes, key, own_key())
         except BadResultFileError as error:
             raise self._quarantine(key, descriptor, error) from error
+        except UnsignedFileError:
+            raise self._unsigned() from None
         finally:
             os.close(descriptor)
         try:
-            return pickle.loads(pickled, buffers=buffers)
+            return packed.load()
         except Exception as error:
             raise UnreadableResultError(
                 f"the kept result {self._file(key)!r} cannot be unpickled in this process: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def check(self, key: str) -> None:
-        """Read a stored result without unpickling it.
+    def check(self, key: str) -> bool:
+        """Read a stored result without unpickling it; return whether it is signed.
 
         Raises
         ------
         KeyError, CorruptResultError, OSError
             As `get`.
         """
+        return self._read(key)[1]
+
+    def trust(self, key: str) -> bool:
+        """Sign a stored result that is not signed with this user's key; return whether it was not.
+
+        Raises
+        ------
+        KeyError, CorruptResultError, OSError
+            As `get`.
+        """
+        packed, is_signed, meta = self._read(key)
+        if not is_signed:
+            self._write(key, packed, meta)
+        return not is_signed
+
+    def _read(self, key: str) -> tuple[Packed, bool, dict[str, Any]]:
+        """Return a stored result that is whole, whether it is signed, and its meta."""
         descriptor, nbytes = self._open(key)
         try:
-            read_result(descriptor, nbytes, key)
+            header, packed = read_result(descriptor, nbytes, key, None)
+            try:
+                header.check_signature(own_key())
+            except UnsignedFileError:
+                return packed, False, json.loads(header.meta)
         except BadResultFileError as error:
             raise self._quarantine(key, descriptor, error) from error
         finally:
             os.close(descriptor)
+        return packed, True, json.loads(header.meta)
+
+    def is_signed(self, key: str) -> bool:
+        """Return whether a stored result exists that is signed, by its header."""
+        try:
+            descriptor, nbytes = self._open(key)
+        except (KeyError, OSError):
+            return False
+        try:
+            read_header(descriptor, nbytes, key).check_signature(own_key())
+        except (BadResultFileError, UnsignedFileError):
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def meta(self, key: str) -> StoredResult:
         """Return size and meta of a stored result, without reading the result.
@@ -294,7 +344,7 @@ class ResultStore:
         """
         descriptor, nbytes = self._open(key)
         try:
-            meta = read_meta(descriptor, nbytes, key)
+            meta = json.loads(read_header(descriptor, nbytes, key).meta)
         except BadResultFileError as error:
             raise self._quarantine(key, descriptor, error) from error
         finally:
@@ -321,6 +371,14 @@ class ResultStore:
                         yield key
 
     # --- internals -------------------------------------------------------------------
+
+    def _unsigned(self) -> UnsignedResultError:
+        # The same for all results of the folder, so that it is reported once.
+        return UnsignedResultError(
+            f"results in {str(self.folder)!r} are not signed with your key: they are from an "
+            "earlier version or from elsewhere, and are computed again. `scalable cache trust` "
+            "signs them, if you trust whoever wrote them: to read them runs their code"
+        )
 
     def _file(self, key: str) -> str:
         return f"{self._root}/{key[:2]}/{_file_name(key)}"

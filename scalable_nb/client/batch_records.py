@@ -11,6 +11,16 @@ from typing import Any, Final, NamedTuple
 SUBMIT_PREFIX: Final = "submit-"
 
 
+def read_key(value: Any) -> Any:
+    """Return the key of a task as it was before it was JSON: lists are tuples."""
+    return tuple(map(read_key, value)) if isinstance(value, list | tuple) else value
+
+
+def read_keys(values: Iterable[Any]) -> list[Any]:
+    """Return keys of tasks as they were before they were JSON."""
+    return [key if isinstance(key, str) else read_key(key) for key in values]
+
+
 class CarriedOutcome(NamedTuple):
     """Outcome of an input in an earlier run; it has not run since.
 
@@ -76,8 +86,8 @@ class BatchRecord:
     @classmethod
     def from_entry(cls, values: Mapping[str, Any]) -> BatchRecord:
         """Return the record of values in a call log."""
-        carried = {index: CarriedOutcome(*each) for index, each in values["carried"].items()}
-        return cls(**{**values, "keys": list(values["keys"]), "carried": carried})
+        carried = {int(i): CarriedOutcome(*each) for i, each in values["carried"].items()}
+        return cls(**{**values, "keys": read_keys(values["keys"]), "carried": carried})
 
 
 class BatchHistory:
@@ -107,6 +117,8 @@ class BatchHistory:
         if record is None:
             return
         for index, key in keys.items():
+            if not 0 <= index < len(record.keys):
+                continue  # of a file from elsewhere
             if record.keys[index] != key:
                 self.replaced[record.keys[index]] = key
                 record.keys[index] = key

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from distributed import Future
 
-from scalable_nb.cache.store import ResultStore, ResultStoreError
+from scalable_nb.cache.store import ResultStore, ResultStoreError, UnsignedResultError
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.protocol.messages import AnsweredCalls
@@ -162,6 +162,8 @@ def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
                 found[key] = readers[store](packed.call.result_key)
             except KeyError:
                 continue  # removed meanwhile: it is computed
+            except UnsignedResultError:
+                continue  # reported by the worker that computes it
             except (ResultStoreError, OSError) as error:
                 logger.warning("%s", error)
     return found

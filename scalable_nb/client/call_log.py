@@ -1,36 +1,38 @@
 """The call log: functions and arguments of the tasks of a run, to call them again.
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
-Each client has a file of its own in ``calls/``, to which it only ever appends::
-
-    mark, length, CRC-32      fixed size, see `_FRAME`
-    entry                     a pickled dict of plain values, whose ``kind`` is function, batch
-                              (a submission), calls, members (a batch) or generation
+Each client has a file of its own in ``calls/``, to which it only ever appends frames (see
+`protocol.call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members
+(a batch) or generation.
 
 A function is written once, arguments in one entry per submission, and what is large once per
 content, in ``calls/content/<SHA-256>``. Batches and their generations have entries of their own;
 see `batch_records`. Whatever byte a SIGKILL comes at, all entries before it can be read, and a
-damaged entry costs no other.
+damaged entry costs no other. To read a log runs nothing: functions and arguments stay bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
-from scalable_nb.client.batch_records import BatchHistory, BatchRecord, legacy_batch_id
+from scalable_nb.client.batch_records import (
+    BatchHistory,
+    BatchRecord,
+    legacy_batch_id,
+    read_key,
+    read_keys,
+)
 from scalable_nb.client.user_code.kernel_sources import remember_sources
-from scalable_nb.paths import private_folder
+from scalable_nb.errors import RunFolderError
+from scalable_nb.paths import private_folder, write_private
 from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.call_frames import Place, pack_frame, read_frames
+from scalable_nb.signing import own_key
 
-_MARK: Final = b"CALL"
-_FRAME: Final = struct.Struct("<4sQI")
 SUFFIX: Final = ".calls"
 CONTENT_FOLDER: Final = "content"
 
@@ -147,6 +149,8 @@ class CallLog:
         The batches.
     torn : int
         Places where entries are damaged, or a file ends within one.
+    unsigned : int
+        Entries that are not signed with the user's key for this run.
     """
 
     folder: Path
@@ -154,7 +158,19 @@ class CallLog:
     earlier: dict[Any, list[RecordedTask]] = field(default_factory=dict)
     history: BatchHistory = field(default_factory=BatchHistory)
     torn: int = 0
+    unsigned: int = 0
     _contents: dict[str, bytes] = field(default_factory=dict)
+
+    def require_signed(self) -> None:
+        """Refuse calls that the user's processes did not record.
+
+        Raises
+        ------
+        RunFolderError
+            Names the run and what signs it.
+        """
+        if self.unsigned:
+            raise RunFolderError(unsigned_run(self.folder.parent))
 
     def add(self, task: RecordedTask) -> None:
         """Add a task; its place is that of its last submission."""
@@ -193,7 +209,8 @@ class CallLog:
         if not task.has_call or task.packed is None:
             return None
         digest, sources = task.modules
-        remember_sources(digest, sources)
+        if not self.unsigned:
+            remember_sources(digest, sources)
         if isinstance(task.packed, bytes):
             return Call(task.function, task.packed, result_key, about=task.about, modules=digest)
         parts = [self._content(digest) for digest in task.packed]
@@ -248,11 +265,19 @@ class _Reader:
         self._submissions: dict[str, tuple[RecordedBatch, str, str]] = {}
         self._chunks: list[dict[str, Any]] = []
         self._batches: list[tuple[float, BatchRecord]] = []
-        self._generations: list[dict[str, Any]] = []
+        self._generations: list[tuple[float, tuple[str, int, dict[int, Any]]]] = []
 
     def read(self, path: Path) -> None:
         """Read one file."""
-        for entry in _entries(path.read_bytes(), self._log):
+        log = self._log
+        for frame in read_frames(path.read_bytes(), place_of(path)):
+            log.unsigned += not frame.is_signed and frame.values is not None
+            if frame.values is None or not self._take(frame.values, path.stem):
+                log.torn += 1
+
+    def _take(self, entry: dict[str, Any], kernel: str) -> bool:
+        """Take an entry; return whether it has the values of its kind."""
+        try:
             kind = entry["kind"]
             if kind == "function":
                 modules = entry.get("modules", ""), entry.get("sources", b"")
@@ -260,13 +285,18 @@ class _Reader:
                 self._functions[entry["digest"]] = function
             elif kind == "batch":
                 submission = RecordedBatch(**entry["values"])
-                self._submissions[submission.batch_id] = submission, entry["function"], path.stem
+                self._submissions[submission.batch_id] = submission, entry["function"], kernel
             elif kind == "calls":
-                self._chunks.append(entry)
+                self._chunks.append(_with_keys(entry))
             elif kind == "generation":
-                self._generations.append(entry)
+                keys = {int(i): read_key(key) for i, key in entry["keys"].items()}
+                generation = entry["batch"], int(entry["number"]), keys
+                self._generations.append((float(entry["at"]), generation))
             elif kind == "members":
-                self._batches.append(_batch(entry, path.stem))
+                self._batches.append(_batch(entry, kernel))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return False
+        return True
 
     def finish(self) -> None:
         """Fill the log."""
@@ -282,8 +312,8 @@ class _Reader:
             history.add(record)
         for _, record in sorted(self._batches, key=lambda each: each[0]):
             history.add(record)
-        for entry in sorted(self._generations, key=lambda each: each["at"]):
-            history.add_generation(entry["batch"], entry["number"], entry["keys"])
+        for _, generation in sorted(self._generations, key=lambda each: each[0]):
+            history.add_generation(*generation)
         history.sort()
 
     def _single_calls(self, chunks: list[dict[str, Any]]) -> Iterator[BatchRecord]:
@@ -326,44 +356,54 @@ def _batch(entry: dict[str, Any], kernel: str) -> tuple[float, BatchRecord]:
     if "values" in entry:
         return at, BatchRecord.from_entry(entry["values"])
     batch_id = legacy_batch_id(kernel, name, at)
-    return at, BatchRecord(batch_id, name, name, at, kernel, list(entry["keys"]))
+    return at, BatchRecord(batch_id, name, name, at, kernel, read_keys(entry["keys"]))
+
+
+_COLUMNS: Final = ("keys", "arguments", "result_keys", "input_keys", "previews")
+
+
+def _with_keys(chunk: dict[str, Any]) -> dict[str, Any]:
+    columns = {name: chunk[name] for name in _COLUMNS}
+    if len(set(map(len, columns.values()))) != 1:
+        raise ValueError("columns of different lengths")
+    inputs = [tuple(read_keys(each)) if each else () for each in chunk["input_keys"]]
+    keys = read_keys(chunk["keys"])
+    frozenset(keys)  # refuse what cannot be a key
+    return {**chunk, "keys": keys, "input_keys": inputs}
 
 
 def _tasks(
     chunk: dict[str, Any], batch: RecordedBatch, recorded: _Function
 ) -> Iterator[RecordedTask]:
-    names = ("keys", "arguments", "result_keys", "input_keys", "previews")
-    for key, *values in zip(*(chunk[name] for name in names), strict=True):
+    for key, *values in zip(*(chunk[name] for name in _COLUMNS), strict=True):
         yield RecordedTask(key, batch, *recorded, *values)
 
 
-def pack_entry(kind: str, **values: Any) -> bytes:
-    """Return an entry of the call log, framed."""
-    data = pickle.dumps({"kind": kind, **values}, protocol=pickle.HIGHEST_PROTOCOL)
-    return _FRAME.pack(_MARK, len(data), crc32(data)) + data
+def place_of(path: Path) -> Place:
+    """Return the place that the frames of a file of the log are signed for."""
+    return Place(path.parent.parent.name, path.name)
 
 
-def _entries(data: bytes, log: CallLog) -> Iterator[dict[str, Any]]:
-    position, is_damaged = 0, False
-    while position < len(data):
-        end = _end_of_entry(data, position)
-        if end:
-            yield pickle.loads(data[position + _FRAME.size : end])
-            position, is_damaged = end, False
+def unsigned_run(folder: Path) -> str:
+    """Return the text of the error for a run that is not signed with the user's key."""
+    return (
+        f"run {folder.name} is not signed with your key: it is from elsewhere, from another home "
+        f"folder or from an earlier version, and its code would run with your rights. If you "
+        f"trust whoever recorded it: `%scalable resubmit --run {folder.name} --trust`, or "
+        f"resubmit(run={folder.name!r}, trust=True)"
+    )
+
+
+def sign_call_log(folder: Path) -> None:
+    """Write all entries of a log again, signed with the user's key; damaged ones are left out."""
+    key = own_key()
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        place = place_of(path)
+        frames = list(read_frames(path.read_bytes(), place))
+        if all(frame.is_signed for frame in frames):
             continue
-        if not is_damaged:
-            log.torn += 1
-        is_damaged = True
-        following = data.find(_MARK, position + 1)
-        position = following if following >= 0 else len(data)
-
-
-def _end_of_entry(data: bytes, position: int) -> int:
-    """Return where the entry ends that begins here, or 0 if none does, or a damaged one."""
-    start = position + _FRAME.size
-    if start > len(data):
-        return 0
-    mark, length, checksum = _FRAME.unpack_from(data, position)
-    end = start + length
-    is_whole = mark == _MARK and end <= len(data) and crc32(data[start:end]) == checksum
-    return end if is_whole else 0
+        signed = bytearray()
+        for frame in frames:
+            if frame.values is not None:
+                signed += pack_frame(frame.values, place, len(signed), key)
+        write_private(path, bytes(signed))

@@ -6,8 +6,8 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from time import time
@@ -19,12 +19,14 @@ from scalable_nb.client.call_log import (
     SUFFIX,
     RecordedBatch,
     RecordedCall,
-    pack_entry,
+    place_of,
 )
 from scalable_nb.client.submission import PackedCall, Submission, recorded_calls
 from scalable_nb.client.user_code.kernel_sources import packed_sources
 from scalable_nb.paths import appending, private_folder, write_private
 from scalable_nb.protocol.call import LARGE_BYTES, Call
+from scalable_nb.protocol.call_frames import pack_frame
+from scalable_nb.signing import own_key
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class CallLogWriter:
         self.name = name
         self._folder = folder
         self._path = folder / f"{name}{SUFFIX}"
+        self._place = place_of(self._path)
+        self._signing_key = own_key()
         self._limit_bytes = limit_bytes
         self._descriptor = -1
         self._functions: set[str] = set()
@@ -115,22 +119,22 @@ class CallLogWriter:
             digest = hashlib.sha256(first.function + first.modules.encode()).hexdigest()
             with self._appending() as append:
                 if record_args and digest not in self._functions:
-                    append(_function_entry(digest, first))
+                    append({"kind": "function", "digest": digest, **_function_values(first)})
                     self.nbytes += len(first.function)
-                append(pack_entry("batch", values=vars(batch), function=digest))
+                append({"kind": "batch", "values": vars(batch), "function": digest})
                 while chunk:
                     packed = [self._arguments(each.call, record_args) for each in chunk]
                     left_out += packed.count(None) if record_args else 0
                     append(
-                        pack_entry(
-                            "calls",
-                            batch=batch.batch_id,
-                            keys=[each.key for each in chunk],
-                            arguments=packed,
-                            result_keys=[each.call.result_key for each in chunk],
-                            input_keys=[each.input_keys for each in chunk],
-                            previews=[each.preview for each in chunk],
-                        )
+                        {
+                            "kind": "calls",
+                            "batch": batch.batch_id,
+                            "keys": [each.key for each in chunk],
+                            "arguments": packed,
+                            "result_keys": [each.call.result_key for each in chunk],
+                            "input_keys": [each.input_keys for each in chunk],
+                            "previews": [each.preview for each in chunk],
+                        }
                     )
                     chunk = list(islice(rest, _CALLS_PER_ENTRY))
             if record_args:
@@ -145,7 +149,9 @@ class CallLogWriter:
         OSError
             When the disk refuses.
         """
-        entries = [pack_entry("members", at=time(), values=record.to_entry()) for record in records]
+        entries = [
+            {"kind": "members", "at": time(), "values": record.to_entry()} for record in records
+        ]
         self._append_entries(entries, is_durable=is_durable)
 
     def write_generation(self, batch_id: str, number: int, keys: Mapping[int, Any]) -> None:
@@ -156,10 +162,10 @@ class CallLogWriter:
         OSError
             When the disk refuses.
         """
-        entry = pack_entry("generation", at=time(), batch=batch_id, number=number, keys=dict(keys))
-        self._append_entries([entry], is_durable=True)
+        entry = {"kind": "generation", "at": time(), "batch": batch_id, "number": number}
+        self._append_entries([{**entry, "keys": dict(keys)}], is_durable=True)
 
-    def _append_entries(self, entries: Sequence[bytes], *, is_durable: bool) -> None:
+    def _append_entries(self, entries: Sequence[Mapping[str, Any]], *, is_durable: bool) -> None:
         with self._lock:
             with self._appending() as append:
                 for entry in entries:
@@ -208,16 +214,28 @@ class CallLogWriter:
             self.nbytes += len(part)
         return digest
 
-    def _appending(self) -> AbstractContextManager[Callable[[bytes], None]]:
+    @contextmanager
+    def _appending(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Give a function that appends an entry; all entries of the block are there, or none."""
         if self._descriptor < 0:
             private_folder(self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-        return appending(self._descriptor)  # half an entry would hide all that follow
+        place, key = self._place, self._signing_key
+        position = os.lseek(self._descriptor, 0, os.SEEK_END)
+        with appending(self._descriptor) as append:  # half an entry would hide all that follow
+
+            def append_entry(values: Mapping[str, Any]) -> None:
+                nonlocal position
+                frame = pack_frame(values, place, position, key)
+                append(frame)
+                position += len(frame)
+
+            yield append_entry
 
 
-def _function_entry(digest: str, call: Call) -> bytes:
+def _function_values(call: Call) -> dict[str, Any]:
     values: dict[str, Any] = {"function": call.function, "about": call.about}
     if call.modules:
         values |= {"modules": call.modules, "sources": packed_sources(call.modules)}
-    return pack_entry("function", digest=digest, **values)
+    return values

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import secrets
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from distributed.security import Security
 from tornado.web import ErrorHandler
 
 from scalable_nb.dask_adapter.compatibility import DASHBOARD, check
+from scalable_nb.dask_adapter.connection_gate import current_gate
+from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import private_folder, write_private
 from scalable_nb.trusted_paths import read_regular
 
@@ -41,12 +44,33 @@ def certificate_files(folder: Path) -> tuple[Path, Path]:
     return folder / "cert.pem", folder / "key.pem"
 
 
-def load_security(folder: Path) -> Security:
+def certificate_digest(folder: Path) -> str:
+    """Return the SHA-256 of the certificate in a session's folder."""
+    return sha256(read_regular(certificate_files(folder)[0])).hexdigest()
+
+
+def load_security(folder: Path, certificate: str | None = None) -> Security:
     """Read the certificate in a session's folder and return the settings that contain it.
 
     The files are not read again, so replacing them later changes no connection.
+
+    Parameters
+    ----------
+    folder : Path
+    certificate : str, optional
+        The SHA-256 that it must have.
+
+    Raises
+    ------
+    RunFolderError
+        If it is another certificate.
     """
     cert, key = (read_regular(path).decode() for path in certificate_files(folder))
+    if certificate is not None and sha256(cert.encode()).hexdigest() != certificate:
+        raise RunFolderError(
+            f"the certificate in {str(folder)!r} is not that of the session's host: not connected. "
+            "The folder was put together from several runs, or changed by someone"
+        )
     return Security(
         require_encryption=True,
         tls_ca_file=cert,
@@ -68,7 +92,7 @@ def secret_prefix() -> str:
 
 
 def confine(server: Any, prefix: str) -> None:
-    """Answer 404 for every path outside a prefix.
+    """Answer 404 for every path outside a prefix, and limit connections that do not know it.
 
     Parameters
     ----------
@@ -78,12 +102,14 @@ def confine(server: Any, prefix: str) -> None:
     """
     # No option of Dask removes the redirect and the site map.
     # https://github.com/dask/distributed/blob/2026.8.0/distributed/http/routing.py#L49
-    application = server.http_application
+    application, gate = server.http_application, current_gate()
     find_handler = application.find_handler
     inside = f"{prefix}/"
+    gate.guard_pages(server.http_server)
 
     def find_confined_handler(request: Any, **kwargs: Any) -> Any:
         if request.path.startswith(inside):
+            gate.prove(request.connection.stream)
             return find_handler(request, **kwargs)
         return application.get_handler_delegate(request, ErrorHandler, {"status_code": 404})
 

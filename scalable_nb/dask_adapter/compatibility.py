@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ TESTED: Final = {
     "dask": ">=2026.8.0,<2027",
     "distributed": ">=2026.8.0,<2027",
     "dask-jobqueue": ">=0.9",
+    "tornado": ">=6.4",
 }
 
 _VARIABLE: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -70,7 +72,9 @@ _CLIENT: Final = (
 )
 
 _SCHEDULER: Final = (
+    "distributed.comm.tcp:BaseTCPListener.__init__ sets tcp_server",
     "distributed.core:Server.__init__ sets handlers",
+    "distributed.core:Server.__init__ sets listeners",
     "distributed.core:Server.__init__ sets rpc",
     "distributed.core:Server.__init__ sets stream_handlers",
     "distributed.http.routing:RoutingApplication.find_handler(request)",
@@ -121,6 +125,10 @@ _SCHEDULER: Final = (
     "distributed.scheduler:WorkerState.server_id",
     "distributed.stealing:WorkStealing.move_task_confirm(key, state, stimulus_id, worker)",
     "distributed.worker_state_machine:TaskErredMsg.run_id",
+    "tornado.http1connection:HTTP1Connection.__init__ sets stream",
+    "tornado.tcpserver:TCPServer.__init__ sets _handlers",
+    "tornado.tcpserver:TCPServer.__init__ sets _sockets",
+    "tornado.tcpserver:TCPServer._handle_connection(connection, address)",
 )
 
 _CLUSTER_AND_WORKERS: Final = (
@@ -195,8 +203,8 @@ def check(names: Iterable[str] = NAMES) -> None:
 def incompatible(module: str, problem: str) -> DaskVersionError:
     """Return the error for a change of a module of Dask: problem, version, tested versions."""
     package = module.partition(".")[0]
-    found = getattr(importlib.import_module(package), "__version__", "of unknown version")
     distribution = package.replace("_", "-")
+    found = metadata.version(distribution)
     tested = f"{distribution}{TESTED[distribution]}"
     return DaskVersionError(
         f"{problem} in {distribution} {found}; tested with {tested}: run `pip install '{tested}'`"

@@ -21,8 +21,15 @@ import dask
 from distributed.security import Security
 
 from scalable_nb.dask_adapter import compatibility
-from scalable_nb.dask_adapter.access import confine, create_security, open_dashboard, secret_prefix
+from scalable_nb.dask_adapter.access import (
+    certificate_digest,
+    confine,
+    create_security,
+    open_dashboard,
+    secret_prefix,
+)
 from scalable_nb.dask_adapter.cluster import DASK_CONFIG
+from scalable_nb.dask_adapter.connection_gate import limit_handshakes, raise_open_files_limit
 from scalable_nb.dask_adapter.scratch import node_scratch, private_scratch
 from scalable_nb.errors import ScalableError
 from scalable_nb.host.allocation import HostAllocation
@@ -35,6 +42,7 @@ from scalable_nb.manifest.planner import make_plan
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, private_folder, write_private
 from scalable_nb.protocol.connection_file import HEARTBEAT_INTERVAL_S, HostState, touch, write_state
+from scalable_nb.signing import own_key, take_over_key
 from scalable_nb.targets.fleet import Fleet
 from scalable_nb.telemetry.rows import utc_iso
 from scalable_nb.worker.nanny import ScalableNanny
@@ -58,8 +66,9 @@ class Host:
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
         self._connection_info: dict[str, Any] = {}
-        self._write_state(HostState.STARTING)
         self.run: dict[str, Any] = json.loads(paths.run_json.read_bytes())
+        take_over_key(paths, self.run["key_file"])
+        self._write_state(HostState.STARTING)
         if self.run["host"] == "job":  # some batch systems begin a job in the home folder
             os.chdir(self.run["cwd"])
         # The calls of `submit` and `map` are opaque here, but Dask's scheduler unpickles the
@@ -126,6 +135,7 @@ class Host:
         )
 
     async def _open_for_work(self, fleet: Fleet, prefix: str, notices: list[str]) -> None:
+        limit_handshakes(fleet.scheduler)
         confine(fleet.scheduler, prefix)
         if self.run["host"] == "job" and self.plan.provider != "local":
             self._allocation = self._allocation_in(fleet)
@@ -141,7 +151,8 @@ class Host:
         adapter, scaling = parts.adapter, parts.scaling
         for notice in notices:
             parts.notices.notify(notice)
-        plugin = ScalableWorkerPlugin(self.run["cwd"], self.run["python_path"], prefix)
+        run, secret = self.run, own_key().secret
+        plugin = ScalableWorkerPlugin(run["cwd"], run["python_path"], prefix, secret)
         await adapter.add_worker_plugin(plugin, plugin.name)
         self._stop_on_signals(parts)
         await scaling.begin()
@@ -164,6 +175,7 @@ class Host:
         self._connection_info = {
             "address": address,
             "tls": str(self.paths.tls),
+            "certificate": certificate_digest(self.paths.tls),
             "dashboard": f"http://127.0.0.1:{http_port}{prefix}/status",
             "target": self.run["target"],
             "started_at": utc_iso(time()),
@@ -270,6 +282,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    raise_open_files_limit()
     host = Host(RunPaths(Path(sys.argv[1])))
     with (
         private_scratch(host.scratch_base()) as scratch,

@@ -97,6 +97,9 @@ _DASKS_JOB_NAME: Final = "dask-worker"
 # real one. It exists everywhere, and nobody has it in a manifest.
 _ANY_FOLDER: Final = "/./././././././."
 
+#: As `scalable_nb.batch_system.job_queue.session_job` names it.
+_SCRIPT: Final = "<run-folder>/job-<random>.sh"
+
 
 def cluster_class(provider: str) -> type[JobQueueCluster]:
     """dask-jobqueue's cluster class of a provider."""
@@ -293,8 +296,27 @@ def job_name(target: Target, run: str) -> str:
     return given or (site if site != _DASKS_JOB_NAME else None) or f"scalable-{run}"
 
 
-def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]:
-    """The script that a job is submitted with, and what dask-jobqueue warns about.
+@dataclass(frozen=True)
+class JobText:
+    """A job as dask-jobqueue would submit it.
+
+    Attributes
+    ----------
+    script : str
+    submit, cancel : str
+        The commands, with placeholders for script and id.
+    warnings : list of str
+        Of dask-jobqueue, about its keywords.
+    """
+
+    script: str
+    submit: str
+    cancel: str
+    warnings: list[str]
+
+
+def job_text(provider: str, keywords: dict[str, Any]) -> JobText:
+    """Return the script that a job is submitted with, and the commands about it.
 
     Nothing is submitted, started or written. The scheduler's address, the worker's name and
     what else a session fills in are placeholders.
@@ -317,7 +339,13 @@ def job_script(provider: str, keywords: dict[str, Any]) -> tuple[str, list[str]]
     script: str = job.job_script()
     # LSF and HTCondor name a folder more than once; all of them are the placeholder.
     script = script.replace(_ANY_FOLDER, str(folder))
-    return script.strip() + "\n", [str(warning.message) for warning in caught]
+    redirection = "< " if getattr(job, "use_stdin", False) else ""
+    return JobText(
+        script.strip() + "\n",
+        f"{job.submit_command.strip()} {redirection}{_SCRIPT}",
+        f"{job.cancel_command.strip()} <job-id>",
+        [str(warning.message) for warning in caught],
+    )
 
 
 def _keywords(cls: type) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import dask.system
 from dask.utils import format_bytes, parse_bytes
 
 from scalable_nb.errors import ManifestError
-from scalable_nb.manifest import job_options
+from scalable_nb.manifest import job_options, session_commands
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.schema import Component, Target
 from scalable_nb.manifest.start_plan import ComponentPlan, Plan, count
@@ -28,6 +29,8 @@ _JOB_KEYS: Final = (
     "job_extra_directives",
     "job_script_prologue",
 )
+
+_HOST_PROCESS: Final = shlex.join(session_commands.host_process("<run-folder>"))
 
 
 def make_plan(loaded: LoadedManifest) -> Plan:
@@ -87,6 +90,7 @@ def _plan_local(loaded: LoadedManifest) -> Plan:
             for name, component in loaded.manifest.components.items()
         ],
         notices=notices,
+        commands=[_HOST_PROCESS],
     )
 
 
@@ -102,12 +106,13 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
         _max_workers(loaded),
         {name: component.workers for name, component in loaded.manifest.components.items()},
     )
-    components, processes = [], 1
+    components, processes, commands = [], 1, _job_commands(loaded)
     for name, component in loaded.manifest.components.items():
         keywords = _job_keywords(loaded, name, component)
-        script, warned = _job_script(loaded, keywords)
+        job = _job_text(loaded, keywords)
         processes = int(keywords["processes"])
-        notices += [warning for warning in warned if warning not in notices]
+        notices += [warning for warning in job.warnings if warning not in notices]
+        commands += [each for each in (job.submit, job.cancel) if each not in commands]
         walltime, from_dask = _walltime(target, keywords)
         if from_dask:
             notice = (
@@ -121,7 +126,7 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
                 int(keywords["cores"]),
                 int(parse_bytes(keywords["memory"])),
                 component.image,
-                script,
+                job.script,
                 shares[name],
                 walltime,
             )
@@ -142,7 +147,19 @@ def _plan_jobs(loaded: LoadedManifest) -> Plan:
         script=_joined_scripts([host_job] if host_job else [], components),
         host_job=host_job,
         notices=notices,
+        commands=commands,
     )
+
+
+def _job_commands(loaded: LoadedManifest) -> list[str]:
+    """Return the commands of a target with jobs, apart from submitting and cancelling them."""
+    is_job = loaded.target.host == "job"
+    commands = [] if is_job else [_HOST_PROCESS]
+    if loaded.target.provider != "slurm":
+        return commands
+    name = job_options.job_name(loaded.target, "<run>")
+    queries = (session_commands.squeue(name), session_commands.sacct(["<job-ids>"]))
+    return [*commands, *map(shlex.join, (*queries, session_commands.SCONTROL))]
 
 
 def _host_job(loaded: LoadedManifest) -> ComponentPlan:
@@ -151,7 +168,7 @@ def _host_job(loaded: LoadedManifest) -> ComponentPlan:
     except ValueError as error:
         where = f"targets.{loaded.target_name}.host_job"
         raise ManifestError(f"{_source(loaded)}: {where}: {error}") from None
-    script, _ = _job_script(loaded, keywords)
+    script = _job_text(loaded, keywords).script
     walltime, _ = _walltime(loaded.target, keywords)
     memory_bytes = int(parse_bytes(keywords["memory"]))
     return ComponentPlan(
@@ -196,6 +213,7 @@ def _plan(
     *,
     components: list[ComponentPlan],
     notices: list[str],
+    commands: list[str],
     walltime: str | None = None,
     script: str | None = None,
     **numbers: Any,
@@ -210,6 +228,7 @@ def _plan(
         lock=loaded.sha256,
         manifest=None if loaded.source is None else str(loaded.source),
         notices=tuple(notices),
+        commands=tuple(commands),
         origins=loaded.origins,
         **numbers,
     )
@@ -249,9 +268,9 @@ def _job_keywords(loaded: LoadedManifest, name: str, component: Component) -> di
         raise ManifestError(f"{_source(loaded)}: components.{name}: {error}") from None
 
 
-def _job_script(loaded: LoadedManifest, keywords: dict[str, Any]) -> tuple[str, list[str]]:
+def _job_text(loaded: LoadedManifest, keywords: dict[str, Any]) -> job_options.JobText:
     try:
-        return job_options.job_script(loaded.target.provider, keywords)
+        return job_options.job_text(loaded.target.provider, keywords)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ManifestError(
             f"{_source(loaded)}: targets.{loaded.target_name}: dask-jobqueue refuses these "

@@ -83,6 +83,9 @@ class Plan:
         Of each value that a file or the embedded default gives for this target.
     host_job : ComponentPlan or None
         The job that the session's host is; None: it runs where the session is started.
+    commands : tuple of str
+        Commands that the session runs where it is started and where its host runs, with
+        placeholders in angle brackets. Workers are started by the host, or by the job script.
     """
 
     project: str
@@ -102,6 +105,7 @@ class Plan:
     notices: tuple[str, ...]
     origins: tuple[Origin, ...] = ()
     host_job: ComponentPlan | None = None
+    commands: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-able values."""
@@ -109,6 +113,7 @@ class Plan:
         plain["components"] = list(plain["components"])
         plain["notices"] = list(plain["notices"])
         plain["origins"] = list(plain["origins"])
+        plain["commands"] = list(plain["commands"])
         return plain
 
     def __str__(self) -> str:
@@ -164,6 +169,8 @@ class Plan:
             for file, keys in by_file.items():
                 yield "says", f"{file}: {', '.join(keys)}"
         yield "lock", self.lock
+        for command in self.commands:
+            yield "runs", command
 
     def _host_walltime(self) -> str:
         walltime = self.host_job.walltime if self.host_job is not None else None

@@ -19,6 +19,7 @@ import psutil
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.version import ProtocolVersion
+from scalable_nb.signing import Kind, own_key
 from scalable_nb.telemetry.rows import SCHEMA_VERSION
 from scalable_nb.trusted_paths import open_regular
 
@@ -34,11 +35,14 @@ SILENT_S: Final = 180.0
 _SAME_START_S: Final = 5.0
 
 #: Values of an open host without which a kernel cannot connect.
-_CONNECTION_KEYS: Final = frozenset({"address", "host", "pid", "started_at", "target", "tls"})
+_CONNECTION_KEYS: Final = frozenset(
+    {"address", "certificate", "host", "pid", "started_at", "target", "tls"}
+)
 
 _MAX_BYTES: Final = 1 << 20
 _TOUCHED_AT: Final = "touched_at"
 _OWNER: Final = "owner"
+_READ: Final = frozenset({_TOUCHED_AT, _OWNER})
 
 
 class HostState(StrEnum):
@@ -67,10 +71,25 @@ def write_state(paths: RunPaths, state: HostState, **more: Any) -> None:
         "pid": os.getpid(),
         "pid_started_at": psutil.Process().create_time(),
         "host": platform.node(),
+        "written_at": time(),
         **ProtocolVersion.own().to_wire(),
         **more,
     }
-    write_private(paths.session_json, json.dumps(info, indent=1).encode())
+    _write(paths, info)
+
+
+def sign_state(paths: RunPaths) -> None:
+    """Sign ``session.json`` as it is; does nothing without one. Its time stays."""
+    info = read_state(paths.session_json)
+    if info:
+        values = {name: value for name, value in info.items() if name not in _READ}
+        _write(paths, {"written_at": info[_TOUCHED_AT], **values})
+        os.utime(paths.session_json, (info[_TOUCHED_AT], info[_TOUCHED_AT]))
+
+
+def _write(paths: RunPaths, info: dict[str, Any]) -> None:
+    signed = own_key().signed(Kind.STATE, paths.run_id, info)
+    write_private(paths.session_json, json.dumps(signed, indent=1).encode())
 
 
 def touch(paths: RunPaths) -> None:
@@ -106,7 +125,7 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     ------
     RunFolderError
         If another user owns the file, it is of another run, or a live host of this version has
-        not written all values.
+        not written all values or not signed them.
     """
     info = read_state(paths.session_json)
     if info.get("state") != HostState.OPEN:
@@ -119,14 +138,31 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
         raise RunFolderError(
             f"{paths.session_json} is of run {info['run_id']!r}, not of {paths.run_id}: not read"
         )
-    missing = sorted(_CONNECTION_KEYS - info.keys())
     # The caller reports another version: that says more than what is missing.
-    if missing and ProtocolVersion.from_wire(info).is_compatible and is_alive(info):
+    if not ProtocolVersion.from_wire(info).is_compatible or not is_alive(info):
+        return info
+    if not _is_signed(info, paths.run_id):
+        raise RunFolderError(
+            f"{paths.session_json} is not signed with your key, so its address is not used: it is "
+            "from elsewhere, or was changed. If you trust whoever wrote it, "
+            f"`%scalable attach {paths.run_id} --trust` signs it"
+        )
+    missing = sorted(_CONNECTION_KEYS - info.keys())
+    if missing:
         raise RunFolderError(
             f"{paths.session_json} does not say {', '.join(missing)}: stop the host (its pid: "
             f"{info.get('pid', 'unknown')}) and start a new session"
         )
     return info
+
+
+def _is_signed(info: dict[str, Any], run_id: str) -> bool:
+    """Return whether the user's key signed it for this run, at a plausible time."""
+    written_at = info.get("written_at")
+    if not isinstance(written_at, float) or written_at - info[_TOUCHED_AT] > SILENT_S:
+        return False  # no file has a time long before it was written
+    values = {name: value for name, value in info.items() if name not in _READ}
+    return written_at - time() < SILENT_S and own_key().is_signed(Kind.STATE, run_id, values)
 
 
 def is_here(info: dict[str, Any]) -> bool:

@@ -51,7 +51,7 @@ def build_report(run: RunPaths, *, redact: bool = False) -> Report:
     """
     problems: list[str] = []
     about, sums = (_object_in(path, problems) for path in (run.run_json, run.summary_json))
-    followed = RunRecords(run, skips_bad_files=True)
+    followed = RunRecords(run)
     followed.poll()
     records: Records = RedactedRecords(followed) if redact else followed
     inputs = RecordedInputs.from_rows(_rows_in(run.inputs, problems))

@@ -271,11 +271,11 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count:,} tasks"
 
 
-def diagnosis_text(run_id: str, findings: Sequence[Finding]) -> str:
-    """Findings with their numbers, confidence and what to do."""
-    if not findings:
-        return f"Run {run_id}: nothing to diagnose, no attempt failed for a known cause."
+def diagnosis_text(run_id: str, findings: Sequence[Finding], notes: Sequence[str] = ()) -> str:
+    """Findings with their numbers, confidence and what to do; then what could not be read."""
     lines = [f"Run {run_id}: {_counted(len(findings))}, the costliest first"]
+    if not findings:
+        lines = [f"Run {run_id}: nothing to diagnose, no attempt failed for a known cause."]
     for place, finding in enumerate(findings, start=1):
         sure = f"({finding.rule.replace('_', ' ')}, {finding.confidence:.0%} sure)"
         indent = " " * len(f"{place}. ")
@@ -284,6 +284,7 @@ def diagnosis_text(run_id: str, findings: Sequence[Finding]) -> str:
         lines += _wrapped(f"{indent}Do: {_plain(finding.action)}", indent + "  ")
         if finding.code:
             lines.append(f"{indent}Code: {one_line(finding.code)}")
+    lines += [f"Note: {one_line(note, 400)}" for note in notes]
     return "\n".join(lines)
 
 

@@ -34,6 +34,7 @@ def resubmit(
     memory: str | int | None = None,
     tag: str | None = None,
     dry_run: bool = False,
+    trust: bool = False,
 ) -> FutureList | ResubmitPlan:
     """Run failed tasks again; everything else stays as it is.
 
@@ -68,6 +69,9 @@ def resubmit(
         Run them on this component.
     dry_run : bool
         Print and return the plan; run nothing.
+    trust : bool
+        Sign the records of the run with your key first, with a warning that describes it: they
+        are from elsewhere or an earlier version, and their code runs with your rights.
 
     Returns
     -------
@@ -75,7 +79,9 @@ def resubmit(
         All futures, in input order.
     """
     overrides = Overrides(func, retries, timeout_s, memory, tag)
-    return resubmit_with(futures, run, only, overrides, dry_run=dry_run, on_plan=_log_notices)
+    return resubmit_with(
+        futures, run, only, overrides, dry_run=dry_run, trust=trust, on_plan=_log_notices
+    )
 
 
 def resubmit_with(
@@ -85,6 +91,7 @@ def resubmit_with(
     overrides: Overrides,
     *,
     dry_run: bool,
+    trust: bool = False,
     on_plan: Callable[[ResubmitPlan], None],
 ) -> FutureList | ResubmitPlan:
     """Run failed tasks again; ``on_plan`` is called with the plan before anything runs.
@@ -96,13 +103,19 @@ def resubmit_with(
             "resubmit takes futures or run=, one of them: resubmit(futures), or "
             "resubmit(run='last') when kernel and host are gone"
         )
+    if trust and run is None:
+        raise SubmitError(
+            "trust=True signs the records of a run: resubmit(run='run-…', trust=True)"
+        )
     filters = as_filters(only)
     if run is not None:
         paths = _find(run)
         live = _live_session(paths)
         if live is None:
             return _shown(
-                resubmit_finished(paths, filters, overrides, dry_run=dry_run, on_plan=on_plan)
+                resubmit_finished(
+                    paths, filters, overrides, dry_run=dry_run, trust=trust, on_plan=on_plan
+                )
             )
         futures = live.batches.list_inputs()
     listed = futures if isinstance(futures, FutureList) else FutureList(futures or ())

@@ -97,6 +97,7 @@ def call_of_run(run: RunPaths, task_id: str) -> FailedCall:
     from scalable_nb.client.call_log import read_call_log
 
     call_log = read_call_log(run.calls)
+    call_log.require_signed()
     task = next((task for key, task in call_log.tasks.items() if key_text(key) == task_id), None)
     call = call_log.load_call(task, "") if task is not None else None
     if task is None or call is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scalable_nb.client.batch_records import CarriedOutcome
-from scalable_nb.client.call_log import RecordedTask, read_call_log
+from scalable_nb.client.call_log import RecordedTask, read_call_log, unsigned_run
 from scalable_nb.client.submission import find_stored
 from scalable_nb.paths import RunPaths
 from scalable_nb.resubmission.changed_functions import changed_functions
@@ -70,10 +70,13 @@ class FinishedRun:
         return replace(plan, notices=tuple(notices))
 
     def _notices(self, plan: ResubmitPlan, replaced: Collection[str]) -> list[str]:
-        """Return notices for the user: changed functions, damaged records."""
+        """Return notices for the user: changed functions, damaged or unsigned records."""
         tasks = [self.call_log.tasks[key] for key in dict.fromkeys(plan.to_run)]
-        changed = changed_functions(tasks)
+        # To compare a function with the recorded one, that is unpickled.
+        changed = {} if self.call_log.unsigned else changed_functions(tasks)
         notices = [text for name, text in changed.items() if name not in replaced]
+        if self.call_log.unsigned:
+            notices.append(unsigned_run(self.paths.folder))
         if self.call_log.torn:
             notices.append(
                 "the call record is damaged or its end is torn: calls that were recorded there "

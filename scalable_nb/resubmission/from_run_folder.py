@@ -14,10 +14,10 @@ from dask.utils import funcname
 from distributed import Future
 
 from scalable_nb.client.batch_records import BatchRecord
-from scalable_nb.client.call_log import RecordedTask
+from scalable_nb.client.call_log import RecordedTask, unsigned_run
 from scalable_nb.client.futures import FutureList
 from scalable_nb.client.submission import PackedCall, as_submission
-from scalable_nb.errors import NoSessionError
+from scalable_nb.errors import NoSessionError, RunFolderError
 from scalable_nb.manifest.load import LoadedManifest, load_resolved
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.messages import BatchMessage, LeftOutCalls
@@ -31,6 +31,8 @@ from scalable_nb.resubmission.recorded_calls import (
     renewed,
 )
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
+from scalable_nb.session.host_launcher import is_manifest_signed
+from scalable_nb.session.run_trust import trust_run
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.session.session_spec import SessionSpec
 from scalable_nb.telemetry.rows import TaskState, key_text
@@ -49,15 +51,29 @@ def resubmit_finished(
     overrides: Overrides,
     *,
     dry_run: bool,
+    trust: bool,
     on_plan: Callable[[ResubmitPlan], None],
 ) -> FutureList | ResubmitPlan:
-    """Resubmit a run whose host is gone."""
+    """Resubmit a run whose host is gone.
+
+    Raises
+    ------
+    NoSessionError
+        If it recorded no calls.
+    RunFolderError
+        If its records are not signed with the user's key, and neither trusted nor planned only.
+    """
+    if trust and not dry_run:
+        trust_run(paths)
     finished = FinishedRun(paths)
     if not finished.call_log.history.batches:
         raise NoSessionError(f"run {paths.run_id} recorded no calls: there is nothing to run")
     plan = finished.plan(filters, overrides)
     if dry_run:
         return plan
+    finished.call_log.require_signed()
+    if not is_manifest_signed(paths):  # it names programs that a start runs
+        raise RunFolderError(unsigned_run(paths.folder))
     if not plan.total:
         return FutureList()
     on_plan(plan)

@@ -6,13 +6,19 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from scalable_nb.batch_system.job_queue import cancel_jobs, is_job_id, open_queue
+from scalable_nb.batch_system.job_queue import (
+    cancel_jobs,
+    is_job_id,
+    is_signed_job,
+    open_queue,
+    sign_job,
+)
 from scalable_nb.batch_system.job_state import JobFacts, outcome_text
 from scalable_nb.errors import RunFolderError, StartError
 from scalable_nb.manifest.job_options import BATCH_SYSTEMS, host_keywords, job_name
@@ -82,6 +88,12 @@ class HostJob:
             raise RunFolderError(
                 f"{paths.host_job_json} names the job {job_id!r} of {provider!r}: expected a job "
                 "id, e.g. '4711', and a batch system. The file is damaged, and is not used."
+            )
+        if not is_signed_job(paths.run_id, provider, about):
+            raise RunFolderError(
+                f"{paths.host_job_json} is not signed with your key, so its job {job_id} is not "
+                f"used. If you trust whoever wrote it, `%scalable attach {paths.run_id} --trust` "
+                "signs it"
             )
         logs = Path(str(about.get("logs") or paths.jobs))
         return cls(paths, provider=provider, job_id=job_id, name=str(about.get("name")), logs=logs)
@@ -195,7 +207,7 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
                 "scalable.yaml says what it asks for."
             )
         about = {"provider": target.provider, "job_id": job.job_id, "name": name}
-        write_private(paths.host_job_json, json.dumps({**about, "logs": str(logs)}).encode())
+        _write_job(paths, {**about, "logs": str(logs)})
     except BaseException:
         if job.job_id is not None:
             cancel_jobs(target.provider, [job.job_id])
@@ -206,6 +218,19 @@ def submit_host(paths: RunPaths, loaded: LoadedManifest) -> HostJob:
         "Its log: %s", host.system, host.job_id, host.advice(), paths.host_log,
     )  # fmt: skip
     return host
+
+
+def sign_host_job(paths: RunPaths) -> None:
+    """Sign ``host-job.json`` as it is; does nothing without one."""
+    about = read_object(paths.host_job_json)
+    if is_job_id(about.get("job_id")):
+        _write_job(paths, about)
+
+
+def _write_job(paths: RunPaths, about: Mapping[str, Any]) -> None:
+    signature = sign_job(paths.run_id, about["provider"], about["job_id"])
+    text = json.dumps({**about, "signature": signature})
+    write_private(paths.host_job_json, text.encode())
 
 
 def last_lines(path: Path) -> str:

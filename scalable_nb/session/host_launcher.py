@@ -15,10 +15,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from scalable_nb.errors import StartError
+from scalable_nb.manifest.session_commands import host_process
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, write_private
 from scalable_nb.protocol.connection_file import (
@@ -29,12 +31,12 @@ from scalable_nb.protocol.connection_file import (
 )
 from scalable_nb.session.host_job import last_lines, submit_host
 from scalable_nb.session.session_spec import SessionSpec
+from scalable_nb.signing import Kind, hand_over_key, own_key
+from scalable_nb.telemetry.journal_reader import read_object
 from scalable_nb.telemetry.rows import SCHEMA_VERSION, utc_iso
+from scalable_nb.trusted_paths import read_regular
 
 _TERM_GRACE_S: Final = 10.0
-
-#: Not ``-m``: `multiprocessing` would import the main module, all of the host, in each worker.
-_HOST_CODE: Final = "from scalable_nb.host.process import main; main()"
 
 
 class HostHandle(Protocol):
@@ -77,8 +79,7 @@ class SpawnedHost:
     def __init__(self, paths: RunPaths) -> None:
         self._log = paths.host_log
         write_state(paths, HostState.ASKED_FOR)
-        # -P: the notebook's folder must not shadow what the host imports.
-        command = [sys.executable, "-P", "-c", _HOST_CODE, str(paths.folder)]
+        command = host_process(str(paths.folder))
         descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             self._process = subprocess.Popen(
@@ -189,6 +190,7 @@ def prepare_run(paths: RunPaths, spec: SessionSpec) -> None:
         "cwd": str(Path.cwd()),
         "python_path": [str(Path(entry).absolute()) for entry in sys.path],  # '': the folder itself
         "python": sys.executable,
+        "key_file": hand_over_key(paths),
         "host": loaded.target.host,
         "user": getpass.getuser(),
         "hostname": platform.node(),
@@ -197,6 +199,28 @@ def prepare_run(paths: RunPaths, spec: SessionSpec) -> None:
     }
     write_private(paths.run_json, json.dumps(run, indent=1).encode())
     write_private(paths.manifest_yaml, loaded.text.encode())
-    write_private(paths.manifest_lock, f"{loaded.sha256}\n".encode())
+    sign_manifest(paths)
     for path in (paths.tasks, paths.failures, paths.workers, paths.cache):
         path.touch(mode=0o600)
+
+
+def sign_manifest(paths: RunPaths) -> None:
+    """Write ``manifest.lock``: SHA-256 and signature of the manifest and the target's name."""
+    digest = sha256(read_regular(paths.manifest_yaml)).hexdigest()
+    signature = own_key().sign(*_signed_manifest(paths, digest)).hex()
+    write_private(paths.manifest_lock, f"{digest}\n{signature}\n".encode())
+
+
+def is_manifest_signed(paths: RunPaths) -> bool:
+    """Return whether the user's key signed the manifest of a run, with its target."""
+    try:
+        digest = sha256(read_regular(paths.manifest_yaml)).hexdigest()
+        signature = bytes.fromhex(read_regular(paths.manifest_lock).decode().split()[1])
+    except (OSError, ValueError, IndexError):
+        return False
+    return own_key().has_signed(signature, *_signed_manifest(paths, digest))
+
+
+def _signed_manifest(paths: RunPaths, digest: str) -> tuple[Kind, bytes, bytes]:
+    target = read_object(paths.run_json).get("target")
+    return Kind.MANIFEST, paths.run_id.encode(), f"{digest} {target}".encode()

@@ -274,7 +274,7 @@ def open_connection(
             host_health=monitor,
             session=handle,
             on_host_lost=on_host_lost,
-            security=load_security(paths.tls),
+            security=load_security(paths.tls, connection_info["certificate"]),
             **options,
         )
 

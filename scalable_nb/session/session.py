@@ -8,7 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from scalable_nb.errors import NoSessionError, ProtocolVersionError, StartError
+from scalable_nb.errors import (
+    NoSessionError,
+    ProtocolVersionError,
+    RunFolderError,
+    SessionError,
+    StartError,
+)
 from scalable_nb.manifest.load import LoadedManifest
 from scalable_nb.manifest.start_plan import Plan
 from scalable_nb.paths import RunPaths, create_run, find_run, list_runs
@@ -84,33 +90,39 @@ class ScalableSession:
         return cls(SessionSpec.from_yaml(path, target=target))
 
     @classmethod
-    def attach(cls, run: str | None = None) -> Self:
+    def attach(cls, run: str | None = None, *, trust: bool = False) -> Self:
         """Join the live host of a run, from another kernel than the one that started it.
 
         Parameters
         ----------
         run : str, optional
             The run's id; the newest live run where it is not given.
+        trust : bool
+            Sign the records of the run with your key first; it runs its code with your rights.
 
         Raises
         ------
         NoSessionError
             When no host is alive.
+        RunFolderError
+            When the records of the run are not signed with your key.
         ProtocolVersionError
             When the host has another version of scalable_nb; where ``run`` is not given, when
             all live ones have.
         """
         runs_dir = load_settings().runs_dir
         remove_stale_runs(runs_dir)
-        newest_error: ProtocolVersionError | None = None
+        if trust:
+            _trust(runs_dir, run)
+        newest_error: ProtocolVersionError | RunFolderError | None = None
         for paths in [find_run(runs_dir, run)] if run else list_runs(runs_dir)[::-1]:
-            info = read_connection_info(paths)
-            if info is None or not is_alive(info):
-                continue
             try:
+                info = read_connection_info(paths)
+                if info is None or not is_alive(info):
+                    continue
                 # First: another version may write anything else in another way.
                 ProtocolVersion.from_wire(info).require_compatible(paths.run_id)
-            except ProtocolVersionError as error:
+            except (ProtocolVersionError, RunFolderError) as error:
                 newest_error = newest_error or error
                 continue
             session = cls(SessionSpec.of_run(paths, info["target"]))
@@ -434,6 +446,14 @@ class ScalableSession:
     def __repr__(self) -> str:
         state = "running" if self.is_live else ("closed" if self._live_session else "not started")
         return f"<ScalableSession {self.run_id or self.target_name}: {state}>"
+
+
+def _trust(runs_dir: Path, run: str | None) -> None:
+    if run is None:
+        raise SessionError("trust=True needs a run: attach('run-…', trust=True)")
+    from scalable_nb.session.run_trust import trust_run
+
+    trust_run(find_run(runs_dir, run))
 
 
 def _load_dask() -> None:

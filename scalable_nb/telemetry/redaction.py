@@ -117,6 +117,7 @@ class RedactedRecords:
         self._redaction = redaction or Redaction()
         self._records = records
         self.problems: Counter[str] = records.problems
+        self.refused: list[str] = []  # they contain paths
         self.workers = self._rows(records.workers)
         failures = records.failures
         whole = self._rows(records.row(place) for place in range(len(failures)))

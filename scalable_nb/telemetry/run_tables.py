@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,10 @@ class Records(Protocol):
     def problems(self) -> Counter[str]:
         """What was not as it should be in the files, and in how many lines."""
 
+    @property
+    def refused(self) -> Sequence[str]:
+        """The reasons why files were not read."""
+
     def poll(self) -> bool:
         """Take in what is new, and tell whether there was anything."""
 
@@ -62,20 +67,15 @@ class RunRecords:
     Parameters
     ----------
     *runs : RunPaths
-        Runs of ours or of the package `scalable`; their files need not exist yet.
-    skips_bad_files : bool
-        Whether a file that is not a regular one is an entry of `refused` and not an error.
+        Runs of ours or of the package `scalable`; their files need not exist yet. A file that
+        cannot be read is an entry of `refused`, not an error.
     """
 
-    def __init__(self, *runs: RunPaths, skips_bad_files: bool = False) -> None:
+    def __init__(self, *runs: RunPaths) -> None:
         self._runs = runs
         self._refused: set[str] = set()
-        self._failures = FollowedTable(
-            FAILURES, [run.failures for run in runs], skips_bad_files=skips_bad_files
-        )
-        self._tasks = FollowedTable(
-            TASKS, [run.tasks for run in runs], skips_bad_files=skips_bad_files
-        )
+        self._failures = FollowedTable(FAILURES, [run.failures for run in runs])
+        self._tasks = FollowedTable(TASKS, [run.tasks for run in runs])
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -95,8 +95,8 @@ class RunRecords:
     def _workers_of(self, run: RunPaths) -> list[dict[str, Any]]:
         try:
             return read_rows(run.workers).rows
-        except RunFolderError as error:
-            self._refused.add(str(error))
+        except OSError as error:
+            self._refused.add(_why_not_read(run.workers, error))
             return []
 
     @property
@@ -138,6 +138,7 @@ class RowRecords:
         self.tasks = tasks_frame(tasks)
         self.workers: list[dict[str, Any]] = []
         self.problems: Counter[str] = Counter()
+        self.refused: list[str] = []
 
     def poll(self) -> bool:
         """Nothing is ever new."""
@@ -185,20 +186,15 @@ class FollowedTable:
     ----------
     schema : Schema
     paths : sequence of Path
-    skips_bad_files : bool
-        Whether a file that is not a regular one is an entry of `refused` and not an error.
 
     Attributes
     ----------
     refused : dict of Path to str
-        Files that are not regular ones, with the reason not to read them.
+        Files that cannot be read, such as links and FIFOs, with the reason.
     """
 
-    def __init__(
-        self, schema: Schema, paths: Sequence[Path], *, skips_bad_files: bool = False
-    ) -> None:
+    def __init__(self, schema: Schema, paths: Sequence[Path]) -> None:
         self._schema, self._paths = schema, paths
-        self._skips_bad_files = skips_bad_files
         self._frame: pd.DataFrame | None = None
         self._begin()
 
@@ -216,7 +212,7 @@ class FollowedTable:
     @property
     def torn_ends(self) -> int:
         """Files whose last line has no end: it is being written, or never was to the end."""
-        return sum(_size(path) > offset for path, offset in self._offsets.items())
+        return sum((_size(path) or 0) > offset for path, offset in self._offsets.items())
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -227,15 +223,16 @@ class FollowedTable:
 
     def poll(self) -> bool:
         """Read the whole lines that are new, and tell whether there were any."""
-        before = self._columns
-        if any(_size(path) < offset for path, offset in self._offsets.items()):
+        before, refused = self._columns, dict(self.refused)
+        sizes = {path: _size(path) for path in self._paths}
+        if any(size is not None and size < self._offsets[path] for path, size in sizes.items()):
             self._begin()  # a file that became shorter is another one
         length = len(self._columns)
         with _without_collector():
             for path in self._paths:
                 self._read_new(path)
         if self._columns is before and len(self._columns) == length:
-            return False
+            return self.refused != refused
         self._frame = None
         return True
 
@@ -244,11 +241,10 @@ class FollowedTable:
             file = open_regular(path)
         except FileNotFoundError:
             return
-        except RunFolderError as error:
-            if not self._skips_bad_files:
-                raise
-            self.refused[path] = str(error)
+        except OSError as error:
+            self.refused[path] = _why_not_read(path, error)
             return
+        self.refused.pop(path, None)
         with file:
             offset = self._offsets[path]
             file.seek(offset)
@@ -275,11 +271,31 @@ class FollowedTable:
         raise IndexError(place)
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
+    """Return the size of a file in bytes, 0 if it is missing, None if it cannot be read."""
     try:
-        return path.stat().st_size
+        info = path.lstat()
     except FileNotFoundError:
         return 0
+    except OSError:
+        return None
+    return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+
+def _why_not_read(path: Path, error: OSError) -> str:
+    if isinstance(error, RunFolderError):
+        return str(error)
+    return f"{str(path)!r} cannot be read: {error.strerror}"
+
+
+def unread_notes(records: Records) -> list[str]:
+    """Return what could not be read of the files of a run, as sentences."""
+    counts = ", ".join(
+        f"{problem} in {count:,} {'line' if count == 1 else 'lines'}"
+        for problem, count in records.problems.items()
+    )
+    lines = [f"Not all of the journal could be read: {counts}."] if counts else []
+    return [*lines, *records.refused]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Final
 import psutil
 from distributed.utils_comm import retry
 
+from scalable_nb.dask_adapter.connection_gate import limit_handshakes
 from scalable_nb.dask_adapter.worker_hooks import NannyHooks
 from scalable_nb.protocol.exit_report import ExitCause, ExitReport
 from scalable_nb.protocol.messages import (
@@ -108,6 +109,7 @@ class ScalableNanny(NannyHooks):
 
     async def instantiate(self) -> Any:
         """Start a worker process with an empty registry."""
+        limit_handshakes(self)
         self._registry.parent.mkdir(parents=True, exist_ok=True)
         create_registry(self._registry)
         if self._log is not None:

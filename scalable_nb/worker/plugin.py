@@ -14,6 +14,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from scalable_nb.dask_adapter import compatibility
 from scalable_nb.dask_adapter.access import confine
+from scalable_nb.dask_adapter.connection_gate import limit_handshakes
 from scalable_nb.dask_adapter.worker_hooks import (
     register_stream_handler,
     send_to_scheduler,
@@ -23,6 +24,7 @@ from scalable_nb.protocol.messages import RevocationAnswer, RevocationQuery
 from scalable_nb.protocol.operations import PEAK_METRIC, Operation
 from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.protocol.wire import receiving, stream_message
+from scalable_nb.signing import adopt_key
 from scalable_nb.worker.attempt_registry import REGISTRY_VARIABLE, Owner, read_attempts, write_owner
 from scalable_nb.worker.module_finder import own_module_finder
 from scalable_nb.worker.peak_memory import peak_memory_bytes
@@ -46,18 +48,22 @@ class ScalableWorkerPlugin(WorkerPlugin):
         stand before what the worker itself needs.
     http_prefix : str
         Under which the worker's HTTP pages answer.
+    secret : bytes
+        Of the session's key for signatures. Workers get it with the plugin, over TLS.
     """
 
     name = "scalable-worker-plugin"
 
-    def __init__(self, cwd: str, python_path: list[str], http_prefix: str) -> None:
+    def __init__(self, cwd: str, python_path: list[str], http_prefix: str, secret: bytes) -> None:
         self.cwd = cwd
         self.python_path = python_path
         self.http_prefix = http_prefix
+        self._secret = secret
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in each worker process before it gets tasks."""
         compatibility.check()
+        adopt_key(self._secret)
         # A group of its own, so that the nanny can end what the tasks have started with it.
         os.setpgid(0, 0)
         write_to_log()
@@ -71,6 +77,7 @@ class ScalableWorkerPlugin(WorkerPlugin):
             # to let the tasks finish. A handler, not SIG_IGN, which programs started by a task
             # would inherit.
             signal.signal(signal.SIGTERM, lambda number, frame: None)
+        limit_handshakes(worker)
         confine(worker, self.http_prefix)
         own_module_finder()
         sys.path += [entry for entry in self.python_path if entry not in sys.path]

@@ -15,7 +15,7 @@ from distributed import Worker
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.cache.lookup import look_up, store_result
-from scalable_nb.cache.store import ResultStore, StoredResult
+from scalable_nb.cache.store import ResultStore, StoredResult, UnsignedResultError
 from scalable_nb.protocol.annotations import CacheFacts, TaskAnnotation
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,21 @@ class TaskResultCache:
         self.facts: CacheFacts | None = None
 
     def is_hit(self) -> bool:
-        """Look for the result."""
+        """Look for the result.
+
+        Raises
+        ------
+        UnsignedResultError
+            If it is not signed, and the function must not be called twice.
+        """
         if self._store is None or self._annotation.recompute:
             return False
         found = look_up(self._store, self._key)
         if found.is_hit:
             self.value = found.value
             self._report(event="hit")
+        elif found.is_unsigned and not self._annotation.terms.idempotent:
+            raise UnsignedResultError(f"the task is not idempotent, and {found.problem}")
         elif found.problem:
             self._report(problem=found.problem)
         return found.is_hit

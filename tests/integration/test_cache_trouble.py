@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from counting import calls, mark
 
 from scalable_nb import ScalableSession, cacheable
+from scalable_nb.signing import own_key
 
 
 def test_a_store_that_cannot_be_written_is_told_once(
@@ -47,3 +49,61 @@ def test_what_cannot_be_pickled_is_told_and_stays_where_it_is(
     assert shared_session.client.submit(is_free, held).result() is True
     (notice,) = [each for each in shared_session.status().notices if "lock(x=" in each]
     assert "a result of type _thread.lock cannot be kept" in notice
+
+
+def test_unsigned_results_are_computed_again_with_one_notice(
+    shared_session: ScalableSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that another key signed run no code, and one notice names the command."""
+    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(tmp_path / "cache"))
+
+    @cacheable
+    def triple(x: int) -> int:
+        mark(tmp_path, f"triple-{x}")
+        return 3 * x
+
+    @cacheable
+    def fourfold(x: int) -> int:
+        mark(tmp_path, f"fourfold-{x}")
+        return 4 * x
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("SCALABLE_KEY_FILE", str(tmp_path / "another-key"))
+        assert [each(x) for each in (triple, fourfold) for x in range(3)] == [0, 3, 6, 0, 4, 8]
+    client = shared_session.client
+    assert client.map(triple, range(3)).results() == [0, 3, 6]
+    assert client.map(fourfold, range(3)).results() == [0, 4, 8]
+    notices = shared_session.status().notices
+    assert len([each for each in notices if "scalable cache trust" in each]) == 1
+    assert client.map(triple, range(3), pure=False).results() == [0, 3, 6]
+    names = [f"{name}-{x}" for name in ("triple", "fourfold") for x in range(3)]
+    assert [calls(tmp_path, name) for name in names] == [2] * 6
+
+
+def test_session_without_a_home_signs_with_one_key(
+    start: Callable[..., ScalableSession],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kernel, host and workers have the key of the session, which is in none of their files."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+
+    @cacheable
+    def double(x: int) -> int:
+        mark(tmp_path, f"twice-{x}")
+        return 2 * x
+
+    session = start()
+    assert session.paths is not None
+    secret = own_key().secret
+    assert not session.paths.handed_over_key.exists()
+    assert session.client.map(double, range(3)).results() == [0, 2, 4]
+    assert session.client.map(double, range(3), pure=False).results() == [0, 2, 4]
+    assert double(1) == 2
+    assert [calls(tmp_path, f"twice-{x}") for x in range(3)] == [1] * 3
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    written = b"".join(path.read_bytes() for path in files)
+    assert secret not in written
+    assert secret.hex().encode() not in written

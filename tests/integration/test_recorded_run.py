@@ -18,9 +18,10 @@ from waiting import until
 
 from scalable_nb import File, FutureList, ScalableSession, resubmit
 from scalable_nb.cache.keys import KEY_FORMAT
-from scalable_nb.cache.maintenance import cache_info
+from scalable_nb.cache.maintenance import cache_info, trust_cache
+from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.futures import PartialResult
-from scalable_nb.errors import SubmitError
+from scalable_nb.errors import RunFolderError, SubmitError
 from scalable_nb.paths import RunPaths
 from scalable_nb.resubmission.find_call import call_of_run
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
@@ -48,6 +49,7 @@ CALLED = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory: a copy of the recorded project, whose functions are repaired."""
     folder = copy_project(tmp_path_factory.mktemp("demo"))
+    trust_cache(ResultStore(folder / ".scalable" / "cache"))
     marks = folder / "marks"
     marks.mkdir()
     (marks / "repaired").touch()
@@ -87,7 +89,11 @@ def planned(local: RunPaths) -> ResubmitPlan:
 @pytest.fixture(scope="module")
 def futures(project: Path, planned: ResubmitPlan, local: RunPaths) -> FutureList:
     """The recorded run, resubmitted: in a session that all tests share."""
-    resubmitted = resubmit(run=local.run_id)
+    with pytest.raises(RunFolderError, match=f"resubmit --run {local.run_id} --trust"):
+        resubmit(run=local.run_id)
+    with pytest.raises(RunFolderError, match="not signed with your key"):
+        call_of_run(local, "unreachable")
+    resubmitted = resubmit(run=local.run_id, trust=True)
     assert isinstance(resubmitted, FutureList)
     return resubmitted
 
@@ -121,7 +127,8 @@ def test_plan_counts_what_runs(planned: ResubmitPlan) -> None:
         "cancelled": "cancelled",
         **dict.fromkeys(_keys_of(planned, "cascade"), "cancelled"),
     }
-    assert planned.notices == ()
+    (notice,) = planned.notices
+    assert "is not signed with your key" in notice
 
 
 def _keys_of(planned: ResubmitPlan, function: str) -> list[str]:
@@ -222,7 +229,7 @@ def test_run_on_slurm_resubmits_on_another_target(
 ) -> None:
     """A run on Slurm is joined by the live session: stored results, and one task that runs."""
     cluster = recorded_runs(project)[1]
-    resubmitted = resubmit(run=cluster.name)
+    resubmitted = resubmit(run=cluster.name, trust=True)
     assert isinstance(resubmitted, FutureList)
     assert resubmitted.session is session
     assert resubmitted.results() == [0, 1, 5]

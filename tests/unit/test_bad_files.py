@@ -16,6 +16,7 @@ from scalable_nb.cli import main
 from scalable_nb.paths import RunPaths
 from scalable_nb.telemetry.journal_reader import MAX_LINE_BYTES, JournalTail, read_rows
 from scalable_nb.telemetry.run_tables import RunRecords
+from scalable_nb.widgets.failure_explorer import FailureExplorer
 
 ROW = orjson.dumps({"task_id": "a", "state": "succeeded", "attempts": 1}) + b"\n"
 
@@ -63,6 +64,48 @@ def test_a_report_skips_what_is_no_file(run: RunPaths, name: str, make: object) 
         assert f"{name}' is " in report.output and "not read" in report.output
     runs = CliRunner().invoke(main, ["runs"])
     assert (runs.exit_code, run.run_id in runs.output) == (0, True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [make_fifo, make_device_link])
+@pytest.mark.parametrize("name", ["run.json", "tasks.jsonl", "failures.jsonl", "workers.jsonl"])
+def test_a_diagnosis_skips_what_is_no_file(run: RunPaths, name: str, make: object) -> None:
+    """`diagnose` and the failure explorer name a FIFO or device, and use the other files."""
+    path = run.folder / name
+    path.unlink(missing_ok=True)
+    make(path)  # type: ignore[operator]
+    text = CliRunner().invoke(main, ["diagnose", "--last"])
+    data = CliRunner().invoke(main, ["diagnose", "--last", "--format", "json"])
+    explorer = FailureExplorer(run)
+    assert (text.exit_code, data.exit_code) == (0, 0), text.output
+    if name != "run.json":  # a diagnosis has no use for it
+        assert f"{name}' is " in text.output and "not read" in text.output
+        assert name in "".join(orjson.loads(data.output)["problems"])
+        assert name in head_of(explorer)
+
+
+def head_of(explorer: FailureExplorer) -> str:
+    """The words above the chart."""
+    return str(explorer.children[0].children[0].value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"started_at": 5}'])
+def test_a_diagnosis_needs_no_whole_run_json(run: RunPaths, text: bytes) -> None:
+    """A damaged run.json is no reason to read none of the journals."""
+    run.run_json.write_bytes(text)
+    done = CliRunner().invoke(main, ["diagnose", "--last"])
+    assert (done.exit_code, run.run_id in done.output) == (0, True), done.output
+    assert len(FailureExplorer(run).frame) == 0
+
+
+def test_a_diagnosis_counts_a_line_that_is_too_long(run: RunPaths) -> None:
+    """`diagnose` reports a line of a gigabyte instead of reading it."""
+    with run.failures.open("ab") as file:
+        file.truncate(1 << 30)
+        file.seek(0, 2)
+        file.write(b"\n")
+    done = CliRunner().invoke(main, ["diagnose", "--last"])
+    assert (done.exit_code, "line too long in 1 line" in done.output) == (0, True), done.output
 
 
 def test_a_line_that_is_too_long_is_skipped_and_counted(run: RunPaths) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import framed
 
 from scalable_nb.client.batch_records import (
     BatchHistory,
@@ -13,7 +14,7 @@ from scalable_nb.client.batch_records import (
     CarriedOutcome,
     changed_keys,
 )
-from scalable_nb.client.call_log import RecordedBatch, RecordedCall, pack_entry, read_call_log
+from scalable_nb.client.call_log import RecordedBatch, RecordedCall, read_call_log
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.protocol.call import Call
 
@@ -139,7 +140,7 @@ def test_records_of_earlier_versions_are_batches(tmp_path: Path) -> None:
     write(folder, "single", 3.0)
     with (folder / "client-old.calls").open("wb") as file:
         for at in (1.0, 2.0):
-            file.write(pack_entry("members", name="x", keys=["k", "k"], at=at))
+            file.write(framed({"kind": "members", "name": "x", "keys": ["k", "k"], "at": at}))
     found = read_call_log(folder).history
     assert [(each.name, each.keys) for each in found.batches.values()] == [
         ("x", ["k", "k"]), ("x", ["k", "k"]), ("", ["single"])

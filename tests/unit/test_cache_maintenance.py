@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from scalable_nb import cacheable
+from scalable_nb.cache.function import CacheWarning
 from scalable_nb.cache.index import STALE_AFTER_S, FileLock, IndexBusyError, ResultIndex
-from scalable_nb.cache.maintenance import cache_info, clear_cache, explain_miss, verify_cache
+from scalable_nb.cache.maintenance import (
+    cache_info,
+    clear_cache,
+    explain_miss,
+    trust_cache,
+    verify_cache,
+)
 from scalable_nb.cache.store import OversizedResultError, ResultStore
 
 FACTOR = 2
@@ -65,6 +72,29 @@ def test_damage_is_found_and_set_aside(store: ResultStore) -> None:
     assert str(path) in found.damaged[0]
     assert not path.exists()
     assert verify_cache(store).damaged == ()
+
+
+def test_unsigned_results_are_counted_and_signed(
+    store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of another key are whole and not used, until `cache trust` signs them."""
+    double = cacheable(store=store)(helper)
+    for number in range(2):
+        double(number)
+    monkeypatch.setenv("SCALABLE_KEY_FILE", str(tmp_path / "another"))
+    found = verify_cache(store)
+    assert (found.whole, found.unsigned) == (2, 2)
+    assert "2 are not signed with your key" in str(found)
+    assert "not signed with your key" in explain_miss(double, 1)
+    with pytest.warns(CacheWarning, match="scalable cache trust"):
+        assert double(1) == 2
+    trusted = str(trust_cache(store))
+    assert f"signed: 1 result, {store.path(double.key(0)).stat().st_size} B" in trusted
+    assert "(owner: " in trusted
+    assert "with your rights" in trusted
+    assert verify_cache(store).unsigned == 0
+    assert "is kept: " in explain_miss(double, 0)
+    assert "all results" in str(trust_cache(store))
 
 
 def test_why_a_call_is_not_kept(store: ResultStore) -> None:

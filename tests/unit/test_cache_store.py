@@ -12,16 +12,19 @@ import threading
 import tracemalloc
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scalable_nb.cache.lookup import cached_call
+from scalable_nb.cache import result_file
+from scalable_nb.cache.lookup import cached_call, look_up
 from scalable_nb.cache.store import (
     CorruptResultError,
     ResultStore,
     UnreadableResultError,
+    UnsignedResultError,
     UnstorableResultError,
 )
 from scalable_nb.errors import RunFolderError
@@ -209,6 +212,76 @@ def test_a_changed_byte_in_a_large_buffer_is_noticed(store):
         file.seek(-4321, os.SEEK_END)
         file.write(b"\x01")
     with pytest.raises(CorruptResultError, match="checksum"):
+        store.get(KEY)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Switch to the key of another home folder."""
+
+    def switch():
+        monkeypatch.setenv("SCALABLE_KEY_FILE", str(tmp_path / "other-key"))
+
+    return switch
+
+
+class Planted:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_result_that_another_key_signed_is_not_unpickled(store, tmp_path, elsewhere):
+    """It stays, is a miss with a reason, and is read once it was signed."""
+    ran = tmp_path / "ran"
+    store.put(KEY, Planted(ran), meta={"function": "m.f"})
+    elsewhere()
+    with store.many() as read:
+        for use in (store.get, read):
+            with pytest.raises(UnsignedResultError, match="scalable cache trust"):
+                use(KEY)
+    assert not store.check(KEY)
+    assert not store.is_signed(KEY)
+    assert store.meta(KEY).meta["function"] == "m.f"
+    assert not ran.exists()
+    found = look_up(store, KEY)
+    assert (found.is_hit, found.is_unsigned) == (False, True)
+    created_at = store.meta(KEY).meta["created_at"]
+    assert store.trust(KEY)
+    assert not store.trust(KEY)
+    assert not ran.exists()
+    assert store.is_signed(KEY)
+    assert store.meta(KEY).meta["created_at"] == created_at
+    store.get(KEY)
+    assert ran.exists()
+
+
+def test_damage_is_found_whoever_signed(store, elsewhere):
+    """What another key signed is checked, too, and a damaged file is never signed."""
+    store.put(KEY, np.zeros(100_000))
+    elsewhere()
+    with store.path(KEY).open("r+b") as file:
+        file.seek(-4321, os.SEEK_END)
+        file.write(b"\x01")
+    with pytest.raises(CorruptResultError, match="checksum"):
+        store.trust(KEY)
+
+
+def test_a_signature_of_other_bytes_is_damage(store):
+    """A file whose checksums fit, but not its signature, is set aside."""
+    stored = store.put(KEY, 1, meta={"f": "m"})
+    whole = bytearray(stored.path.read_bytes())
+    head = result_file._HEADER.size
+    changed = whole.replace(b'"m"', b'"n"')
+    rest = changed[head + result_file._SEAL.size :]
+    rest = rest[: rest.index(b"}") + 1]
+    changed[head : head + 4] = crc32(rest, crc32(changed[:head])).to_bytes(4, "little")
+    stored.path.write_bytes(changed)
+    with pytest.raises(CorruptResultError, match="signature"):
         store.get(KEY)
 
 

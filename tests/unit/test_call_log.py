@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,23 @@ import pytest
 from full_disk import files_end_at
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import framed
 
-from scalable_nb.client.batch_records import BatchRecord
-from scalable_nb.client.call_log import RecordedBatch, RecordedCall, read_call_log
+from scalable_nb.client.batch_records import BatchRecord, CarriedOutcome
+from scalable_nb.client.call_log import (
+    RecordedBatch,
+    RecordedCall,
+    place_of,
+    read_call_log,
+    sign_call_log,
+)
 from scalable_nb.client.call_log_writer import CallLogWriter
 from scalable_nb.client.packing import SharedBuffers, pack_arguments
 from scalable_nb.errors import RunFolderError
+from scalable_nb.protocol import call_frames
 from scalable_nb.protocol.call import Call
+from scalable_nb.protocol.call_frames import pack_frame
+from scalable_nb.signing import own_key
 
 UNLIMITED = 1 << 40
 
@@ -169,3 +181,158 @@ def test_a_full_disk_hides_nothing(folder: Path) -> None:
     writer.write_calls(RecordedBatch("c", "", "f", at=2), [recorded("after")])
     log = read_call_log(folder)
     assert (list(log.tasks), log.torn) == (["before", "after"], 0)
+
+
+class Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("where", ["entry", "key", "term", "whole"])
+def test_pickled_entry_of_an_earlier_version_runs_nothing(folder: Path, where: str) -> None:
+    """An entry that is not of plain values counts as damaged; the others are read."""
+    ran = folder.parent / "ran"
+    folder.mkdir(mode=0o700)
+    values = {"batch_id": "b", "name": "", "function_name": "f"}
+    entry: Any = {"kind": "batch", "values": values, "function": "d"}
+    calls = {"kind": "calls", "batch": "b", "keys": ["k"], "arguments": [b"pickled"]}
+    calls |= {"result_keys": [""], "input_keys": [()], "previews": [""]}
+    planted: dict[str, Any] = {
+        "entry": {**entry, "more": Planted(ran)},
+        "key": {**calls, "keys": [Planted(ran)]},
+        "term": {**entry, "values": {**values, "wire": {"x": Planted(ran)}}},
+        "whole": Planted(ran),
+    }
+    data = b"".join(map(framed, (planted[where], entry, calls)))
+    (folder / "one.calls").write_bytes(data)
+    log = read_call_log(folder)
+    assert not ran.exists()
+    assert (list(log.tasks), log.torn, log.unsigned) == (["k"], 1, 2)
+    with pytest.raises(RunFolderError, match=f"resubmit --run {folder.parent.name} --trust"):
+        log.require_signed()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["text", "\ud800 alone", b"bytes", 7, 2**70, 0.5, ("x", 1, (2, b"y")), np.str_("numpy"), True],
+    ids=repr,
+)
+def test_keys_of_all_kinds_are_read(folder: Path, key: Any) -> None:
+    """A key that Dask takes comes back equal, also as an input, in a batch and a generation."""
+    writer = CallLogWriter(folder, "one", UNLIMITED)
+    call = RecordedCall(key, Call(b"function", b"arguments"), (key, "other"), "")
+    writer.write_calls(RecordedBatch("b", "", "f"), [call])
+    outcome = CarriedOutcome("failed", "why", {"task_id": "x", "duration_s": 0.5})
+    carried = {0: CarriedOutcome("cancelled", "x"), 1: outcome}
+    record = BatchRecord("id", "sweep", "f", 2.0, "one", ["x", key, "y"], carried=carried)
+    writer.write_batches([record])
+    writer.write_generation("id", 3, {2: key})
+    log = read_call_log(folder)
+    assert list(log.tasks) == [key]
+    assert log.tasks[key].input_keys == (key, "other")
+    (found,) = log.history.batches.values()
+    assert (found.keys, found.generation, found.carried) == (["x", key, key], 3, carried)
+    assert log.unsigned == log.torn == 0
+
+
+def test_bytes_among_the_terms_stay_as_they_are(folder: Path) -> None:
+    """A pickled policy is read as bytes, and nothing unpickles it."""
+    ran = folder.parent / "ran"
+    pickled = pickle.dumps(Planted(ran))
+    wire = {"retry_on": pickled, "names": ("A", "B"), "limit": float("inf"), "none": None}
+    writer = CallLogWriter(folder, "one", UNLIMITED)
+    call = Call(pickled, pickled, about=pickled)
+    batch = RecordedBatch("b", "", "f", wire=wire, placing={"workers": {"w"}})
+    writer.write_calls(batch, [RecordedCall("k", call, (), "")])
+    task = read_call_log(folder).tasks["k"]
+    assert task.batch.wire == {**wire, "names": ["A", "B"]}
+    assert task.batch.placing == {"workers": ["w"]}
+    assert (task.function, task.packed, task.about) == (pickled, pickled, pickled)
+    assert not ran.exists()
+
+
+def write_one(folder: Path) -> bytes:
+    """Record a call in a run, and return the file."""
+    CallLogWriter(folder, "one", UNLIMITED).write_calls(
+        RecordedBatch("b", "", "f"), [recorded("k")]
+    )
+    return (folder / "one.calls").read_bytes()
+
+
+def test_signature_holds_for_run_file_and_position(tmp_path: Path) -> None:
+    """Entries of another run or file, or in another order, are not signed."""
+    data = write_one(tmp_path / "run-1" / "calls")
+    assert read_call_log(tmp_path / "run-1" / "calls").unsigned == 0
+    for run, name, content, unsigned in (
+        ("run-2", "one.calls", data, 3),
+        ("run-1", "two.calls", data, 3),
+        ("run-1", "one.calls", data + data, 3),
+    ):
+        other = tmp_path / "elsewhere" / run / "calls"
+        other.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (other / name).write_bytes(content)
+        log = read_call_log(other)
+        assert (list(log.tasks), log.torn, log.unsigned) == (["k"], 0, unsigned)
+        (other / name).unlink()
+    (tmp_path / "run-1").rename(tmp_path / "elsewhere" / "moved")
+    (tmp_path / "elsewhere" / "moved").rename(tmp_path / "run-1")
+    assert read_call_log(tmp_path / "run-1" / "calls").unsigned == 0
+
+
+def test_log_of_another_key_is_read_and_can_be_signed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole and unsigned; signing it changes nothing else."""
+    write_one(folder)
+    monkeypatch.setenv("SCALABLE_KEY_FILE", str(folder.parent / "another-key"))
+    before = read_call_log(folder)
+    assert (before.torn, before.unsigned) == (0, 3)
+    sign_call_log(folder)
+    after = read_call_log(folder)
+    assert (after.torn, after.unsigned, after.tasks) == (0, 0, before.tasks)
+    after.require_signed()
+    assert after.history.batches == before.history.batches
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"kind": "batch"},
+        {"kind": "batch", "values": {"unknown": 1}, "function": "d"},
+        {"kind": "calls", "batch": "b", "keys": ["k"]},
+        {"kind": "calls", "batch": "b", "keys": [{}], "arguments": [None], "result_keys": [""],
+         "input_keys": [[]], "previews": [""]},
+        {"kind": "members", "at": 1.0, "values": []},
+        {"kind": "generation", "keys": [1], "at": 0},
+        {"kind": "generation", "keys": {"x": "k"}, "at": 0},
+        {"kind": "function", "digest": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_entry_without_its_values_counts_as_damaged(folder: Path, values: dict[str, Any]) -> None:
+    """Whatever a file from elsewhere contains, the rest of the log is read."""
+    data = write_one(folder)
+    place = place_of(folder / "one.calls")
+    (folder / "one.calls").write_bytes(data + pack_frame(values, place, len(data), own_key()))
+    log = read_call_log(folder)
+    assert (list(log.tasks), log.torn) == (["k"], 1)
+
+
+def test_header_of_a_frame_that_is_no_header_counts_as_damaged(folder: Path) -> None:
+    """References and lengths beyond the body, and deep nesting, are refused."""
+    whole = write_one(folder)
+    deep = "[" * 100_000
+    headers = ["", "[]", "[9]\n{}", '[-1]\n{"arguments": [5]}', '[]\n{"x": {"__bytes__": 1}}',
+               f"[]\n{deep}", "[]\n[]", "\xff\n{}"]  # fmt: skip
+    for header in headers:
+        encoded = header.encode("latin-1")
+        head = call_frames._HEAD.pack(b"CAL2", len(encoded), 0, sha256(encoded).digest(), b"")
+        (folder / "one.calls").write_bytes(head + bytes(16) + encoded + whole)
+        log = read_call_log(folder)
+        assert (list(log.tasks), log.torn) == (["k"], 1), header

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +15,16 @@ import pytest
 
 from scalable_nb import errors, session
 from scalable_nb.dask_adapter import compatibility
+from scalable_nb.dask_adapter.access import certificate_digest, create_security, load_security
 from scalable_nb.paths import RunPaths, create_run
-from scalable_nb.protocol.connection_file import HostState, write_state
+from scalable_nb.protocol.connection_file import SILENT_S, HostState, write_state
 from scalable_nb.protocol.version import PROTOCOL_VERSION
 from scalable_nb.session import live_session
 from scalable_nb.session.host_launcher import prepare_run
 from scalable_nb.session.session import ScalableSession
 from scalable_nb.session.session_spec import SessionSpec
+from scalable_nb.signing import Kind, own_key
+from scalable_nb.trusted_paths import owner_text
 
 LiveRun = Callable[..., RunPaths]
 
@@ -34,6 +40,7 @@ def live_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LiveRun:
         paths = RunPaths(made.folder.rename(made.folder.with_name(f"run-{name}-0000000a")))
         prepare_run(paths, SessionSpec.from_yaml(target="local"))
         about = {"address": "", "dashboard": "", "started_at": "", "tls": str(paths.tls)}
+        about["certificate"] = ""
         write_state(paths, HostState.OPEN, target="local", protocol_version=protocol, **about)
         return paths
 
@@ -105,6 +112,103 @@ def test_attaching_checks_dask_first(
     assert joined == []
 
 
+def _change(paths: RunPaths, **changes: Any) -> None:
+    """Change `session.json` as it is, without signing it again."""
+    info = json.loads(paths.session_json.read_bytes())
+    paths.session_json.write_text(json.dumps({**info, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"signature": ""},
+        {"signature": None},
+        {"signature": "00" * 16},
+        {"address": "tls://attacker:1"},
+        {"host": "another-node"},
+        {"certificate": "00" * 32},
+    ],
+)
+def test_address_that_is_not_signed_is_not_used(
+    live_run: LiveRun, joined: list[str], changes: dict[str, Any]
+) -> None:
+    """The error names the option that signs, and nothing is connected to."""
+    paths = live_run(EARLIER)
+    _change(paths, **changes)
+    for run in (paths.run_id, None):
+        with pytest.raises(errors.RunFolderError, match=f"attach {paths.run_id} --trust"):
+            ScalableSession.attach(run)
+    assert joined == []
+
+
+def test_address_that_was_signed_at_no_plausible_time_is_not_used(
+    live_run: LiveRun, joined: list[str]
+) -> None:
+    """A file that is older than its content, or comes from the future, is refused."""
+    paths = live_run(EARLIER)
+    long_ago = time.time() - 10 * SILENT_S
+    os.utime(paths.session_json, (long_ago, long_ago))
+    with pytest.raises(errors.RunFolderError, match="not signed"):
+        ScalableSession.attach(paths.run_id)
+    later = time.time() + 10 * SILENT_S
+    info = json.loads(paths.session_json.read_bytes())
+    info = own_key().signed(Kind.STATE, paths.run_id, {**info, "written_at": later})
+    paths.session_json.write_text(json.dumps(info))
+    with pytest.raises(errors.RunFolderError, match="not signed"):
+        ScalableSession.attach(paths.run_id)
+    assert joined == []
+
+
+def test_address_of_another_run_or_key_is_not_used(
+    live_run: LiveRun, joined: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signed file fails in another run folder, and with the key of another home folder."""
+    paths, other = live_run(EARLIER), live_run(LATER)
+    info = json.loads(paths.session_json.read_bytes())
+    other.session_json.write_text(json.dumps({**info, "run_id": other.run_id}))
+    with pytest.raises(errors.RunFolderError, match="not signed"):
+        ScalableSession.attach(other.run_id)
+    monkeypatch.setenv("SCALABLE_KEY_FILE", str(tmp_path / "another-key"))
+    with pytest.raises(errors.RunFolderError, match="not signed"):
+        ScalableSession.attach(paths.run_id)
+    assert joined == []
+
+
+def test_unsigned_run_does_not_hide_a_signed_one(live_run: LiveRun, joined: list[str]) -> None:
+    """Without a run, the newest live one that is signed is joined."""
+    signed = live_run(EARLIER)
+    _change(live_run(LATER), signature="")
+    ScalableSession.attach()
+    assert joined == [signed.run_id]
+
+
+def test_trust_signs_a_run_after_describing_it(
+    live_run: LiveRun, joined: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning has path, owner, date and number of calls, and the run is joined then."""
+    paths = live_run(EARLIER)
+    _change(paths, signature="")
+    with pytest.raises(errors.SessionError, match="trust=True needs a run"):
+        ScalableSession.attach(trust=True)
+    ScalableSession.attach(paths.run_id, trust=True)
+    assert joined == [paths.run_id]
+    (record,) = [each for each in caplog.records if "signed with your key" in each.getMessage()]
+    text = record.getMessage()
+    assert str(paths.folder) in text
+    assert f"(owner: {owner_text(os.getuid())})" in text
+    assert re.search(r"started 20\d\d-\d\d-\d\dT.*, 0 calls\. .*with your rights$", text)
+
+
+def test_connection_needs_the_certificate_that_was_signed(tmp_path: Path) -> None:
+    """A certificate that was put into the folder later is not used."""
+    create_security(tmp_path / "tls")
+    digest = certificate_digest(tmp_path / "tls")
+    assert load_security(tmp_path / "tls", digest).require_encryption
+    create_security(tmp_path / "tls")
+    with pytest.raises(errors.RunFolderError, match="not that of the session's host"):
+        load_security(tmp_path / "tls", digest)
+
+
 def test_the_package_has_the_functions_that_find_sessions() -> None:
     """`scalable_nb.session` gives what its module has."""
     from scalable_nb.session import session as module
@@ -153,7 +257,7 @@ def test_a_client_is_closed_if_what_follows_its_connection_fails(
             raise RuntimeError("no such topic")
 
     monkeypatch.setattr(live_session, "ScalableClient", FailingClient)
-    monkeypatch.setattr(live_session, "load_security", lambda folder: None)
+    monkeypatch.setattr(live_session, "load_security", lambda *args: None)
     with pytest.raises(RuntimeError, match="no such topic"):
         _open(live_run(EARLIER))
     assert [client.has_closed for client in clients] == [True]
@@ -170,5 +274,5 @@ def test_a_host_that_dies_while_the_client_connects_ends_the_mirror(
             options["on_host_lost"]()
 
     monkeypatch.setattr(live_session, "ScalableClient", LosingClient)
-    monkeypatch.setattr(live_session, "load_security", lambda folder: None)
+    monkeypatch.setattr(live_session, "load_security", lambda *args: None)
     assert _open(live_run(EARLIER)).mirror.status == "lost"

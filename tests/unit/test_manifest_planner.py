@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import dask
@@ -148,6 +149,44 @@ def test_a_slurm_plan_shows_the_sbatch_text() -> None:
     assert (plan.workers, plan.cores, plan.memory_bytes) == (20, 80, 160 * GiB)
     assert (plan.threads_per_worker, plan.worker_memory_bytes) == (4, 8 * GiB)
     assert (plan.walltime, plan.notices) == ("02:00:00", ())
+
+
+def test_a_plan_shows_its_manifest_and_all_commands() -> None:
+    """The file that was read and the commands of host, submission, queries and cancelling."""
+    plan = plan_of("provider: slurm", "small: {memory: 1G}\n  large: {memory: 2G}")
+    lines = [line.split(maxsplit=1) for line in str(plan).splitlines() if line.startswith("  ")]
+    assert ["manifest", str(Path("scalable.yaml").absolute())] in lines
+    commands = [line[1] for line in lines if line[0] == "runs"]
+    assert commands == list(plan.commands)
+    assert [shlex.split(command)[0] for command in commands] == [
+        sys.executable, "squeue", "sacct", "scontrol", "sbatch", "scancel",
+    ]  # fmt: skip
+    assert "sbatch <run-folder>/job-<random>.sh" in commands
+    assert "runs" in plan._repr_html_() and "scancel &lt;job-id&gt;" in plan._repr_html_()
+
+
+def test_a_plan_for_a_host_that_is_a_job_starts_no_process() -> None:
+    """The host is submitted like the workers."""
+    plan = plan_of("provider: slurm, host: job")
+    assert not [command for command in plan.commands if command.startswith(sys.executable)]
+    assert "sbatch <run-folder>/job-<random>.sh" in plan.commands
+
+
+def test_a_local_plan_shows_the_command_of_the_host() -> None:
+    """Nothing but the host is started; it starts the workers."""
+    plan = plan_of("provider: local")
+    (command,) = plan.commands
+    assert shlex.split(command)[:3] == [sys.executable, "-P", "-c"]
+    assert "scalable_nb.host.process" in command
+
+
+@pytest.mark.parametrize("provider", JOB_QUEUES)
+def test_every_submit_command_is_shown(provider: str) -> None:
+    """The command is the one of dask-jobqueue."""
+    disk = ", disk: 1GB" if provider == "htcondor" else ""
+    plan = plan_of(f"provider: {provider}{disk}")
+    command = job_options.job_class(provider).submit_command
+    assert len([shown for shown in plan.commands if shown.startswith(f"{command} ")]) == 1
 
 
 @pytest.mark.parametrize("provider", JOB_QUEUES)
@@ -448,6 +487,7 @@ def test_a_plan_reads_well_in_a_terminal() -> None:
         "  component  any, 1 core, 1.00 GiB",
         f"  manifest   {Path('scalable.yaml').absolute()}",
         f"  lock       {plan.lock}",
+        f"  runs       {plan.commands[0]}",
         "note: 8 tasks at a time share the 4 cores of this machine",
     ]
     jobs = str(plan_of("provider: slurm, max_workers: 1"))

@@ -34,8 +34,8 @@ ORDINARY: Final = {
     "log_event", "memory_limit",
     "memory_manager", "pid", "start", "submit_command", "transition", "worker_spec",
     # Names in our own classes, too.
-    "_exception", "_start", "_state", "callback", "cancel", "connect", "finish", "put", "queued",
-    "report", "retry", "rpc", "set", "Task", "wait",
+    "_exception", "_handlers", "_start", "_state", "callback", "cancel", "connect", "finish", "put",
+    "queued", "report", "retry", "rpc", "set", "Task", "wait",
 }  # fmt: skip
 
 #: Private attributes of other packages, each with a reason where it is used.

@@ -274,7 +274,7 @@ def test_the_connection_info_of_a_live_host_is_complete(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path / "run-1")
     paths.folder.mkdir()
     write_state(paths, HostState.OPEN, address="tls://h:1", target="local")
-    with pytest.raises(RunFolderError, match="does not say started_at, tls: stop the host"):
+    with pytest.raises(RunFolderError, match="does not say certificate, started_at, tls: stop"):
         read_connection_info(paths)
     write_state(paths, HostState.OPEN, protocol_version=PROTOCOL_VERSION + 1)
     assert read_connection_info(paths) is not None

@@ -27,7 +27,7 @@ from recorded import RECORDED, copy_project, entries, pickled_names, recorded_ru
 import scalable_nb
 from scalable_nb import errors
 from scalable_nb.cache.keys import own_result_key
-from scalable_nb.cache.maintenance import cache_info, verify_cache
+from scalable_nb.cache.maintenance import cache_info, trust_cache, verify_cache
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.call_log import read_call_log
 from scalable_nb.client.client import ScalableClient
@@ -42,7 +42,7 @@ from scalable_nb.paths import RunPaths, find_run
 from scalable_nb.protocol.connection_file import HostState, read_connection_info, read_state
 from scalable_nb.report import build_report, overview
 from scalable_nb.report.run_report import diagnosis_text
-from scalable_nb.session.host_job import HostJob
+from scalable_nb.session.host_job import HostJob, sign_host_job
 from scalable_nb.session.session import ScalableSession
 from scalable_nb.telemetry.aggregates import (
     failure_classes,
@@ -81,7 +81,7 @@ NEW_ERRORS = {
     "ProtocolVersionError",
 }
 #: Of `cacheable`.
-NEW_PARAMETER = "opaque=(), "
+NEW_PARAMETERS = "opaque=(), allow=(), "
 
 Check = Callable[[str, Any], None]
 
@@ -232,7 +232,10 @@ def test_live_session_is_read(local: RunPaths, tmp_path: Path) -> None:
 
 
 def test_host_job_is_read(cluster: RunPaths) -> None:
-    """The batch job of a host is known from the recorded host-job.json."""
+    """The batch job of a host is known from the recorded host-job.json once it is signed."""
+    with pytest.raises(errors.RunFolderError, match="--trust"):
+        HostJob.of(cluster)
+    sign_host_job(cluster)
     host = HostJob.of(cluster)
     assert host is not None
     assert (host.job_id, host.system) == ("1", "Slurm")
@@ -519,6 +522,7 @@ def test_cache_opens(tmp_path: Path, check: Check) -> None:
     assert info.count == 6
     verified = verify_cache(store)
     assert (verified.whole, verified.damaged, verified.unreadable) == (6, (), ())
+    assert (verified.unsigned, trust_cache(store).count) == (6, 6)
     found = {key: store.get(key) for key in store.iter_keys()}
     check("cache: results", found)
     metas = {key: dict(store.meta(key).meta) for key in found}
@@ -532,6 +536,7 @@ def test_stored_results_are_read(request: pytest.FixtureRequest, check: Check, n
     """Results in the run folder are read by the keys of the call record."""
     run: RunPaths = request.getfixturevalue(name)
     store = ResultStore(run.results)
+    trust_cache(store)
     record = read_call_log(run.calls)
     wanted = {task.result_key: task.key for task in record.tasks.values()}
     found = {wanted[key]: store.get(key) for key in store.iter_keys()}
@@ -574,7 +579,7 @@ def test_public_names_are_unchanged(check: Check) -> None:
     check(
         "signatures of functions",
         {
-            name: _signature(getattr(scalable_nb, name)).replace(NEW_PARAMETER, "")
+            name: _signature(getattr(scalable_nb, name)).replace(NEW_PARAMETERS, "")
             for name in functions
         },
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from users import ALICE, MALLORY, commons, make_for, run_as
 
+from scalable_nb.batch_system.job_queue import sign_job
 from scalable_nb.errors import RunFolderError
 from scalable_nb.paths import RunPaths, create_run
 from scalable_nb.protocol.connection_file import (
@@ -21,6 +22,7 @@ from scalable_nb.protocol.connection_file import (
     read_state,
 )
 from scalable_nb.session.stale_runs import remove_stale_runs
+from scalable_nb.signing import Kind, SigningKey
 
 __all__ = ["commons"]
 
@@ -130,24 +132,57 @@ def test_runs_of_other_users_are_not_cleaned(commons: Path) -> None:
     assert run.workspace.exists()
 
 
-@pytest.mark.parametrize("job_id", ["--user=vic", "-t", "all", "0", "", "1 2", "1,2", 7, None])
-def test_only_ids_of_jobs_reach_the_command_that_cancels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job_id: object
-) -> None:
-    """Options, words and lists in the records of a run are left out."""
+@pytest.fixture
+def scancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which a `scancel` on the path notes its arguments."""
     called = tmp_path / "called"
     command = tmp_path / "bin" / "scancel"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\necho "$@" >> {called}\n')
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    return called
+
+
+@pytest.mark.parametrize("job_id", ["--user=vic", "-t", "all", "0", "", "1 2", "1,2", 7, None])
+def test_only_ids_of_jobs_reach_the_command_that_cancels(
+    tmp_path: Path, scancel: Path, job_id: object
+) -> None:
+    """Options, words and lists in the records of a run are left out."""
     run = left_behind(tmp_path / "runs")
-    run.run_json.write_text(json.dumps({"provider": "slurm"}))
-    rows = [{"event_type": "job-submitted", "job_id": each} for each in (job_id, "4711")]
-    run.workers.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run.host_job_json.write_text(json.dumps({"job_id": job_id}))
+    write_jobs(run, [(each, sign_job(run.run_id, "slurm", str(each))) for each in (job_id, "4711")])
     assert remove_stale_runs(tmp_path / "runs") == [run]
-    assert called.read_text() == "4711\n"
+    assert scancel.read_text() == "4711\n"
+
+
+def write_jobs(run: RunPaths, jobs: list[tuple[object, str]]) -> None:
+    """Record jobs with their signatures; the first one is that of the host, too."""
+    run.run_json.write_text(json.dumps({"provider": "slurm"}))
+    rows = [
+        {"event_type": "job-submitted", "job_id": job_id, "signature": signature}
+        for job_id, signature in jobs
+    ]
+    run.workers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.host_job_json.write_text(json.dumps(rows[0]))
+
+
+def test_only_signed_jobs_are_cancelled(
+    tmp_path: Path, scancel: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A planted id, or a signature of another run or another job, cancels nothing."""
+    run = left_behind(tmp_path / "runs")
+    jobs = [
+        ("4711", ""),
+        ("4712", sign_job("run-20260101T000000Z-other-00000000", "slurm", "4712")),
+        ("4713", sign_job(run.run_id, "slurm", "1")),
+        ("4714", sign_job(run.run_id, "pbs", "4714")),
+        ("4715", SigningKey(b"another key".ljust(32)).sign(Kind.JOB, b"", b"").hex()),
+    ]
+    write_jobs(run, jobs)
+    assert remove_stale_runs(tmp_path / "runs") == [run]
+    assert not scancel.exists()
+    (record,) = caplog.records
+    assert "`scancel 4711 4712 4713 4714 4715`" in record.getMessage()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"provider": "x; rm"}'])

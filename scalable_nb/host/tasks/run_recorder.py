@@ -10,6 +10,7 @@ from functools import partial
 from time import time
 from typing import Any, Final
 
+from scalable_nb.batch_system.job_queue import sign_job
 from scalable_nb.faults.decision import PolicyTerms
 from scalable_nb.host.tasks.input_counts import InputCounts
 from scalable_nb.host.tasks.task import FailedAttempt, TaskBatch, TrackedTask
@@ -337,6 +338,7 @@ class RunRecorder:
                 "worker": name,
                 "component": component,
                 "job_id": job_id,
+                "signature": sign_job(self.run_id, self.provider, job_id),
             }
         )
         self.workers.flush()

@@ -158,7 +158,7 @@ class TaskStates:
         self._executing = executing
         self._notices = notices
         self._restrict = restrict
-        self._reported_functions: set[str] = set()
+        self._reported_problems: set[str] = set()
         self._reported_batches: set[str] = set()
 
     # --- on a worker -----------------------------------------------------------------
@@ -268,8 +268,8 @@ class TaskStates:
             tracked.has_stored_result = True
         problem, function = facts.problem, tracked.batch.function
         # Once per function: whatever ails the store, it ails it for the next task too.
-        if problem and function not in self._reported_functions:
-            self._reported_functions.add(function)
+        if problem and self._reported_problems.isdisjoint((function, problem)):
+            self._reported_problems.update((function, problem))
             self._notices.notify(
                 f"{tracked.label} is done, but: {problem}. Others are in cache.jsonl."
             )

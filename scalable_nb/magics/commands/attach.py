@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from scalable_nb.magics.commands.start import publish
 from scalable_nb.magics.completion import run_ids
-from scalable_nb.magics.subcommand import Argument, Context, Example, Subcommand
+from scalable_nb.magics.subcommand import (
+    Argument,
+    Context,
+    Example,
+    InvalidUsageError,
+    Option,
+    Subcommand,
+)
 
 if TYPE_CHECKING:
     from scalable_nb.session.session import ScalableSession
@@ -17,6 +24,8 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
     from scalable_nb.session.session import ScalableSession, live_sessions
 
     run_id = options.run
+    if options.trust and run_id is None:
+        raise InvalidUsageError("--trust signs the records of one run: `attach RUN --trust`.")
     session = next(
         (
             each
@@ -26,7 +35,7 @@ def _run(context: Context, options: Namespace) -> ScalableSession:
         None,
     )
     if session is None:
-        session = ScalableSession.attach(run_id)
+        session = ScalableSession.attach(run_id, trust=options.trust)
         context.echo(f"Joined run {session.run_id} on target {session.target_name!r}.")
     else:
         context.echo(f"Run {session.run_id} is this notebook's session already.")
@@ -44,6 +53,7 @@ SUBCOMMAND = Subcommand(
     summary="join a live run: after a kernel was restarted, or from a second notebook",
     run=_run,
     arguments=(Argument("run", "RUN", "the run with this id; else the newest live one", run_ids),),
+    options=(Option(("--trust",), "sign a run from elsewhere, whose code runs with your rights"),),
     examples=(
         Example("attach", "the newest live run: `session`, `client`, `session.batches`"),
         Example("attach run-20260101T120000Z-demo-0123abcd", "this one"),

@@ -1,4 +1,4 @@
-"""``cache``: which results are stored, whether they are intact, why a call was not found."""
+"""``cache``: which results are stored, intact and trusted, and why a call was not found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from scalable_nb.magics.subcommand import (
 if TYPE_CHECKING:
     from scalable_nb.cache.store import ResultStore
 
-_ACTIONS = ("info", "verify", "clear", "why")
+_ACTIONS = ("info", "verify", "clear", "trust", "why")
 
 
 def _run(context: Context, options: Namespace) -> object:
-    from scalable_nb.cache.maintenance import cache_info, clear_cache, verify_cache
+    from scalable_nb.cache.maintenance import cache_info, clear_cache, trust_cache, verify_cache
 
     action, *words = options.words or ["info"]
     store = _store(context)
@@ -35,6 +35,8 @@ def _run(context: Context, options: Namespace) -> object:
         return _with_rate(context, cache_info(store))
     if action == "verify":
         return verify_cache(store)
+    if action == "trust":
+        return trust_cache(store)
     if action == "clear":
         removed = clear_cache(store, options.function)
         return Text(f"Removed: {removed}")
@@ -104,13 +106,13 @@ def _value(text: str) -> object:
 
 SUBCOMMAND = Subcommand(
     name="cache",
-    summary="what is kept: info, verify, clear, or why a call was not found",
+    summary="what is kept: info, verify, clear, trust, or why a call was not found",
     run=_run,
     arguments=(
         Argument(
             "words",
             "ACTION",
-            "info, verify, clear or why",
+            "info, verify, clear, trust or why",
             lambda words: _ACTIONS,
             is_repeated=True,
         ),
@@ -120,6 +122,7 @@ SUBCOMMAND = Subcommand(
         Example("cache", "number and size of the kept results, hits of this run"),
         Example("cache verify", "read them all; damaged ones are set aside"),
         Example("cache clear --function simulate", "remove those of one function"),
+        Example("cache trust", "use results of another home folder or an earlier version"),
         Example("cache why simulate 3 scale=2.5", "what differs from the nearest kept call"),
     ),
     python=(

@@ -11,16 +11,18 @@ from scalable_nb.magics.subcommand import Context, Example, Subcommand, Text, fo
 def _run(context: Context, options: Namespace) -> object:
     from scalable_nb.diagnosis.diagnose import diagnose
     from scalable_nb.report.run_report import diagnosis_text
-    from scalable_nb.telemetry.run_tables import RunRecords
+    from scalable_nb.telemetry.run_tables import RunRecords, unread_notes
 
     run = chosen_run(context, options)
     catch_up(context, run)
     records = RunRecords(run)
     records.poll()
     findings = diagnose(records.failures, tasks=records.tasks, workers=records.workers)
+    notes = unread_notes(records)
     if options.format == "json":
-        return {"run_id": run.run_id, "findings": [finding.to_dict() for finding in findings]}
-    return Text(diagnosis_text(run.run_id, findings))
+        found = [finding.to_dict() for finding in findings]
+        return {"run_id": run.run_id, "findings": found, "problems": notes}
+    return Text(diagnosis_text(run.run_id, findings, notes))
 
 
 SUBCOMMAND = Subcommand(

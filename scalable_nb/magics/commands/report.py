@@ -57,7 +57,7 @@ def _page(run: RunPaths, report: Report | Comparison, options: Namespace) -> Tex
     from scalable_nb.widgets.failure_explorer.export import report_page
     from scalable_nb.widgets.failure_explorer.view_model import FailureView
 
-    records = RunRecords(run, skips_bad_files=True)
+    records = RunRecords(run)
     records.poll()
     view = FailureView(RedactedRecords(records) if options.redact else records)
     text = _text(report, options.failures)

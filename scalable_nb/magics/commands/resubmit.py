@@ -37,6 +37,8 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
     if options.run is not None and options.last:
         raise InvalidUsageError(f"--run {options.run} and --last name two runs: give one of them.")
     run = options.run or ("last" if options.last else None)
+    if options.trust and run is None:
+        raise InvalidUsageError("--trust signs the records of a run: `resubmit --run ID --trust`.")
     overrides = Overrides(
         func=_function(context, options.func),
         retries=options.retries,
@@ -53,6 +55,7 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
             context.echo(notice)
 
     submit = partial(resubmit_with, tasks, run, options.only, overrides, on_plan=on_plan)
+    submit = partial(submit, trust=options.trust)
     if options.dry_run:
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
             return submit(dry_run=True)
@@ -134,6 +137,7 @@ SUBCOMMAND = Subcommand(
         Option(("--tag",), "on workers of this component", "NAME"),
         Option(("--dry-run", "-n"), "show what would run, run nothing"),
         Option(("--no-wait",), "return the FutureList at once"),
+        Option(("--trust",), "sign a run from elsewhere, whose code runs with your rights"),
     ),
     examples=(
         Example("resubmit", "run all failed tasks again, give all results in order"),

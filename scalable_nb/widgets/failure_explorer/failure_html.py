@@ -131,12 +131,6 @@ def static_text(
     return "\n".join(_fitting(lines, MAX_STATIC_CHARS))
 
 
-def problems_text(problems: Mapping[str, int]) -> str:
-    """What was not as it should be in the journals; empty where all was."""
-    counts = ", ".join(f"{name} in {_counted(count, 'line')}" for name, count in problems.items())
-    return f"Not all of the journal could be read: {counts}." if counts else ""
-
-
 def remedy_label(finding: Finding) -> str:
     """The button that does what a finding proposes."""
     changes = ", ".join(f"{name}={value}" for name, value in (finding.changes or {}).items())

@@ -11,6 +11,7 @@ import ipywidgets
 import traitlets
 
 from scalable_nb.diagnosis.findings import Finding
+from scalable_nb.telemetry.run_tables import unread_notes
 from scalable_nb.telemetry.sanitize import one_line
 from scalable_nb.widgets.failure_explorer import failure_html
 from scalable_nb.widgets.failure_explorer.view_model import FailureView
@@ -104,7 +105,7 @@ class FailurePanel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no 
     def show(self, view: FailureView, title: str, remedies: Sequence[Finding]) -> None:
         """Bring words, fields and lists up to date, in as few messages as can be."""
         sentence = failure_html.headline(view.frame, view.groups)
-        problems = failure_html.problems_text(view.records.problems)
+        problems = "; ".join(unread_notes(view.records))
         _set(self._head, failure_html.head_html(title, sentence, view.findings, problems))
         chosen = f"Only {view.selection}" if not view.selection.is_empty else ""
         _set(self._chosen, failure_html.note_html(chosen))
