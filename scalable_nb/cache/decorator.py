@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
 from scalable_nb.cache.function import CacheableFunction, CacheSpec, CacheWarning, check_declared
+from scalable_nb.cache.invisible_inputs import check_allowed
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import SubmitError, UnknownNameError
 
@@ -32,6 +33,7 @@ def cacheable(
     version: str | int | None = None,
     ignore: Iterable[str] = (),
     opaque: Iterable[type] = (),
+    allow: Iterable[str] = (),
     **arg_types: Any,
 ) -> Callable[[Callable[P, T]], CacheableFunction[P, T]]: ...
 
@@ -47,6 +49,7 @@ def cacheable(
     version: str | int | None = None,
     ignore: Iterable[str] = (),
     opaque: Iterable[type] = (),
+    allow: Iterable[str] = (),
     **arg_types: Any,
 ) -> Any:
     """Keep the results of a function, so that no call is ever computed twice.
@@ -73,6 +76,9 @@ def cacheable(
     opaque : iterable of type
         Types whose objects hold no data that a result depends on, such as a connection: they
         count as their type. Without, a call that depends on such an object is not cached.
+    allow : iterable of str
+        Inputs that the key does not contain and that cause no warning: a path as it is passed, a
+        parameter, or ``"eval"``, ``"exec"``, ``"globals"``, ``"import_module"``.
     **arg_types : type
         Parameter -> type. An argument of another type is converted where nothing is lost
         (``"7"`` or ``7.0`` to ``int``, a path to `File`), so that both spellings are one
@@ -113,6 +119,7 @@ def cacheable(
         arg_types=arg_types,
         return_type=return_type,
         opaque=(opaque,) if isinstance(opaque, type) else tuple(opaque),
+        allow=frozenset([allow] if isinstance(allow, str) else allow),
     )
     if func is None:
         return functools.partial(_decorate, spec=spec)
@@ -136,8 +143,9 @@ def _decorate(func: Callable[P, T], *, spec: CacheSpec) -> CacheableFunction[P, 
                 option,
                 parameters,
                 f"@cacheable takes parameters of {name}() and its own options return_type, "
-                "recompute, store, compress, version, ignore and opaque.",
+                "recompute, store, compress, version, ignore, opaque and allow.",
             )
+    check_allowed(spec.allow, parameters, name)
     for kind in spec.opaque:
         if not isinstance(kind, type):
             raise SubmitError(

@@ -20,6 +20,7 @@ import cloudpickle
 
 from scalable_nb.cache.content import Directory, File
 from scalable_nb.cache.hashing.value_writers import TransparentWrapper
+from scalable_nb.cache.invisible_inputs import InvisibleInput, InvisibleInputs
 from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.lookup import cached_call
 from scalable_nb.cache.store import ResultStore
@@ -63,6 +64,8 @@ class CacheSpec:
         Whether results are compressed.
     opaque : tuple of type
         Objects of these types count as their type.
+    allow : frozenset of str
+        Inputs that the key does not contain and that cause no warning.
     """
 
     version: str | int | None = None
@@ -73,6 +76,7 @@ class CacheSpec:
     return_type: Any = None
     compress: bool = False
     opaque: tuple[type, ...] = ()
+    allow: frozenset[str] = frozenset()
 
 
 _warned: Final[weakref.WeakKeyDictionary[Any, set[str]]] = weakref.WeakKeyDictionary()
@@ -92,6 +96,14 @@ def warn_once(function: Any, subject: str, message: str, *, stacklevel: int = 2)
 def warn_not_cached(function: Any, error: NotCacheableError, *, stacklevel: int = 2) -> None:
     """Issue a `CacheWarning`, once for each function, that calls of it are not cached."""
     warn_once(function, "not cached", str(error), stacklevel=stacklevel + 1)
+
+
+def warn_of_input(
+    function: Any, kind: str, found: InvisibleInput | None, *, stacklevel: int = 2
+) -> None:
+    """Issue a `CacheWarning`, once for each function and kind, of an input that no key contains."""
+    if found is not None:
+        warn_once(function, kind, found.message, stacklevel=stacklevel + 1)
 
 
 class CacheableFunction(TransparentWrapper, Generic[P, T]):
@@ -143,6 +155,9 @@ class CacheableFunction(TransparentWrapper, Generic[P, T]):
         except NotCacheableError as error:
             warn_not_cached(self, error)
             return self.compute(*bound_args, **bound_kwargs)
+        inputs = InvisibleInputs(keys, self.cache_spec.allow)
+        warn_of_input(self, "code", inputs.of_code())
+        warn_of_input(self, "argument", inputs.of_call(bound_args, bound_kwargs))
         meta: dict[str, Any] = {}
 
         def call() -> T:

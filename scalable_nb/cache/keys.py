@@ -204,6 +204,25 @@ class CallKeys:
         """Each function, variable and distribution that counts -> its value or digest."""
         return {} if self._found is None else self._found.parts
 
+    @property
+    def name(self) -> str:
+        """The qualified name of the function."""
+        return self._name
+
+    @property
+    def computed_names(self) -> frozenset[str]:
+        """Functions such as ``eval`` that it calls with names the source does not show."""
+        return frozenset() if self._found is None else self._found.computed_names
+
+    def parameter_of(
+        self, value: object, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> str | None:
+        """Return the parameter that an object is passed to; None if it does not count."""
+        for name, given in self._bind(args, kwargs).items():
+            if given is value or (isinstance(given, tuple) and any(x is value for x in given)):
+                return None if name in self._ignore else name.lstrip("*")
+        return None
+
     def about(self) -> dict[str, Any]:
         """What is known of the function, in plain values, to compare a later one with."""
         return {

@@ -13,9 +13,10 @@ from typing import Any, Final
 import dask
 from dask.utils import funcname
 
-from scalable_nb.cache.function import CacheableFunction, warn_not_cached
+from scalable_nb.cache.function import CacheableFunction, warn_not_cached, warn_of_input
 from scalable_nb.cache.hashing.function_identity import identity_of
 from scalable_nb.cache.hashing.value_writers import NotEncodableError
+from scalable_nb.cache.invisible_inputs import InvisibleInputs
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.client.context import ClientContext
 from scalable_nb.client.packing import pack_function
@@ -236,10 +237,26 @@ class CallOptions:
         if self.call_keys is None:
             return ""
         try:
-            return self.call_keys.key(args, kwargs)
+            key = self.call_keys.key(args, kwargs)
         except NotCacheableError as error:
             warn_not_cached(self.cacheable or self.function, error)
             return ""
+        found = self.invisible_inputs.of_call(args, kwargs)
+        if found is not None:
+            warn_of_input(self.cacheable or self.function, "argument", found)
+        return key
+
+    @functools.cached_property
+    def invisible_inputs(self) -> InvisibleInputs:
+        """Finds inputs of cached calls that their keys cannot contain.
+
+        The first use issues the warnings about the code.
+        """
+        assert self.call_keys is not None
+        allow = self.cacheable.cache_spec.allow if self.cacheable is not None else ()
+        inputs = InvisibleInputs(self.call_keys, allow)
+        warn_of_input(self.cacheable or self.function, "code", inputs.of_code())
+        return inputs
 
     @functools.cached_property
     def packed_function(self) -> PickledCode:

@@ -81,7 +81,7 @@ NEW_ERRORS = {
     "ProtocolVersionError",
 }
 #: Of `cacheable`.
-NEW_PARAMETER = "opaque=(), "
+NEW_PARAMETERS = "opaque=(), allow=(), "
 
 Check = Callable[[str, Any], None]
 
@@ -579,7 +579,7 @@ def test_public_names_are_unchanged(check: Check) -> None:
     check(
         "signatures of functions",
         {
-            name: _signature(getattr(scalable_nb, name)).replace(NEW_PARAMETER, "")
+            name: _signature(getattr(scalable_nb, name)).replace(NEW_PARAMETERS, "")
             for name in functions
         },
     )

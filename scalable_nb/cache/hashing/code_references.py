@@ -13,6 +13,7 @@ _GLOBAL_READS: Final = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ENCLOSING_READS: Final = ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 _ATTRIBUTE_READS: Final = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR")
 _IMPORTERS: Final = frozenset({"import_module", "__import__"})
+_TEXT_BUILDERS: Final = frozenset({"BINARY_OP", "BUILD_STRING", "FORMAT_SIMPLE", "FORMAT_VALUE"})
 _ENVIRONMENT_READERS: Final = frozenset({"environ", "getenv"})
 
 #: The chain of attributes that is read of a variable: ``("grid", "size")`` for
@@ -36,6 +37,8 @@ class References:
         Modules that may be imported inside the code: name and number of leading dots.
     environment : frozenset of str
         Names that may be those of environment variables that the code reads.
+    computed_imports : frozenset of str
+        Functions that import a module whose name is not a literal.
     """
 
     global_names: Mapping[str, frozenset[Chain]]
@@ -43,6 +46,7 @@ class References:
     names: frozenset[str]
     imports: frozenset[tuple[str, int]]
     environment: frozenset[str]
+    computed_imports: frozenset[str]
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -53,6 +57,7 @@ def references(code: CodeType) -> References:
     names: set[str] = set()
     imports: set[tuple[str, int]] = set()
     environment: set[str] = set()
+    computed_imports: set[str] = set()
     for part in _parts(code):
         instructions = [x for x in dis.get_instructions(part) if x.opname != "EXTENDED_ARG"]
         names.update(part.co_names)
@@ -71,6 +76,8 @@ def references(code: CodeType) -> References:
                 imports.add((name, level))
                 if isinstance(wanted, tuple):  # any of them may be a module
                     imports.update((f"{name}.{each}".lstrip("."), level) for each in wanted)
+            if name in _IMPORTERS and _has_computed_argument(instructions[number + 1 :]):
+                computed_imports.add(name)
         texts = {each for each in part.co_consts if isinstance(each, str)}
         if not _IMPORTERS.isdisjoint(part.co_names):
             imports.update((text, 0) for text in texts if text.replace(".", "_").isidentifier())
@@ -82,7 +89,24 @@ def references(code: CodeType) -> References:
         frozenset(names),
         frozenset(imports),
         frozenset(environment),
+        frozenset(computed_imports),
     )
+
+
+def _has_computed_argument(following: list[dis.Instruction]) -> bool:
+    """Return whether a function that was just loaded is called, and not with a literal text."""
+    arguments = []
+    for each in following:
+        if each.opname.startswith(("CALL", "PRECALL")):
+            break
+        arguments.append(each)
+    else:
+        return False
+    first = next((each for each in arguments if each.opname != "PUSH_NULL"), None)
+    is_literal = (
+        first is not None and first.opname == "LOAD_CONST" and isinstance(first.argval, str)
+    )
+    return not is_literal or any(each.opname in _TEXT_BUILDERS for each in arguments)
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

@@ -64,6 +64,7 @@ _NAME_READERS: Final = frozenset({"__name__", "__qualname__", "__module__"})
 _ANNOTATION_READERS: Final = frozenset(
     {"__annotations__", "get_type_hints", "get_annotations", "signature"}
 )
+_NAME_COMPUTERS: Final = (eval, exec, globals)
 _TEXT_READERS: Final = _DOCUMENTATION_READERS | _NAME_READERS | _ANNOTATION_READERS
 # Functions within sets are walked one by one, for which sets that refer to each other may be
 # walked again and again.
@@ -98,6 +99,11 @@ class Identity:
     def parts(self) -> Mapping[str, str]:
         """Each function, variable and distribution that takes part -> its value or digest."""
         return self._walk.parts
+
+    @property
+    def computed_names(self) -> frozenset[str]:
+        """Functions such as ``eval`` that it calls with names the source does not show."""
+        return frozenset(self._walk.computed_names)
 
     def refresh(self) -> bytes:
         """Return the current digest; walk again only if something was, or may be, changed.
@@ -154,6 +160,7 @@ class _Walk:
         self, opaque: tuple[type, ...] = (), outer: frozenset[int] = frozenset(), depth: int = 0
     ) -> None:
         self.parts: dict[str, str] = {}
+        self.computed_names: set[str] = set()
         self._opaque = opaque
         self._outer = outer
         self._depth = depth
@@ -241,7 +248,9 @@ class _Walk:
             elif self._depth >= _NESTED_SETS:
                 raise NotEncodableError(f"{code!r} in sets of functions that refer to each other")
             else:
-                known = _Walk(self._opaque, outer | {id(code)}, self._depth + 1).run(code)
+                walk = _Walk(self._opaque, outer | {id(code)}, self._depth + 1)
+                known = walk.run(code)
+                self.computed_names |= walk.computed_names
             self._in_sets[id(code)] = known
         return known
 
@@ -299,6 +308,9 @@ class _Walk:
             value = _value_of(function.__globals__, name)
             self._variables.append((function.__globals__, name, value))
             self._read(f"{module}{name}", value, chains)
+            if any(value is each for each in _NAME_COMPUTERS):
+                self.computed_names.add(name)
+        self.computed_names |= used.computed_imports
         for name in sorted(used.environment):
             self._may_change = True
             self._part(f"environment variable {name}", os.environ.get(name))
