@@ -14,6 +14,7 @@ damaged entry costs no other. To read a log runs nothing: functions and argument
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,11 @@ from scalable_nb.paths import private_folder, write_private
 from scalable_nb.protocol.call import Call
 from scalable_nb.protocol.call_frames import Place, pack_frame, read_frames
 from scalable_nb.signing import own_key
+from scalable_nb.trusted_paths import open_regular
 
 SUFFIX: Final = ".calls"
 CONTENT_FOLDER: Final = "content"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class RecordedCall(NamedTuple):
@@ -223,7 +226,8 @@ class CallLog:
         part = self._contents.get(digest)
         if part is None:
             path = self.folder / CONTENT_FOLDER / digest
-            part = path.read_bytes() if path.exists() else b""
+            is_there = _DIGEST.fullmatch(digest) is not None and path.exists()
+            part = _content_of(path) if is_there else b""
             is_whole = hashlib.sha256(part).hexdigest() == digest
             self._contents[digest] = part = part if is_whole else b""
         return part
@@ -270,7 +274,7 @@ class _Reader:
     def read(self, path: Path) -> None:
         """Read one file."""
         log = self._log
-        for frame in read_frames(path.read_bytes(), place_of(path)):
+        for frame in read_frames(_content_of(path), place_of(path)):
             log.unsigned += not frame.is_signed and frame.values is not None
             if frame.values is None or not self._take(frame.values, path.stem):
                 log.torn += 1
@@ -379,6 +383,11 @@ def _tasks(
         yield RecordedTask(key, batch, *recorded, *values)
 
 
+def _content_of(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
 def place_of(path: Path) -> Place:
     """Return the place that the frames of a file of the log are signed for."""
     return Place(path.parent.parent.name, path.name)
@@ -399,7 +408,7 @@ def sign_call_log(folder: Path) -> None:
     key = own_key()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         place = place_of(path)
-        frames = list(read_frames(path.read_bytes(), place))
+        frames = list(read_frames(_content_of(path), place))
         if all(frame.is_signed for frame in frames):
             continue
         signed = bytearray()

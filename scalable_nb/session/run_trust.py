@@ -22,12 +22,20 @@ def trust_run(paths: RunPaths) -> None:
 
     Jobs of its workers stay unsigned: those of a run from elsewhere are never cancelled.
     """
-    logger.warning("%s", _describe(paths))
-    sign_state(paths)
-    sign_host_job(paths)
+    trust_host(paths)
     sign_manifest(paths)
     sign_call_log(paths.calls)
     trust_cache(ResultStore(paths.results))
+
+
+def trust_host(paths: RunPaths) -> None:
+    """Sign how to reach the host of a run, after a warning that describes the run.
+
+    The call log stays: another kernel may be writing it.
+    """
+    logger.warning("%s", _describe(paths))
+    sign_state(paths)
+    sign_host_job(paths)
 
 
 def _describe(paths: RunPaths) -> str:

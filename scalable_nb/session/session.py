@@ -451,9 +451,9 @@ class ScalableSession:
 def _trust(runs_dir: Path, run: str | None) -> None:
     if run is None:
         raise SessionError("trust=True needs a run: attach('run-…', trust=True)")
-    from scalable_nb.session.run_trust import trust_run
+    from scalable_nb.session.run_trust import trust_host
 
-    trust_run(find_run(runs_dir, run))
+    trust_host(find_run(runs_dir, run))
 
 
 def _load_dask() -> None:

@@ -53,7 +53,7 @@ def remove_keys(run: RunPaths) -> None:
 
 
 def _leftovers(run: RunPaths) -> tuple[Path, ...]:
-    return run.tls, run.workspace, run.session_json
+    return run.tls, run.workspace, run.handed_over_key, run.session_json
 
 
 def _remove_leftovers(run: RunPaths) -> bool:

@@ -336,3 +336,30 @@ def test_header_of_a_frame_that_is_no_header_counts_as_damaged(folder: Path) -> 
         (folder / "one.calls").write_bytes(head + bytes(16) + encoded + whole)
         log = read_call_log(folder)
         assert (list(log.tasks), log.torn) == (["k"], 1), header
+
+
+def test_content_is_named_by_its_digest_alone(folder: Path) -> None:
+    """A path in the place of a digest reads nothing, and a link or FIFO is not followed."""
+    outside = folder.parent / "outside"
+    outside.write_bytes(b"secret")
+    folder.mkdir(mode=0o700)
+    place = place_of(folder / "one.calls")
+    data = b""
+    values = {"batch_id": "b", "name": "", "function_name": "f"}
+    chunk = {"result_keys": [""], "input_keys": [[]], "previews": [""], "keys": ["k"]}
+    for entry in (
+        {"kind": "function", "digest": "d", "function": b"f"},
+        {"kind": "batch", "values": values, "function": "d"},
+        {"kind": "calls", "batch": "b", "arguments": [["../../outside"]], **chunk},
+    ):
+        data += pack_frame(entry, place, len(data), own_key())
+    (folder / "one.calls").write_bytes(data)
+    log = read_call_log(folder)
+    assert log.load_call(log.tasks["k"], "") is None
+    (folder / "two.calls").symlink_to(outside)
+    with pytest.raises(RunFolderError, match="symbolic link"):
+        read_call_log(folder)
+    (folder / "two.calls").unlink()
+    os.mkfifo(folder / "two.calls")
+    with pytest.raises(RunFolderError, match="not a regular file"):
+        read_call_log(folder)

@@ -7,9 +7,11 @@ import os
 import pickle
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from recorded import framed
@@ -19,13 +21,21 @@ from scalable_nb import ScalableSession, cli, resubmit
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import RunFolderError, SettingsError
 from scalable_nb.paths import RunPaths, user_key_file
+from scalable_nb.protocol.version import ProtocolVersion
 from scalable_nb.resubmission.find_call import call_of_run
 from scalable_nb.resubmission.resubmit_plan import ResubmitPlan
 from scalable_nb.session import live_session
+from scalable_nb.session.run_trust import trust_run
 from scalable_nb.signing import own_key
 
 __all__ = ["commons"]
 
+MANIFEST = """
+version: 1
+project: {name: gift}
+targets: {local: {provider: local}}
+components: {analysis: {cpus: 1, memory: 1G}}
+"""
 RUN_ID = "run-20260101T000000Z-gift-0123abcd"
 
 
@@ -67,28 +77,55 @@ def gift(tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths
     run.run_json.write_text(json.dumps({"run_id": RUN_ID, "provider": "local", "target": "local"}))
     for path in (run.tasks, run.failures, run.workers, run.cache):
         path.touch()
-    run.manifest_yaml.write_text("version: 1\ntargets: {local: {provider: local}}\n")
+    run.manifest_yaml.write_text(MANIFEST)
     return run
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("runs",), ("report", "--last"), ("diagnose", "--last"), ("logs", "--last"),
-        ("tasks", "--last"), ("cache", "info"), ("cache", "verify"), ("status",),
-    ],
-    ids=" ".join,
-)  # fmt: skip
-def test_subcommands_run_nothing(
-    gift: RunPaths, ran: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+@pytest.fixture
+def claim_to_live(
+    gift: RunPaths, ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
+    """Writes a `session.json` like that of a live host; to connect to it counts as running code."""
+
+    def connect(*args: Any, **options: Any) -> None:
+        ran.touch()
+        raise OSError("connected")
+
+    monkeypatch.setattr(live_session, "ScalableClient", connect)
+    monkeypatch.setattr(live_session, "load_security", lambda *args: None)
+    process = psutil.Process()
+
+    def write(host: str) -> None:
+        info = {
+            "state": "open", "run_id": RUN_ID, "host": host, "address": "tls://attacker:1",
+            "pid": process.pid, "pid_started_at": process.create_time(), "target": "local",
+            "tls": "tls", "certificate": "", "started_at": "", "written_at": time.time(),
+            "signature": "00" * 16, **ProtocolVersion.own().to_wire(),
+        }  # fmt: skip
+        gift.session_json.write_text(json.dumps(info))
+
+    return write
+
+
+def test_subcommands_that_read_run_nothing(
+    gift: RunPaths,
+    ran: Path,
+    claim_to_live: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each subcommand ends without code of the run, of its cache or of its host."""
+    """Each ends without code of the run or of its results, and connects to nothing."""
+    claim_to_live(platform.node())
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("SCALABLE_KEY_FILE", str(gift.folder.parent.parent / "their-key"))
         for folder in (gift.results, gift.folder.parent.parent / "cache"):
             ResultStore(folder).put("ab" * 32, Planted(ran))
-    CliRunner().invoke(cli.main, list(words))
-    assert not ran.exists()
+    lines = (
+        "runs", "report --last", "diagnose --last", "logs --last", "tasks --last",
+        "cache info", "cache verify", "failures --last", "status",
+    )  # fmt: skip
+    for line in lines:
+        CliRunner().invoke(cli.main, line.split())
+        assert not ran.exists(), line
 
 
 def test_dry_run_unpickles_nothing_and_says_why_it_would_be_refused(
@@ -112,36 +149,19 @@ def test_unsigned_calls_are_neither_resubmitted_nor_reproduced(gift: RunPaths, r
 
 def test_own_calls_with_another_manifest_are_not_resubmitted(gift: RunPaths) -> None:
     """A manifest names programs, so it must be the one that was signed with the run."""
-    from scalable_nb.session.run_trust import trust_run
-
     trust_run(gift)
     text = gift.manifest_yaml.read_text()
-    gift.manifest_yaml.write_text(text + "components: {a: {job_script_prologue: [evil]}}\n")
+    gift.manifest_yaml.write_text(text.replace("cpus: 1", "cpus: 2"))
     with pytest.raises(RunFolderError, match="is not signed with your key"):
         resubmit(run=RUN_ID)
 
 
 @pytest.mark.parametrize("host", ["another-node", platform.node()])
 def test_planted_address_is_not_connected_to(
-    gift: RunPaths, monkeypatch: pytest.MonkeyPatch, host: str
+    gift: RunPaths, ran: Path, claim_to_live: Callable[[str], None], host: str
 ) -> None:
     """A `session.json` that looks like that of a live host is refused by all who would connect."""
-    import psutil
-
-    from scalable_nb.protocol.version import ProtocolVersion
-
-    def connect(*args: Any, **options: Any) -> None:
-        raise AssertionError("it was connected to")
-
-    monkeypatch.setattr(live_session, "ScalableClient", connect)
-    process = psutil.Process()
-    info = {
-        "state": "open", "run_id": RUN_ID, "host": host, "address": "tls://attacker:1",
-        "pid": process.pid, "pid_started_at": process.create_time(), "target": "local",
-        "tls": "tls", "certificate": "", "started_at": "", "written_at": time.time(),
-        "signature": "00" * 16, **ProtocolVersion.own().to_wire(),
-    }  # fmt: skip
-    gift.session_json.write_text(json.dumps(info))
+    claim_to_live(host)
     for use in (
         lambda: ScalableSession.attach(RUN_ID),
         ScalableSession.attach,
@@ -153,6 +173,7 @@ def test_planted_address_is_not_connected_to(
     result = CliRunner().invoke(cli.main, ["status"])
     assert result.exit_code == 1
     assert "not signed with your key" in result.stderr
+    assert not ran.exists()
 
 
 def _key_of(home: Path) -> str:
