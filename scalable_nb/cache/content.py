@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # A file that was written this short a time ago may be written again without its times
 # changing (git calls such an entry "racily clean"), so its digest is not remembered.
@@ -47,7 +47,7 @@ class _Content:
         return hash((type(self), self.path))
 
     def __reduce__(self) -> tuple[type[_Content], tuple[str]]:
-        pickled = getattr(_pickled, "contents", None)
+        pickled: list[Any] | None = getattr(_pickled, "contents", None)
         if pickled is not None:
             pickled.append(self)
         return type(self), (str(self.path),)
@@ -133,7 +133,8 @@ class Directory(_Content):
 @contextmanager
 def collect_pickled() -> Iterator[list[File | Directory]]:
     """Yield a list to which each `File` and `Directory` is added that this thread pickles."""
-    _pickled.contents = contents = []
+    contents: list[File | Directory] = []
+    _pickled.contents = contents
     try:
         yield contents
     finally:
