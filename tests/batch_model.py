@@ -296,6 +296,12 @@ class Model:
         """Return the call of each input of the run, in order."""
         return [call for batch in self.batches.values() for call in batch.calls]
 
+    def counts(self) -> Counter[str]:
+        """Return the number of inputs by state, as views count them."""
+        states = Counter(self.tasks[call].seen().state for call in self.inputs())
+        states["succeeded"] += states.pop("released", 0)
+        return states
+
     def newest(self, name: str, kernel: str) -> str:
         """Return the id of the batch that a name stands for in a kernel."""
         found = [batch for batch in self.batches.values() if batch.name == name]

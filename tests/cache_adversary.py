@@ -94,7 +94,7 @@ def key_of_folder(folder: Path) -> str:
 
 
 def _run(program: Program, folder: Path, *, is_cached: bool) -> Outcome:
-    _write(folder, program.sources)
+    write_sources(folder, program.sources)
     work = _import(folder)
     call, reports = _caller(work, folder / "store", is_cached=is_cached)
     key = _key(work) if is_cached else ""
@@ -103,7 +103,7 @@ def _run(program: Program, folder: Path, *, is_cached: bool) -> Outcome:
     if statement:
         exec(statement, vars(sys.modules[module]))
         return Outcome(before, call(), key, not reports)
-    _write(folder, program.edited)
+    write_sources(folder, program.edited)
     if program.is_stale and is_cached:
         call()  # the loaded module is older than its file
         reports.clear()
@@ -146,7 +146,7 @@ def _key(work: Any) -> str:
         return ""
 
 
-def _write(folder: Path, sources: tuple[tuple[str, str], ...]) -> None:
+def write_sources(folder: Path, sources: tuple[tuple[str, str], ...]) -> None:
     folder.mkdir(exist_ok=True, parents=True)
     for name, text in sources:
         (folder / f"{name}.py").write_text(text)
@@ -246,7 +246,7 @@ def compare_keys(folder: Path, number: int, examples: int) -> int:
     @given(programs())
     def collect(program: Program) -> None:
         made.append(folder / str(len(made)))
-        _write(made[-1], program.sources)
+        write_sources(made[-1], program.sources)
 
     collect()
     keys = [key_of_folder(each) for each in made]

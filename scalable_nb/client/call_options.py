@@ -167,18 +167,36 @@ class CallOptions:
             retries=retries,
             keep_results=entry is not None and entry.keep_results,
         )
-        return options if call_keys is None else options._unless_stale(context)
+        return options if call_keys is None else options._unless_key_differs(context)
 
-    def _unless_stale(self, context: ClientContext) -> CallOptions:
-        """Return the options; without a cache if the kernel's modules are older than the files.
+    def _unless_key_differs(self, context: ClientContext) -> CallOptions:
+        """Return the options; without a cache if the key may describe other code or data.
 
-        The key is made from the files, and the kernel's version is what runs.
+        The key is made from the files, and the kernel's versions of edited modules run. The key
+        has the kernel's data, and what a worker imports may have other data.
         """
-        if not self.modules.stale:
+        has_other_data = self._warn_of_imported_data()
+        if not self.modules.stale and not has_other_data:
             return self
         terms = TaskAnnotation.from_wire(self.wire).terms
         store = "" if terms.idempotent else str(context.results_dir)
         return replace(self, call_keys=None, wire=TaskAnnotation(terms, store=store).to_wire())
+
+    def _warn_of_imported_data(self) -> bool:
+        """Warn if the function uses data that a worker's import makes; return whether it does."""
+        opaque = self.cacheable.cache_spec.opaque if self.cacheable is not None else ()
+        for variable, kind in self.packed_function.imported_data.items():
+            if kind not in opaque:
+                name = funcname(self.cacheable or self.function)
+                error = NotCacheableError(
+                    f"{name}() is not cached: {variable}, {kind.__name__}, cannot be sent to "
+                    "workers. They import it, and its data may differ from this kernel's. Pass "
+                    "the data as an argument, or use `@cacheable(opaque=[...])` if results do "
+                    "not depend on them"
+                )
+                warn_not_cached(self.cacheable or self.function, error)
+                return True
+        return False
 
     @property
     def explicit_names(self) -> frozenset[str]:

@@ -96,7 +96,7 @@ class LeftOutCalls(Message):
     ----------
     batch : BatchMessage
     states : tuple of str
-        How each one ended: a final state of `telemetry.rows.TaskState`.
+        Label of each one's state: a final one of `telemetry.rows.TaskState`.
     reasons : tuple of str
         Why each one does not run.
     errors : tuple of str

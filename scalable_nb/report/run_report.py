@@ -11,10 +11,14 @@ from typing import Any, Final
 
 from scalable_nb.diagnosis.diagnose import FAST_FAIL_S
 from scalable_nb.diagnosis.findings import Finding
-from scalable_nb.telemetry.recorded_inputs import NEVER_RAN, UNFINISHED
+from scalable_nb.telemetry.recorded_inputs import UNFINISHED
+from scalable_nb.telemetry.rows import TaskState
 from scalable_nb.telemetry.sanitize import one_line
 
 Row = Mapping[str, Any]
+
+#: Only runs that record their inputs have them.
+_NOT_ENDED: Final = frozenset({UNFINISHED, TaskState.NEVER_RAN.label})
 
 _WIDTH: Final = 88
 #: Of the evidence, what stands in the sentence already.
@@ -177,7 +181,7 @@ def summary(report: Report) -> str:
 def failure_list(report: Report) -> str:
     """The tasks that failed for good, each with its call, error, worker and duration."""
     total = sum(report.tasks.values())
-    has_all = report.state == "finished" or not {UNFINISHED, NEVER_RAN}.isdisjoint(report.tasks)
+    has_all = report.state == "finished" or not _NOT_ENDED.isdisjoint(report.tasks)
     kind = "tasks" if has_all else "tasks that ended so far"
     if report.failed:
         lines = [f"Failures ({report.failed_inputs:,} of {total:,} {kind}):"]

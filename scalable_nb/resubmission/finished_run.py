@@ -25,7 +25,7 @@ from scalable_nb.resubmission.resubmit_plan import (
     with_estimate,
 )
 from scalable_nb.telemetry.journal_reader import read_rows
-from scalable_nb.telemetry.rows import RELEASED, key_text
+from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
 
 
 class FinishedRun:
@@ -113,8 +113,10 @@ class FinishedRun:
         if key in self._carried:
             return OUTCOMES_OF_CARRIED[self._carried[key].state]
         state = self._states.get(text)
-        if state == "cancelled":
-            return TaskOutcome.NEVER_RAN if text in self._released else TaskOutcome.CANCELLED
+        if text in self._released:
+            return TaskOutcome.NEVER_RAN
+        if state == TaskState.CANCELLED.label:
+            return TaskOutcome.CANCELLED
         was_attempted = state is not None or text in self._attempted
         return TaskOutcome.ATTEMPTED if was_attempted else TaskOutcome.NEVER_RAN
 

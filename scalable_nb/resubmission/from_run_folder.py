@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from dask.utils import funcname
@@ -35,7 +35,14 @@ from scalable_nb.session.host_launcher import is_manifest_signed
 from scalable_nb.session.run_trust import trust_run
 from scalable_nb.session.session import ScalableSession, live_sessions
 from scalable_nb.session.session_spec import SessionSpec
-from scalable_nb.telemetry.rows import key_text
+from scalable_nb.telemetry.rows import TaskState, key_text
+
+#: State of an input that does not run, by that of its `CarriedOutcome`.
+_LEFT_OUT_STATES: Final = {
+    "cancelled": TaskState.CANCELLED,
+    "failed": TaskState.LEFT_OUT,
+    "never ran": TaskState.LEFT_OUT,
+}
 
 
 def resubmit_finished(
@@ -186,7 +193,7 @@ class _Takeover:
         previews = {self._new_key[key]: tasks[key].preview if key in tasks else "" for key in keys}
         return LeftOutCalls(
             batch.with_previews(previews),
-            states=tuple("failed" if each.state == "failed" else "cancelled" for each in outcomes),
+            states=tuple(_LEFT_OUT_STATES[each.state].label for each in outcomes),
             reasons=tuple(each.reason for each in outcomes),
             errors=tuple(
                 str(each.failure.get("failure_class", "")) if each.failure else ""

@@ -30,13 +30,15 @@ from scalable_nb.resubmission.resubmit_plan import (
     with_estimate,
 )
 from scalable_nb.session.session import ScalableSession
-from scalable_nb.telemetry.rows import RELEASED, TaskState, key_text
+from scalable_nb.telemetry.rows import TaskState, key_text
 
 _OUTCOMES: Final = {
     TaskState.SUCCEEDED: TaskOutcome.SUCCEEDED,
     TaskState.CACHED: TaskOutcome.SUCCEEDED,
     TaskState.FAILED: TaskOutcome.ATTEMPTED,
     TaskState.CANCELLED: TaskOutcome.CANCELLED,
+    TaskState.LEFT_OUT: TaskOutcome.ATTEMPTED,
+    TaskState.NEVER_RAN: TaskOutcome.NEVER_RAN,
 }
 _OUTCOMES_OF_FUTURES: Final = {
     "finished": TaskOutcome.SUCCEEDED,
@@ -141,11 +143,6 @@ class LiveInputs:
     def _outcomes(self) -> dict[Any, TaskOutcome]:
         """Return the outcomes of all tasks and of those they need, inputs first."""
         self._session.mirror.refresh()
-        released = {
-            row["task_id"]
-            for row in self._endings
-            if row.get("reason") == RELEASED and "task_id" in row
-        }
         carried = self._log.history.carried()
         given = {future.key: str(future.status) for future in self._futures}
         found: dict[Any, TaskOutcome] = {}
@@ -164,8 +161,6 @@ class LiveInputs:
                     continue
                 state = TaskState(ledger.columns["state"][row])
                 found[key] = _OUTCOMES.get(state, TaskOutcome.UNFINISHED)
-                if found[key] is TaskOutcome.CANCELLED and key_text(key) in released:
-                    found[key] = TaskOutcome.NEVER_RAN
         return found
 
     def _failed_at_host(self, outcomes: Mapping[Any, TaskOutcome]) -> dict[Any, bool]:

@@ -161,7 +161,7 @@ class Batches(Mapping[str, FutureList]):
             elif state == TaskState.FAILED.label:
                 message = messages.get(key_text(key), "")
                 self._fail(key, RemoteError(str(row.get("failure_class")), message))
-            elif state == TaskState.CANCELLED.label and row.get("reason") != RELEASED:
+            elif state == TaskState.CANCELLED.label:
                 self._client.cancel_future(key, "cancelled", "the user cancelled it")
             else:
                 others.append(key)

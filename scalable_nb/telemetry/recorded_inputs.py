@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -12,9 +13,8 @@ from scalable_nb.telemetry.sanitize import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-#: States of inputs whose tasks have not ended: of a run that continues, and of one that has ended.
+#: State of inputs whose tasks have not ended, of a run that continues.
 UNFINISHED: Final = "unfinished"
-NEVER_RAN: Final = "never ran"
 
 _MOST_INPUTS: Final = 2**32
 
@@ -67,16 +67,16 @@ class RecordedInputs:
         """
         inputs = self.of(last["task_id"]).groupby(last["state"].astype("str")).sum()
         found = {one_line(state, 40): int(count) for state, count in inputs.items() if count}
-        counts = {state: found.pop(state) for state in STATE_LABELS if state in found} | found
-        left = self.total - sum(counts.values())
-        if left <= 0:
-            return counts
-        if not is_over:
-            return {**counts, UNFINISHED: left}
-        ended = set(last["task_id"])
-        between = sum(self.by_task.get(key, 1) for key in set(attempted) - ended)
-        parts = {TaskState.RETRYING.label: min(left, between), NEVER_RAN: max(0, left - between)}
-        return {**counts, **{state: count for state, count in parts.items() if count}}
+        counts = Counter(found)
+        left = max(0, self.total - counts.total())
+        if left and is_over:
+            ended = set(last["task_id"])
+            between = sum(self.by_task.get(key, 1) for key in set(attempted) - ended)
+            counts[TaskState.RETRYING.label] += min(left, between)
+            counts[TaskState.NEVER_RAN.label] += max(0, left - between)
+        elif left:
+            counts[UNFINISHED] = left
+        return {state: counts[state] for state in (*STATE_LABELS, *counts) if counts[state]}
 
 
 def _is_number(value: object) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from scalable_nb.telemetry.dataframes import failures_frame, tasks_frame
-from scalable_nb.telemetry.rows import GIVEN_UP, RELEASED
+from scalable_nb.telemetry.rows import GIVEN_UP, RELEASED, STATE_LABELS
 from scalable_nb.telemetry.run_tables import Records
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ _TIMES: Final = frozenset({"ended_at", "started_at", "submitted_at", "timestamp"
 _NAMES: Final = frozenset({
     "category", "component", "error_module", "event_type", "failure_class", "fingerprint",
     "function_name", "host", "job_id", "job_state", "phase", "project", "provider", "run_id",
-    "state", "tag", "target", "task_name", "worker",
+    "tag", "target", "task_name", "worker",
 })  # fmt: skip
 _ALIASES: Final = {"task_id": "task", "batch": "batch"}
-_REASONS: Final = frozenset({GIVEN_UP, RELEASED})
+_WORDS: Final = {"reason": (GIVEN_UP, RELEASED), "state": STATE_LABELS}
 
 _NAME: Final = re.compile(r"[\w.<>-]{1,128}", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?")
@@ -77,7 +77,7 @@ def _is_harmless(field: str, value: object) -> bool:
         return isinstance(value, int | float)
     if field in _TIMES:
         return isinstance(value, str) and _TIME.fullmatch(value) is not None
-    return field == "reason" and value in _REASONS
+    return value in _WORDS.get(field, ())
 
 
 def redact_name(value: object) -> str:

@@ -39,12 +39,14 @@ class TaskState(IntEnum):
     SUCCEEDED = 6
     CACHED = 7  # answered by a stored result, the function was not called
     FAILED = 8  # for good
-    CANCELLED = 9
+    CANCELLED = 9  # by the user
+    LEFT_OUT = 10  # of an earlier run, and not chosen by the resubmission
+    NEVER_RAN = 11  # released before it ended
 
     @property
     def label(self) -> str:
         """The state as a person reads it."""
-        return self.name.lower()
+        return self.name.lower().replace("_", " ")
 
     @property
     def is_final(self) -> bool:

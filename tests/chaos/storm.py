@@ -82,7 +82,8 @@ class Storm:
 
     def _tasks_done(self) -> int:
         counts = self.session.status().counts
-        return sum(counts[state] for state in ("succeeded", "cached", "failed", "cancelled"))
+        final = ("succeeded", "cached", "failed", "cancelled", "never ran")
+        return sum(counts[state] for state in final)
 
     def _strike(self, kind: str) -> bool:
         try:

@@ -93,7 +93,7 @@ def test_observation_keeps_nothing(host: SchedulerAlone) -> None:
     assert host.state("a") == "forgotten"
     assert released(host, OTHER) == ["a"]
     assert released(host, CLIENT) == []
-    assert reasons(host) == {"a": ("cancelled", RELEASED)}
+    assert reasons(host) == {"a": ("never ran", RELEASED)}
 
 
 def test_tasks_without_claim_cannot_be_observed(host: SchedulerAlone) -> None:
@@ -490,7 +490,8 @@ class Clients(RuleBasedStateMachine):
 
     def _end(self, key: str, reason: str) -> None:
         if not self.known.pop(key).is_finished:
-            self.outcomes[key] = "cancelled", reason
+            state = "cancelled" if reason == CANCELLED_BY_USER else "never ran"
+            self.outcomes[key] = state, reason
         gc.collect()  # tasks are equal by key: Dask's queue may hold a forgotten one
 
     @invariant()

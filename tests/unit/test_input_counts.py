@@ -135,10 +135,10 @@ def test_left_out_inputs_that_share_a_task_count_each(recorder: RunRecorder) -> 
     """Inputs of an earlier run that do not run are counted by input, too."""
     recorder.inputs.change({"a": 1})
     batch = BatchMessage("id", function="f").with_previews({"a": "", "b": ""})
-    states, reasons = ("failed", "cancelled"), ("not idempotent", "cancelled")
+    states, reasons = ("left out", "cancelled"), ("not idempotent", "cancelled")
     recorder.enter_left_out(LeftOutCalls(batch, states, reasons, ("ValueError", "")))
     counts = recorder.ledger.count()
-    assert (counts["failed"], counts["cancelled"]) == (2, 1)
+    assert (counts["left out"], counts["cancelled"]) == (2, 1)
 
 
 def test_plain_tasks_of_dask_count_one_each(recorder: RunRecorder) -> None:

@@ -184,14 +184,23 @@ def test_sources_are_noted_before_a_function_needs_them(write: Write) -> None:
 
 
 STATEFUL = """\
+import collections
 import math
+import threading
 
 FACTOR = 2
 TABLE = {"a": [1]}
+RECENT = collections.deque([1])
 
 
 class Model:
     factor = 2
+
+
+MODEL = Model()
+HELD = Model()
+HELD.lock = threading.Lock()
+HOLDING = {"lock": HELD.lock, "factor": 2}
 
 
 def scale(x, by=1):
@@ -204,6 +213,10 @@ def scale(x, by=1):
     [
         "FACTOR = 7",
         "TABLE['a'].append(2)",
+        "RECENT.append(2)",
+        "MODEL.factor = 7",
+        "HELD.factor = 7",
+        "HOLDING['factor'] = 7",
         "Model.factor = 7",
         "scale.factor = 7",
         "scale.__defaults__ = (2,)",
@@ -241,6 +254,8 @@ def test_use_makes_no_module_stale(write: Write) -> None:
     module = importlib.import_module("helper_l")
     pack_modules(["helper_l"])
     assert module.scale(2) == 4
+    with module.HELD.lock:
+        assert module.MODEL.factor == 2
     importlib.import_module("helper_l.sub")
     assert pack_modules(["helper_l", "helper_l.sub"]).stale == ()
 

@@ -260,7 +260,7 @@ def test_words_for_states() -> None:
     """Each state has one word, and the final ones are those after which nothing happens."""
     assert list(Ledger("run").count()) == list(STATE_LABELS)
     final = {state.label for state in TaskState if state.is_final}
-    assert final == {"succeeded", "cached", "failed", "cancelled"}
+    assert final == {"succeeded", "cached", "failed", "cancelled", "left out", "never ran"}
 
 
 def test_unknown_column_is_refused() -> None:

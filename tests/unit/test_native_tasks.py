@@ -71,7 +71,7 @@ def test_beyond_the_limit_only_failures_are_entered(tmp_path: Path) -> None:
         assert host.recorder.ledger.keys == [*keys[:3], keys[4]]
         for key in keys:
             move(host, key, "released", "forgotten")
-        assert host.recorder.ledger.count() | {"cancelled": 3, "failed": 1} == (
+        assert host.recorder.ledger.count() | {"never ran": 3, "failed": 1} == (
             host.recorder.ledger.count()
         )
         assert not host.registry
@@ -98,15 +98,13 @@ def test_data_is_no_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_needed", [True, False])
-def test_a_task_that_is_taken_back_runs_again_or_is_cancelled(
-    tmp_path: Path, is_needed: bool
-) -> None:
+def test_a_task_that_is_taken_back_runs_again_or_ends(tmp_path: Path, is_needed: bool) -> None:
     """An attempt is counted where it runs again; otherwise the task has come to its end."""
 
     def case(scheduler: Scheduler, host: HostParts, paths: RunPaths) -> None:
         arrive(scheduler, host, ["step-1"], who_wants={"somebody"} if is_needed else None)
         move(host, "step-1", "released", "waiting", "processing", "released")
-        state = "running" if is_needed else "cancelled"
+        state = "running" if is_needed else "never ran"
         assert host.recorder.ledger.count()[state] == 1
         assert host.registry["step-1"].attempts == is_needed
         assert host.recorder.has_work() == is_needed

@@ -78,7 +78,9 @@ PAUSE = {"batch": "b", "count": 1, "limit": 2, "failure_class": "E", "message": 
 EXAMPLES: list[Message] = [
     BATCH,
     AnsweredCalls(BATCH, ("r1", "r2")),
-    LeftOutCalls(BATCH, ("failed", "cancelled"), ("not idempotent", "cancelled"), ("OSError", "")),
+    LeftOutCalls(
+        BATCH, ("left out", "cancelled"), ("not idempotent", "cancelled"), ("OSError", "")
+    ),
     InputsChanged(("a", ("b", 2)), (2, -1)),
     TaskKeys(("a", ("b", 2), b"c", 3)),
     ResumeRequest(None),

@@ -32,7 +32,12 @@ _ALLOWED = {
     "waiting": {TaskState.WAITING, TaskState.QUEUED},
     "no-worker": {TaskState.PENDING},
     # Nobody needs it, but a failed dependent keeps Dask from forgetting it.
-    "released": {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED},
+    "released": {
+        TaskState.SUCCEEDED,
+        TaskState.FAILED,
+        TaskState.CANCELLED,
+        TaskState.NEVER_RAN,
+    },
 }
 _HELD = {TaskState.RETRYING, TaskState.PAUSED}
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 from distributed import Future
 
+from scalable_nb.cache.hashing.dataless import is_dataless
 from scalable_nb.cache.hashing.user_modules import is_user_code
 from scalable_nb.client.user_code.kernel_sources import imported_by, note_imported
 from scalable_nb.client.user_code.project_modules import (
@@ -24,10 +25,21 @@ from scalable_nb.telemetry.rows import key_text
 
 
 class PickledCode(NamedTuple):
-    """A pickle, and the names of the modules that its code may import."""
+    """A pickle, and what workers import for it.
+
+    Attributes
+    ----------
+    pickled : bytes
+    imports : frozenset of str
+        Names of the modules that the code may import.
+    imported_data : mapping of str to type
+        Variables with data that the worker's import of their module makes, as
+        ``module.variable``, and their types.
+    """
 
     pickled: bytes
     imports: frozenset[str]
+    imported_data: Mapping[str, type] = MappingProxyType({})
 
 
 def pickle_code(value: object) -> PickledCode:
@@ -62,7 +74,7 @@ def _pickle(value: object, named: Mapping[int, tuple[str, str]]) -> PickledCode:
     file = io.BytesIO()
     pickler = _FunctionPickler(file, named=named)
     pickler.dump(value)
-    return PickledCode(file.getvalue(), pickler.imports())
+    return PickledCode(file.getvalue(), pickler.imports(), pickler.imported_data)
 
 
 class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -75,6 +87,11 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
         As in `pickle.Pickler`.
     named : mapping of int to (str, str)
         Id of an object that travels as the name of a variable -> module and variable.
+
+    Attributes
+    ----------
+    imported_data : dict
+        As in `PickledCode`.
     """
 
     def __init__(
@@ -87,6 +104,7 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._named = named
         self._functions: list[FunctionType] = []
         self._by_name: set[str] = set()
+        self.imported_data: dict[str, type] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Called by `pickle` for each object that is not built in."""
@@ -96,6 +114,8 @@ class CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if variable is None:
             return super().reducer_override(obj)
         self._by_name.add(variable[0])
+        if not is_dataless(obj):
+            self.imported_data[".".join(variable)] = type(obj)
         return module_attribute, variable
 
     def imports(self) -> frozenset[str]:

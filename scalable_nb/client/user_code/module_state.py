@@ -13,9 +13,16 @@ from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
+from dask.sizeof import sizeof
+
+from scalable_nb.cache.hashing.dataless import is_dataless
+from scalable_nb.cache.hashing.user_modules import is_user_code
+
 _SCALARS: Final = (type(None), bool, int, float, complex, str, bytes)
-_CONTAINERS: Final = (list, dict, set, tuple)
-_MAX_ITEMS: Final = 1000
+_CONTAINERS: Final = (dict, list, tuple)
+#: Larger values are compared by identity, and so are those that are nested deeper.
+_MAX_BYTES: Final = 1_000_000
+_MAX_DEPTH: Final = 4
 
 #: By name: a text or bytes that equal values share, or the object itself.
 State = Mapping[str, Any]
@@ -83,12 +90,28 @@ def _variables(module: str, prefix: str, namespace: Mapping[str, Any]) -> Iterat
             yield from _variables(module, f"{place}.", value.__dict__.copy())
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, depth: int = 0) -> Any:
+    """Return what equal values share, and values that were changed in place do not."""
     if isinstance(value, _SCALARS):
         return type(value), repr(value)
-    if isinstance(value, _CONTAINERS) and len(value) <= _MAX_ITEMS:
-        try:
+    if isinstance(value, FunctionType | type) or is_dataless(value):
+        return _Identity(value)
+    try:
+        if sizeof(value) <= _MAX_BYTES:
             return type(value), pickle.dumps(value)
-        except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
-            return _Identity(value)
+    except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
+        if depth < _MAX_DEPTH and (is_user_code(type(value)) or isinstance(value, _CONTAINERS)):
+            return _parts(value, depth + 1)
     return _Identity(value)
+
+
+def _parts(value: Any, depth: int) -> list[Any]:
+    """Return the items and attributes of an object that cannot be pickled."""
+    parts: list[Any] = [_Identity(value)]
+    if isinstance(value, dict):
+        parts += [(_frozen(key, depth), _frozen(item, depth)) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        parts += [_frozen(item, depth) for item in value]
+    attributes = getattr(value, "__dict__", {})
+    parts += [(name, _frozen(item, depth)) for name, item in list(attributes.items())]
+    return parts

@@ -123,8 +123,10 @@ class NativeTasks:
                 self._recorder.abandon_attempt(tracked)
         elif not state.is_final:
             # Its neighbour failed, or it was cancelled while it ran.
-            reason = CANCELLED_BY_USER if tracked.is_cancelled else RELEASED
-            self._recorder.finish(tracked, TaskState.CANCELLED, reason=reason)
+            if tracked.is_cancelled:
+                self._recorder.finish(tracked, TaskState.CANCELLED, reason=CANCELLED_BY_USER)
+            else:
+                self._recorder.finish(tracked, TaskState.NEVER_RAN, reason=RELEASED)
 
     def _on_attempt_erred(self, key: Any, worker: str, run_id: int, **message: Any) -> None:
         """Record a failed attempt; if retries are left, the scheduler calls no plugin."""

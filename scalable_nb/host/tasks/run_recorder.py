@@ -22,6 +22,7 @@ from scalable_nb.telemetry.ledger import Ledger
 from scalable_nb.telemetry.rows import (
     GIVEN_UP,
     SCHEMA_VERSION,
+    STATE_LABELS,
     FailureRow,
     TaskRow,
     TaskState,
@@ -125,7 +126,7 @@ class RunRecorder:
         inputs = self.inputs.enter(map(key_text, batch.previews))
         outcomes = zip(message.states, message.reasons, message.errors, strict=True)
         for (key, preview), outcome in zip(batch.previews.items(), outcomes, strict=True):
-            state, reason, error = TaskState[outcome[0].upper()], *outcome[1:]
+            state, reason, error = TaskState(STATE_LABELS.index(outcome[0])), *outcome[1:]
             code = self.ledger.code(error)
             number = inputs.get(key_text(key), 1)
             label = batch.label(key, preview)
@@ -446,7 +447,7 @@ class RunRecorder:
     def _task_row(self, tracked: TrackedTask, ending: _Ending) -> TaskRow:
         columns, row = self.ledger.columns, tracked.row
         started_at = columns["started_at"][row]
-        has_failed = ending.state is TaskState.FAILED
+        has_failed = ending.state in (TaskState.FAILED, TaskState.LEFT_OUT)
         return TaskRow(
             run_id=self.run_id,
             schema_version=SCHEMA_VERSION,

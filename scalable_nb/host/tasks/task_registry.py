@@ -221,7 +221,7 @@ class TaskStates:
         elif tracked.batch.is_known:
             self._ledger.set_state(tracked.row, TaskState.CACHED)
         else:
-            self._recorder.finish(tracked, TaskState.CANCELLED, reason=RELEASED)
+            self._recorder.finish(tracked, TaskState.NEVER_RAN, reason=RELEASED)
 
     def lose_result(self, tracked: TrackedTask) -> None:
         """Note that a lost result is computed again; to the user that is another attempt."""

@@ -27,6 +27,8 @@ _COLOURS: Final = {
     TaskState.CACHED: "#5bb9a9",
     TaskState.FAILED: "#d9434e",
     TaskState.CANCELLED: "#7b8491",
+    TaskState.LEFT_OUT: "#b0764c",
+    TaskState.NEVER_RAN: "#a3a7ad",
 }
 _MARKS: Final = {
     TaskState.PENDING: "·",
@@ -39,6 +41,8 @@ _MARKS: Final = {
     TaskState.CACHED: "◆",
     TaskState.FAILED: "✕",
     TaskState.CANCELLED: "⊘",
+    TaskState.LEFT_OUT: "⊖",
+    TaskState.NEVER_RAN: "◌",
 }
 # Seen even where few of them are among many.
 _LOUD: Final = np.isin(
@@ -48,15 +52,15 @@ _LOUD: Final = np.isin(
         TaskState.RETRYING,
         TaskState.PAUSED,
         TaskState.FAILED,
+        TaskState.LEFT_OUT,
         TaskState.CANCELLED,
     ],
 )
 #: From top to bottom, where a column of the strip stands for many tasks.
 _STACK: Final = (
-    *reversed(STATE_ORDER[4:]),
+    *reversed(STATE_ORDER[6:]),
     *STATE_ORDER[:2],
-    TaskState.CANCELLED,
-    TaskState.FAILED,
+    *reversed(STATE_ORDER[2:6]),
 )
 
 _STRIP_COLUMNS: Final = 80

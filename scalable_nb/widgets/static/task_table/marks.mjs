@@ -29,6 +29,10 @@ export function paintMark(pen, state, [x, y, width, height], paper) {
     pen.moveTo(cx + half, cy - half);
     pen.lineTo(cx - half, cy + half);
     pen.stroke();
+  } else if (name === "left out") {
+    pen.moveTo(cx - half, cy);
+    pen.lineTo(cx + half, cy);
+    pen.stroke();
   } else if (name === "running") {
     pen.moveTo(cx - half * 0.8, cy - half);
     pen.lineTo(cx + half, cy);
@@ -57,6 +61,10 @@ const TEXTURES = {
   paused: (brush) => {
     brush.moveTo(TILE_PX / 2, 0);
     brush.lineTo(TILE_PX / 2, TILE_PX);
+  },
+  "left out": (brush) => {
+    brush.moveTo(0, TILE_PX / 2);
+    brush.lineTo(TILE_PX, TILE_PX / 2);
   },
   cancelled: (brush) => {
     brush.moveTo(0, 0);

@@ -13,10 +13,12 @@ export const STATES = [
   { name: "running", mark: "▸", rank: 2, loud: true, final: false },
   { name: "retrying", mark: "↻", rank: 1, loud: true, final: false },
   { name: "paused", mark: "‖", rank: 3, loud: true, final: false },
-  { name: "succeeded", mark: "✓", rank: 9, loud: false, final: true },
-  { name: "cached", mark: "◆", rank: 8, loud: false, final: true },
+  { name: "succeeded", mark: "✓", rank: 11, loud: false, final: true },
+  { name: "cached", mark: "◆", rank: 10, loud: false, final: true },
   { name: "failed", mark: "✕", rank: 0, loud: true, final: true },
-  { name: "cancelled", mark: "⊘", rank: 7, loud: true, final: true },
+  { name: "cancelled", mark: "⊘", rank: 8, loud: true, final: true },
+  { name: "left out", mark: "⊖", rank: 7, loud: true, final: true },
+  { name: "never ran", mark: "◌", rank: 9, loud: false, final: true },
 ];
 export const RUNNING = 3;
 export const RETRYING = 4;
@@ -25,4 +27,4 @@ export const CACHED = 7;
 export const FAILED = 8;
 export const CANCELLED = 9;
 /** From what is done to what has not begun: the order of the bar and of the buttons. */
-export const ORDER = [6, 7, 8, 9, 3, 4, 5, 2, 1, 0];
+export const ORDER = [6, 7, 8, 10, 9, 11, 3, 4, 5, 2, 1, 0];

@@ -119,7 +119,8 @@ export class Strip {
   #colours(pen) {
     const style = getComputedStyle(this.element);
     return STATES.map(({ name }) => {
-      pen.fillStyle = style.getPropertyValue(`--snb-${name}`).trim() || "#888";
+      const property = `--snb-${name.replace(" ", "-")}`;
+      pen.fillStyle = style.getPropertyValue(property).trim() || "#888";
       return String(pen.fillStyle); // as #rrggbb
     });
   }
