@@ -58,12 +58,12 @@ def find_changed_output(meta: bytes) -> str:
 
 
 def find_written_path(result: object, since: float, allow: Collection[str] = ()) -> str:
-    """Return a path in a result that names a file written after a time; empty if there is none.
+    """Return a path in a result that names a file written after a time, or an empty text.
 
     Parameters
     ----------
     result : object
-        It and the items of a list, tuple or dict are looked at, not deeper.
+        Checked with the items of a list, tuple or dict, not deeper.
     since : float
         Seconds since the epoch.
     allow : collection of str

@@ -27,7 +27,7 @@ from scalable_nb.cache.result_file import (
 )
 from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
-from scalable_nb.signing import own_key
+from scalable_nb.signing import SigningKey, own_key
 
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
@@ -241,7 +241,7 @@ class ResultStore:
         OSError
             When the file is there and cannot be read, or is another user's.
         """
-        return self._load(key, *self._open(key))
+        return self._load(key, *self._open(key), own_key())
 
     @contextmanager
     def many(self) -> Iterator[Callable[[str], Any]]:
@@ -251,6 +251,7 @@ class ResultStore:
         owner.
         """
         subfolders: dict[str, tuple[int, bool]] = {}
+        signing_key = own_key()
 
         def read(key: str) -> Any:
             file, name = _file_name(key), key[:2]
@@ -263,7 +264,7 @@ class ResultStore:
                 descriptor = os.open(file, _READ, dir_fd=subfolder)
             except FileNotFoundError:
                 raise KeyError(key) from None
-            return self._load(key, descriptor, None)
+            return self._load(key, descriptor, None, signing_key)
 
         try:
             yield read
@@ -281,9 +282,9 @@ class ResultStore:
             stat.S_IRWXG | stat.S_IRWXO
         )
 
-    def _load(self, key: str, descriptor: int, nbytes: int | None) -> Any:
+    def _load(self, key: str, descriptor: int, nbytes: int | None, signing_key: SigningKey) -> Any:
         try:
-            header, packed = read_result(descriptor, nbytes, key, own_key())
+            header, packed = read_result(descriptor, nbytes, key, signing_key)
         except BadResultFileError as error:
             raise self._quarantine(key, descriptor, error) from error
         except UnsignedFileError:
