@@ -6,8 +6,10 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # A file that was written this short a time ago may be written again without its times
 # changing (git calls such an entry "racily clean"), so its digest is not remembered.
@@ -17,6 +19,7 @@ _REMEMBERED_FILES: Final = 100_000
 _FileStamp = tuple[int, int, int, int, int]
 _digests: dict[_FileStamp, bytes] = {}
 _lock = threading.Lock()
+_pickled = threading.local()
 
 
 class _Content:
@@ -44,6 +47,9 @@ class _Content:
         return hash((type(self), self.path))
 
     def __reduce__(self) -> tuple[type[_Content], tuple[str]]:
+        pickled: list[Any] | None = getattr(_pickled, "contents", None)
+        if pickled is not None:
+            pickled.append(self)
         return type(self), (str(self.path),)
 
     def content_digest(self) -> bytes:
@@ -122,6 +128,17 @@ class Directory(_Content):
             encoded = os.fsencode(name)
             digest.update(b"%d:%s" % (len(encoded), encoded) + content)
         return digest.digest()
+
+
+@contextmanager
+def collect_pickled() -> Iterator[list[File | Directory]]:
+    """Yield a list to which each `File` and `Directory` is added that this thread pickles."""
+    contents: list[File | Directory] = []
+    _pickled.contents = contents
+    try:
+        yield contents
+    finally:
+        del _pickled.contents
 
 
 def _entries(

@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import sys
+import time
 import types
 import typing
 import warnings
@@ -23,6 +24,7 @@ from scalable_nb.cache.hashing.value_writers import TransparentWrapper
 from scalable_nb.cache.invisible_inputs import InvisibleInput, InvisibleInputs
 from scalable_nb.cache.keys import KEY_FORMAT, CallKeys
 from scalable_nb.cache.lookup import cached_call
+from scalable_nb.cache.output_files import find_written_path, written_path_message
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.errors import NotCacheableError, SubmitError
 from scalable_nb.settings import load_settings
@@ -164,12 +166,15 @@ class CacheableFunction(TransparentWrapper, Generic[P, T]):
             meta.update(keys.describe(bound_args, bound_kwargs))  # the call may change them
             return self.compute(*bound_args, **bound_kwargs)
 
-        recompute = self.cache_spec.recompute
+        recompute, started_at = self.cache_spec.recompute, time.time()
         outcome = cached_call(self.store(), key, call, recompute=recompute, meta=lambda: meta)
         if outcome.problem is not None:
             warnings.warn(f"{self.__name__}(): {outcome.problem}", CacheWarning, stacklevel=2)
         if outcome.was_hit:
             return self.check_result(outcome.value)
+        path = find_written_path(outcome.value, started_at, self.cache_spec.allow)
+        if path:
+            warn_once(self, "path", f"{self.__name__}(): {written_path_message(path)}")
         self._note_changes(meta)
         return outcome.value
 

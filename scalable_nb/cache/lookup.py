@@ -78,10 +78,11 @@ def store_result(
     meta: Mapping[str, Any] | None = None,
     *,
     limit_bytes: int | None = None,
+    tracks_files: bool = False,
 ) -> StoredResult | str:
     """Store a result; return the stored result, or the reason as text if that failed."""
     try:
-        return store.put(key, value, meta=meta, limit_bytes=limit_bytes)
+        return store.put(key, value, meta=meta, limit_bytes=limit_bytes, tracks_files=tracks_files)
     except (ResultStoreError, OSError) as error:
         return str(error)
 
@@ -115,7 +116,8 @@ def cached_call(
     if found.is_hit:
         return CallOutcome(cast(T, found.value), was_hit=True)
     value = call()
-    stored = store_result(store, key, value, meta() if meta is not None else None)
+    described = meta() if meta is not None else None
+    stored = store_result(store, key, value, described, tracks_files=True)
     if isinstance(stored, StoredResult):
         return CallOutcome(value, was_hit=False, stored=stored, problem=found.problem)
     problems = filter(None, (found.problem, stored))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+from scalable_nb.cache.content import collect_pickled
+from scalable_nb.cache.output_files import describe_outputs, find_changed_output
 from scalable_nb.cache.result_file import (
     BadResultFileError,
     Packed,
@@ -25,7 +27,7 @@ from scalable_nb.cache.result_file import (
 )
 from scalable_nb.errors import ScalableError
 from scalable_nb.paths import private_folder
-from scalable_nb.signing import own_key
+from scalable_nb.signing import SigningKey, own_key
 
 _SUFFIX: Final = ".result"
 _MANY: Final = 1000
@@ -53,6 +55,10 @@ class CorruptResultError(ResultStoreError):
 
 class UnsignedResultError(ResultStoreError):
     """The file of a stored result was not signed with this user's key; it stays, and is a miss."""
+
+
+class ChangedOutputError(ResultStoreError):
+    """A stored result contains a `File` or `Directory` that was removed or changed since."""
 
 
 class UnreadableResultError(ResultStoreError):
@@ -152,6 +158,7 @@ class ResultStore:
         *,
         meta: Mapping[str, Any] | None = None,
         limit_bytes: int | None = None,
+        tracks_files: bool = False,
     ) -> StoredResult:
         """Keep a result, in place of an earlier one.
 
@@ -165,13 +172,17 @@ class ResultStore:
             What to remember of it, as JSON: function, label, duration.
         limit_bytes : int, optional
             Size of the pickled value up to which it is stored.
+        tracks_files : bool
+            Whether the result is valid only as long as each `File` and `Directory` in it exists
+            and is unchanged.
 
         Raises
         ------
         OversizedResultError
             When it is larger than the limit.
         UnstorableResultError
-            When the value cannot be pickled; names its type.
+            When the value cannot be pickled; names its type. Or when a file in it that is to be
+            tracked cannot be read.
         OSError
             When the file cannot be written: disk full, folder read-only (`RunFolderError`
             where it is missing and cannot be made, or is not private). Nothing is left
@@ -179,7 +190,8 @@ class ResultStore:
         """
         _file_name(key)  # refuse a wrong key first
         try:
-            packed = pack(value).compressed() if self._compresses else pack(value)
+            with collect_pickled() as contents:
+                packed = pack(value).compressed() if self._compresses else pack(value)
         except Exception as error:
             kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
             raise UnstorableResultError(
@@ -190,10 +202,14 @@ class ResultStore:
                 f"a result of {packed.nbytes / 1e6:.3g} MB is not kept: the limit is "
                 f"{limit_bytes / 1e6:.3g} MB for a task that does not say `keep_results: true`"
             )
+        try:
+            outputs = describe_outputs(contents) if tracks_files else {}
+        except OSError as error:
+            raise UnstorableResultError(f"a result is not kept: {error}") from error
         if not self._is_checked:
             private_folder(self.folder)
             self._is_checked = True
-        return self._write(key, packed, {**(meta or {}), "created_at": time.time()})
+        return self._write(key, packed, {**(meta or {}), **outputs, "created_at": time.time()})
 
     def _write(self, key: str, packed: Packed, meta: Mapping[str, Any]) -> StoredResult:
         file = self._file(key)
@@ -220,10 +236,12 @@ class ResultStore:
             When it was not signed with this user's key.
         UnreadableResultError
             When its file is whole, but cannot be unpickled here.
+        ChangedOutputError
+            When a file in it that is tracked was removed or changed.
         OSError
             When the file is there and cannot be read, or is another user's.
         """
-        return self._load(key, *self._open(key))
+        return self._load(key, *self._open(key), own_key())
 
     @contextmanager
     def many(self) -> Iterator[Callable[[str], Any]]:
@@ -233,6 +251,7 @@ class ResultStore:
         owner.
         """
         subfolders: dict[str, tuple[int, bool]] = {}
+        signing_key = own_key()
 
         def read(key: str) -> Any:
             file, name = _file_name(key), key[:2]
@@ -245,7 +264,7 @@ class ResultStore:
                 descriptor = os.open(file, _READ, dir_fd=subfolder)
             except FileNotFoundError:
                 raise KeyError(key) from None
-            return self._load(key, descriptor, None)
+            return self._load(key, descriptor, None, signing_key)
 
         try:
             yield read
@@ -263,15 +282,18 @@ class ResultStore:
             stat.S_IRWXG | stat.S_IRWXO
         )
 
-    def _load(self, key: str, descriptor: int, nbytes: int | None) -> Any:
+    def _load(self, key: str, descriptor: int, nbytes: int | None, signing_key: SigningKey) -> Any:
         try:
-            _, packed = read_result(descriptor, nbytes, key, own_key())
+            header, packed = read_result(descriptor, nbytes, key, signing_key)
         except BadResultFileError as error:
             raise self._quarantine(key, descriptor, error) from error
         except UnsignedFileError:
             raise self._unsigned() from None
         finally:
             os.close(descriptor)
+        changed = find_changed_output(header.meta)
+        if changed:
+            raise ChangedOutputError(f"the kept result contains {changed}: the call runs again")
         try:
             return packed.load()
         except Exception as error:

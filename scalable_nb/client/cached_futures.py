@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 from distributed import Future
 
-from scalable_nb.cache.store import ResultStore, ResultStoreError, UnsignedResultError
+from scalable_nb.cache.store import (
+    ChangedOutputError,
+    ResultStore,
+    ResultStoreError,
+    UnsignedResultError,
+)
 from scalable_nb.client.context import ClientTransport
 from scalable_nb.client.submission import PackedCall, Submission
 from scalable_nb.protocol.messages import AnsweredCalls
@@ -162,7 +167,7 @@ def _read(cached: Mapping[Any, CachedCall]) -> dict[Any, Any]:
                 found[key] = readers[store](packed.call.result_key)
             except KeyError:
                 continue  # removed meanwhile: it is computed
-            except UnsignedResultError:
+            except (ChangedOutputError, UnsignedResultError):
                 continue  # reported by the worker that computes it
             except (ResultStoreError, OSError) as error:
                 logger.warning("%s", error)

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from scalable_nb.client.batch_records import (
     BatchHistory,
     BatchRecord,
+    changed_keys,
     legacy_batch_id,
     read_key,
     read_keys,
@@ -38,6 +39,7 @@ from scalable_nb.trusted_paths import open_regular
 SUFFIX: Final = ".calls"
 CONTENT_FOLDER: Final = "content"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_CORRECTED_KEY: Final = re.compile(r".+-[0-9a-f]{32}-\d+")
 
 
 class RecordedCall(NamedTuple):
@@ -312,13 +314,24 @@ class _Reader:
             for task in _tasks(chunk, submission, self._functions.get(digest, _Function())):
                 self._log.add(task)
         history = self._log.history
+        corrected = self._corrected_calls()
+        taken = {key for new in corrected for key in new.values()}
         for record in self._single_calls(chunks):
-            history.add(record)
+            if taken.isdisjoint(record.keys):
+                history.add(record)
         for _, record in sorted(self._batches, key=lambda each: each[0]):
             history.add(record)
+        for new in corrected:
+            for record, keys in list(changed_keys(history, (), new)):
+                history.add_generation(record.batch_id, record.generation + 1, keys)
         for _, generation in sorted(self._generations, key=lambda each: each[0]):
             history.add_generation(*generation)
         history.sort()
+
+    def _corrected_calls(self) -> list[dict[Any, Any]]:
+        if all(each.is_submit is not None for each, _, _ in self._submissions.values()):
+            return []  # this version has recorded them as generations
+        return find_corrected(self._log.tasks.values())
 
     def _single_calls(self, chunks: list[dict[str, Any]]) -> Iterator[BatchRecord]:
         """Yield the batches that have no entry of their own."""
@@ -335,6 +348,38 @@ class _Reader:
             if is_submit:
                 for key in chunk["keys"]:
                     yield _without_entry(submission, kernel, [key], is_single=True)
+
+
+def find_corrected(tasks: Iterable[RecordedTask]) -> list[dict[Any, Any]]:
+    """Return what resubmissions with corrected code replaced, as earlier versions recorded them.
+
+    Before batches had ids, calls of `func=` were further calls of the batch's name, with the
+    recorded arguments of the calls that they replaced, and with keys of a form of their own.
+
+    Parameters
+    ----------
+    tasks : iterable of RecordedTask
+        In the order of their submission.
+
+    Returns
+    -------
+    list of dict
+        Of each resubmission, key of a replaced task -> key of the task that took its place.
+    """
+    earlier: dict[Any, list[RecordedTask]] = {}
+    found: dict[str, dict[Any, Any]] = {}
+    for task in tasks:
+        batch = task.batch
+        packed = tuple(task.packed) if isinstance(task.packed, list) else task.packed
+        alike = earlier.setdefault((batch.name, packed, task.input_keys), [])
+        if batch.is_submit is None and task.has_call and _CORRECTED_KEY.fullmatch(str(task.key)):
+            of_function = [e for e in alike if e.batch.function_name == batch.function_name]
+            replaced = of_function or alike
+            if len(replaced) == 1:
+                found.setdefault(batch.batch_id, {})[replaced[0].key] = task.key
+                alike.remove(replaced[0])
+        alike.append(task)
+    return list(found.values())
 
 
 def _without_entry(

@@ -23,8 +23,6 @@ from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-import orjson
-
 from scalable_nb.signing import KEY_ID_BYTES, SIGNATURE_BYTES, Kind, SigningKey, own_key
 
 _MARK: Final = b"CAL2"
@@ -113,8 +111,11 @@ def _describe(values: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
             return {_BYTES: len(parts) - 1}
         return value.item() if hasattr(value, "item") else list(value)
 
-    # orjson takes a fifth of the time. It refuses large numbers and unpaired surrogates, and
-    # writes infinity as null.
+    # Kernels only: an environment of workers need not have it.
+    import orjson
+
+    # It takes a fifth of the time. It refuses large numbers and unpaired surrogates, and writes
+    # infinity as null.
     try:
         described = orjson.dumps(values, default=refer)
     except TypeError:

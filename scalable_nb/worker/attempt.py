@@ -10,7 +10,7 @@ import functools
 import os
 import pickle
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from time import time
 from typing import Any, Final
@@ -45,7 +45,7 @@ from scalable_nb.protocol.wire import Message, call_remote
 from scalable_nb.worker.attempt_registry import AttemptEntry, own_registry
 from scalable_nb.worker.module_finder import own_module_finder
 from scalable_nb.worker.peak_memory import peak_memory_bytes
-from scalable_nb.worker.result_cache import TaskResultCache, description
+from scalable_nb.worker.result_cache import TaskResultCache, allowed_names, description
 
 #: Largest pickled exception that is sent as itself.
 _MAX_EXCEPTION_BYTES: Final = 1_000_000
@@ -107,6 +107,7 @@ class _Attempt:
         self.started_at = time()
         self._entry = AttemptEntry()
         self._about: dict[str, Any] = {}
+        self._allow: Collection[str] = ()
         self._has_modules = False
         self._is_returned = False
 
@@ -178,6 +179,7 @@ class _Attempt:
         function = self.call.load_function()
         args, kwargs = self.call.load_arguments(inputs)
         self._about = description(self.call.about, function, args, kwargs)
+        self._allow = allowed_names(function)
         self.started_at = time()
         self._entry.restart_clock()
         return function, args, kwargs
@@ -208,6 +210,8 @@ class _Attempt:
         self.result_cache.store_result(
             result,
             {**self._about, "task_id": str(self.key), "duration_s": time() - self.started_at},
+            written_since=self.started_at if self._about else None,
+            allow=self._allow,
         )
         self._attach_facts()
         return result

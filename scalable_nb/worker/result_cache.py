@@ -15,6 +15,7 @@ from distributed import Worker
 from scalable_nb.cache.function import CacheableFunction
 from scalable_nb.cache.keys import CallKeys, own_result_key
 from scalable_nb.cache.lookup import look_up, store_result
+from scalable_nb.cache.output_files import find_written_path, written_path_message
 from scalable_nb.cache.store import ResultStore, StoredResult, UnsignedResultError
 from scalable_nb.protocol.annotations import CacheFacts, TaskAnnotation
 
@@ -73,16 +74,43 @@ class TaskResultCache:
         """Store no result: the function runs with other code than the key was made from."""
         self._store = None
 
-    def store_result(self, value: Any, meta: Mapping[str, Any]) -> None:
-        """Write the result, and next to it what `meta` says of it (see `description`)."""
+    def store_result(
+        self,
+        value: Any,
+        meta: Mapping[str, Any],
+        *,
+        written_since: float | None = None,
+        allow: Collection[str] = (),
+    ) -> None:
+        """Write the result, and next to it what `meta` says of it (see `description`).
+
+        Parameters
+        ----------
+        value : object
+        meta : mapping
+        written_since : float or None
+            For a cached call: report a path in the result that names a file written after this
+            time, and track files. Seconds since the epoch.
+        allow : collection of str
+            Paths that are not reported.
+        """
         if self._store is None:
             return
-        limit_bytes = self._annotation.limit_bytes
-        stored = store_result(self._store, self._key, value, meta, limit_bytes=limit_bytes)
-        if isinstance(stored, StoredResult):
-            self._report(event="kept", bytes=stored.nbytes)
-        else:
+        stored = store_result(
+            self._store,
+            self._key,
+            value,
+            meta,
+            limit_bytes=self._annotation.limit_bytes,
+            tracks_files=written_since is not None,
+        )
+        if not isinstance(stored, StoredResult):
             self._report(problem=stored)
+            return
+        self._report(event="kept", bytes=stored.nbytes)
+        path = "" if written_since is None else find_written_path(value, written_since, allow)
+        if path:
+            self._report(problem=written_path_message(path))
 
     def _report(self, **facts: Any) -> None:
         self.facts = replace(self.facts or CacheFacts(self._key), **facts)
@@ -104,6 +132,12 @@ def description(
     identity = bytes.fromhex(known["identity"])
     keys = CallKeys(function, ignore=ignore, opaque=opaque, identity=identity)
     return {**known, "arguments": keys.argument_digests(args, kwargs)}
+
+
+def allowed_names(function: Callable[..., Any]) -> Collection[str]:
+    """Return the names that the ``allow=`` of a cacheable function lists."""
+    cacheable = getattr(function, "__self__", None)
+    return cacheable.cache_spec.allow if isinstance(cacheable, CacheableFunction) else ()
 
 
 @functools.lru_cache(maxsize=8)

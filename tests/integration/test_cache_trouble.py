@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 from counting import calls, mark
+from waiting import until
 
-from scalable_nb import ScalableSession, cacheable
+from scalable_nb import File, ScalableSession, cacheable
 from scalable_nb.signing import own_key
 
 
@@ -107,3 +109,40 @@ def test_session_without_a_home_signs_with_one_key(
     written = b"".join(path.read_bytes() for path in files)
     assert secret not in written
     assert secret.hex().encode() not in written
+
+
+def test_removed_output_file_is_written_again(
+    shared_session: ScalableSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cached results whose files are gone or different are computed again, with one notice."""
+    monkeypatch.setenv("SCALABLE_CACHE_DIR", str(tmp_path / "cache"))
+
+    @cacheable
+    def write(x: int) -> Any:
+        path = tmp_path / f"{x}.txt"
+        path.write_text(f"{x}")
+        mark(tmp_path, f"write-{x}")
+        return File(path)
+
+    @cacheable
+    def name(x: int) -> str:
+        path = tmp_path / f"name-{x}.txt"
+        path.write_text(f"{x}")
+        return str(path)
+
+    def held(prefix: str) -> list[str]:
+        return [key for key in map(str, client.futures) if key.startswith(prefix)]
+
+    client = shared_session.client
+    files = [File(tmp_path / f"{x}.txt") for x in range(4)]
+    assert client.map(write, range(4)).results() == files
+    until(lambda: gc.collect() >= 0 and not held("write"))  # else the same futures are returned
+    (tmp_path / "1.txt").unlink()
+    (tmp_path / "2.txt").write_text("changed")
+    assert client.map(write, range(4)).results() == files
+    assert [path.path.read_text() for path in files] == ["0", "1", "2", "3"]
+    assert [calls(tmp_path, f"write-{x}") for x in range(4)] == [1, 2, 2, 1]
+    assert client.map(name, range(3)).results() == [f"{tmp_path}/name-{x}.txt" for x in range(3)]
+    notices = shared_session.status().notices
+    assert len([each for each in notices if "the call runs again" in each]) == 1
+    assert len([each for each in notices if "return File(" in each]) == 1

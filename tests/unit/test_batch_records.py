@@ -134,6 +134,48 @@ def test_calls_of_a_resubmission_are_no_batch(tmp_path: Path) -> None:
     assert (list(log.tasks), log.history.batches) == (["k"], {})
 
 
+def write_map(folder: Path, keys: dict[str, bytes], at: float, name: str, function: str) -> None:
+    """Record calls as before batches had ids: the arguments of each key."""
+    calls = [
+        RecordedCall(key, Call(b"function", arguments), (), "x=1")
+        for key, arguments in keys.items()
+    ]
+    submission = RecordedBatch(f"id-{at}", name, function, at=at)
+    CallLogWriter(folder, f"client-{at}", 1 << 40).write_calls(submission, calls)
+
+
+def corrected_key(number: int) -> str:
+    return f"good-{'a' * 31}{number}-{number}"
+
+
+def test_corrected_calls_of_earlier_versions_replace_theirs(tmp_path: Path) -> None:
+    """They had no generations: a batch of four keeps four inputs, with two of them replaced."""
+    folder = tmp_path / "calls"
+    keys = {f"f-{n}": b"%d" % n for n in range(4)}
+    write_map(folder, keys, 1.0, "x", "f")
+    with (folder / "client-old.calls").open("wb") as file:
+        entry = {"kind": "members", "name": "x", "keys": ["f-0", "f-1", "f-2", "f-3", "f-1"]}
+        file.write(framed({**entry, "at": 1.5}))
+    write_map(folder, {corrected_key(0): b"1", corrected_key(1): b"3"}, 2.0, "x", "good")
+    write_map(folder, {corrected_key(2): b"3"}, 3.0, "x", "good")
+    history = read_call_log(folder).history
+    (record,) = history.batches.values()
+    assert record.keys == ["f-0", corrected_key(0), "f-2", corrected_key(2), corrected_key(0)]
+    assert (record.generation, history.current("f-3")) == (2, corrected_key(2))
+
+
+def test_corrected_submit_of_an_earlier_version_replaces_it(tmp_path: Path) -> None:
+    """If two calls could be meant, none is replaced and nothing is lost."""
+    folder = tmp_path / "calls"
+    for number, (key, function) in enumerate([("f-1", "f"), ("g-1", "g"), ("f-2", "f")]):
+        write_map(folder, {key: key[-1:].encode()}, float(number), "", function)
+    write_map(folder, {corrected_key(0): b"2"}, 4.0, "", "good")
+    write_map(folder, {corrected_key(1): b"1"}, 5.0, "", "good")
+    assert read_call_log(folder).history.input_keys() == [
+        "f-1", "g-1", corrected_key(0), corrected_key(1)
+    ]  # fmt: skip
+
+
 def test_records_of_earlier_versions_are_batches(tmp_path: Path) -> None:
     """Two batches of one name stay two, with the same ids at each reading."""
     folder = tmp_path / "calls"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recorded import framed
 
 from scalable_nb import errors, session
 from scalable_nb.dask_adapter import compatibility
@@ -197,6 +198,19 @@ def test_trust_signs_a_run_after_describing_it(
     assert str(paths.folder) in text
     assert f"(owner: {owner_text(os.getuid())})" in text
     assert re.search(r"started 20\d\d-\d\d-\d\dT.*, 0 calls\. .*with your rights$", text)
+
+
+def test_trust_leaves_the_call_log_of_a_live_run_alone(
+    live_run: LiveRun, joined: list[str]
+) -> None:
+    """Another kernel has the file open: what it appends must not be lost."""
+    paths = live_run(EARLIER)
+    paths.calls.mkdir(mode=0o700)
+    log = paths.calls / "client-1.calls"
+    log.write_bytes(framed({"kind": "members", "name": "x", "keys": ["k"], "at": 1.0}))
+    before = log.stat()
+    ScalableSession.attach(paths.run_id, trust=True)
+    assert (log.stat().st_ino, log.stat().st_size) == (before.st_ino, before.st_size)
 
 
 def test_connection_needs_the_certificate_that_was_signed(tmp_path: Path) -> None:

@@ -142,6 +142,14 @@ def value(shell: InteractiveShell, cell: str) -> Any:
         ("%scalable tasks", "no session is live. `%scalable start` starts one."),
         ("%scalable stop", "no session is live. `%scalable start` starts one."),
         ("%scalable resubmit", "no session is live. `%scalable start` starts one."),
+        (
+            "%scalable resubmit --trust",
+            "--trust signs the records of a run: `resubmit --run ID --trust`.",
+        ),
+        (
+            "%scalable attach --trust",
+            "--trust signs the records of one run: `attach RUN --trust`.",
+        ),
         ("%scalable resume", "no session is live. `%scalable start` starts one."),
         ("%scalable cancel --all", "no session is live. `%scalable start` starts one."),
         ("%scalable cancel sweep --all", "sweep and --all: give one of them."),
