@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final
-
-from dask.sizeof import sizeof
 
 from scalable_nb.cache.hashing.dataless import is_dataless
 from scalable_nb.cache.hashing.user_modules import is_user_code
@@ -22,6 +21,7 @@ _SCALARS: Final = (type(None), bool, int, float, complex, str, bytes)
 _CONTAINERS: Final = (dict, list, tuple)
 #: Larger values are compared by identity, and so are those that are nested deeper.
 _MAX_BYTES: Final = 1_000_000
+_MAX_ITEMS: Final = 1000
 _MAX_DEPTH: Final = 4
 
 #: By name: a text or bytes that equal values share, or the object itself.
@@ -97,16 +97,34 @@ def _frozen(value: Any, depth: int = 0) -> Any:
     if isinstance(value, FunctionType | type) or is_dataless(value):
         return _Identity(value)
     try:
-        if sizeof(value) <= _MAX_BYTES:
-            return type(value), pickle.dumps(value)
+        return type(value), _pickled(value)
     except Exception:  # noqa: BLE001 - pickling runs the user's code, which may raise anything
-        if depth < _MAX_DEPTH and (is_user_code(type(value)) or isinstance(value, _CONTAINERS)):
-            return _parts(value, depth + 1)
-    return _Identity(value)
+        return _parts(value, depth + 1) if _is_walked(value, depth) else _Identity(value)
+
+
+def _is_walked(value: Any, depth: int) -> bool:
+    """Return whether the parts of an object without a small pickle are compared."""
+    if isinstance(value, _CONTAINERS) and len(value) > _MAX_ITEMS:
+        return False
+    return depth < _MAX_DEPTH and (is_user_code(type(value)) or isinstance(value, _CONTAINERS))
+
+
+def _pickled(value: Any) -> bytes:
+    """Return a pickle; raise `ValueError` as soon as it becomes too large."""
+    file = _LimitedFile()
+    pickle.Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+class _LimitedFile(io.BytesIO):
+    def write(self, data: Any, /) -> int:
+        if self.tell() + memoryview(data).nbytes > _MAX_BYTES:
+            raise ValueError("the pickle is too large to be compared")
+        return super().write(data)
 
 
 def _parts(value: Any, depth: int) -> list[Any]:
-    """Return the items and attributes of an object that cannot be pickled."""
+    """Return the items and attributes of an object without a small pickle."""
     parts: list[Any] = [_Identity(value)]
     if isinstance(value, dict):
         parts += [(_frozen(key, depth), _frozen(item, depth)) for key, item in value.items()]
