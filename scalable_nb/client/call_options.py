@@ -186,7 +186,7 @@ class CallOptions:
         """Warn if the function uses data that a worker's import makes; return whether it does."""
         opaque = self.cacheable.cache_spec.opaque if self.cacheable is not None else ()
         for variable, kind in self.packed_function.imported_data.items():
-            if kind not in opaque:
+            if not issubclass(kind, opaque):
                 name = funcname(self.cacheable or self.function)
                 error = NotCacheableError(
                     f"{name}() is not cached: {variable}, {kind.__name__}, cannot be sent to "
