@@ -48,12 +48,11 @@ def _has_changed(task: RecordedTask) -> bool:
     Modules whose sources were recorded are part of the code. Other modules, such as one that did
     not exist then, are imported as they are now.
     """
-    recorded = _recorded_function(task)
-    now = _identity(_current_function(task.batch.function_name, recorded))
+    now = _identity(_current_function(task))
     if not now or now == task.batch.identity:
         return False
     modules, _ = task.modules
-    return bool(modules) or _identity(recorded) != now
+    return bool(modules) or _identity(_recorded_function(task)) != now
 
 
 def _identity(function: Any) -> str:
@@ -76,10 +75,10 @@ def _recorded_function(task: RecordedTask) -> Any:
     return owner if isinstance(owner, CacheableFunction) else recorded
 
 
-def _current_function(name: str, recorded: Any) -> Any:
+def _current_function(task: RecordedTask) -> Any:
     """Return the function of that name in the notebook, or in the module of the recorded one."""
-    notebook = vars(sys.modules["__main__"])
-    if name in notebook or recorded is None:
-        return notebook.get(name)
-    module = sys.modules.get(str(getattr(recorded, "__module__", "")))
-    return getattr(module, name, None)
+    name, notebook = task.batch.function_name, vars(sys.modules["__main__"])
+    if name in notebook:
+        return notebook[name]
+    module = sys.modules.get(str(getattr(_recorded_function(task), "__module__", "")))
+    return getattr(module, name, None) if module is not None else None
