@@ -345,14 +345,12 @@ class RunRecorder:
 
     def flush(self) -> None:
         """Write all queued rows to their files."""
-        self.inputs.flush()
-        for file in (self.failures, self.tasks, self.workers, self.cache):
+        for file in (self.inputs, self.failures, self.tasks, self.workers, self.cache):
             file.flush()
 
     def close(self) -> None:
         """Flush and close all files."""
-        self.inputs.close()
-        for file in (self.failures, self.tasks, self.workers, self.cache):
+        for file in (self.inputs, self.failures, self.tasks, self.workers, self.cache):
             file.close()
 
     def has_work(self) -> bool:

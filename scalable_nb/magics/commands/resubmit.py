@@ -54,8 +54,9 @@ def _run(context: Context, options: Namespace) -> PartialResult | FutureList | R
         for notice in plan.notices:
             context.echo(notice)
 
-    submit = partial(resubmit_with, tasks, run, options.only, overrides, on_plan=on_plan)
-    submit = partial(submit, trust=options.trust)
+    submit = partial(
+        resubmit_with, tasks, run, options.only, overrides, trust=options.trust, on_plan=on_plan
+    )
     if options.dry_run:
         with redirect_stdout(io.StringIO()):  # it prints the plan, which is our value already
             return submit(dry_run=True)
