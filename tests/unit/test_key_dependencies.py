@@ -24,6 +24,13 @@ from scalable_nb.cache.hashing.dataless import DATALESS_TYPES
 from scalable_nb.cache.keys import call_key
 from scalable_nb.errors import NotCacheableError
 
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Keep stored results out of the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 SOURCES = {
     "lock_in_object": (
         """
