@@ -168,8 +168,8 @@ class Trusted:
             lines = [
                 f"signed: {self.count:,} {noun}, {format_bytes(self.nbytes)}, in {self.folder} "
                 f"(owner: {self.owner}; stored {dates})",
-                "they are used from now on, and to read them runs code of whoever wrote them, with "
-                "your rights; if you do not trust them: `cache clear`",
+                "they are used from now on, and reading them runs their authors' code with your "
+                "rights; if you do not trust them: `cache clear`",
             ]
         return "\n".join([*lines, *self.unreadable])
 

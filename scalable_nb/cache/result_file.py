@@ -75,7 +75,7 @@ class Packed:
     ----------
     pickled : bytes
     buffers : sequence of memoryview, bytearray or mmap
-        Large parts of the value. Those of a packed value are not copied: valid while it lives.
+        Large parts of the value. `pack` does not copy them: they are valid as long as it exists.
     is_compressed : bool
     """
 
@@ -95,7 +95,7 @@ class Packed:
         return Packed(pickled, tuple(map(memoryview, buffers)), is_compressed=True)
 
     def load(self) -> Any:
-        """Unpickle the value, which runs code of whoever wrote it.
+        """Unpickle the value, which runs the code of its author.
 
         Raises
         ------
@@ -234,7 +234,7 @@ def read_result(
     key : str
         64 hex digits.
     signing_key : SigningKey or None
-        Refuse a file that this key has not signed; None: any file that is whole.
+        Refuse a file that this key has not signed; None accepts any intact file.
 
     Raises
     ------

@@ -293,7 +293,7 @@ class ResultStore:
             os.close(descriptor)
         changed = find_changed_output(header.meta)
         if changed:
-            raise ChangedOutputError(f"the kept result contains {changed}: the call runs again")
+            raise ChangedOutputError(f"the stored result contains {changed}: the call runs again")
         try:
             return packed.load()
         except Exception as error:
@@ -326,7 +326,7 @@ class ResultStore:
         return not is_signed
 
     def _read(self, key: str) -> tuple[Packed, bool, dict[str, Any]]:
-        """Return a stored result that is whole, whether it is signed, and its meta."""
+        """Return an intact stored result, whether it is signed, and its meta."""
         descriptor, nbytes = self._open(key)
         try:
             header, packed = read_result(descriptor, nbytes, key, None)
@@ -399,7 +399,7 @@ class ResultStore:
         return UnsignedResultError(
             f"results in {str(self.folder)!r} are not signed with your key: they are from an "
             "earlier version or from elsewhere, and are computed again. `scalable cache trust` "
-            "signs them, if you trust whoever wrote them: to read them runs their code"
+            "signs them, if you trust their authors, whose code runs when they are read"
         )
 
     def _file(self, key: str) -> str:

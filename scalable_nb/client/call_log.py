@@ -1,14 +1,13 @@
 """The call log: functions and arguments of the tasks of a run, to call them again.
 
 The client writes it before a task becomes runnable; it is read when kernel and host are gone.
-Each client has a file of its own in ``calls/``, to which it only ever appends frames (see
-`protocol.call_frames`). The ``kind`` of a frame is function, batch (a submission), calls, members
-(a batch) or generation.
+Each client appends frames to a separate file in ``calls/`` (see `protocol.call_frames`). The
+``kind`` of a frame is function, batch (a submission), calls, members (a batch) or generation.
 
-A function is written once, arguments in one entry per submission, and what is large once per
-content, in ``calls/content/<SHA-256>``. Batches and their generations have entries of their own;
-see `batch_records`. Whatever byte a SIGKILL comes at, all entries before it can be read, and a
-damaged entry costs no other. To read a log runs nothing: functions and arguments stay bytes.
+A function is written once, arguments in one entry per submission, and large parts once per
+content, in ``calls/content/<SHA-256>``. Batches and their generations have separate entries; see
+`batch_records`. After a SIGKILL, all complete entries can be read, and a damaged entry affects no
+other. Reading a log runs no code: functions and arguments stay bytes.
 """
 
 from __future__ import annotations
@@ -417,7 +416,7 @@ def _with_keys(chunk: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("columns of different lengths")
     inputs = [tuple(read_keys(each)) if each else () for each in chunk["input_keys"]]
     keys = read_keys(chunk["keys"])
-    frozenset(keys)  # refuse what cannot be a key
+    frozenset(keys)  # refuse values that are not hashable
     return {**chunk, "keys": keys, "input_keys": inputs}
 
 
@@ -442,8 +441,8 @@ def unsigned_run(folder: Path) -> str:
     """Return the text of the error for a run that is not signed with the user's key."""
     return (
         f"run {folder.name} is not signed with your key: it is from elsewhere, from another home "
-        f"folder or from an earlier version, and its code would run with your rights. If you "
-        f"trust whoever recorded it: `%scalable resubmit --run {folder.name} --trust`, or "
+        "folder or from an earlier version, and its code would run with your rights. If you "
+        f"trust its author: `%scalable resubmit --run {folder.name} --trust`, or "
         f"resubmit(run={folder.name!r}, trust=True)"
     )
 

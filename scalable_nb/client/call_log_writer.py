@@ -216,7 +216,7 @@ class CallLogWriter:
 
     @contextmanager
     def _appending(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Give a function that appends an entry; all entries of the block are there, or none."""
+        """Yield a function that appends an entry. If it fails, no entry of the block is kept."""
         if self._descriptor < 0:
             private_folder(self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

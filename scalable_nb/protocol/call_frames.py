@@ -33,7 +33,7 @@ _PICKLED_FRAME: Final = struct.Struct("<4sQI")
 #: How all marks begin.
 _MARKS: Final = b"CAL"
 
-#: Stands in the header for bytes in the body: the only entry of an object, with a number.
+#: Key of an object in the header that replaces bytes of the body; its value is their index.
 _BYTES: Final = "__bytes__"
 
 

@@ -144,7 +144,7 @@ def read_connection_info(paths: RunPaths) -> dict[str, Any] | None:
     if not _is_signed(info, paths.run_id):
         raise RunFolderError(
             f"{paths.session_json} is not signed with your key, so its address is not used: it is "
-            "from elsewhere, or was changed. If you trust whoever wrote it, "
+            "from elsewhere, or was changed. If you trust its author, "
             f"`%scalable attach {paths.run_id} --trust` signs it"
         )
     missing = sorted(_CONNECTION_KEYS - info.keys())

@@ -23,7 +23,7 @@ class RunLine:
     state : str
         As `Report.state`.
     tasks, failed : int
-        Inputs, and those of them whose tasks failed for good.
+        Number of inputs, and of those whose tasks failed after all retries.
     """
 
     run_id: str

@@ -134,7 +134,7 @@ class Report:
 
     @property
     def failed_inputs(self) -> int:
-        """Number of inputs whose tasks failed for good."""
+        """Number of inputs whose tasks failed after all retries."""
         return sum(task.inputs for task in self.failed)
 
     def to_text(self, failures: bool = False) -> str:

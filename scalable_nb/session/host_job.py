@@ -92,7 +92,7 @@ class HostJob:
         if not is_signed_job(paths.run_id, provider, about):
             raise RunFolderError(
                 f"{paths.host_job_json} is not signed with your key, so its job {job_id} is not "
-                f"used. If you trust whoever wrote it, `%scalable attach {paths.run_id} --trust` "
+                f"used. If you trust its author, `%scalable attach {paths.run_id} --trust` "
                 "signs it"
             )
         logs = Path(str(about.get("logs") or paths.jobs))

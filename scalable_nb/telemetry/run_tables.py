@@ -67,7 +67,7 @@ class RunRecords:
     Parameters
     ----------
     *runs : RunPaths
-        Runs of ours or of the package `scalable`; their files need not exist yet. A file that
+        Runs of this package or of `scalable`; their files need not exist yet. A file that
         cannot be read is an entry of `refused`, not an error.
     """
 

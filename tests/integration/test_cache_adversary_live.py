@@ -24,7 +24,7 @@ from scalable_nb.cache.function import CacheWarning
 from scalable_nb.cache.store import ResultStore
 from scalable_nb.client.user_code.kernel_sources import StaleModuleWarning
 
-#: Other programs: set these.
+# Set these variables to try other programs.
 FUZZ_SEED = int(os.environ.get("FUZZ_SEED", "20261130"))
 FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "30"))
 

@@ -57,7 +57,7 @@ def crowd() -> Iterator[ExitStack]:
 def test_silent_connections_keep_nobody_out(
     shared_session: ScalableSession, crowd: ExitStack, is_page: bool
 ) -> None:
-    """Of more silent connections than a host may have, the first are closed, and work goes on."""
+    """The host closes the first silent connections beyond its limit, and work continues."""
     scheduler = shared_session.client.scheduler
     assert scheduler is not None
     link = urlsplit(shared_session.dashboard_link if is_page else scheduler.address)

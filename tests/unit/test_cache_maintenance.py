@@ -77,7 +77,7 @@ def test_damage_is_found_and_set_aside(store: ResultStore) -> None:
 def test_unsigned_results_are_counted_and_signed(
     store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results of another key are whole and not used, until `cache trust` signs them."""
+    """Results of another key are intact but not used until `cache trust` signs them."""
     double = cacheable(store=store)(helper)
     for number in range(2):
         double(number)

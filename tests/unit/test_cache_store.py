@@ -261,7 +261,7 @@ def test_a_result_that_another_key_signed_is_not_unpickled(store, tmp_path, else
 
 
 def test_damage_is_found_whoever_signed(store, elsewhere):
-    """What another key signed is checked, too, and a damaged file is never signed."""
+    """Files that another key signed are checked, too, and a damaged file is never signed."""
     store.put(KEY, np.zeros(100_000))
     elsewhere()
     with store.path(KEY).open("r+b") as file:

@@ -287,7 +287,7 @@ def test_signature_holds_for_run_file_and_position(tmp_path: Path) -> None:
 def test_log_of_another_key_is_read_and_can_be_signed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is whole and unsigned; signing it changes nothing else."""
+    """It is intact and unsigned; signing it changes nothing else."""
     write_one(folder)
     monkeypatch.setenv("SCALABLE_KEY_FILE", str(folder.parent / "another-key"))
     before = read_call_log(folder)

@@ -194,7 +194,7 @@ def test_two_users_have_keys_of_their_own(commons: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CONFIG_HOME", str(homes[ALICE] / ".config"))
     with pytest.raises(PermissionError):
         run_as(MALLORY, _secret_in, user_key_file())
-    # Alice's key in a folder that Mallory could exchange is none.
+    # A key in a folder that Mallory could replace is not used.
     (homes[ALICE] / ".config").chmod(0o777)
     with pytest.raises(SettingsError, match="not trusted"):
         run_as(ALICE, _key_of, homes[ALICE])

@@ -121,7 +121,7 @@ def test_file_that_does_not_exist_is_not_stored() -> None:
 
 
 def test_results_that_track_no_files_stay() -> None:
-    """The stored result of one task is delivered, whatever became of a file in it."""
+    """The stored result of a task is returned although a file in it was removed."""
     store = ResultStore(Path("cache").absolute())
     written = File(write_file())
     store.put(KEY, written)
@@ -141,7 +141,7 @@ def test_reading_many_checks_too() -> None:
 
 
 def test_meta_without_files_costs_no_parsing() -> None:
-    """Results without files are not looked at, even if their meta is no JSON."""
+    """The meta of a result without files is not parsed."""
     assert find_changed_output(b"{") == ""
 
 

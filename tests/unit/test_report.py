@@ -91,7 +91,7 @@ def test_the_summary_file_knows_tasks_that_never_ended(tmp_path: Path) -> None:
 
 
 def test_inputs_that_share_a_task_count_each(tmp_path: Path) -> None:
-    """The summary counts inputs, attempts are those of tasks, and a shared failure says so."""
+    """The summary counts inputs and attempts of tasks, and marks a shared failure."""
     rows = [task(1), task(2, state="failed")]
     shared = [{"total": 3, "inputs": {"run_simulation-2": 2}}]
     run = write(tmp_path, [failure(2)], rows, inputs=shared, run=ENDED)

@@ -106,7 +106,7 @@ def _value(text: str) -> object:
 
 SUBCOMMAND = Subcommand(
     name="cache",
-    summary="what is kept: info, verify, clear, trust, or why a call was not found",
+    summary="stored results: info, verify, clear, trust, or why a call was not found",
     run=_run,
     arguments=(
         Argument(

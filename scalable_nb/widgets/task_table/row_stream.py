@@ -69,8 +69,7 @@ class RowStream:
         Guards the ledger; held only while its columns are copied.
     keys : iterable of str, optional
         The task of each input to show, in this order; inputs of one task are one row. A key
-        the ledger does not know yet shows as pending. All rows of the ledger where it is not
-        given.
+        that is not in the ledger yet is shown as pending. None: all rows of the ledger.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class RowStream:
         return len(self.ledger) if self.keys is None else len(self.keys)
 
     def ledger_rows(self) -> Any:
-        """The ledger's row of each input of the table, -1 where it has none yet; None for all.
+        """Return the ledger's row of each input of the table, -1 if not entered yet; None for all.
 
         The caller holds the ledger's lock.
         """

@@ -82,7 +82,7 @@ class TableSummary:
 
     @property
     def counts(self) -> dict[TaskState, int]:
-        """Inputs in each state that has any, from done to not begun."""
+        """Number of inputs by state, without zeros; finished states first."""
         found = np.bincount(self.states, minlength=len(TaskState))
         return {state: int(found[state]) for state in STATE_ORDER if found[state]}
 

@@ -196,7 +196,7 @@ export class TaskStore {
   }
 
   /**
-   * Whether a task was replaced by one of corrected code: it computes no input any more.
+   * Whether a task was replaced by one of corrected code: it no longer computes an input.
    * @param {number} row
    */
   isReplaced(row) {
